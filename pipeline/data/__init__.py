@@ -1,0 +1,1 @@
+"""From a corpus folder to a manifest, and from media to decoded frames and audio."""

@@ -1,0 +1,1 @@
+"""Frozen encoders, the clip cache, the extraction engine and the HDF5 feature store."""

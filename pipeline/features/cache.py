@@ -1,0 +1,167 @@
+"""The clip cache: rerun only changed *clips*.
+
+One LMDB environment per identity, in the user's cache folder, shared by clones, by DVC's temporary
+experiment folders and by concurrent runs. Key: the clip's `content` hash. Value: the clip's entry.
+What is not identity (batch size, workers, device, engine) is not in the key.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import safetensors.numpy
+import xxhash
+
+from ..atomic import write_json
+from ..errors import CacheError
+from .store import Entry, Status
+
+#: Sparse on Linux: the file is as large as what is in it.
+MAP_SIZE = 1 << 40
+
+
+def root() -> Path:
+    """`$AFFECTORY_CACHE`, else `$XDG_CACHE_HOME/affectory`, else `~/.cache/affectory`."""
+    if override := os.environ.get("AFFECTORY_CACHE"):
+        return Path(override)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "affectory"
+
+
+def digest(identity: dict) -> str:
+    """Hash of an identity: canonical JSON, 128 bits, hexadecimal."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return xxhash.xxh3_128_hexdigest(text.encode())
+
+
+def pack(entry: Entry) -> bytes:
+    """Entry as bytes: a checksum, then safetensors (no pickle)."""
+    body = safetensors.numpy.save(
+        {"values": np.ascontiguousarray(entry.values), "times": np.ascontiguousarray(entry.times, dtype=np.float32)},
+        metadata={"status": str(int(entry.status)), "reason": entry.reason},
+    )
+    return xxhash.xxh3_64_digest(body) + body
+
+
+def unpack(data: bytes) -> Entry:
+    """Inverse of `pack`.
+
+    Raises:
+        CacheError: the checksum does not match.
+    """
+    sum_, body = bytes(data[:8]), bytes(data[8:])
+    if xxhash.xxh3_64_digest(body) != sum_:
+        raise CacheError("a cached clip fails its checksum; run `python -m pipeline cache verify --repair`.")
+    tensors = safetensors.numpy.load(body)
+    metadata = _metadata(body)
+    return Entry(tensors["values"], tensors["times"], Status(int(metadata["status"])), metadata["reason"])
+
+
+def _metadata(body: bytes) -> dict[str, str]:
+    return json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])["__metadata__"]
+
+
+def rows(data: bytes | memoryview) -> tuple[int, tuple[int, ...], Status, str]:
+    """(T, row shape, status, reason) of a packed entry, from its header alone."""
+    size = int.from_bytes(bytes(data[8:16]), "little")
+    header = json.loads(bytes(data[16 : 16 + size]))
+    shape = header["values"]["shape"]
+    metadata = header["__metadata__"]
+    return shape[0], tuple(shape[1:]), Status(int(metadata["status"])), metadata["reason"]
+
+
+class ClipCache:
+    """Entries of one identity.
+
+    Args:
+        kind: folder of the cache, e.g. `frames`, `audio`, `extract`.
+        identity: all that decides the entry, as JSON values.
+
+    Raises:
+        CacheError: the folder cannot be made or opened.
+    """
+
+    def __init__(self, kind: str, identity: dict, *, base: Path | None = None, readonly: bool = False) -> None:
+        self.identity = identity
+        self.folder = (base or root()) / kind / digest(identity)
+        try:
+            if not readonly:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                if not (self.folder / "identity.json").exists():
+                    write_json(self.folder / "identity.json", identity)
+            self._lmdb = lmdb.open(str(self.folder), map_size=MAP_SIZE, max_readers=1024, readonly=readonly,
+                                   readahead=False, metasync=True, sync=True)
+        except (OSError, lmdb.Error) as error:
+            raise CacheError(f"the clip cache {self.folder} cannot be opened ({error}). Make it writable, "
+                             "or point AFFECTORY_CACHE to another folder.") from error
+
+    def __enter__(self) -> ClipCache:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._lmdb.close()
+
+    def __len__(self) -> int:
+        return self._lmdb.stat()["entries"]
+
+    def missing(self, contents: Iterable[str]) -> set[str]:
+        """Those of `contents` that are not cached."""
+        with self._lmdb.begin() as transaction:
+            return {c for c in set(contents) if transaction.get(c.encode()) is None}
+
+    def put(self, entries: dict[str, Entry]) -> None:
+        """Commit entries in one transaction: all of them, or none.
+
+        Raises:
+            CacheError: the disk is full or the cache is read-only; what was there stays.
+        """
+        try:
+            with self._lmdb.begin(write=True) as transaction:
+                for content, entry in entries.items():
+                    transaction.put(content.encode(), pack(entry))
+        except (lmdb.Error, OSError) as error:
+            raise CacheError(f"the clip cache {self.folder} cannot be written ({error}). Nothing computed before is "
+                             "lost: free space or point AFFECTORY_CACHE elsewhere, then run again.") from error
+
+    def get(self, content: str) -> Entry | None:
+        with self._lmdb.begin(buffers=True) as transaction:
+            data = transaction.get(content.encode())
+            return None if data is None else unpack(data)
+
+    def layout(self, contents: Iterable[str]) -> list[tuple[int, tuple[int, ...], Status, str]]:
+        """(T, row shape, status, reason) per content, without reading the values."""
+        with self._lmdb.begin(buffers=True) as transaction:
+            result = []
+            for content in contents:
+                data = transaction.get(content.encode())
+                if data is None:
+                    raise CacheError(f"the clip cache {self.folder} lost clip {content}; run the stage again.")
+                result.append(rows(data))
+            return result
+
+    def iterate(self, contents: Iterable[str]) -> Iterator[Entry]:
+        """Entries in the given order, one in memory at a time."""
+        for content in contents:
+            entry = self.get(content)
+            if entry is None:
+                raise CacheError(f"the clip cache {self.folder} lost clip {content}; run the stage again.")
+            yield entry
+
+    def verify(self, *, repair: bool = False) -> list[str]:
+        """Contents whose bytes fail their checksum; with `repair` they are dropped."""
+        bad = []
+        with self._lmdb.begin(write=repair, buffers=True) as transaction:
+            for key, data in transaction.cursor():
+                if xxhash.xxh3_64_digest(bytes(data[8:])) != bytes(data[:8]):
+                    bad.append(bytes(key).decode())
+            if repair:
+                for content in bad:
+                    transaction.delete(content.encode())
+        return bad
