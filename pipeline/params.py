@@ -129,8 +129,10 @@ class Task(Group):
     classes: tuple[str, ...] = ()
     #: Dimensions regressed, in [-1, 1].
     dimensions: tuple[Literal["valence", "arousal", "dominance"], ...] = ("valence", "arousal")
-    #: Per clip, or per frame along the video stream's time.
+    #: Per clip, or also per frame along the tokens of the time base.
     level: Literal["clip", "frame"] = "clip"
+    #: Stream whose tokens are the frames; null = the first video or face stream, else the first.
+    time_base: str | None = None
 
 
 class Temporal(Group):
@@ -140,6 +142,8 @@ class Temporal(Group):
     layers: int = Field(default=1, ge=0)
     heads: int = Field(default=4, ge=1)
     dropout: Share = 0.1
+    #: Longer clips have adjacent tokens averaged; attention costs the square of it.
+    max_tokens: int = Field(default=256, ge=1)
 
     @model_validator(mode="after")
     def _divides(self) -> Temporal:
@@ -174,9 +178,11 @@ class Training(Group):
     patience: int = Field(default=10, ge=1)
     clip_norm: Positive = 1.0
     #: Validation metric that selects the checkpoint.
-    select: str = "uar"
+    select: Literal["uar", "macro_f1", "weighted_f1", "accuracy", "ccc", "loss"] = "uar"
     #: Also train each stream alone, for the comparison in the report.
     unimodal: bool = True
+    #: CPU threads of one run; fixed, since sums in another order end in other last bits.
+    threads: int = Field(default=1, ge=1)
 
 
 class Run(Group):
