@@ -7,26 +7,30 @@ pooled, so no padded row can enter a mean, a maximum or a standard deviation.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from ..errors import ParamsError, one_of
 
+if TYPE_CHECKING:
+    import torch  # imported where it is used: worker processes that only prepare clips never load it
 
-def _statistics(rows: torch.Tensor) -> torch.Tensor:
-    return torch.cat([rows.mean(0), rows.std(0, correction=0)], -1)
+
+def _pair(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return torch.cat([first, second], -1)
 
 
 #: (T, ..., D) → (..., D) or (..., 2 D). `statistics` is mean and standard deviation (1/T), as in x-vectors.
 POOLS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "mean": lambda rows: rows.mean(0),
     "max": lambda rows: rows.amax(0),
-    "mean_max": lambda rows: torch.cat([rows.mean(0), rows.amax(0)], -1),
+    "mean_max": lambda rows: _pair(rows.mean(0), rows.amax(0)),
     "first": lambda rows: rows[0],
     "last": lambda rows: rows[-1],
-    "statistics": _statistics,
+    "statistics": lambda rows: _pair(rows.mean(0), rows.std(0, correction=0)),
 }
 
 
@@ -60,6 +64,8 @@ def reduce(
         ParamsError: unknown pooling.
         ValueError: no row is left, or `times` does not fit `values`.
     """
+    import torch
+
     if pooling != "none" and pooling not in POOLS:
         raise one_of("pooling", pooling, ["none", *POOLS])
     values = torch.as_tensor(values)
@@ -96,6 +102,8 @@ def to_rate(
     Returns:
         values (T', ..., D') float32; times (T', 2) float32, from the start of a window's first row to the end of its last.
     """
+    import torch
+
     values, times = torch.as_tensor(values), np.asarray(times, dtype=np.float64)
     pool = POOLS["mean" if pooling == "none" else pooling]
     # The small term keeps a middle that lies on a border from falling to either side by rounding.
@@ -123,6 +131,8 @@ def select(states: Sequence[torch.Tensor], layer: int | str) -> torch.Tensor:
     Raises:
         ParamsError: the model has no such layer.
     """
+    import torch
+
     if layer == "all":
         return torch.stack(list(states), -2)
     if layer == "last4":

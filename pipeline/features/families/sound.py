@@ -1,0 +1,32 @@
+"""What every audio family asks of a clip before it is encoded."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...errors import ParamsError
+from ..extractor import Clip, Missing
+
+
+def waveform(clip: Clip, rate: int) -> np.ndarray:
+    """The clip's (S,) float32 mono waveform, S > 0.
+
+    Raises:
+        Missing: the clip has no sound.
+        ParamsError: it was decoded at another rate than the encoder wants.
+        ValueError: it holds NaN or infinity.
+    """
+    if clip.waveform is None or len(clip.waveform) == 0:
+        raise Missing("no sound")
+    if clip.rate != rate:
+        raise ParamsError(f"clip {clip.id} was decoded at {clip.rate} Hz and this encoder wants {rate}; "
+                          f"set decode.audio.rate to {rate}.")
+    samples = np.asarray(clip.waveform, dtype=np.float32)
+    if not np.isfinite(samples).all():
+        raise ValueError("the waveform holds values that are not finite")
+    return samples
+
+
+def normalised(samples: np.ndarray) -> np.ndarray:
+    """Zero mean and unit variance over the clip, as wav2vec 2.0 front ends were trained with."""
+    return (samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)
