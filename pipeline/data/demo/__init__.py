@@ -1,0 +1,1 @@
+"""The embedded corpus: drawn talking faces with synthetic voices, known truth, no licence (docs/architecture.md)."""
