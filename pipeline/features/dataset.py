@@ -6,10 +6,10 @@ manifest holds (in k-fold protocols a clip is held out in one fold and trained o
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -23,6 +23,17 @@ from ..models.tokens import Tokens
 from ..params import Params
 from .index import SCHEMA_VERSION
 from .store import Status, Store
+from .targets import (
+    Targets,
+    class_names,
+    dimension_values,
+    fold_roles,
+    frame_truth,
+    interpolate,
+    labels,
+    with_means,
+    without_test_labels,
+)
 
 
 @dataclass(frozen=True)
@@ -50,14 +61,6 @@ class Resident:
         step = torch.arange(max(1, int(length.max())), device=rows.device)
         mask = step < length[:, None]
         return torch.where(mask, start[:, None] + step, 0), mask
-
-
-class Targets(NamedTuple):
-    """Truth of a batch: emotion (B,) -1 unknown, dimensions (B, K) NaN unknown, frames (B, T, K) or None."""
-
-    emotion: Tensor
-    dimensions: Tensor
-    frames: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -104,16 +107,17 @@ class Dataset:
         table = table.sort("id").with_columns(pl.Series("role", roles))
         table = without_test_labels(table)
         names = params.task.dimensions
-        truth = None
-        if annotations is not None and names and params.task.level == "frame" and Path(annotations).is_file():
+        truth = {}
+        if annotations is not None and names and Path(annotations).is_file():
             truth = frame_truth(tables.read(annotations), set(table.filter(pl.col("role") != "test")["id"]), names)
+        along = truth if params.task.level == "frame" else None
         limit = params.temporal.max_tokens
         return cls(
             ids=stored.ids,
             roles=roles,
-            streams={name: stored.resident(name, fold, limit, truth, len(names), device) for name in params.streams},
+            streams={name: stored.resident(name, fold, limit, along, len(names), device) for name in params.streams},
             emotion=labels(table["emotion"], classes if params.task.emotion else ()).to(device),
-            dimensions=dimension_values(table, names).to(device),
+            dimensions=with_means(dimension_values(table, names), stored.ids, truth).to(device),
             classes=classes if params.task.emotion else (),
             names=tuple(names),
             fold=fold,
@@ -151,65 +155,18 @@ class Dataset:
             frames = self.streams[base].targets[where].masked_fill(~mask[..., None], float("nan"))
         return Targets(self.emotion[rows], self.dimensions[rows], frames)
 
+    def fingerprint(self, names: Iterable[str]) -> str:
+        """Hash of what is learnt from beside the features: ids, roles, labels, frame-level truth."""
+        total = hashlib.sha256("\n".join([*self.ids, *self.roles, *self.classes, *self.names]).encode())
+        targets = [self.streams[name].targets for name in sorted(names)]
+        for tensor in (self.emotion, self.dimensions, *(t for t in targets if t is not None)):
+            total.update(tensor.cpu().numpy().tobytes())
+        return total.hexdigest()
+
     @property
     def size(self) -> int:
         """Bytes of the features."""
         return sum(s.values.numel() * s.values.element_size() for s in self.streams.values())
-
-
-def class_names(table: pl.DataFrame, params: Params) -> tuple[str, ...]:
-    """Classes asked for, else every emotion named in the manifest, sorted."""
-    return tuple(params.task.classes) or tuple(sorted(table["emotion"].drop_nulls().unique()))
-
-
-def fold_roles(folds: pl.DataFrame, ids: list[str], fold: int) -> np.ndarray:
-    """(N,) role of each clip in this fold, empty where it has none.
-
-    Raises:
-        StoreError: there is no such fold.
-    """
-    chosen = folds.filter(pl.col("fold") == fold)
-    if chosen.is_empty():
-        raise StoreError(f"there is no fold {fold}; known: {sorted(folds['fold'].unique())}.")
-    role = dict(zip(chosen["id"], chosen["role"], strict=True))
-    return np.array([role.get(clip) or "" for clip in ids])
-
-
-def without_test_labels(table: pl.DataFrame) -> pl.DataFrame:
-    """The manifest with every label of every test clip emptied."""
-    kept = [name for name in tables.LABELS if name in table.columns]
-    return table.with_columns(
-        pl.when(pl.col("role") == "test").then(None).otherwise(pl.col(name)).alias(name) for name in kept)
-
-
-def labels(emotion: pl.Series, classes: tuple[str, ...]) -> Tensor:
-    """(N,) class index, -1 when unknown or not among the classes."""
-    known = {name: i for i, name in enumerate(classes)}
-    return torch.tensor([known.get(name, -1) for name in emotion], dtype=torch.int64)
-
-
-def dimension_values(table: pl.DataFrame, names: tuple[str, ...]) -> Tensor:
-    """(N, K) float32, NaN unknown."""
-    columns = [table[name].cast(pl.Float32).fill_null(float("nan")).to_numpy() for name in names]
-    return torch.from_numpy(np.stack(columns, 1) if columns else np.zeros((len(table), 0), np.float32))
-
-
-def frame_truth(table: pl.DataFrame, allowed: set[str], names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Annotations of the allowed clips: id → (M, 1 + K) time and dimensions, in time order."""
-    columns = [pl.col(n).cast(pl.Float64) if n in table.columns else pl.lit(None, pl.Float64).alias(n) for n in names]
-    kept = table.filter(pl.col("id").is_in(list(allowed))).sort("id", "time")
-    return {part["id"][0]: part.select("time", *columns).fill_null(float("nan")).to_numpy()
-            for part in kept.partition_by("id", maintain_order=True)}
-
-
-def interpolate(truth: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Annotations (M, 1 + K) at the given seconds: (T, K) float32, NaN for a dimension without truth."""
-    out = np.full((len(centres), truth.shape[1] - 1), np.nan, np.float32)
-    for k in range(out.shape[1]):
-        known = np.isfinite(truth[:, 1 + k])
-        if known.any():
-            out[:, k] = np.interp(centres, truth[known, 0], truth[known, 1 + k])
-    return out
 
 
 def shorten(values: np.ndarray, times: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
