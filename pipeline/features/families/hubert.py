@@ -170,7 +170,7 @@ def build(stream: Stream) -> Extractor:
         kind = str(config.get("model_type"))
         _known(source, kind)
         config = pretrained.configuration(getattr(transformers, MODELS[kind][1]), {}).to_dict() | config
-        normalise = _normalises(source, weights.config(folder, "preprocessor_config.json"))
+        normalise = _normalises(source, sound.front(folder))
     if options["normalise"] is not None:
         normalise = bool(options["normalise"])
     pooling.check_layer(stream.layer, config["num_hidden_layers"])

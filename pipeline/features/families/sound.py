@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from ...errors import ParamsError
+from .. import weights
 from ..extractor import Clip, Missing
 
 
@@ -30,3 +33,16 @@ def waveform(clip: Clip, rate: int) -> np.ndarray:
 def normalised(samples: np.ndarray) -> np.ndarray:
     """Zero mean and unit variance over the clip, as wav2vec 2.0 front ends were trained with."""
     return (samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)
+
+
+def front(folder: Path) -> dict:
+    """What a checkpoint says of its waveform front end: `preprocessor_config.json`, or the part of
+    `processor_config.json` newer checkpoints keep it in. {} when it says nothing.
+
+    Raises:
+        WeightsError: the file is not a JSON object.
+    """
+    if found := weights.config(folder, "preprocessor_config.json"):
+        return found
+    nested = weights.config(folder, "processor_config.json").get("feature_extractor")
+    return nested if isinstance(nested, dict) else {}
