@@ -8,10 +8,10 @@ import numpy as np
 
 Colour = tuple[int, int, int]
 
-SKIN: tuple[Colour, ...] = ((246, 214, 186), (232, 190, 150), (205, 155, 112), (164, 112, 76), (122, 82, 56))
+SKIN: tuple[Colour, ...] = ((242, 208, 180), (230, 190, 152), (206, 160, 120), (178, 130, 94), (148, 104, 76))
 HAIR: tuple[Colour, ...] = ((38, 30, 28), (92, 58, 34), (168, 116, 54), (214, 178, 98), (140, 60, 34), (150, 150, 152))
 SHIRT: tuple[Colour, ...] = ((70, 96, 140), (150, 72, 70), (84, 128, 92), (150, 124, 70), (108, 84, 138), (90, 90, 96))
-WALL: tuple[Colour, ...] = ((198, 206, 212), (214, 206, 192), (196, 208, 196), (208, 198, 208), (184, 190, 200))
+WALL: tuple[Colour, ...] = ((200, 204, 208), (206, 203, 198), (200, 206, 200), (205, 201, 206), (196, 199, 204))
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def speaker(seed: int, session: int, place: int) -> Speaker:
 
     # The two of a session differ in register, so that a dyad can be told apart by ear.
     low = (session + place) % 2 == 0
-    pitch = generator.uniform(95, 130) if low else generator.uniform(165, 215)
+    pitch = generator.uniform(112, 135) if low else generator.uniform(160, 190)
     return Speaker(
         name=f"s{session:02d}{'ab'[place]}",
         skin=pick(SKIN),
@@ -54,13 +54,13 @@ def speaker(seed: int, session: int, place: int) -> Speaker:
         shirt=pick(SHIRT),
         wall=pick(WALL),
         glasses=bool(generator.random() < 0.25),
-        width=generator.uniform(0.27, 0.31),
-        height=generator.uniform(0.34, 0.38),
-        x=0.5 + generator.uniform(-0.03, 0.03),
-        y=0.5 + generator.uniform(-0.025, 0.025),
-        light=generator.uniform(-0.22, 0.22),
+        width=generator.uniform(0.32, 0.35),
+        height=generator.uniform(0.4, 0.43),
+        x=0.5 + generator.uniform(-0.02, 0.02),
+        y=0.5 + generator.uniform(-0.015, 0.015),
+        light=generator.uniform(-0.12, 0.12),
         pitch=pitch,
-        tract=generator.uniform(0.94, 1.02) if low else generator.uniform(1.06, 1.16),
+        tract=generator.uniform(0.96, 1.01) if low else generator.uniform(1.03, 1.08),
         breath=generator.uniform(0.01, 0.05),
         loudness=generator.uniform(-2, 2),
     )

@@ -27,6 +27,7 @@ class Prosody:
         slope: semitones from begin to end. loudness: dB. tempo: syllables per second.
         bright: 0 dull to 1 sharp. breath: share of noise. rough: pitch jitter. tremor: semitones at 7 Hz.
         stress: how sharply a syllable starts, 0 to 1.
+        tract: scale of the formants; a smile shortens the tract and raises them (Tartter 1980).
     """
 
     pitch: float
@@ -39,16 +40,17 @@ class Prosody:
     rough: float = 0.0
     tremor: float = 0.0
     stress: float = 0.3
+    tract: float = 1.0
 
 
 PROSODY: dict[str, Prosody] = {
     "neutral": Prosody(pitch=0, spread=1.0, slope=-1, loudness=-3, tempo=4.0, bright=0.4, breath=0.02),
-    "joy": Prosody(pitch=5, spread=4.5, slope=2, loudness=1, tempo=5.0, bright=0.7, breath=0.03, stress=0.5),
-    "sadness": Prosody(pitch=-3, spread=0.5, slope=-4, loudness=-12, tempo=2.3, bright=0.08, breath=0.12, stress=0.1),
+    "joy": Prosody(pitch=5, spread=4.5, slope=2, loudness=1, tempo=5.0, bright=0.7, breath=0.03, stress=0.5, tract=1.15),
+    "sadness": Prosody(pitch=-3, spread=0.5, slope=-4, loudness=-12, tempo=2.3, bright=0.08, breath=0.12, stress=0.1, tract=0.88),
     "anger": Prosody(pitch=2, spread=3.0, slope=-3, loudness=5, tempo=5.5, bright=1.0, breath=0.05, rough=0.10, stress=1.0),
-    "surprise": Prosody(pitch=8, spread=2.5, slope=9, loudness=0, tempo=2.8, bright=0.55, breath=0.04, stress=0.6),
-    "fear": Prosody(pitch=9, spread=1.0, slope=0, loudness=-6, tempo=6.8, bright=0.5, breath=0.45, tremor=1.6, stress=0.4),
-    "disgust": Prosody(pitch=-6, spread=2.0, slope=-3, loudness=-3, tempo=2.2, bright=0.75, breath=0.15, rough=0.25, stress=0.5),
+    "surprise": Prosody(pitch=8, spread=2.5, slope=9, loudness=0, tempo=2.8, bright=0.55, breath=0.04, stress=0.6, tract=0.95),
+    "fear": Prosody(pitch=9, spread=1.0, slope=0, loudness=-6, tempo=6.8, bright=0.5, breath=0.45, tremor=1.6, stress=0.4, tract=1.1),
+    "disgust": Prosody(pitch=-6, spread=2.0, slope=-3, loudness=-3, tempo=2.2, bright=0.75, breath=0.15, rough=0.25, stress=0.5, tract=0.82),
 }  # fmt: skip
 
 
@@ -132,7 +134,7 @@ def _syllables(
         vowel = VOWELS[generator.integers(len(VOWELS))]
         part = source[first:last]
         for frequency, width in zip(vowel, (80, 100, 140), strict=True):
-            part = part + 1.5 * _resonate(part, frequency * person.tract, width, rate)
+            part = part + 1.5 * _resonate(part, frequency * person.tract * prosody.tract, width, rate)
         rise = np.linspace(0, 1, len(part), endpoint=False)
         attack = np.minimum(rise / (0.35 - 0.3 * prosody.stress), 1)
         release = np.minimum((1 - rise) / 0.3, 1)
