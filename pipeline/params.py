@@ -256,6 +256,14 @@ def parse(values: object, origin: str | Path = "params.yaml") -> Params:
         raise ParamsError("; ".join(_line(origin, item) for item in error.errors())) from error
 
 
+def parse_stream(values: object, origin: str | Path) -> Stream:
+    """Check one stream given as plain values, e.g. a file of `conf/stream/`."""
+    try:
+        return Stream.model_validate(values)
+    except ValidationError as error:
+        raise ParamsError("; ".join(_line(origin, item) for item in error.errors())) from error
+
+
 def _line(origin: str | Path, item: dict) -> str:
     key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
     if item["type"] == "extra_forbidden":
