@@ -33,6 +33,7 @@ class Clip:
         text: transcript.
         speaker: who speaks.
         context: earlier turns of the dialogue, oldest first.
+        duration: seconds; null when nobody measured it (a text-only clip).
     """
 
     id: str
@@ -43,6 +44,7 @@ class Clip:
     text: str | None = None
     speaker: str | None = None
     context: tuple[Turn, ...] = ()
+    duration: float | None = None
 
 
 @dataclass(frozen=True)
