@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -23,3 +24,17 @@ def real() -> Path:
 def private_cache(tmp_path, monkeypatch):
     """No test touches the user's clip cache."""
     monkeypatch.setenv("AFFECTORY_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def fabricate(tmp_path):
+    """`fabricate(**options)` → features, tables and parameters of a corpus without media (tests/fabricated.py)."""
+    # Loaded by path: test folders are not packages.
+    specification = importlib.util.spec_from_file_location("fabricated", ROOT / "tests" / "fabricated.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+
+    def make(name: str = "corpus", **options):
+        return module.Fabricated(tmp_path / name, **options)
+
+    return make

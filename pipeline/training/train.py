@@ -187,7 +187,8 @@ def _identity(params: Params, job: Job, data: Dataset, device: torch.device) -> 
     return {
         "params": _relevant(params, job.variant), "fold": job.fold, "seed": job.seed, "variant": job.variant.name,
         "model": spec(params, job.variant, data).model_dump(mode="json"),
-        "streams": {name: data.streams[name].facts["digest"] for name in job.variant.streams},
+        "streams": {name: data.streams[name].facts for name in job.variant.streams},
+        "encoders": {name: params.streams[name].model_dump(mode="json") for name in job.variant.streams},
         "labels": data.fingerprint(job.variant.streams), "code": _code(), "torch": torch.__version__, "device": device.type,
     }
 
