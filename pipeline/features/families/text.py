@@ -1,0 +1,160 @@
+"""Bidirectional text encoders of transformers (BERT, RoBERTa, MiniLM, MacBERT, DeBERTa, ModernBERT and the like).
+
+`pooling: first` is the CLS vector, `mean` the sentence vector of sentence-transformers (markers
+included), `none` one row per token of the transcript. With `options.context` the given number of
+earlier turns stands before the transcript; they are read, but only the transcript's tokens become rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from ...errors import ParamsError, WeightsError, one_of
+from ...params import Stream
+from .. import pooling, weights
+from ..extractor import Clip, Extractor, Missing, Prepared
+from . import tokens
+from .family import Family
+
+#: Parts of published checkpoints that are no part of the encoder.
+HEADS = ("cls", "lm_head", "classifier", "predictions", "generator", "discriminator", "vocab_", "mask_predictions",
+         "sop_classifier", "qa_outputs", "head.", "decoder.", "embeddings.position_ids", "pooler")
+#: Their positions count from padding_idx + 1, so that many of the position embeddings are never used.
+SHIFTED = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text", "ibert")
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Clip → `ids`, `types` (L,) int64 and `rows` (L,) bool: the tokens that become rows."""
+
+    tokenizer: tokens.Words | tokens.Fast
+    limit: int
+    context: int
+    special: bool
+
+    def __call__(self, clip: Clip) -> Prepared:
+        text = tokens.transcript(clip)
+        before = " ".join(turn.text for turn in clip.context[-self.context :] if turn.text) if self.context else ""
+        encoding = self.tokenizer(text, before or None, self.limit)
+        if not encoding.own.any():
+            raise Missing("the transcript has no token")
+        rows = encoding.own | encoding.special if self.special else encoding.own
+        times = encoding.times(len(text), tokens.seconds(clip))[rows]
+        return Prepared({"ids": encoding.ids, "types": encoding.types, "rows": rows}, times, cost=float(len(rows)))
+
+
+def load(stream: Stream, kind: str, device: str = "cpu") -> Callable:
+    """The network on `device` → forward."""
+    import torch
+
+    from .. import pretrained
+
+    model_class, config_class = classes(stream.weights, kind)
+    architecture = {key: value for key, value in stream.architecture.items() if key != "model_type"}
+    model = pretrained.load(model_class, stream.weights, architecture=architecture, config_class=config_class,
+                            dropped=HEADS, optional=("pooler",), types=(kind,), dtype=stream.dtype,
+                            attention=None).to(device)
+    padding = model.config.pad_token_id or 0
+    typed = getattr(model.config, "type_vocab_size", 0) > 1
+
+    @torch.inference_mode()
+    def forward(batch: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
+        ids, mask = tokens.pad([item.inputs["ids"] for item in batch], padding)
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if typed:
+            inputs["token_type_ids"] = tokens.pad([item.inputs["types"] for item in batch], 0)[0]
+        output = model(**{name: torch.from_numpy(value).to(device) for name, value in inputs.items()},
+                       output_hidden_states=stream.layer != -1)
+        states = [output.last_hidden_state]
+        if stream.layer != -1:
+            states = [*output.hidden_states[:-1], output.last_hidden_state]
+        chosen = pooling.cut(pooling.select(states, stream.layer), mask.sum(1).tolist())
+        return [pooling.reduce(values[torch.from_numpy(item.inputs["rows"]).to(device)], item.times,
+                               pooling=stream.pooling, rate=stream.rate)
+                for values, item in zip(chosen, batch, strict=True)]
+
+    return forward
+
+
+def classes(source: object, kind: str) -> tuple[type, type]:
+    """Model and configuration class of a `model_type`.
+
+    Raises:
+        WeightsError: it is no bidirectional text encoder of the library.
+    """
+    import transformers
+    from transformers.models.auto import modeling_auto
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    name = modeling_auto.MODEL_MAPPING_NAMES.get(kind)
+    if isinstance(name, str) and kind in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        model_class = getattr(transformers, name)
+        config_class = getattr(transformers, CONFIG_MAPPING_NAMES[kind])
+        if model_class.main_input_name == "input_ids" and not getattr(config_class(), "is_encoder_decoder", False):
+            return model_class, config_class
+    raise WeightsError(f"{source} is a {kind!r} model, this family reads bidirectional text encoders such as bert, "
+                       "roberta or deberta-v2; choose the family that fits it.")
+
+
+def build(stream: Stream) -> Extractor:
+    """The extractor of one stream.
+
+    Raises:
+        WeightsError: absent weights or tokenizer, another architecture.
+        ParamsError: an option out of range, a layer that is not there.
+    """
+    from .. import pretrained
+
+    options = FAMILY.options | stream.options
+    source = weights.parse(stream.weights)
+    if source.random:
+        kind = stream.architecture.get("model_type", "bert")
+        architecture = {key: value for key, value in stream.architecture.items() if key != "model_type"}
+        config = pretrained.configuration(classes(source, kind)[1], architecture)
+        tokenizer, limit = tokens.Words(config.vocab_size), 10**6
+    else:
+        folder = weights.locate(source)
+        says = weights.config(folder)
+        kind = str(says.get("model_type"))
+        config = classes(source, kind)[1](**says)
+        tokenizer, limit = tokens.of_checkpoint(source, folder)
+    positions = getattr(config, "max_position_embeddings", None) or 10**6
+    if kind in SHIFTED:
+        positions -= config.pad_token_id + 1
+    limit = min(limit, positions)
+    if options["max_length"] is not None:
+        if not 3 <= options["max_length"] <= limit:
+            raise ParamsError(f"max_length {options['max_length']} is out of range; {source} takes 3 to {limit} tokens.")
+        limit = options["max_length"]
+    if options["context"] < 0:
+        raise ParamsError(f"context {options['context']} is a number of turns; write 0 or more.")
+    if options["special"] not in ("auto", "keep", "drop"):
+        raise one_of("option special", str(options["special"]), ("auto", "keep", "drop"))
+    # One row per token, or per window of time, is about the words; a vector of the text is [CLS] or takes it in.
+    rowwise = stream.pooling == "none" or stream.rate is not None
+    special = not rowwise if options["special"] == "auto" else options["special"] == "keep"
+    pooling.check_layer(stream.layer, config.num_hidden_layers)
+    prepare = Prepare(tokenizer, limit, options["context"], special)
+    identity = {
+        "family": FAMILY.name, "version": 1, "model": kind, "dtype": stream.dtype, **pooling.settings(stream),
+        "weights": weights.identity(source, architecture=stream.architecture, libraries=("torch", "transformers", "tokenizers")),
+        "preprocessing": {"tokenizer": tokenizer.digest, "max_length": limit, "context": options["context"],
+                          "special": special},
+    }
+    return Extractor(identity, prepare, partial(load, stream, kind), budget=4096.0)
+
+
+FAMILY = Family(
+    name="text",
+    title="Bidirectional text encoder (BERT, RoBERTa, MiniLM, DeBERTa, ModernBERT)",
+    modalities=("text",),
+    sources=("hf", "local", "package", "random"),
+    build=build,
+    # max_length: tokens, null = what the model takes. context: earlier turns read before the transcript.
+    # special: rows of [CLS] and [SEP]; auto drops them where rows are tokens or windows of time.
+    options={"max_length": None, "context": 0, "special": "auto"},
+)
