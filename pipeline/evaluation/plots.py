@@ -1,0 +1,141 @@
+"""The drawings of the report, each a function from plain values to inline SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from .svg import Axes, number, span, ticks
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its confidence interval."""
+
+    name: str
+    mean: float
+    low: float
+    high: float
+    main: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve; `style` is a CSS class such as `truth`, `s0`, `faint s0`."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    style: str
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Bin:
+    """One bin of a reliability diagram: mean confidence, share right, number of predictions."""
+
+    confidence: float
+    accuracy: float
+    count: int
+
+
+def intervals(rows: Sequence[Interval], label: str, *, include: Sequence[float] = ()) -> Markup:
+    """A dot and a whisker per row, best seen side by side; the main row is drawn in the accent colour."""
+    left = 14 + 7.2 * max((len(row.name) for row in rows), default=8)
+    left = min(left, 170)
+    height = 54 + 34 * len(rows)
+    low, high = span([v for row in rows for v in (row.low, row.high, row.mean)], pad=0.1, include=include)
+    axes = Axes((low, high), (0, len(rows)), height=height, left=left, right=62, top=8, bottom=44)
+    floor = height - axes.bottom
+    for tick in ticks(low, high, 4):
+        axes.line(axes.px(tick), axes.top, axes.px(tick), floor, "grid")
+        axes.text(axes.px(tick), floor + 17, f"{tick:g}".replace("-", "−"))
+    for place, row in enumerate(rows):
+        y = len(rows) - place - 0.5
+        colour = "main" if row.main else "other"
+        axes.text(left - 8, axes.py(y) + 4, _clip(row.name, 22), "name" + (" strong" if row.main else ""), "end")
+        axes.line(axes.px(row.low), axes.py(y), axes.px(row.high), axes.py(y), f"whisker {colour}")
+        for end in (row.low, row.high):
+            axes.line(axes.px(end), axes.py(y) - 5, axes.px(end), axes.py(y) + 5, f"whisker {colour}")
+        axes.dot(row.mean, y, 5, f"point {colour}",
+                 f"{row.name}: {number(row.mean)} ({number(row.low)} to {number(row.high)})")
+        axes.text(460 - 8, axes.py(y) + 4, number(row.mean), "value" + (" strong" if row.main else ""), "end")
+    axes.line(left, floor, 460 - axes.right, floor, "axis")
+    axes.text((left + 460 - axes.right) / 2, height - 6, label, "label")
+    told = "; ".join(f"{row.name} {number(row.mean)} ({number(row.low)} to {number(row.high)})" for row in rows)
+    return axes.render("intervals", f"{label} with confidence intervals: {told}")
+
+
+def lines(curves: Sequence[Line], x_label: str, y_label: str, description: str, *,
+          y_range: tuple[float, float] | None = None, height: float = 270,
+          marks: Sequence[float] = ()) -> Markup:
+    """Curves over a shared axis.
+
+    Args:
+        marks: heights at which a stronger horizontal line is drawn (zero of a signed scale).
+    """
+    x_range = span([x for curve in curves for x in curve.x], pad=0.01)
+    y_range = y_range or span([y for curve in curves for y in curve.y])
+    axes = Axes(x_range, y_range, height=height)
+    axes.frame(x_label, y_label)
+    for mark in marks:
+        axes.line(axes.left, axes.py(mark), axes.width - axes.right, axes.py(mark), "axis")
+    for curve in curves:
+        axes.path(curve.x, curve.y, f"curve {curve.style}")
+    return axes.render("lines", description)
+
+
+def reliability(bins: Sequence[Bin], ece: float) -> Markup:
+    """How often a prediction of a given confidence is right; bars at the foot say how many there are."""
+    axes = Axes((0, 1), (0, 1), width=460, height=330)
+    axes.frame("confidence of the prediction", "share that is right", x_ticks=ticks(0, 1), y_ticks=ticks(0, 1))
+    most = max((b.count for b in bins), default=1)
+    width = (axes.width - axes.left - axes.right) / max(len(bins), 10)
+    for one in bins:
+        if one.count:
+            tall = 46 * one.count / most
+            axes.rect(axes.px(one.confidence) - width / 2 + 3, axes.py(0) - tall, width - 6, tall, "count",
+                      f"{one.count} predictions")
+    axes.line(axes.px(0), axes.py(0), axes.px(1), axes.py(1), "ideal")
+    filled = [one for one in bins if one.count]
+    axes.path([b.confidence for b in filled], [b.accuracy for b in filled], "curve s0")
+    for one in filled:
+        axes.dot(one.confidence, one.accuracy, 4.5, "point main",
+                 f"confidence {number(one.confidence, 2)}: {number(one.accuracy, 2)} right of {one.count}")
+    told = ", ".join(f"{number(b.confidence, 2)} → {number(b.accuracy, 2)}" for b in filled)
+    return axes.render("reliability", f"Reliability diagram, ECE {number(ece)}. Confidence → share right: {told}")
+
+
+def scatter(truth: Sequence[float], predicted: Sequence[float], name: str) -> Markup:
+    """Prediction against truth for one dimension in [-1, 1]."""
+    axes = Axes((-1, 1), (-1, 1), width=380, height=350)
+    axes.frame(f"{name}, truth", f"{name}, prediction", x_ticks=ticks(-1, 1, 4), y_ticks=ticks(-1, 1, 4))
+    axes.line(axes.px(-1), axes.py(-1), axes.px(1), axes.py(1), "ideal")
+    for x, y in zip(truth, predicted, strict=True):
+        axes.dot(max(-1.0, min(1.0, x)), max(-1.0, min(1.0, y)), 3, "cloud")
+    return axes.render("scatter", f"{name}: prediction against truth for {len(truth)} clips")
+
+
+def bars(names: Sequence[str], groups: dict[str, Sequence[int]], description: str) -> Markup:
+    """Grouped horizontal bars, one group of bars per name, one bar per key of `groups`."""
+    each = 11 if len(groups) > 1 else 14
+    row = each * len(groups) + 10
+    left = min(14 + 7.2 * max((len(name) for name in names), default=8), 150)
+    height = row * len(names) + 14
+    most = max((value for values in groups.values() for value in values), default=1) or 1
+    axes = Axes((0, most), (0, 1), height=height, left=left, right=48, top=4, bottom=4)
+    for place, name in enumerate(names):
+        top = axes.top + place * row + 4
+        axes.text(left - 8, top + (row - 10) / 2 + 4, _clip(name, 20), "name", "end")
+        for rank, (group, values) in enumerate(groups.items()):
+            y = top + rank * each
+            axes.rect(left, y, axes.px(values[place]) - left, each - 2, f"bar f{rank}",
+                      f"{name}, {group}: {values[place]}")
+            axes.text(axes.px(values[place]) + 5, y + each - 3, str(values[place]), "small", "start")
+    axes.line(left, axes.top, left, height - 4, "axis")
+    return axes.render("bars", description)
+
+
+def _clip(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,0 +1,206 @@
+"""What the models scored, for the report: read from `reports/`, None where the run has no such thing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from . import metrics as measures
+from .plots import Bin, Interval
+from .provenance import json_file
+
+#: The variant that holds all streams.
+FUSED = "fused"
+
+TITLES = {
+    "accuracy": "Accuracy", "uar": "UAR", "uar_strict": "UAR, strict", "macro_f1": "Macro F1",
+    "macro_f1_zero": "Macro F1, absent as 0", "weighted_f1": "Weighted F1", "micro_f1": "Micro F1",
+    "ece": "ECE", "ccc": "CCC", "pcc": "PCC", "rmse": "RMSE", "sagr": "SAGR", "mae": "MAE",
+    "precision": "Precision", "recall": "Recall", "f1": "F1", "support": "Clips", "clips": "Clips", "count": "Clips",
+}
+
+#: Read when nothing else is asked for, first found first.
+HEADLINES = ("uar", "accuracy", "ccc_mean", "ccc", "ccc_valence", "valence_ccc", "ccc_arousal", "arousal_ccc")
+
+#: Metrics for which less is better.
+LESS = ("rmse", "mae", "ece", "loss")
+
+
+def title(metric: str) -> str:
+    """A metric's name for people: `ccc_valence` → `CCC valence`."""
+    if metric in TITLES:
+        return TITLES[metric]
+    words = metric.replace(".", "_").split("_")
+    first = [w for w in words if w in ("ccc", "pcc", "rmse", "sagr", "mae")]
+    rest = [w for w in words if w not in first]
+    text = " ".join([w.upper() for w in first] + rest)
+    return text[:1].upper() + text[1:]
+
+
+def scores(reports: Path) -> dict[str, dict[str, Interval]]:
+    """Variant → metric → interval; the fused variant first. Empty when nothing was evaluated."""
+    found = json_file(reports / "metrics.json")
+    result: dict[str, dict[str, Interval]] = {}
+    for variant, values in sorted((found or {}).items(), key=lambda item: (item[0] != FUSED, item[0])):
+        if isinstance(values, dict):
+            kept = {name: interval(variant, value) for name, value in values.items()}
+            result[variant] = {name: value for name, value in kept.items() if value is not None}
+    return {variant: values for variant, values in result.items() if values}
+
+
+def interval(name: str, value: object) -> Interval | None:
+    """`{mean, low, high}` or a bare number as an interval; unknown bounds collapse to the mean."""
+    if isinstance(value, dict):
+        mean = value.get("mean")
+        low, high = value.get("low"), value.get("high")
+    else:
+        mean, low, high = value, None, None
+    if not isinstance(mean, (int, float)) or isinstance(mean, bool):
+        return None
+    return Interval(name, float(mean), float(mean if low is None else low), float(mean if high is None else high),
+                    name == FUSED)
+
+
+def headline(metrics: Iterable[str], asked: str) -> str | None:
+    """The metric the page leads with: the one that selected the checkpoint, else the usual ones."""
+    known = list(metrics)
+    return next((name for name in (asked, *HEADLINES, *known) if name in known), None)
+
+
+def less_is_better(metric: str) -> bool:
+    return any(part in LESS for part in metric.replace(".", "_").split("_"))
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts (K, K), rows = truth, and the same as shares of each row."""
+
+    classes: list[str]
+    counts: list[list[int]]
+    shares: list[list[float]]
+    support: list[int]
+
+
+def confusion(reports: Path, classes: Iterable[str] = ()) -> Confusion | None:
+    """The confusion matrix of `plots/confusion.csv`; classes in the order given, then sorted."""
+    table = _csv(reports / "plots" / "confusion.csv", ("actual", "predicted"))
+    if table is None:
+        return None
+    table = table.with_columns(pl.col("actual", "predicted").cast(pl.String)).drop_nulls(["actual", "predicted"])
+    seen = set(table["actual"]) | set(table["predicted"])
+    names = [name for name in classes if name in seen] + sorted(seen - set(classes))
+    place = {name: i for i, name in enumerate(names)}
+    matrix = measures.confusion([place[n] for n in table["actual"]], [place[n] for n in table["predicted"]], len(names))
+    support = matrix.sum(1)
+    shares = matrix / np.maximum(support, 1)[:, None]
+    return Confusion(names, matrix.tolist(), shares.tolist(), support.tolist())
+
+
+def history(reports: Path) -> pl.DataFrame | None:
+    """`plots/history.csv`, one row per variant, fold, seed and epoch."""
+    return _csv(reports / "plots" / "history.csv", ("variant", "seed", "epoch"))
+
+
+def _csv(path: Path, needed: tuple[str, ...]) -> pl.DataFrame | None:
+    if not path.is_file():
+        return None
+    table = pl.read_csv(path, infer_schema_length=None)
+    return None if table.is_empty() or not set(needed) <= set(table.columns) else table
+
+
+def parquet(path: Path) -> pl.DataFrame | None:
+    """A table that may be absent or empty."""
+    if not path.is_file():
+        return None
+    table = pl.read_parquet(path)
+    return None if table.is_empty() else table
+
+
+def fused(table: pl.DataFrame | None) -> pl.DataFrame | None:
+    """The rows of the fused variant; of the first variant when the run has no fused one."""
+    if table is None or "variant" not in table.columns:
+        return table
+    names = table["variant"].unique().to_list()
+    return table.filter(pl.col("variant") == (FUSED if FUSED in names else min(names)))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    ece: float
+    bins: list[Bin]
+    predictions: int
+
+
+def calibration(predictions: pl.DataFrame | None) -> Calibration | None:
+    """Expected calibration error and bins of every single prediction (each seed by itself)."""
+    table = fused(predictions)
+    classes = [name[2:] for name in table.columns if name.startswith("p_")] if table is not None else []
+    if not classes or "truth" not in table.columns:
+        return None
+    place = {name: i for i, name in enumerate(classes)}
+    truth = [place.get(name, -1) for name in table["truth"].cast(pl.String).to_list()]
+    chances = table.select([f"p_{name}" for name in classes]).fill_null(0.0).to_numpy()
+    if max(truth, default=-1) < 0:
+        return None
+    ece, bins = measures.calibration(truth, chances)
+    return Calibration(ece, [Bin(b["confidence"], b["accuracy"], int(b["count"])) for b in bins],
+                       sum(int(b["count"]) for b in bins))
+
+
+def points(predictions: pl.DataFrame | None, dimension: str, limit: int = 1500) -> tuple[list[float], list[float]] | None:
+    """Truth and prediction per clip (mean over seeds and folds), evenly thinned to `limit` clips."""
+    table = fused(predictions)
+    if table is None or not {dimension, f"truth_{dimension}"} <= set(table.columns):
+        return None
+    kept = (table.select("id", pl.col(dimension).cast(pl.Float64), pl.col(f"truth_{dimension}").cast(pl.Float64))
+            .fill_nan(None).drop_nulls().group_by("id").mean().sort("id"))
+    if kept.is_empty():
+        return None
+    chosen = kept.gather(np.unique(np.linspace(0, len(kept) - 1, min(limit, len(kept))).astype(int)))
+    return chosen[f"truth_{dimension}"].to_list(), chosen[dimension].to_list()
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Truth and prediction over one clip's time; `place` says why this clip was chosen."""
+
+    id: str
+    place: str
+    time: list[float]
+    values: dict[str, list[float | None]]
+    error: float
+
+
+def traces(reports: Path, count: int = 4) -> tuple[list[Trace], int] | None:
+    """A few clips from best to worst mean absolute error, and how many clips there are to choose from."""
+    table = parquet(reports / "traces.parquet")
+    if table is None or not {"id", "time"} <= set(table.columns):
+        return None
+    names = [n for n in ("valence", "arousal", "dominance") if {n, f"truth_{n}"} <= set(table.columns)]
+    if not names:
+        return None
+    columns = [part for name in names for part in (f"truth_{name}", name)]
+    table = table.group_by("id", "time").agg(pl.col(columns).cast(pl.Float64).fill_nan(None).mean()).sort("id", "time")
+    gaps = pl.mean_horizontal([(pl.col(n) - pl.col(f"truth_{n}")).abs() for n in names])
+    ranked = (table.group_by("id").agg(gaps.mean().alias("error"), pl.len().alias("rows"))
+              .filter((pl.col("rows") > 1) & pl.col("error").is_not_null()).sort("error", "id"))
+    if ranked.is_empty():
+        return None
+    places = np.unique(np.linspace(0, len(ranked) - 1, min(count, len(ranked))).astype(int)).tolist()
+    chosen = []
+    for place in places:
+        clip, error = ranked["id"][place], ranked["error"][place]
+        part = table.filter(pl.col("id") == clip)
+        chosen.append(Trace(clip, _place(place, len(ranked)), part["time"].to_list(),
+                            {name: part[name].to_list() for name in columns}, error))
+    return chosen, len(ranked)
+
+
+def _place(place: int, total: int) -> str:
+    if place == 0:
+        return "closest to the truth"
+    return "farthest from the truth" if place == total - 1 else f"rank {place + 1} of {total}"
