@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import io
-import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+import xxhash
 from torch import Tensor, nn
 
 from ..atomic import replacing
@@ -189,16 +189,16 @@ def _save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, order:
         "progress": vars(progress),
     }, buffer)
     with replacing(path) as temporary:
-        temporary.write_bytes(buffer.getvalue())
+        temporary.write_bytes(xxhash.xxh3_64_digest(buffer.getvalue()) + buffer.getvalue())
 
 
 def _restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, order: torch.Generator) -> Progress | None:
-    """Put everything back; None when the file is of no use, then the run starts over."""
+    """Put everything back; None when the file fails its checksum, then the run starts over."""
     device = next(model.parameters()).device
-    try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
+    content = path.read_bytes()
+    if xxhash.xxh3_64_digest(content[8:]) != content[:8]:
         return None
+    held = torch.load(io.BytesIO(content[8:]), map_location="cpu", weights_only=True)
     model.load_state_dict(held["model"])
     optimiser.load_state_dict(held["optimiser"])
     order.set_state(held["order"])
