@@ -1,0 +1,153 @@
+"""Content hashes of clips: media bytes and the cut, computed in parallel, remembered per file."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import lmdb
+import xxhash
+
+from ..errors import CacheError
+from ..features import cache
+
+_CHUNK = 1 << 20
+
+
+class FileMemo:
+    """Facts about files, remembered while path, size and modification time stay the same.
+
+    Args:
+        kind: what is remembered, e.g. `hash`; one small LMDB each in the user's cache folder.
+
+    Raises:
+        CacheError: the cache folder cannot be made or opened.
+    """
+
+    def __init__(self, kind: str, base: Path | None = None) -> None:
+        folder = (base or cache.root()) / "files" / kind
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lmdb = lmdb.open(str(folder), map_size=cache.MAP_SIZE, readahead=False, max_readers=1024)
+        except (OSError, lmdb.Error) as error:
+            raise CacheError(f"the cache {folder} cannot be opened ({error}). Make it writable, or point "
+                             "AFFECTORY_CACHE to another folder.") from error
+
+    def __enter__(self) -> FileMemo:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lmdb.close()
+
+    def get(self, keys: Iterable[str]) -> dict[str, str]:
+        """What is known of `keys` (see `file_key`)."""
+        known = {}
+        with self._lmdb.begin() as transaction:
+            for key in keys:
+                value = transaction.get(_short(key))
+                if value is not None:
+                    known[key] = value.decode()
+        return known
+
+    def put(self, facts: dict[str, str]) -> None:
+        try:
+            with self._lmdb.begin(write=True) as transaction:
+                for key, value in facts.items():
+                    transaction.put(_short(key), value.encode())
+        except lmdb.Error as error:
+            raise CacheError(f"the cache of file facts cannot be written ({error}). Free space, then run "
+                             "again.") from error
+
+
+def _short(key: str) -> bytes:
+    # LMDB keys end at 511 bytes, paths do not.
+    return xxhash.xxh3_128_digest(key.encode(errors="surrogateescape"))
+
+
+def file_key(path: str, state: os.stat_result, extra: str = "") -> str:
+    """Key of a file in a memo: absolute path, size, mtime in ns, and what else decides the fact."""
+    return f"{os.path.abspath(path)}\0{state.st_size}\0{state.st_mtime_ns}\0{extra}"
+
+
+def digest(path: str) -> str:
+    """XXH3-128 of a file's bytes.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    state = xxhash.xxh3_128()
+    with open(path, "rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK):
+            state.update(chunk)
+    return state.hexdigest()
+
+
+def _members(path: str) -> list[tuple[str, str]]:
+    """(name, path) of the files that make up a medium: itself, or the frames of a folder."""
+    if not os.path.isdir(path):
+        return [("", path)]
+    with os.scandir(path) as found:
+        return sorted((entry.name, entry.path) for entry in found
+                      if entry.is_file() and not entry.name.startswith(".")
+                      and entry.name.lower().endswith((".png", ".jpg", ".jpeg")))
+
+
+def media(paths: Sequence[str], workers: int = 8) -> dict[str, str | None]:
+    """Hash of each medium (a file or a folder of frames); None for what cannot be read."""
+    unique = sorted(set(paths))
+    members: dict[str, list[tuple[str, str, str]]] = {}
+    for path in unique:
+        try:
+            members[path] = [(name, file, file_key(file, _stat(file))) for name, file in _members(path)]
+        except OSError:
+            members[path] = []
+    wanted = {key: file for entries in members.values() for _, file, key in entries}
+    with FileMemo("hash") as memo:
+        known = memo.get(wanted)
+        todo = [key for key in wanted if key not in known]
+        with ThreadPoolExecutor(max(1, workers)) as pool:
+            # Commit as we go: an interrupted run of a large corpus keeps what it has hashed.
+            for at in range(0, len(todo), 4096):
+                part = todo[at : at + 4096]
+                fresh = {k: h for k, h in zip(part, pool.map(lambda k: _try(wanted[k]), part), strict=True) if h}
+                memo.put(fresh)
+                known |= fresh
+    return {path: _join([(name, known.get(key)) for name, _, key in members[path]]) for path in unique}
+
+
+def _stat(path: str) -> os.stat_result:
+    state = os.stat(path)
+    if not stat.S_ISREG(state.st_mode):
+        raise OSError(f"{path} is not a file")
+    return state
+
+
+def _try(path: str) -> str | None:
+    try:
+        return digest(path)
+    except OSError:
+        return None
+
+
+def _join(parts: list[tuple[str, str | None]]) -> str | None:
+    if not parts or any(hash_ is None for _, hash_ in parts):
+        return None
+    if len(parts) == 1 and parts[0][0] == "":
+        return parts[0][1]
+    return xxhash.xxh3_128_hexdigest(json.dumps(parts).encode())
+
+
+def content(row: dict, hashes: dict[str, str | None]) -> str:
+    """The clip's identity: what is seen and heard, from where to where, on which channel.
+
+    A clip of text alone is identified by its text. `hashes` maps the row's media, as spelled there.
+    """
+    identity = [hashes.get(row[m]) if row.get(m) else None for m in ("video", "audio")]
+    if identity == [None, None]:
+        identity = ["text", row.get("text")]
+    parts = [*identity, row.get("channel") if row.get("audio") else None, row.get("start"), row.get("end")]
+    return xxhash.xxh3_128_hexdigest(json.dumps(parts, ensure_ascii=False).encode())

@@ -1,0 +1,162 @@
+"""Integrity: is every medium there, readable, and as long as the annotation says?"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ..params import Integrity
+from .corpora.folder import IMAGE, inside, problem
+
+#: Why a clip or a line is in the quarantine.
+REASONS = {
+    "missing": "the annotated file is not there",
+    "unreadable": "no decoder can open it",
+    "empty": "the file has no bytes, the cut no length",
+    "silent": "the sound stays below integrity.silence",
+    "too_short": "shorter than integrity.min_duration",
+    "too_long": "longer than integrity.max_duration",
+    "drift": "length differs from the annotation by more than integrity.max_drift",
+    "duplicate": "the same id, or the same media and cut, as another clip",
+    "no_modality": "neither picture nor sound where the annotation promises one",
+    "timeout": "decoding took longer than run.timeout",
+    "crashed": "the decoder crashed",
+    "escape": "the path leads out of the corpus root",
+    "row": "a line of a table cannot be read",
+    "label": "a label the corpus does not define",
+    "name": "a file name the corpus does not define",
+    "known": "on the list of clips known to be damaged as distributed",
+    "surplus": "media without annotation",
+}
+
+#: Rows that tell of a file nobody asked for, or of one modality lost: not failures of a clip.
+BENIGN = frozenset({"surplus"})
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What examining a medium found.
+
+    Attributes:
+        duration: seconds of the medium; NaN when unknown.
+        video, audio: whether it has a picture, sound.
+        level: peak of the sound in dBFS over the whole file, or None when there is no sound.
+        reason, detail: why it cannot be used, or "".
+    """
+
+    duration: float = math.nan
+    video: bool = False
+    audio: bool = False
+    level: float | None = None
+    reason: str = ""
+    detail: str = ""
+
+    def dump(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def load(cls, text: str) -> Fact:
+        return cls(**json.loads(text))
+
+
+def frames_fact(path: str) -> Fact:
+    """A folder of frame images: a picture whose length the annotation knows."""
+    with os.scandir(path) as found:
+        some = any(entry.name.lower().endswith(IMAGE) for entry in found)
+    return Fact(video=True) if some else Fact(reason="empty", detail="the folder holds no frame images")
+
+
+def precheck(row: dict, root: Path) -> dict | None:
+    """The quarantine row of a clip whose media are out of place, absent or empty; None when they are fine."""
+    for modality in ("video", "audio"):
+        relative = row.get(modality)
+        if relative is None:
+            continue
+        if not inside(root, relative):
+            return problem(row["id"], relative, "escape", f"{modality} path leads out of the corpus root")
+        path = root / relative
+        try:
+            size = os.stat(path)
+        except OSError:
+            return problem(row["id"], relative, "missing", f"{modality} file is not there")
+        if not os.path.isdir(path) and size.st_size == 0:
+            return problem(row["id"], relative, "empty", f"{modality} file has no bytes")
+    start, end = row.get("start"), row.get("end")
+    if start is not None and end is not None and not end > start:
+        return problem(row["id"], row.get("video") or row.get("audio"), "empty", f"the cut {start}..{end} s is empty")
+    return None
+
+
+def judge(row: dict, facts: dict[str, Fact], limits: Integrity) -> tuple[dict, list[dict], bool]:
+    """(row with duration and the modalities that are really there, quarantine rows, keep it?).
+
+    A film without sound, a silent track or a broken one of two files costs the modality; the clip
+    is lost only when no annotated modality is left, or when its length is wrong.
+    """
+    rows: list[dict] = []
+    row = dict(row)
+    fine: list[Fact] = []
+    lost: list[dict] = []
+    for modality in ("video", "audio"):
+        path = row.get(modality)
+        if path is None:
+            continue
+        fact = facts[path]
+        reason, detail = fact.reason, fact.detail
+        if not reason and not getattr(fact, modality):
+            reason, detail = "no_modality", f"the file has no {modality} track"
+        if not reason and modality == "audio" and fact.level is not None and fact.level < limits.silence:
+            reason, detail = "silent", f"peak {fact.level:.0f} dBFS"
+        if reason:
+            lost.append(problem(row["id"], path, reason, f"{modality}: {detail}"))
+            row[modality] = None
+        else:
+            fine.append(fact)
+    if lost and not fine:
+        # The first cause is the one to mend; a soundless film is only interesting when it is alone.
+        first = min(lost, key=lambda item: item["reason"] == "no_modality")
+        return row, [first], False
+    # A missing track is a fact of the recording; a silent or broken one is listed, the clip stays.
+    rows += [item | {"detail": f"{item['detail']}; the clip stays without it"} for item in lost
+             if item["reason"] != "no_modality"]
+    if fine:
+        length = _length(row, fine)
+        row["duration"] = length
+        bad = _bad_length(row, length, limits)
+        if bad:
+            media = row.get("video") or row.get("audio")
+            return row, [problem(row["id"], media, *bad)], False
+    return row, rows, True
+
+
+def _length(row: dict, facts: Iterable[Fact]) -> float | None:
+    whole = max((fact.duration for fact in facts if not math.isnan(fact.duration)), default=math.nan)
+    if math.isnan(whole):
+        # Frame folders: the annotation says how long they last.
+        return row.get("expected")
+    start, end = row.get("start") or 0.0, row.get("end")
+    return max(0.0, (whole if end is None else min(end, whole)) - start)
+
+
+def _bad_length(row: dict, length: float | None, limits: Integrity) -> tuple[str, str] | None:
+    if length is None:
+        return None
+    expected = row.get("expected")
+    if expected is None and row.get("end") is not None:
+        expected = row["end"] - (row.get("start") or 0.0)
+    if length < limits.min_duration:
+        return "too_short", f"{length:.3f} s, least is {limits.min_duration} s"
+    if length > limits.max_duration:
+        return "too_long", f"{length:.3f} s, most is {limits.max_duration} s"
+    if expected is not None and abs(length - expected) > limits.max_drift:
+        return "drift", f"{length:.3f} s, annotated {expected:.3f} s, allowed difference {limits.max_drift} s"
+    return None
+
+
+def unique_media(rows: Sequence[dict]) -> list[str]:
+    """Media paths of the rows, once each, sorted."""
+    return sorted({row[m] for row in rows for m in ("video", "audio") if row.get(m)})

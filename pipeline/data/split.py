@@ -1,0 +1,166 @@
+"""Protocols: which clips are trained on, selected on and tested on, fold by fold.
+
+Every protocol gives one table `data/folds.parquet` (`id, fold, role`); one split is fold 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from ..errors import CorpusError, ParamsError
+from ..params import Protocol
+from .manifest import SCHEMA
+
+#: Columns of `data/folds.parquet`.
+FOLDS: dict[str, pl.DataType] = {"id": pl.String(), "fold": pl.Int32(), "role": pl.String()}
+ROLES = ("train", "val", "test")
+
+#: Rows of `data/folds.parquet` beyond which leave-one-out is a mistake (a column of clip ids, say).
+MAX_ROWS = 5_000_000
+
+
+def single(protocol: Protocol) -> bool:
+    """Whether the protocol makes one split (test truth is held out for good) rather than folds."""
+    return protocol.kind in ("official", "split")
+
+
+def folds(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
+    """The folds of `protocol` over the clips of `table` (manifest columns), as a table of `FOLDS`.
+
+    Clips whose group is null are groups of their own. Shares `val` and `test` are of all clips.
+
+    Raises:
+        ParamsError: the group column does not exist, or the protocol cannot be had.
+        CorpusError: the official split is absent, or there are too few groups.
+    """
+    if protocol.kind == "official":
+        return _official(table, protocol)
+    groups = _groups(table, protocol)
+    roles = np.asarray(ROLES)
+    if protocol.kind == "split":
+        if protocol.test <= 0 or protocol.val + protocol.test >= 1:
+            raise ParamsError("protocol.val + protocol.test must leave clips to train on, and test must be above 0 "
+                              f"(got val {protocol.val}, test {protocol.test}).")
+        shares = np.asarray([1 - protocol.val - protocol.test, protocol.val, protocol.test])
+        part = groups.partition(shares, np.random.default_rng(protocol.seed))
+        return _table(table["id"], [(0, roles[part[groups.index]])])
+    if protocol.kind == "kfold":
+        part = groups.partition(np.full(protocol.folds, 1 / protocol.folds), np.random.default_rng(protocol.seed))
+        count = protocol.folds
+    else:
+        part, count = np.arange(groups.count), groups.count
+        if count < 2:
+            raise CorpusError(f"protocol.group: column {protocol.group} has one group; leave_one_out needs two.")
+        if count * table.height > MAX_ROWS:
+            raise ParamsError(f"protocol.group: column {protocol.group} has {count} groups over {table.height} clips; "
+                              "leave_one_out would make too many folds. Use protocol.kind kfold.")
+    result = []
+    for fold in range(count):
+        test = part == fold
+        role = np.where(test, 2, 0)
+        if protocol.val > 0:
+            rng = np.random.default_rng([protocol.seed, fold])
+            rest = groups.subset(np.flatnonzero(~test))
+            share = min(0.5, protocol.val * groups.size / max(1, rest.size))
+            role[~test] = rest.partition(np.asarray([1 - share, share]), rng)
+        result.append((fold, roles[role[groups.index]]))
+    return _table(table["id"], result)
+
+
+class Groups:
+    """Groups of clips that stay together, and how many clips of each class each one holds.
+
+    Args:
+        counts: (G, K) clips per group and class.
+        index: (N,) group of each clip.
+        column: the manifest column, for messages.
+    """
+
+    def __init__(self, counts: np.ndarray, index: np.ndarray, column: str) -> None:
+        self.counts, self.index, self.column = counts, index, column
+        self.count, self.size = len(counts), int(counts.sum())
+
+    def subset(self, kept: np.ndarray) -> Groups:
+        return Groups(self.counts[kept], np.empty(0, int), self.column)
+
+    def partition(self, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(G,) part of each group, parts near `shares` of every class (greedy, largest group first).
+
+        Raises:
+            CorpusError: there are fewer groups than parts with a share.
+        """
+        wanted = np.flatnonzero(shares > 0)
+        if self.count < len(wanted):
+            raise CorpusError(f"protocol.group: column {self.column} has {self.count} groups, {len(wanted)} are "
+                              "needed. Choose another protocol.group, fewer folds, or protocol.val 0.")
+        order = rng.permutation(self.count)
+        order = order[np.argsort(-self.counts[order].sum(axis=1), kind="stable")]
+        total = np.maximum(self.counts.sum(axis=0), 1)
+        target = shares[wanted, None] * total  # (P, K) clips each part should hold
+        held = np.zeros_like(target)
+        weight = 1 / (target * total)
+        part = np.empty(self.count, int)
+        for group in order:
+            add = self.counts[group]
+            # Change of the squared deviation from the target, relative to the target.
+            cost = ((2 * (held - target) + add) * add * weight).sum(axis=1)
+            best = int(np.argmin(cost))
+            held[best] += add
+            part[group] = best
+        self._fill_empty(part, len(wanted))
+        return wanted[part]
+
+    def _fill_empty(self, part: np.ndarray, parts: int) -> None:
+        sizes = self.counts.sum(axis=1)
+        for empty in sorted(set(range(parts)) - set(part.tolist())):
+            members = np.bincount(part, minlength=parts)
+            donors = np.flatnonzero(members[part] > 1)
+            # From the fullest part, its smallest group.
+            fullest = part[donors[np.argmax(np.bincount(part, sizes, parts)[part[donors]])]]
+            among = donors[part[donors] == fullest]
+            part[among[np.argmin(sizes[among])]] = empty
+
+
+def _groups(table: pl.DataFrame, protocol: Protocol) -> Groups:
+    if protocol.group not in SCHEMA:
+        raise ParamsError(f"protocol.group: {protocol.group} is not a manifest column. Known: {', '.join(SCHEMA)}.")
+    column = table[protocol.group].cast(pl.String)
+    if column.null_count() == table.height:
+        raise CorpusError(f"protocol.group: no clip of this corpus has a {protocol.group}. Choose another column "
+                          "(`id` splits clip by clip).")
+    labels = table.select(
+        # The prefix keeps a clip id from meeting a group of the same name.
+        pl.when(column.is_null()).then("clip " + table["id"]).otherwise("group " + column).alias("group"),
+        pl.col("emotion").fill_null("").alias("class"))
+    names, index = np.unique(labels["group"].to_numpy(), return_inverse=True)
+    classes, label = (np.unique(labels["class"].to_numpy(), return_inverse=True) if protocol.stratify
+                      else (np.zeros(1), np.zeros(table.height, int)))
+    counts = np.zeros((len(names), len(classes)))
+    np.add.at(counts, (index, label), 1)
+    return Groups(counts, index, protocol.group)
+
+
+def _official(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
+    found = table["split"].unique().to_list()
+    if None in found:
+        example = table.filter(pl.col("split").is_null())["id"][0]
+        raise CorpusError(f"protocol.kind official: {table['split'].null_count()} clips have no official split "
+                          f"(e.g. {example}). Choose protocol.kind split, kfold or leave_one_out.")
+    for role in ("train", "test"):
+        if role not in found:
+            raise CorpusError(f"protocol.kind official: the corpus folder holds no {role} clips. Add that split, or "
+                              "choose protocol.kind split, kfold or leave_one_out.")
+    role = table["split"].to_numpy().astype(object)
+    if "val" not in found and protocol.val > 0:
+        train = table.filter(pl.col("split") == "train")
+        groups = _groups(train, protocol)
+        share = min(0.5, protocol.val * table.height / train.height)
+        part = groups.partition(np.asarray([1 - share, share]), np.random.default_rng(protocol.seed))
+        role[role == "train"] = np.asarray(("train", "val"), dtype=object)[part[groups.index]]
+    return _table(table["id"], [(0, role)])
+
+
+def _table(ids: pl.Series, parts: list[tuple[int, np.ndarray]]) -> pl.DataFrame:
+    return pl.concat([pl.DataFrame({"id": ids, "fold": [fold] * len(ids), "role": role.astype(str)}, schema=FOLDS)
+                      for fold, role in parts])
