@@ -91,7 +91,9 @@ class ClipCache:
         try:
             if not readonly:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                if not (self.folder / "identity.json").exists():
+                if (self.folder / "identity.json").exists():
+                    os.utime(self.folder / "identity.json")  # last use, for `cache gc`
+                else:
                     write_json(self.folder / "identity.json", identity)
             self._lmdb = lmdb.open(str(self.folder), map_size=MAP_SIZE, max_readers=1024, readonly=readonly,
                                    readahead=False, metasync=True, sync=True)
@@ -153,6 +155,14 @@ class ClipCache:
             if entry is None:
                 raise CacheError(f"the clip cache {self.folder} lost clip {content}; run the stage again.")
             yield entry
+
+    def forget_failed(self, *, dry_run: bool = False) -> int:
+        """Drop entries of failed clips, so that they are tried again; returns how many."""
+        with self._lmdb.begin(write=True, buffers=True) as transaction:
+            failed = [bytes(key) for key, data in transaction.cursor() if rows(data)[2] == Status.FAILED]
+            for key in failed if not dry_run else ():
+                transaction.delete(key)
+        return len(failed)
 
     def verify(self, *, repair: bool = False) -> list[str]:
         """Contents whose bytes fail their checksum; with `repair` they are dropped."""

@@ -1,0 +1,44 @@
+# make repro  run the whole pipeline      make test   run the tests
+# make bench  measure                     make params recompose params.yaml from conf/
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export HYDRA_FULL_ERROR ?=
+
+.PHONY: repro test bench params lint clean help setup
+help:
+	@sed -n 's/^# //p' Makefile
+
+setup: $(VENV)/.installed .dvc/config.local
+
+$(VENV)/.installed: requirements.txt requirements-test.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-test.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-nodeps.txt
+	touch $@
+
+# A source archive has no .git; DVC must be told. Also forget it when a .git appears.
+.dvc/config.local: $(VENV)/.installed
+	@if test -e .git; then touch $@; else printf '[core]\n    no_scm = true\n' > $@; fi
+
+repro: setup
+	dvc repro
+	@echo "Open reports/index.html"
+
+params: setup
+	python -m pipeline params --write
+
+test: setup
+	python -m pytest -q -n 2 --dist loadfile
+
+bench: setup
+	python -m benchmarks
+
+lint: setup
+	ruff check .
+
+clean:
+	rm -rf data/corpus data/*.parquet data/*.h5 data/*.json features/*.h5 features/*.json models/runs reports/index.html reports/*.parquet reports/*.json reports/plots

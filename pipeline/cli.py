@@ -1,0 +1,187 @@
+"""The one entry point: `python -m pipeline <stage>` and the tools beside the stages.
+
+Every module is imported by the command that needs it, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from . import params as parameters
+from .errors import UserError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  help="Two-phase feature-cache pipeline for multimodal emotion recognition.")
+corpus_app = typer.Typer(no_args_is_help=True, help="Generate, fetch, check corpora.")
+cache_app = typer.Typer(no_args_is_help=True, help="Look after the clip cache.")
+app.add_typer(corpus_app, name="corpus", rich_help_panel="Stages")
+app.add_typer(cache_app, name="cache", rich_help_panel="Tools")
+
+out = Console(highlight=False)
+ParamsFile = Annotated[Path, typer.Option("--params", help="The parameters of the run.")]
+STAGES, TOOLS = "Stages", "Tools"
+
+
+@corpus_app.command("prepare")
+def corpus_prepare(params: ParamsFile = Path("params.yaml"), folder: Path = Path("data/corpus")) -> None:
+    """Generate the demo corpus, or check that a real one is where corpus.root says."""
+    from .data.build import prepare
+
+    prepare(parameters.read(params), folder)
+
+
+@app.command(rich_help_panel=STAGES)
+def manifest(params: ParamsFile = Path("params.yaml")) -> None:
+    """Corpus folder → data/manifest.parquet, with integrity, splits and leakage checks."""
+    from .data.build import build
+
+    build(parameters.read(params))
+
+
+@app.command(rich_help_panel=STAGES)
+def frames(params: ParamsFile = Path("params.yaml")) -> None:
+    """Video → sampled frames in data/frames.h5."""
+    from .data.media import extract_frames
+
+    extract_frames(parameters.read(params))
+
+
+@app.command(rich_help_panel=STAGES)
+def audio(params: ParamsFile = Path("params.yaml")) -> None:
+    """Sound → 16 kHz mono FLAC in data/audio.h5."""
+    from .data.media import extract_audio
+
+    extract_audio(parameters.read(params))
+
+
+@app.command(rich_help_panel=STAGES)
+def extract(stream: str, params: ParamsFile = Path("params.yaml")) -> None:
+    """Run one frozen encoder → features/<stream>.h5."""
+    from .features.extract import extract as run
+
+    run(parameters.read(params), stream)
+
+
+@app.command(rich_help_panel=STAGES)
+def index(params: ParamsFile = Path("params.yaml")) -> None:
+    """Join manifest and stores by clip id → data/index.h5."""
+    from .features.index import build
+
+    build(parameters.read(params))
+
+
+@app.command(rich_help_panel=STAGES)
+def train(params: ParamsFile = Path("params.yaml")) -> None:
+    """Cached tokens → models/runs, several seeds."""
+    from .training.train import train as run
+
+    run(parameters.read(params))
+
+
+@app.command(rich_help_panel=STAGES)
+def evaluate(params: ParamsFile = Path("params.yaml")) -> None:
+    """Held-out clips → predictions, metrics with intervals, plots."""
+    from .evaluation.evaluate import evaluate as run
+
+    run(parameters.read(params))
+
+
+@app.command(rich_help_panel=STAGES)
+def report(params: ParamsFile = Path("params.yaml")) -> None:
+    """Everything → reports/index.html, one self-contained page."""
+    from .evaluation.report import render
+
+    out.print(f"Open {render(parameters.read(params))}")
+
+
+@app.command(rich_help_panel=TOOLS)
+def predict(clip: Path, text: Annotated[str | None, typer.Option(help="What is said in the clip.")] = None,
+            start: float | None = None, end: float | None = None,
+            json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+            params: ParamsFile = Path("params.yaml")) -> None:
+    """Emotion probabilities and valence/arousal of a raw media file."""
+    from .serving.predictor import Predictor, format_json, format_text
+
+    prediction = Predictor.load(parameters.read(params)).predict(clip, text=text, start=start, end=end)
+    out.print(format_json(prediction) if json else format_text(prediction))
+
+
+@app.command(rich_help_panel=TOOLS)
+def inspect(store: Path, export: Annotated[Path | None, typer.Option(help="Write a media store's files here.")] = None) -> None:
+    """Print what an HDF5 store or index holds."""
+    from .features.inspect import describe
+
+    out.print(describe(store))
+    if export:
+        from .data.media import Media
+
+        out.print(f"{Media(store).export(export)} files in {export}")
+
+
+@app.command(rich_help_panel=TOOLS)
+def streams() -> None:
+    """List every ready-made encoder: modality, width, rate, licence, weights."""
+    from .features.registry import table
+
+    out.print(table(), soft_wrap=True)
+
+
+@cache_app.command()
+def stats() -> None:
+    """Entries and bytes per identity."""
+    from .features.caches import stats as table
+
+    out.print(table(), soft_wrap=True)
+
+
+@cache_app.command()
+def verify(repair: Annotated[bool, typer.Option(help="Drop what is damaged, to be computed again.")] = False) -> None:
+    """Check every entry against its checksum."""
+    from .features.caches import verify as check
+
+    damaged = check(repair=repair)
+    out.print(f"{damaged} damaged entries{' dropped' if repair and damaged else ''}")
+    if damaged and not repair:
+        raise typer.Exit(1)
+
+
+@cache_app.command()
+def gc(days: Annotated[float, typer.Option(help="Remove identities not used for so many days.")] = 30.0,
+       failed: Annotated[bool, typer.Option(help="Also forget failed clips, so that they are tried again.")] = False,
+       dry_run: bool = False) -> None:
+    """Free the space of identities no longer used."""
+    from .features.caches import collect
+
+    for line in collect(days=days, failed=failed, dry_run=dry_run):
+        out.print(line)
+
+
+def main() -> None:
+    """Run a command; a user's mistake is one line and an exit code, never a traceback."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", datefmt="%H:%M:%S",
+                        handlers=[RichHandler(console=Console(stderr=True), show_path=False, markup=False)])
+    for noisy in ("httpx", "httpx2", "httpcore", "huggingface_hub", "transformers"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {_escape(str(error))}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("Interrupted. What was computed is kept; run the same command to go on.")
+        sys.exit(130)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,1 @@
+"""Media decoders, kept in processes that may crash: probe, sampled frames, waveforms."""

@@ -1,0 +1,74 @@
+"""Looking after the clip cache: what is in it, whether it is sound, what can go."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.filesize import decimal
+
+from .cache import ClipCache, root
+
+
+def environments() -> Iterator[tuple[str, Path, dict]]:
+    """(kind, folder, identity) of every identity cached."""
+    for path in sorted(root().glob("*/*/identity.json")):
+        yield path.parent.parent.name, path.parent, json.loads(path.read_text(encoding="utf-8"))
+
+
+def title(identity: dict) -> str:
+    """An identity in a few words."""
+    weights = identity.get("weights")
+    source = weights.get("source", "") if isinstance(weights, dict) else ""
+    return " ".join(str(part) for part in (identity.get("family", ""), source) if part) or "–"
+
+
+def stats() -> str:
+    """A table: kind, identity, entries, bytes, days since last use."""
+    lines = [f"{root()}"]
+    total = 0
+    for kind, folder, identity in environments():
+        with ClipCache(kind, identity) as cache:
+            entries = len(cache)
+        size = _size(folder)
+        total += size
+        lines.append(f"{kind:8} {folder.name[:12]}  {entries:>8} clips  {decimal(size):>10}  "
+                     f"{_idle(folder):5.1f} days idle  {title(identity)}")
+    return "\n".join([*lines, f"total {decimal(total)}"])
+
+
+def verify(*, repair: bool = False) -> int:
+    """Number of entries that fail their checksum."""
+    damaged = 0
+    for kind, _, identity in environments():
+        with ClipCache(kind, identity) as cache:
+            damaged += len(cache.verify(repair=repair))
+    return damaged
+
+
+def collect(*, days: float, failed: bool = False, dry_run: bool = False) -> list[str]:
+    """Remove identities idle for `days`; with `failed` drop failed entries of the others. Returns what was done."""
+    done, would = [], "would remove" if dry_run else "removed"
+    for kind, folder, identity in list(environments()):
+        if _idle(folder) >= days:
+            done.append(f"{would} {kind} {folder.name[:12]} ({title(identity)}, {decimal(_size(folder))})")
+            if not dry_run:
+                shutil.rmtree(folder)
+        elif failed:
+            with ClipCache(kind, identity) as cache:
+                count = cache.forget_failed(dry_run=dry_run)
+            if count:
+                done.append(f"{would} {count} failed clips of {kind} {folder.name[:12]}")
+    return done or ["nothing to remove"]
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_blocks * 512 for path in folder.iterdir() if path.is_file())
+
+
+def _idle(folder: Path) -> float:
+    """Days since the environment was last opened for use (`ClipCache` touches its identity file)."""
+    return (time.time() - (folder / "identity.json").stat().st_mtime) / 86400

@@ -1,0 +1,69 @@
+"""One process per device on one box: the same engine, a share of the clips each, one cache."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from functools import reduce
+
+from ..errors import UserError
+from ..params import Run, Stream
+from . import engine
+from .cache import ClipCache
+from .engine import Stats
+from .extractor import Extractor
+from .reader import Job, Reader
+
+
+def compute(stream: Stream, extractor: Extractor, reader: Reader, jobs: Sequence[Job], cache: ClipCache, options: Run,
+            devices: Sequence[str], advance: Callable[[int], None]) -> Stats:
+    """Run the engine on every device. `jobs` end up in `cache` whichever way they went.
+
+    Raises:
+        UserError: a device process stopped before its clips were done; what it committed stays.
+    """
+    if len(devices) == 1:
+        return engine.run(extractor, reader, jobs, cache, options, device=devices[0], advance=advance)
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    cached = (cache.identity, cache.folder.parent.name, cache.folder.parent.parent)
+    running = [
+        context.Process(target=_serve, args=(stream, reader, list(jobs[i :: len(devices)]), cached, options, device, results))
+        for i, device in enumerate(devices)
+    ]
+    for process in running:
+        process.start()
+    stats: list[Stats] = []
+    try:
+        while len(stats) < len(running):
+            try:
+                message = results.get(timeout=1.0)
+            except multiprocessing.queues.Empty:
+                dead = [p for p in running if p.exitcode not in (None, 0)]
+                if dead:
+                    raise UserError(f"a device process ended with code {dead[0].exitcode}; nothing committed is lost, "
+                                    "run the stage again.") from None
+                continue
+            if isinstance(message, int):
+                advance(message)
+            elif isinstance(message, Stats):
+                stats.append(message)
+            else:
+                raise message
+    finally:
+        for process in running:
+            if len(stats) < len(running):
+                process.terminate()
+            process.join()
+    return reduce(Stats.beside, stats)
+
+
+def _serve(stream: Stream, reader: Reader, jobs: list[Job], cached: tuple, options: Run, device: str, results) -> None:
+    from . import registry
+
+    identity, kind, base = cached
+    try:
+        with ClipCache(kind, identity, base=base) as cache:
+            results.put(engine.run(registry.build(stream), reader, jobs, cache, options, device=device, advance=results.put))
+    except UserError as error:
+        results.put(error)

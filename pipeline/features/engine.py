@@ -1,0 +1,237 @@
+"""The engine: reader processes → batcher → device → writer thread → clip cache.
+
+The device never waits for a file and the run is never lost: what is computed is committed within a
+second, a batch too large for the memory is halved, a clip that cannot be encoded costs that clip.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from ..data.decode.isolated import Pool
+from ..errors import CacheError
+from ..params import Run
+from .batcher import Batcher
+from .cache import ClipCache
+from .extractor import Extractor, Prepared
+from .reader import Job, Reader
+from .store import Entry, Status
+
+log = logging.getLogger(__name__)
+
+#: Seconds between commits: what a power cut may cost.
+COMMIT = 1.0
+Forward = Callable[[Sequence[Prepared]], list[tuple[np.ndarray, np.ndarray]]]
+
+
+@dataclass
+class Stats:
+    """Where the time went. Seconds; `read` and `write` are what the device waited for them."""
+
+    clips: int = 0
+    failed: int = 0
+    load: float = 0.0
+    read: float = 0.0
+    infer: float = 0.0
+    write: float = 0.0
+    total: float = 0.0
+    halvings: int = 0
+
+    def report(self) -> dict[str, float]:
+        """Plain numbers, with clips per second and shares of the time after loading."""
+        spent = max(self.read + self.infer + self.write, 1e-9)
+        return {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(self).items()} | {
+            "clips_per_second": round(self.clips / max(self.total - self.load, 1e-9), 3),
+            "read_share": round(self.read / spent, 4),
+            "infer_share": round(self.infer / spent, 4),
+            "write_share": round(self.write / spent, 4),
+        }
+
+
+    def beside(self, other: Stats) -> Stats:
+        """The sum of two devices that ran side by side; the longest total."""
+        sums = {name: value + getattr(other, name) for name, value in asdict(self).items()}
+        return Stats(**sums | {"total": max(self.total, other.total), "load": max(self.load, other.load)})
+
+    def line(self) -> str:
+        """One line for the log."""
+        numbers = self.report()
+        return (f"{self.clips} clips, {numbers['clips_per_second']:.1f} clips/s (read {numbers['read_share']:.0%}, "
+                f"infer {numbers['infer_share']:.0%}, write {numbers['write_share']:.0%}), {self.failed} failed")
+
+
+class Writer:
+    """Commits entries from a thread, so that the device does not wait for the disk.
+
+    An error (disk full, read-only cache) is raised in the caller at the next `put` or at the end.
+    """
+
+    def __init__(self, cache: ClipCache) -> None:
+        self._cache = cache
+        self._queue: queue.Queue[dict[str, Entry] | None] = queue.Queue(maxsize=64)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._write, name="writer", daemon=True)
+
+    def __enter__(self) -> Writer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._queue.put(None)
+        self._thread.join()
+        self._raise()
+
+    def put(self, entries: dict[str, Entry]) -> None:
+        self._raise()
+        self._queue.put(entries)
+
+    def _raise(self) -> None:
+        if self._error:
+            error, self._error = self._error, None
+            raise error
+
+    def _write(self) -> None:
+        pending: dict[str, Entry] = {}
+        since, open_ = time.monotonic(), True
+        while open_:
+            try:
+                entries = self._queue.get(timeout=COMMIT)
+                open_ = entries is not None
+                pending |= entries or {}
+            except queue.Empty:
+                pass
+            if pending and (not open_ or time.monotonic() - since >= COMMIT):
+                try:
+                    if self._error is None:
+                        self._cache.put(pending)
+                except CacheError as error:
+                    self._error = error
+                pending, since = {}, time.monotonic()
+
+
+def infer(forward: Forward, batch: Sequence[tuple[Job, Prepared]], stats: Stats) -> dict[str, Entry]:
+    """Entries of one batch by content. Out of memory halves it; an error is pinned to its clip."""
+    try:
+        results = forward([prepared for _, prepared in batch])
+        return {job.content: _entry(job, values, times) for (job, _), (values, times) in zip(batch, results, strict=True)}
+    except (MemoryError, RuntimeError, ValueError, IndexError, TypeError, KeyError) as error:
+        if len(batch) == 1:
+            job = batch[0][0]
+            stats.failed += 1
+            log.warning("clip %s: %s", job.id, error)
+            return {job.content: failed(f"{type(error).__name__}: {error}")}
+        stats.halvings += 1
+    # Outside the handler: the traceback would keep the failed batch's tensors alive.
+    _release()
+    middle = len(batch) // 2
+    return infer(forward, batch[:middle], stats) | infer(forward, batch[middle:], stats)
+
+
+def _entry(job: Job, values: np.ndarray, times: np.ndarray) -> Entry:
+    if not np.isfinite(values).all():
+        log.warning("clip %s: the encoder returned values that are not finite", job.id)
+        return failed("the encoder returned values that are not finite")
+    return Entry(values, times)
+
+
+def failed(reason: str, status: Status = Status.FAILED) -> Entry:
+    """An entry without rows."""
+    return Entry(np.empty((0,), np.float32), np.empty((0, 2), np.float32), status, reason)
+
+
+def _release() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def run(
+    extractor: Extractor,
+    reader: Reader,
+    jobs: Sequence[Job],
+    cache: ClipCache,
+    options: Run,
+    *,
+    device: str = "cpu",
+    advance: Callable[[int], None] = lambda _: None,
+) -> Stats:
+    """Compute `jobs` and commit them to `cache`.
+
+    Raises:
+        UserError: weights that do not load, a cache that cannot be written.
+    """
+    stats, begun = Stats(), time.perf_counter()
+    if not jobs:
+        return stats
+    by_key = {job.content: job for job in jobs}
+    with Pool(options.workers, options.timeout, reader) as pool, Writer(cache) as writer:
+        # The workers start reading while the network loads.
+        outcomes = iter(pool.imap_unordered((key, job) for key, job in by_key.items()))
+        forward = extractor.load(device=device)
+        stats.load = time.perf_counter() - begun
+        batcher: Batcher[Job] = Batcher(extractor.budget * options.batch)
+
+        def process(batches: Iterable[list[tuple[Job, Prepared]]]) -> None:
+            for batch in batches:
+                before = time.perf_counter()
+                entries = infer(forward, batch, stats)
+                after = time.perf_counter()
+                writer.put(entries)
+                stats.infer += after - before
+                stats.write += time.perf_counter() - after
+                stats.clips += len(batch)
+                advance(len(batch))
+
+        while True:
+            before = time.perf_counter()
+            outcome = next(outcomes, None)
+            stats.read += time.perf_counter() - before
+            if outcome is None:
+                break
+            job = by_key[outcome.key]
+            if isinstance(outcome.value, Prepared):
+                process(batcher.add(job, outcome.value))
+                continue
+            status, reason = outcome.value if outcome.value else (Status.FAILED, f"{outcome.reason}: {outcome.detail}")
+            stats.failed += status == Status.FAILED
+            stats.clips += 1
+            writer.put({job.content: failed(reason, status)})
+            advance(1)
+        process(batcher.rest())
+    stats.total = time.perf_counter() - begun
+    return stats
+
+
+def pick_device(name: str) -> list[str]:
+    """Devices to run on: `auto` takes every GPU, else the processor; `cuda`, `cuda:1`, `cuda:0,cuda:2`, `cpu`.
+
+    Raises:
+        DeviceError: a GPU is asked for but absent.
+    """
+    from ..errors import DeviceError
+
+    if name == "cpu":
+        return ["cpu"]
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return [f"cuda:{i}" for i in range(count)] or ["cpu"]
+    wanted = [f"cuda:{i}" for i in range(count)] if name == "cuda" and count else name.split(",")
+    for device in wanted:
+        index = device.removeprefix("cuda").removeprefix(":") or "0"
+        if not device.startswith("cuda") or not index.isdigit():
+            raise DeviceError(f"run.device is {name!r}; use auto, cpu, cuda, cuda:0 or cuda:0,cuda:1.")
+        if int(index) >= count:
+            raise DeviceError(f"run.device asks for {device}, but {count} GPUs are visible. Use -S run.device=cpu, or auto.")
+    return wanted
+
+
