@@ -138,14 +138,13 @@ class CrossLayer(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.attention = Attention(width, heads, dropout)
-        self.forward_ = feed_forward(width, dropout, 4)
+        self.forward_ = feed_forward(width, dropout)
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor) -> Tensor:
         # Nothing to look at: the token goes through unchanged by attention.
         seen = self.attention(x, context, mask) * mask.any(1)[:, None, None]
-        x = self.norm1(x + self.dropout(seen))
+        x = self.norm1(x + seen)
         return self.norm2(x + self.forward_(x))
 
 
