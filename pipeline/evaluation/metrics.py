@@ -1,7 +1,7 @@
 """Metrics, with one definition each.
 
-Classification takes class indices; rows whose truth is negative take no part. Regression takes floats; rows where truth or
-prediction is NaN take no part. A metric of nothing is NaN.
+Classification takes class indices; rows whose truth is negative take no part. Regression takes
+floats; rows where truth or prediction is NaN take no part. A metric of nothing is NaN.
 """
 
 from __future__ import annotations

@@ -214,7 +214,8 @@ class _Index:
                 lengths.append(0)
                 continue
             low, high = store.offsets[r], store.offsets[r + 1]
-            values, spans = shorten((store.values[low:high].astype(np.float32) - mean) / std, store.times[low:high], limit)
+            values = (store.values[low:high].astype(np.float32) - mean) / std
+            values, spans = shorten(values, store.times[low:high], limit)
             parts.append(values)
             times.append(spans)
             lengths.append(len(values))
@@ -222,7 +223,8 @@ class _Index:
                 known = truth.get(clip)
                 targets.append(np.full((len(values), size), np.nan, np.float32) if known is None
                                else interpolate(known, spans.mean(1)))
-        facts = {key: value.item() if isinstance(value, np.generic) else value for key, value in stream["facts"].items()}
+        facts = {key: value.item() if isinstance(value, np.generic) else value
+                 for key, value in stream["facts"].items()}
         return Resident(
             values=torch.from_numpy(np.concatenate(parts).astype(np.float32)).to(device),
             times=torch.from_numpy(np.concatenate(times).astype(np.float32)).to(device),

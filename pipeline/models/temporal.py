@@ -48,7 +48,8 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, query: Tensor, context: Tensor, mask: Tensor) -> Tensor:
-        return self.dropout(self.out(attend(self.query(query), self.key(context), self.value(context), mask, self.heads)))
+        mixed = attend(self.query(query), self.key(context), self.value(context), mask, self.heads)
+        return self.dropout(self.out(mixed))
 
 
 def feed_forward(width: int, dropout: float, factor: int = 2) -> nn.Sequential:

@@ -87,8 +87,8 @@ class TrainedModel:
             values, times = features.get(name) or (np.zeros((0, *shape)), np.zeros((0, 2)))
             values, times = np.asarray(values, np.float32), np.asarray(times, np.float32)
             if values.shape[1:] != shape:
-                raise StoreError(f"stream {name!r} has rows of shape {values.shape[1:]}; this model was trained on {shape}. "
-                                 "Use the encoder it was trained with.")
+                raise StoreError(f"stream {name!r} has rows of shape {values.shape[1:]}; this model was trained "
+                                 f"on {shape}. Use the encoder it was trained with.")
             mean, std = self.normalisation[name]
             values, times = shorten((values - mean) / std, times, self.config["max_tokens"])
             here = len(values) > 0

@@ -1,7 +1,7 @@
 """Stage `train`: every variant, fold and seed, into `models/runs/<variant>/fold<k>/seed<s>/`.
 
-DVC empties `models/` before the stage, so runs live in the clip cache's folder (`runs/<key>/`), where an interrupted run
-is continued and a finished one is reused, and are copied from there. The key is the hash of what decides
+DVC empties `models/` before the stage, so runs live in the clip cache's folder (`runs/<key>/`), where an
+interrupted run is continued and a finished one is reused, and are copied from there. The key is the hash of what decides
 the result: features, labels the fold may see, roles, parameters, this code, the version of torch.
 """
 
@@ -29,13 +29,15 @@ from ..features.dataset import Dataset
 from ..features.index import sha256
 from ..features.targets import fold_numbers
 from ..params import Params
+from ..progress import track
 from .checkpoint import place, save_run
 from .device import resolve
 from .loop import Progress, fit
 from .variants import Variant, spec, variants
 
 #: Code whose change makes cached runs void.
-SOURCES = ("models", "training/loop.py", "training/objective.py", "training/schedule.py", "features/dataset.py", "features/targets.py")
+SOURCES = ("models", "training/loop.py", "training/objective.py", "training/schedule.py", "features/dataset.py",
+           "features/targets.py")
 
 #: Below this, starting worker processes costs more than it saves.
 FEW = 4
@@ -94,14 +96,16 @@ def train(
             for seed in range(params.training.seeds)]
     _clear(out, {job.path for job in jobs})
     histories: dict[str, list[dict]] = {}
-    for done, (job, folder, history) in enumerate(_results(params, sources, jobs), 1):
-        made = Path(tempfile.mkdtemp(prefix=".run.", dir=out))
-        shutil.copytree(folder, made, dirs_exist_ok=True)
-        (out / job.path).parent.mkdir(parents=True, exist_ok=True)
-        place(made, out / job.path)
-        histories[job.path] = history
-        if on_run is not None:
-            on_run(job.path, done, len(jobs))
+    with track(len(jobs), "train") as advance:
+        for done, (job, folder, history) in enumerate(_results(params, sources, jobs), 1):
+            made = Path(tempfile.mkdtemp(prefix=".run.", dir=out))
+            shutil.copytree(folder, made, dirs_exist_ok=True)
+            (out / job.path).parent.mkdir(parents=True, exist_ok=True)
+            place(made, out / job.path)
+            histories[job.path] = history
+            advance(1)
+            if on_run is not None:
+                on_run(job.path, done, len(jobs))
     write_text(out / "history.csv", _table(jobs, histories))
     return [out / job.path for job in jobs]
 
@@ -189,7 +193,8 @@ def _identity(params: Params, job: Job, data: Dataset, device: torch.device) -> 
         "model": spec(params, job.variant, data).model_dump(mode="json"),
         "streams": {name: data.streams[name].facts for name in job.variant.streams},
         "encoders": {name: params.streams[name].model_dump(mode="json") for name in job.variant.streams},
-        "labels": data.fingerprint(job.variant.streams), "code": _code(), "torch": torch.__version__, "device": device.type,
+        "labels": data.fingerprint(job.variant.streams), "code": _code(), "torch": torch.__version__,
+        "device": device.type,
     }
 
 
