@@ -19,12 +19,12 @@ FUSED = "fused"
 TITLES = {
     "accuracy": "Accuracy", "uar": "UAR", "uar_strict": "UAR, strict", "macro_f1": "Macro F1",
     "macro_f1_zero": "Macro F1, absent as 0", "weighted_f1": "Weighted F1", "micro_f1": "Micro F1",
-    "ece": "ECE", "ccc": "CCC", "pcc": "PCC", "rmse": "RMSE", "sagr": "SAGR", "mae": "MAE",
+    "ece": "ECE", "ccc": "CCC, mean", "pcc": "PCC", "rmse": "RMSE", "sagr": "SAGR", "mae": "MAE",
     "precision": "Precision", "recall": "Recall", "f1": "F1", "support": "Clips", "clips": "Clips", "count": "Clips",
 }
 
 #: Read when nothing else is asked for, first found first.
-HEADLINES = ("uar", "accuracy", "ccc_mean", "ccc", "ccc_valence", "valence_ccc", "ccc_arousal", "arousal_ccc")
+HEADLINES = ("uar", "ccc", "accuracy")
 
 #: Metrics for which less is better.
 LESS = ("rmse", "mae", "ece", "loss")
@@ -34,7 +34,9 @@ def title(metric: str) -> str:
     """A metric's name for people: `ccc_valence` → `CCC valence`."""
     if metric in TITLES:
         return TITLES[metric]
-    words = metric.replace(".", "_").split("_")
+    if metric.endswith("_per_clip"):
+        return f"{title(metric.removesuffix('_per_clip'))}, mean of clips"
+    words = metric.split("_")
     first = [w for w in words if w in ("ccc", "pcc", "rmse", "sagr", "mae")]
     rest = [w for w in words if w not in first]
     text = " ".join([w.upper() for w in first] + rest)
@@ -72,7 +74,7 @@ def headline(metrics: Iterable[str], asked: str) -> str | None:
 
 
 def less_is_better(metric: str) -> bool:
-    return any(part in LESS for part in metric.replace(".", "_").split("_"))
+    return any(part in LESS for part in metric.split("_"))
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Confusion:
 
 def confusion(reports: Path, classes: Iterable[str] = ()) -> Confusion | None:
     """The confusion matrix of `plots/confusion.csv`; classes in the order given, then sorted."""
-    table = _csv(reports / "plots" / "confusion.csv", ("actual", "predicted"))
+    table = csv(reports / "plots" / "confusion.csv", ("actual", "predicted"))
     if table is None:
         return None
     table = table.with_columns(pl.col("actual", "predicted").cast(pl.String)).drop_nulls(["actual", "predicted"])
@@ -100,12 +102,8 @@ def confusion(reports: Path, classes: Iterable[str] = ()) -> Confusion | None:
     return Confusion(names, matrix.tolist(), shares.tolist(), support.tolist())
 
 
-def history(reports: Path) -> pl.DataFrame | None:
-    """`plots/history.csv`, one row per variant, fold, seed and epoch."""
-    return _csv(reports / "plots" / "history.csv", ("variant", "seed", "epoch"))
-
-
-def _csv(path: Path, needed: tuple[str, ...]) -> pl.DataFrame | None:
+def csv(path: Path, needed: tuple[str, ...]) -> pl.DataFrame | None:
+    """A CSV table with at least these columns; None when it is absent, empty or has not."""
     if not path.is_file():
         return None
     table = pl.read_csv(path, infer_schema_length=None)
@@ -180,12 +178,12 @@ def traces(reports: Path, count: int = 4) -> tuple[list[Trace], int] | None:
     table = parquet(reports / "traces.parquet")
     if table is None or not {"id", "time"} <= set(table.columns):
         return None
-    names = [n for n in ("valence", "arousal", "dominance") if {n, f"truth_{n}"} <= set(table.columns)]
+    names = [n for n in ("valence", "arousal", "dominance") if {f"pred_{n}", f"truth_{n}"} <= set(table.columns)]
     if not names:
         return None
-    columns = [part for name in names for part in (f"truth_{name}", name)]
+    columns = [part for name in names for part in (f"truth_{name}", f"pred_{name}")]
     table = table.group_by("id", "time").agg(pl.col(columns).cast(pl.Float64).fill_nan(None).mean()).sort("id", "time")
-    gaps = pl.mean_horizontal([(pl.col(n) - pl.col(f"truth_{n}")).abs() for n in names])
+    gaps = pl.mean_horizontal([(pl.col(f"pred_{n}") - pl.col(f"truth_{n}")).abs() for n in names])
     ranked = (table.group_by("id").agg(gaps.mean().alias("error"), pl.len().alias("rows"))
               .filter((pl.col("rows") > 1) & pl.col("error").is_not_null()).sort("error", "id"))
     if ranked.is_empty():

@@ -1,0 +1,149 @@
+"""The data in numbers, for the report: `data/card.json`, completed from the manifest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from ..data import manifest
+from .provenance import json_file
+
+#: In the order people read them.
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Card:
+    """The data in numbers.
+
+    Attributes:
+        facts: name and value, ready to show.
+        splits: rows of (split, clips, hours, speakers).
+        histogram: split → class → count; classes in order of frequency.
+        notes: sentences, among them the leaks found.
+    """
+
+    facts: list[tuple[str, str]]
+    splits: list[dict]
+    classes: list[str]
+    histogram: dict[str, list[int]]
+    notes: list[str]
+    leaks: list[str]
+
+
+def card(data: Path) -> Card | None:
+    """The data card, from `card.json` and the manifest; None when neither is there."""
+    written = json_file(data / "card.json")
+    written = written if isinstance(written, dict) else {}
+    path = data / "manifest.parquet"
+    table = manifest.read(path) if path.is_file() else manifest.frame([])
+    if not written and table.is_empty():
+        return None
+    facts = [(title, str(written[key])) for key, title in
+             (("title", "Corpus"), ("corpus", "Corpus"), ("licence", "Licence"), ("homepage", "Home page"))
+             if isinstance(written.get(key), str) and written[key]]
+    facts = list(dict(reversed(facts)).items())[::-1]
+    facts += _counts(table)
+    histogram = class_histogram(written, table)
+    names = sorted({name for split in histogram.values() for name in split},
+                   key=lambda name: (-sum(split.get(name, 0) for split in histogram.values()), name))
+    return Card(
+        facts=facts,
+        splits=_splits(written, table, data),
+        classes=names,
+        histogram={split: [counts.get(name, 0) for name in names] for split, counts in histogram.items()},
+        notes=sentences(written.get("notes")),
+        leaks=leak_lines(written.get("leaks")),
+    )
+
+
+def _counts(table: pl.DataFrame) -> list[tuple[str, str]]:
+    if table.is_empty():
+        return []
+    hours = (table["duration"].sum() or 0) / 3600
+    facts = [("Clips", f"{len(table):,}"), ("Length", f"{hours:.2f} h" if hours >= 1 else f"{hours * 60:.1f} min")]
+    for column, title in (("speaker", "Speakers"), ("session", "Sessions"), ("dialogue", "Dialogues"), ("language", "Languages")):
+        if distinct := table[column].drop_nulls().n_unique():
+            facts.append((title, f"{distinct:,}"))
+    for column, title in (("video", "With video"), ("audio", "With sound"), ("text", "With text")):
+        share = table[column].drop_nulls().len() / len(table)
+        facts.append((title, f"{share:.0%}" if share in (0, 1) else f"{share:.1%}"))
+    return facts
+
+
+def _splits(written: dict, table: pl.DataFrame, data: Path) -> list[dict]:
+    folds = data / "folds.parquet"
+    if folds.is_file() and not table.is_empty():
+        joined = pl.read_parquet(folds).join(table.select("id", "duration", "speaker"), on="id", how="inner")
+        return [_split(key, part) for key, part in _parts(joined)]
+    if table["split"].drop_nulls().len():
+        return [_split(key, part) for key, part in
+                sorted(((k, table.filter(pl.col("split") == k)) for k in table["split"].drop_nulls().unique()), key=_rank)]
+    return []
+
+
+def _parts(joined: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
+    many = joined["fold"].n_unique() > 1
+    parts = []
+    for fold in sorted(joined["fold"].unique().to_list()):
+        inside = joined.filter(pl.col("fold") == fold)
+        named = [(role, inside.filter(pl.col("role") == role)) for role in inside["role"].drop_nulls().unique()]
+        parts += [(f"fold {fold} · {role}" if many else role, part) for role, part in sorted(named, key=_rank)]
+    return parts
+
+
+def _rank(item: tuple[str, object]) -> tuple[int, str]:
+    return (SPLITS.index(item[0]) if item[0] in SPLITS else len(SPLITS), item[0])
+
+
+def _split(name: str, part: pl.DataFrame) -> dict:
+    return {"name": name, "clips": len(part), "minutes": (part["duration"].sum() or 0) / 60,
+            "speakers": part["speaker"].drop_nulls().n_unique()}
+
+
+def class_histogram(written: dict, table: pl.DataFrame) -> dict[str, dict[str, int]]:
+    """Split → class → clips, as the card counted them before held-out labels were taken away."""
+    for key in ("classes", "histogram", "class_histogram", "emotions", "emotion"):
+        found = written.get(key)
+        if isinstance(found, dict) and found:
+            nested = found if all(isinstance(v, dict) for v in found.values()) else {"all": found}
+            if all(isinstance(n, int) for counts in nested.values() for n in counts.values()):
+                return dict(sorted(nested.items(), key=_rank))
+    counted = table["emotion"].drop_nulls().value_counts(sort=True).rows()
+    return {"labelled": dict(counted)} if counted else {}
+
+
+def sentences(value: object) -> list[str]:
+    """Notes of any JSON shape as short lines."""
+    if value in (None, "", [], {}):
+        return []
+    if isinstance(value, dict):
+        return [f"{key}: {_flat(inner)}" for key, inner in sorted(value.items()) if inner not in (None, "", [], {})]
+    if isinstance(value, list):
+        return [_flat(inner) for inner in value]
+    return [str(value)]
+
+
+def leak_lines(value: object) -> list[str]:
+    """Leaks as `pipeline.data.leakage.Leak.plain` writes them, one sentence each."""
+    found = value if isinstance(value, list) else []
+    lines = []
+    for leak in found:
+        if isinstance(leak, dict) and {"column", "splits", "values"} <= set(leak):
+            text = f"{' and '.join(leak['splits'])} share {leak['values']} values of {leak['column']}"
+            examples = ", ".join(str(e) for e in leak.get("examples") or ())
+            lines.append(text + (f" ({examples})" if examples else "")
+                         + (f"; {leak['clips']} clips are affected" if "clips" in leak else ""))
+        else:
+            lines += sentences([leak])
+    return lines
+
+
+def _flat(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_flat(inner)}" for key, inner in sorted(value.items()))
+    if isinstance(value, list):
+        return ", ".join(_flat(inner) for inner in value)
+    return str(value)

@@ -1,0 +1,159 @@
+"""What the sections of the report show, from the tables of `tables.py`: rows and drawings, ready to place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from ..params import Params
+from . import plots, tables
+from .plots import Interval, Line
+from .svg import number
+
+#: Curves drawn as single runs before only the means are shown.
+THIN = 40
+
+TRACE_KEYS = ({"style": "truth", "name": "truth"}, {"style": "s0", "name": "prediction"})
+
+
+def tiles(scores: dict[str, dict[str, Interval]], params: Params) -> list[dict[str, str]]:
+    """The numbers at the top: the selecting metric, the best stream alone, then the rest."""
+    if not scores:
+        return []
+    main, best = next(iter(scores)), None
+    found = scores[main]
+    first = tables.headline(found, params.training.select)
+    result = [_tile(main, first, found[first])]
+    others = [(v[first].mean, name) for name, v in scores.items() if name != main and first in v]
+    if others:
+        best = (min if tables.less_is_better(first) else max)(others)[1]
+        result.append(_tile(f"best alone: {best}", first, scores[best][first]))
+    wanted = [m for m in ("uar", "weighted_f1", "valence_ccc", "arousal_ccc", "dominance_ccc", "ece") if m in found]
+    result += [_tile(main, m, found[m]) for m in wanted if m != first]
+    return result[:5]
+
+
+def _tile(variant: str, metric: str, value: Interval) -> dict[str, str]:
+    under = f"95 % CI {number(value.low)} – {number(value.high)}" if value.low != value.high else "no interval"
+    return {"name": f"{tables.title(metric)} · {variant}", "value": number(value.mean), "under": under}
+
+
+def variants(scores: dict[str, dict[str, Interval]]) -> list[dict]:
+    """One drawing per leading metric: every variant with its interval."""
+    wanted = ("uar", "weighted_f1", "valence_ccc", "arousal_ccc", "dominance_ccc", "frame_ccc")
+    known = {m for values in scores.values() for m in values}
+    chosen = [m for m in wanted if m in known] or sorted(known)[:2]
+    result = []
+    for metric in chosen:
+        rows = [Interval(v, i.mean, i.low, i.high, v == tables.FUSED) for v, values in scores.items()
+                if (i := values.get(metric))]
+        result.append({"title": tables.title(metric), "svg": plots.intervals(rows, tables.title(metric))})
+    return result
+
+
+def comparisons(found: object) -> list[dict]:
+    """Rows of the significance table, from `comparisons.json`: variant → metric, fused, other, difference, p."""
+    rows = []
+    for name, one in sorted(found.items()) if isinstance(found, dict) else ():
+        p = one.get("p")
+        rows.append({
+            "name": name, "metric": tables.title(one["metric"]),
+            "fused": tables.interval(tables.FUSED, one.get("fused")), "other": tables.interval(name, one.get("other")),
+            "apart": "apart, fused above" if one.get("intervals_apart") else "overlap, or fused below",
+            "difference": one.get("difference"), "score": one.get("score", ""),
+            "p": "–" if p is None else "< 0.001" if p < 0.001 else number(p),
+        })
+    return rows
+
+
+def per_class(found: object, variant: str) -> list[dict]:
+    """Rows of the class table of one variant, best F1 first."""
+    chosen = found.get(variant, {}) if isinstance(found, dict) else {}
+    rows = [{"name": name, "support": values.get("support", "–"),
+             **{key: tables.interval(variant, values.get(key)) for key in ("precision", "recall", "f1")}}
+            for name, values in chosen.items()]
+    return sorted(rows, key=lambda row: (-(row["f1"].mean if row["f1"] else -1), row["name"]))
+
+
+def speakers(table: pl.DataFrame | None) -> tuple[list[dict], list[str]]:
+    """(rows of the fused variant, worst first; metrics shown). Sorted by the first metric."""
+    table = tables.fused(table)
+    if table is None or table.is_empty():
+        return [], []
+    metrics = [c for c in table.columns if c not in ("variant", "speaker", "clips")]
+    if not metrics:
+        return [], []
+    table = table.with_columns(pl.col(metrics).cast(pl.Float64).fill_nan(None))
+    return table.sort(metrics[0], "speaker", nulls_last=True).to_dicts(), metrics
+
+
+def scatters(predictions: pl.DataFrame | None, params: Params) -> list[dict]:
+    """Prediction against truth per clip, one drawing per dimension."""
+    result = []
+    for name in params.task.dimensions:
+        if found := tables.points(predictions, name):
+            title = name.capitalize()
+            result.append({"title": title, "svg": plots.scatter(*found, title), "count": len(found[0])})
+    return result
+
+
+def traces(chosen: Sequence[tables.Trace]) -> list[dict]:
+    """One drawing per clip and dimension."""
+    result = []
+    for trace in chosen:
+        names = [n.removeprefix("truth_") for n in trace.values if n.startswith("truth_")]
+        svgs = [plots.lines([Line(trace.time, trace.values[f"truth_{n}"], "truth"),
+                             Line(trace.time, trace.values[f"pred_{n}"], "s0")],
+                            "seconds from clip start" if n == names[-1] else "", n,
+                            f"{n} of {trace.id} over {len(trace.time)} instants, truth and prediction",
+                            y_range=(-1, 1), height=190 if n == names[-1] else 172, marks=(0,)) for n in names]
+        result.append({"id": trace.id, "place": trace.place, "error": trace.error, "svgs": svgs})
+    return result
+
+
+def missing(table: pl.DataFrame | None) -> dict | None:
+    """The fused model by streams kept at test time."""
+    if table is None:
+        return None
+    rows = [tables.interval(row["kept"].replace("+", " + "), row) for row in table.to_dicts()]
+    most = max(table["kept"].str.count_matches("+", literal=True), default=0)
+    rows = [Interval(r.name, r.mean, r.low, r.high, r.name.count("+") == most) for r in rows if r is not None]
+    title = tables.title(str(table["metric"][0])) if "metric" in table.columns else "score"
+    return {"title": title, "svg": plots.intervals(rows, title)} if rows else None
+
+
+def learning(table: pl.DataFrame | None) -> list[dict]:
+    """Loss of the main variant, and the selecting metric of all variants on validation clips."""
+    if table is None:
+        return []
+    names = sorted(table["variant"].unique(), key=lambda name: (name != tables.FUSED, name))
+    mine = table.filter(pl.col("variant") == names[0])
+    result = []
+    losses = [c for c in ("train_loss", "val_loss") if c in table.columns]
+    if losses:
+        curves = [line for rank, c in enumerate(losses) for line in _runs(mine, c, f"s{rank}")]
+        result.append({"title": f"Loss, {names[0]}", "svg": plots.lines(
+            curves, "epoch", "loss", f"Training and validation loss of {names[0]} over epochs"),
+            "legend": [{"style": f"s{rank}", "name": {"train_loss": "training", "val_loss": "validation"}[c]}
+                       for rank, c in enumerate(losses)]})
+    for column in [c for c in table.columns if c.startswith("val_") and c != "val_loss"]:
+        title = tables.title(column.removeprefix("val_"))
+        curves = [line for rank, name in enumerate(names)
+                  for line in _runs(table.filter(pl.col("variant") == name), column, f"s{rank % 8}")]
+        if curves:
+            result.append({"title": f"{title} on validation clips", "svg": plots.lines(
+                curves, "epoch", title, f"{title} of {', '.join(names)} on validation clips over epochs"),
+                "legend": [{"style": f"s{rank % 8}", "name": name} for rank, name in enumerate(names)]})
+    return result
+
+
+def _runs(table: pl.DataFrame, column: str, style: str) -> list[Line]:
+    """Each run thin, and the mean of the epochs that all runs reached."""
+    keys = ["seed"] + (["fold"] if "fold" in table.columns else [])
+    table = table.with_columns(pl.col(column).cast(pl.Float64, strict=False).fill_nan(None)).sort(*keys, "epoch")
+    runs = table.partition_by(keys, maintain_order=True)
+    thin = [Line(r["epoch"].to_list(), r[column].to_list(), f"faint {style}") for r in runs]
+    mean = (table.group_by("epoch").agg(pl.col(column).mean(), pl.len().alias("runs")).sort("epoch")
+            .filter(pl.col("runs") == len(runs)))
+    return ([*thin] if 1 < len(thin) <= THIN else []) + [Line(mean["epoch"].to_list(), mean[column].to_list(), style)]
