@@ -33,7 +33,7 @@ STAGES, TOOLS = "Stages", "Tools"
 @corpus_app.command("prepare")
 def corpus_prepare(params: ParamsFile = Path("params.yaml"), folder: Path = Path("data/corpus")) -> None:
     """Generate the demo corpus, or check that a real one is where corpus.root says."""
-    from .data.build import prepare
+    from .data.prepare import prepare
 
     prepare(parameters.read(params), folder)
 
@@ -132,6 +132,21 @@ def streams() -> None:
     from .features.registry import table
 
     out.print(table(), soft_wrap=True)
+
+
+@app.command("params", rich_help_panel=TOOLS)
+def compose_params(overrides: Annotated[list[str] | None, typer.Argument(help="e.g. recipe=ravdess fusion=gated")] = None,
+                   write: Annotated[bool, typer.Option("--write", help="Write params.yaml.")] = False) -> None:
+    """Compose conf/ and print, or write, the parameters."""
+    from .atomic import write_text
+    from .compose import compose, text
+
+    values = compose(overrides or ())
+    parameters.parse(values, "conf")
+    if write:
+        write_text("params.yaml", text(values))
+    else:
+        out.print(text(values), markup=False)
 
 
 @cache_app.command()

@@ -1,0 +1,39 @@
+"""`conf/` → `params.yaml`: the same composition DVC makes when an experiment sets `-S group=choice`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from .errors import ParamsError
+
+
+def compose(overrides: Sequence[str] = (), folder: str | Path = "conf", name: str = "config") -> dict:
+    """Plain parameters of a composition.
+
+    Raises:
+        ParamsError: an unknown group, choice or key; the line Hydra gives.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        with initialize_config_dir(str(Path(folder).resolve()), version_base=None):
+            return OmegaConf.to_container(hydra_compose(name, list(overrides)), resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ParamsError(f"{folder}: {' '.join(str(error).split())}") from error
+
+
+def text(values: dict) -> str:
+    """Parameters as YAML, in the order of composition (what DVC writes)."""
+    buffer = io.StringIO()
+    yaml = YAML()
+    yaml.default_flow_style = False
+    yaml.dump(values, buffer)
+    return buffer.getvalue()
