@@ -1,1 +1,1 @@
-"""Media decoders, kept in processes that may crash: probe, sampled frames, waveforms."""
+"""Decoding: media files to sampled frames, waveforms and facts, on the clip's own presentation time."""

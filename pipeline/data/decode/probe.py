@@ -1,109 +1,148 @@
-"""What is in a medium, from its headers."""
+"""What a media file is, without decoding all of it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
+import soundfile
 
-from .problem import DecodeError
-
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-#: What PyAV raises on damaged media: its own errors, and Python's from bad headers and names.
-DECODER_ERRORS = (av.error.FFmpegError, OSError, ValueError, IndexError, RuntimeError, MemoryError, OverflowError)
+from . import container as media
+from . import folder
+from .errors import DecodeError
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Facts of a medium; numbers that the headers do not tell are None.
+    """Facts about a medium; what it has not is None.
 
     Attributes:
-        duration: seconds, of the longest track; NaN when unknown.
-        rotation: degrees counter-clockwise a player turns the picture.
+        duration: seconds from the first presented moment to the last, as declared by the container.
+        has_video, has_audio: whether such a stream is there (a cover picture is no video).
+        start: presentation time the container calls 0, in seconds.
+        fps: average frame rate.
+        width, height: in pixels as displayed, after rotation and pixel shape.
+        rotation: degrees counter-clockwise that a player turns the stored frames, of 0, 90, 180, 270.
+        video_codec, audio_codec, format: short names.
+        audio_rate: samples per second.
+        channels: of the audio.
     """
 
     duration: float
     has_video: bool
     has_audio: bool
+    start: float = 0.0
     fps: float | None = None
     width: int | None = None
     height: int | None = None
     rotation: int = 0
+    video_codec: str | None = None
+    audio_codec: str | None = None
     audio_rate: int | None = None
     channels: int | None = None
+    format: str = ""
 
 
 def probe(path: str | Path) -> Probe:
-    """Read the headers of a media file, or count the images of a folder of frames.
+    """Look at a video file, an audio file or a folder of frame images.
+
+    One video frame is decoded (it carries the rotation, and shows that the decoder accepts the stream).
 
     Raises:
-        DecodeError: missing, empty or unreadable.
+        DecodeError: missing, empty, unreadable, too_large.
     """
     path = Path(path)
     if path.is_dir():
-        if not images(path):
-            raise DecodeError("empty", f"{path.name} holds no frame images")
-        return Probe(math.nan, True, False)
-    with opened(path) as container:
-        video, sound = picture(container), container.streams.audio[0] if container.streams.audio else None
-        if video is None and sound is None:
-            raise DecodeError("unreadable", f"{path.name} has neither a video nor an audio track")
-        lengths = [float(s.duration * s.time_base) for s in (video, sound) if s is not None and s.duration]
-        if container.duration:
-            lengths.append(container.duration / av.time_base)
-        return Probe(
-            duration=max(lengths, default=math.nan),
-            has_video=video is not None,
-            has_audio=sound is not None,
-            fps=float(video.average_rate) if video is not None and video.average_rate else None,
-            width=video.width if video is not None else None,
-            height=video.height if video is not None else None,
-            rotation=turn(video) if video is not None else 0,
-            audio_rate=sound.rate if sound is not None else None,
-            channels=sound.channels if sound is not None else None,
-        )
+        return _folder(path)
+    media.check(path)
+    if sound_only(path):
+        try:
+            return _sound(path)
+        except soundfile.SoundFileError:
+            pass  # FFmpeg reads some WAV codecs that libsndfile does not.
+    with media.opened(path) as container:
+        return _container(container, path)
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[av.container.InputContainer]:
-    """Open a medium; whatever the decoder raises inside becomes a DecodeError."""
-    if not path.exists():
-        raise DecodeError("missing", f"{path} is not there")
-    if path.stat().st_size == 0:
-        raise DecodeError("empty", f"{path.name} has no bytes")
+def sound_only(path: Path) -> bool:
+    """Whether the first bytes, not the name, say WAV or FLAC."""
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
-            yield container
-    except DecodeError:
-        raise
-    except DECODER_ERRORS as error:
-        raise DecodeError("unreadable", f"{path.name}: {error}") from error
+        with open(path, "rb") as file:
+            head = file.read(12)
+    except OSError as error:
+        raise DecodeError("missing", error.strerror or "cannot be opened", path) from error
+    return head[:4] == b"fLaC" or (head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE")
 
 
-def picture(container: av.container.InputContainer) -> av.video.stream.VideoStream | None:
-    """The first moving picture; cover art of a sound file is none."""
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
-            return stream
-    return None
+def _sound(path: Path) -> Probe:
+    info = soundfile.info(str(path))
+    if info.frames <= 0:
+        raise DecodeError("empty", "no samples", path)
+    return Probe(duration=info.frames / info.samplerate, has_video=False, has_audio=True, audio_codec=info.subtype,
+                 audio_rate=info.samplerate, channels=info.channels, format=info.format.lower())
 
 
-def turn(stream: av.video.stream.VideoStream) -> int:
-    """Rotation in the first frame's display matrix, degrees counter-clockwise, a multiple of 90."""
-    container = stream.container
-    rotation = 0
-    for frame in container.decode(stream):
-        rotation = int(round(frame.rotation / 90) * 90)
-        break
-    container.seek(0)
-    return rotation % 360
+def _folder(path: Path) -> Probe:
+    names = folder.images(path)
+    rate = folder.rate(path)
+    width, height = folder.picture(names[0]).size
+    return Probe(duration=len(names) / rate, has_video=True, has_audio=False, fps=rate, width=width, height=height,
+                 video_codec=names[0].suffix.lower().lstrip("."), format="folder")
 
 
-def images(folder: Path) -> list[Path]:
-    """Frame images of a folder, in the order of their names' numbers."""
-    found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGES]
-    return sorted(found, key=lambda path: (int(path.stem) if path.stem.isdigit() else -1, path.name))
+def _container(container: av.container.InputContainer, path: Path) -> Probe:
+    video, audio = media.video_stream(container), media.audio_stream(container)
+    if video is None and audio is None:
+        raise DecodeError("unreadable", "neither video nor audio inside", path)
+    facts: dict[str, object] = {}
+    if video is not None:
+        rate = video.average_rate or video.guessed_rate
+        facts |= {"fps": float(rate) if rate else None, "video_codec": video.codec_context.name}
+    if audio is not None:
+        facts |= {"audio_codec": audio.codec_context.name, "audio_rate": audio.codec_context.sample_rate or None,
+                  "channels": audio.codec_context.channels or None}
+    ends = [media.declared_end(container, s) for s in (video, audio) if s is not None]
+    duration = max((e for e in ends if e is not None), default=0.0)
+    start = media.origin(container)
+    if video is not None:
+        frame = next(media.decoded(container, video, path), None)
+        if frame is None:
+            raise DecodeError("empty" if audio is None else "unreadable", "the video stream yields no frame", path)
+        width, height, rotation = display(frame, video, path)
+        facts |= {"width": width, "height": height, "rotation": rotation}
+        duration = duration or _counted(container, video, path, start)
+    elif not duration:
+        duration = _counted(container, audio, path, start)
+    return Probe(duration=duration, has_video=video is not None, has_audio=audio is not None, start=start,
+                 format=container.format.name.split(",")[0], **facts)
+
+
+def display(frame: av.VideoFrame, stream: av.VideoStream, path: str | Path) -> tuple[int, int, int]:
+    """(width, height, rotation) of a frame as a player shows it.
+
+    Raises:
+        DecodeError: too_large.
+    """
+    width, height = frame.width, frame.height
+    if max(width, height) > media.MAX_SIDE:
+        raise DecodeError("too_large", f"{width}x{height} pixels", path)
+    shape = stream.sample_aspect_ratio
+    if shape and 0.25 <= shape <= 4:
+        width = max(1, round(width * shape))
+    rotation = round((frame.rotation or 0) / 90) * 90 % 360
+    return (height, width, rotation) if rotation in (90, 270) else (width, height, rotation)
+
+
+def _counted(container, stream, path: Path, start: float) -> float:
+    """Duration of a stream whose container does not tell: the end of its last packet."""
+    end = 0.0
+    try:
+        for packet in container.demux(stream):
+            moment = media.seconds(packet.pts, packet.time_base)
+            if moment is not None and math.isfinite(moment):
+                end = max(end, moment + (media.seconds(packet.duration, packet.time_base) or 0.0))
+    except media.FAILURES:
+        pass  # What could be counted is the duration.
+    return max(0.0, end - start)
