@@ -100,7 +100,7 @@ def to_rate(
         pooling: one of `POOLS`; `none` means `mean`.
 
     Returns:
-        values (T', ..., D') float32; times (T', 2) float32, from the start of a window's first row to the end of its last.
+        values (T', ..., D') float32; times (T', 2) float32, each from its first row's start to its last row's end.
     """
     import torch
 

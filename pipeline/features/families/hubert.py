@@ -31,8 +31,17 @@ MODELS = {
     "data2vec-audio": ("Data2VecAudioModel", "Data2VecAudioConfig"),
 }
 #: Parts of published checkpoints that are no part of the encoder: CTC and pre-training heads.
-HEADS = ("lm_head", "classifier", "projector", "quantizer", "project_hid", "project_q", "final_proj", "label_embs",
-         "masked_spec_embed")
+HEADS = (
+    "lm_head",
+    "classifier",
+    "projector",
+    "quantizer",
+    "project_hid",
+    "project_q",
+    "final_proj",
+    "label_embs",
+    "masked_spec_embed",
+)
 
 
 @dataclass(frozen=True)
@@ -96,9 +105,16 @@ def load(stream: Stream, prepare: Prepare, kind: str, device: str = "cpu") -> Ca
 
     model_class, config_class = (getattr(transformers, name) for name in MODELS[kind])
     architecture = {key: value for key, value in stream.architecture.items() if key != "model_type"}
-    model = pretrained.load(model_class, stream.weights, architecture=architecture, config_class=config_class,
-                            dropped=HEADS, optional=("masked_spec_embed",), dtype=stream.dtype,
-                            attention=None if kind == "wavlm" else "sdpa").to(device)
+    model = pretrained.load(
+        model_class,
+        stream.weights,
+        architecture=architecture,
+        config_class=config_class,
+        dropped=HEADS,
+        optional=("masked_spec_embed",),
+        dtype=stream.dtype,
+        attention=None if kind == "wavlm" else "sdpa",
+    ).to(device)
     kernels, strides = prepare.kernels, prepare.strides
     norm = position = None
     if getattr(model.config, "feat_extract_norm", "layer") == "group":
@@ -120,8 +136,9 @@ def load(stream: Stream, prepare: Prepare, kind: str, device: str = "cpu") -> Ca
         with warnings.catch_warnings():
             # WavLM hands torch a boolean padding mask beside a float position bias; torch adds them rightly.
             warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
-            output = model(batch, attention_mask=mask.long() if ragged else None,
-                           output_hidden_states=stream.layer != -1)
+            output = model(
+                batch, attention_mask=mask.long() if ragged else None, output_hidden_states=stream.layer != -1
+            )
         states = [output.last_hidden_state]
         if stream.layer != -1:
             # The last layer's own output lacks the final norm of pre-norm models; the model's result has it.
@@ -137,9 +154,12 @@ def load(stream: Stream, prepare: Prepare, kind: str, device: str = "cpu") -> Ca
             waves.extend(parts)
             counts.append(len(parts))
         rows = iter(encode(waves))
-        return [pooling.reduce(torch.cat([next(rows) for _ in range(count)]), item.times,
-                               pooling=stream.pooling, rate=stream.rate)
-                for item, count in zip(batch, counts, strict=True)]
+        return [
+            pooling.reduce(
+                torch.cat([next(rows) for _ in range(count)]), item.times, pooling=stream.pooling, rate=stream.rate
+            )
+            for item, count in zip(batch, counts, strict=True)
+        ]
 
     return forward
 
@@ -176,7 +196,11 @@ def build(stream: Stream) -> Extractor:
     pooling.check_layer(stream.layer, config["num_hidden_layers"])
     prepare = Prepare(normalise, tuple(config["conv_kernel"]), tuple(config["conv_stride"]), options["chunk"])
     identity = {
-        "family": FAMILY.name, "version": 1, "model": kind, "dtype": stream.dtype, **pooling.settings(stream),
+        "family": FAMILY.name,
+        "version": 1,
+        "model": kind,
+        "dtype": stream.dtype,
+        **pooling.settings(stream),
         "weights": weights.identity(source, architecture=stream.architecture),
         "preprocessing": {"rate": RATE, "normalise": normalise, "chunk": options["chunk"]},
     }
@@ -185,14 +209,17 @@ def build(stream: Stream) -> Extractor:
 
 def _known(source: weights.Source, kind: str) -> None:
     if kind not in MODELS:
-        raise WeightsError(f"{source} is a {kind!r} model, this family reads {', '.join(MODELS)}; "
-                           "choose the family that fits it.")
+        raise WeightsError(
+            f"{source} is a {kind!r} model, this family reads {', '.join(MODELS)}; choose the family that fits it."
+        )
 
 
 def _normalises(source: weights.Source, front: dict) -> bool:
     if not isinstance(front.get("do_normalize"), bool):
-        raise WeightsError(f"{source} does not say whether waveforms are normalised (do_normalize in "
-                           "preprocessor_config.json); add the file or set options.normalise.")
+        raise WeightsError(
+            f"{source} does not say whether waveforms are normalised (do_normalize in "
+            "preprocessor_config.json); add the file or set options.normalise."
+        )
     if front.get("sampling_rate", RATE) != RATE:
         raise WeightsError(f"{source} wants {front['sampling_rate']} Hz; this family encodes {RATE} Hz.")
     return front["do_normalize"]

@@ -9,8 +9,9 @@ def bank(bins: int, size: int, rate: int, low: float = 0.0, high: float | None =
     """(size/2 + 1, bins) triangular filters, Slaney's scale and area normalisation, as Whisper's."""
     from transformers.audio_utils import mel_filter_bank
 
-    return mel_filter_bank(size // 2 + 1, bins, low, rate / 2 if high is None else high, rate,
-                           norm="slaney", mel_scale="slaney")
+    return mel_filter_bank(
+        size // 2 + 1, bins, low, rate / 2 if high is None else high, rate, norm="slaney", mel_scale="slaney"
+    )
 
 
 def power(samples: np.ndarray, size: int, hop: int, bank: np.ndarray) -> np.ndarray:

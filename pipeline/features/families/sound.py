@@ -22,8 +22,10 @@ def waveform(clip: Clip, rate: int) -> np.ndarray:
     if clip.waveform is None or len(clip.waveform) == 0:
         raise Missing("no sound")
     if clip.rate != rate:
-        raise ParamsError(f"clip {clip.id} was decoded at {clip.rate} Hz and this encoder wants {rate}; "
-                          f"set decode.audio.rate to {rate}.")
+        raise ParamsError(
+            f"clip {clip.id} was decoded at {clip.rate} Hz and this encoder wants {rate}; "
+            f"set decode.audio.rate to {rate}."
+        )
     samples = np.asarray(clip.waveform, dtype=np.float32)
     if not np.isfinite(samples).all():
         raise ValueError("the waveform holds values that are not finite")

@@ -1,7 +1,7 @@
 """Bidirectional text encoders of transformers (BERT, RoBERTa, MiniLM, MacBERT, DeBERTa, ModernBERT and the like).
 
 `pooling: first` is the CLS vector, `mean` the sentence vector of sentence-transformers (markers
-included), `none` one row per token of the transcript. With `options.context` the given number of
+included), `none` one row per token of the transcript. With `options.turns` the given number of
 earlier turns stands before the transcript; they are read, but only the transcript's tokens become rows.
 """
 
@@ -21,8 +21,22 @@ from . import tokens
 from .family import Family
 
 #: Parts of published checkpoints that are no part of the encoder.
-HEADS = ("cls", "lm_head", "classifier", "predictions", "generator", "discriminator", "vocab_", "mask_predictions",
-         "sop_classifier", "qa_outputs", "head.", "decoder.", "embeddings.position_ids", "pooler")
+HEADS = (
+    "cls",
+    "lm_head",
+    "classifier",
+    "predictions",
+    "generator",
+    "discriminator",
+    "vocab_",
+    "mask_predictions",
+    "sop_classifier",
+    "qa_outputs",
+    "head.",
+    "decoder.",
+    "embeddings.position_ids",
+    "pooler",
+)
 #: Their positions count from padding_idx + 1, so that many of the position embeddings are never used.
 SHIFTED = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text", "ibert")
 
@@ -55,9 +69,17 @@ def load(stream: Stream, kind: str, device: str = "cpu") -> Callable:
 
     model_class, config_class = classes(stream.weights, kind)
     architecture = {key: value for key, value in stream.architecture.items() if key != "model_type"}
-    model = pretrained.load(model_class, stream.weights, architecture=architecture, config_class=config_class,
-                            dropped=HEADS, optional=("pooler",), types=(kind,), dtype=stream.dtype,
-                            attention=None).to(device)
+    model = pretrained.load(
+        model_class,
+        stream.weights,
+        architecture=architecture,
+        config_class=config_class,
+        dropped=HEADS,
+        optional=("pooler",),
+        types=(kind,),
+        dtype=stream.dtype,
+        attention=None,
+    ).to(device)
     padding = model.config.pad_token_id or 0
     typed = getattr(model.config, "type_vocab_size", 0) > 1
 
@@ -67,15 +89,23 @@ def load(stream: Stream, kind: str, device: str = "cpu") -> Callable:
         inputs = {"input_ids": ids, "attention_mask": mask}
         if typed:
             inputs["token_type_ids"] = tokens.pad([item.inputs["types"] for item in batch], 0)[0]
-        output = model(**{name: torch.from_numpy(value).to(device) for name, value in inputs.items()},
-                       output_hidden_states=stream.layer != -1)
+        output = model(
+            **{name: torch.from_numpy(value).to(device) for name, value in inputs.items()},
+            output_hidden_states=stream.layer != -1,
+        )
         states = [output.last_hidden_state]
         if stream.layer != -1:
             states = [*output.hidden_states[:-1], output.last_hidden_state]
         chosen = pooling.cut(pooling.select(states, stream.layer), mask.sum(1).tolist())
-        return [pooling.reduce(values[torch.from_numpy(item.inputs["rows"]).to(device)], item.times,
-                               pooling=stream.pooling, rate=stream.rate)
-                for values, item in zip(chosen, batch, strict=True)]
+        return [
+            pooling.reduce(
+                values[torch.from_numpy(item.inputs["rows"]).to(device)],
+                item.times,
+                pooling=stream.pooling,
+                rate=stream.rate,
+            )
+            for values, item in zip(chosen, batch, strict=True)
+        ]
 
     return forward
 
@@ -96,8 +126,10 @@ def classes(source: object, kind: str) -> tuple[type, type]:
         config_class = getattr(transformers, CONFIG_MAPPING_NAMES[kind])
         if model_class.main_input_name == "input_ids" and not getattr(config_class(), "is_encoder_decoder", False):
             return model_class, config_class
-    raise WeightsError(f"{source} is a {kind!r} model, this family reads bidirectional text encoders such as bert, "
-                       "roberta or deberta-v2; choose the family that fits it.")
+    raise WeightsError(
+        f"{source} is a {kind!r} model, this family reads bidirectional text encoders such as bert, "
+        "roberta or deberta-v2; choose the family that fits it."
+    )
 
 
 def build(stream: Stream) -> Extractor:
@@ -128,22 +160,34 @@ def build(stream: Stream) -> Extractor:
     limit = min(limit, positions)
     if options["max_length"] is not None:
         if not 3 <= options["max_length"] <= limit:
-            raise ParamsError(f"max_length {options['max_length']} is out of range; {source} takes 3 to {limit} tokens.")
+            raise ParamsError(
+                f"max_length {options['max_length']} is out of range; {source} takes 3 to {limit} tokens."
+            )
         limit = options["max_length"]
-    if options["context"] < 0:
-        raise ParamsError(f"context {options['context']} is a number of turns; write 0 or more.")
+    if options["turns"] < 0:
+        raise ParamsError(f"turns {options['turns']} is a number of turns; write 0 or more.")
     if options["special"] not in ("auto", "keep", "drop"):
         raise one_of("option special", str(options["special"]), ("auto", "keep", "drop"))
     # One row per token, or per window of time, is about the words; a vector of the text is [CLS] or takes it in.
     rowwise = stream.pooling == "none" or stream.rate is not None
     special = not rowwise if options["special"] == "auto" else options["special"] == "keep"
     pooling.check_layer(stream.layer, config.num_hidden_layers)
-    prepare = Prepare(tokenizer, limit, options["context"], special)
+    prepare = Prepare(tokenizer, limit, options["turns"], special)
     identity = {
-        "family": FAMILY.name, "version": 1, "model": kind, "dtype": stream.dtype, **pooling.settings(stream),
-        "weights": weights.identity(source, architecture=stream.architecture, libraries=("torch", "transformers", "tokenizers")),
-        "preprocessing": {"tokenizer": tokenizer.digest, "max_length": limit, "context": options["context"],
-                          "special": special},
+        "family": FAMILY.name,
+        "version": 1,
+        "model": kind,
+        "dtype": stream.dtype,
+        **pooling.settings(stream),
+        "weights": weights.identity(
+            source, architecture=stream.architecture, libraries=("torch", "transformers", "tokenizers")
+        ),
+        "preprocessing": {
+            "tokenizer": tokenizer.digest,
+            "max_length": limit,
+            "turns": options["turns"],
+            "special": special,
+        },
     }
     return Extractor(identity, prepare, partial(load, stream, kind), budget=4096.0)
 
@@ -154,7 +198,7 @@ FAMILY = Family(
     modalities=("text",),
     sources=("hf", "local", "package", "random"),
     build=build,
-    # max_length: tokens, null = what the model takes. context: earlier turns read before the transcript.
+    # max_length: tokens, null = what the model takes. turns: earlier turns read before the transcript.
     # special: rows of [CLS] and [SEP]; auto drops them where rows are tokens or windows of time.
-    options={"max_length": None, "context": 0, "special": "auto"},
+    options={"max_length": None, "turns": 0, "special": "auto"},
 )

@@ -16,7 +16,6 @@ import xxhash
 from ...errors import WeightsError
 from ..extractor import Clip, Missing
 
-
 #: Files a tokenizer may keep its vocabulary in.
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 
@@ -108,8 +107,13 @@ class Fast:
         mine = (sequence == (1 if before is not None else 0)) & ~special
         if self.unknown is not None and (np.array(whole.ids)[mine] == self.unknown).all():
             raise Missing("no word of the transcript is known to this encoder's tokenizer")
-        return Encoding(np.array(whole.ids, np.int64), np.array(whole.type_ids, np.int64),
-                        np.array(whole.offsets, np.float64).reshape(-1, 2), mine, special)
+        return Encoding(
+            np.array(whole.ids, np.int64),
+            np.array(whole.type_ids, np.int64),
+            np.array(whole.offsets, np.float64).reshape(-1, 2),
+            mine,
+            special,
+        )
 
     @property
     def digest(self) -> str:
@@ -140,12 +144,18 @@ def of_checkpoint(source: object, folder: Path) -> tuple[Fast, int]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError) as error:
-        raise WeightsError(f"{source} has no tokenizer that can be read ({' '.join(str(error).split())[:120]}); "
-                           "fetch its tokenizer.json (or vocab.txt) too.") from error
+        raise WeightsError(
+            f"{source} has no tokenizer that can be read ({' '.join(str(error).split())[:120]}); "
+            "fetch its tokenizer.json (or vocab.txt) too."
+        ) from error
     if not tokenizer.is_fast:
-        raise WeightsError(f"{source}: {type(tokenizer).__name__} tells no character offsets; save the model "
-                           "with a fast tokenizer (tokenizer.json).")
-    return Fast(tokenizer.backend_tokenizer.to_str(), tokenizer.unk_token_id), int(min(tokenizer.model_max_length, 10**6))
+        raise WeightsError(
+            f"{source}: {type(tokenizer).__name__} tells no character offsets; save the model "
+            "with a fast tokenizer (tokenizer.json)."
+        )
+    return Fast(tokenizer.backend_tokenizer.to_str(), tokenizer.unk_token_id), int(
+        min(tokenizer.model_max_length, 10**6)
+    )
 
 
 def transcript(clip: Clip) -> str:

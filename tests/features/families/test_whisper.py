@@ -16,9 +16,23 @@ from pipeline.features.families import mel, whisper
 from pipeline.params import Stream
 
 #: Pieces of 2 s instead of 30 s keep the tests quick; nothing else depends on it.
-SMALL = dict(d_model=32, encoder_layers=3, encoder_attention_heads=4, encoder_ffn_dim=48, max_source_positions=100,
-             num_mel_bins=20, decoder_layers=1, decoder_attention_heads=4, decoder_ffn_dim=32, vocab_size=50,
-             pad_token_id=0, bos_token_id=0, eos_token_id=0, decoder_start_token_id=0, max_target_positions=16)
+SMALL = dict(
+    d_model=32,
+    encoder_layers=3,
+    encoder_attention_heads=4,
+    encoder_ffn_dim=48,
+    max_source_positions=100,
+    num_mel_bins=20,
+    decoder_layers=1,
+    decoder_attention_heads=4,
+    decoder_ffn_dim=32,
+    vocab_size=50,
+    pad_token_id=0,
+    bos_token_id=0,
+    eos_token_id=0,
+    decoder_start_token_id=0,
+    max_target_positions=16,
+)
 
 
 def stream(weights: str, **kwargs) -> Stream:
@@ -56,9 +70,13 @@ def test_golden_full(saved):
     np.testing.assert_allclose(prepare(one).inputs["mel"], features[0].numpy(), atol=2e-5)
     with torch.inference_mode():
         expected = model(features, output_hidden_states=True)
-    for layer, wanted in ((-1, expected.last_hidden_state), (1, expected.hidden_states[1]), (0, expected.hidden_states[0])):
+    for layer, wanted in (
+        (-1, expected.last_hidden_state),
+        (1, expected.hidden_states[1]),
+        (0, expected.hidden_states[0]),
+    ):
         extractor = whisper.build(stream(f"local:{folder}", layer=layer, options={"padding": "full"}))
-        (values, times), = run(extractor, one)
+        ((values, times),) = run(extractor, one)
         assert values.shape == (65, 32) and times[-1, 1] == np.float32(1.3)
         np.testing.assert_allclose(values, wanted[0, :65].numpy(), atol=3e-5)
 
@@ -69,14 +87,16 @@ def test_golden_exact(saved):
     one = clip(1.0)
     features = front(one.waveform, sampling_rate=16000, return_tensors="pt").input_features[:, :, :100]
     torch.manual_seed(0)
-    short = transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**SMALL | {"max_source_positions": 50}))
+    short = transformers.WhisperForConditionalGeneration(
+        transformers.WhisperConfig(**SMALL | {"max_source_positions": 50})
+    )
     state = model.state_dict()
     state["embed_positions.weight"] = state["embed_positions.weight"][:50]
     short = short.model.encoder.eval()
     short.load_state_dict(state)
     with torch.inference_mode():
         expected = short(features).last_hidden_state[0].numpy()
-    (values, _), = run(whisper.build(stream(f"local:{folder}")), one)
+    ((values, _),) = run(whisper.build(stream(f"local:{folder}")), one)
     np.testing.assert_allclose(values, expected, atol=3e-5)
 
 
@@ -100,7 +120,7 @@ def test_alone_equals_among_neighbours(saved, padding, layer):
     forward = extractor.load()
     clips = [extractor.prepare(clip(s, i)) for i, s in enumerate([0.7, 2.0, 0.31, 4.1, 0.02, 1.9, 0.9, 0.7])]
     for prepared, (values, times) in zip(clips, forward(clips), strict=True):
-        (alone, alone_times), = forward([prepared])
+        ((alone, alone_times),) = forward([prepared])
         assert values.shape == alone.shape
         np.testing.assert_allclose(values, alone, atol=1e-5)
         np.testing.assert_array_equal(times, alone_times)
@@ -111,16 +131,16 @@ def test_a_clip_longer_than_the_window_is_encoded_in_pieces(saved):
     one = clip(5.0)
     for padding in whisper.PADDING:
         extractor = whisper.build(stream(f"local:{folder}", options={"padding": padding}))
-        (values, times), = run(extractor, one)
-        (head, _), = run(extractor, Clip("h", waveform=one.waveform[:32000]))
-        (tail, _), = run(extractor, Clip("t", waveform=one.waveform[64000:]))
+        ((values, times),) = run(extractor, one)
+        ((head, _),) = run(extractor, Clip("h", waveform=one.waveform[:32000]))
+        ((tail, _),) = run(extractor, Clip("t", waveform=one.waveform[64000:]))
         assert len(values) == 250 and times[-1, 1] == 5.0
         np.testing.assert_allclose(values[:100], head, atol=1e-5)
         np.testing.assert_allclose(values[200:], tail, atol=1e-5)
 
 
 def test_stored_numbers():
-    (values, _), = run(whisper.build(stream("random:7", architecture=SMALL)), clip(1.0))
+    ((values, _),) = run(whisper.build(stream("random:7", architecture=SMALL)), clip(1.0))
     got = [values.mean(), values.std(), values[10, 3], values[40, 31]]
     np.testing.assert_allclose(got, [0.0, 1.0, 1.0437, 1.0969], atol=2e-4)
 
@@ -162,7 +182,9 @@ def test_bad_input(saved, tmp_path):
 
 
 def test_silence_is_finite():
-    (values, _), = run(whisper.build(stream("random:0", architecture=SMALL)), Clip("a", waveform=np.zeros(8000, np.float32)))
+    ((values, _),) = run(
+        whisper.build(stream("random:0", architecture=SMALL)), Clip("a", waveform=np.zeros(8000, np.float32))
+    )
     assert np.isfinite(values).all() and len(values) == 25
 
 
@@ -174,7 +196,7 @@ def test_real_tiny_en(real):
     waveform, _ = soundfile.read(real / "ravdess/audio/Actor_01/03-01-05-02-01-01-01.flac", dtype="float32")
     extractor = whisper.build(stream(f"local:{folder}", options={"padding": "full"}))
     prepared = extractor.prepare(Clip("a", waveform=waveform))
-    (values, _), = extractor.load()([prepared])
+    ((values, _),) = extractor.load()([prepared])
     model = transformers.WhisperModel.from_pretrained(folder, dtype=torch.float32).encoder.eval()
     with torch.inference_mode():
         expected = model(torch.from_numpy(prepared.inputs["mel"])[None]).last_hidden_state[0].numpy()
