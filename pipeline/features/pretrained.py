@@ -45,14 +45,36 @@ def load(model_class: type, source: Source | str, *, architecture: dict | None =
     with quiet():
         try:
             model, info = model_class.from_pretrained(path, output_loading_info=True, local_files_only=True,
-                                                      trust_remote_code=False, weights_only=True, **kwargs)
+                                                      trust_remote_code=False, weights_only=True,
+                                                      ignore_mismatched_sizes=True, **kwargs)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise WeightsError(f"{source} cannot be loaded as {model_class.__name__} "
                                f"({' '.join(str(error).split())[:200]}).") from error
     missing = [key for key in info["missing_keys"] if not key.startswith(tuple(optional))]
-    mismatched = [entry[0] if isinstance(entry, (tuple, list)) else str(entry) for entry in info["mismatched_keys"]]
+    # Asked to go on at another shape, the library lists the keys; otherwise it names none.
+    mismatched = [f"{key} of shape {tuple(found)}, not {tuple(wanted)}" for key, found, wanted in info["mismatched_keys"]]
     covered(source, model.state_dict(), [*missing, *mismatched], info["unexpected_keys"], dropped=dropped)
     return model.eval().requires_grad_(False)
+
+
+def assemble(model: Any, state: dict, source: object, *, dropped: Sequence[str] = (), dtype: str = "float32") -> Any:
+    """Fill a built module from a state dict, strictly; evaluation mode, no gradients.
+
+    Args:
+        dropped: prefixes of checkpoint keys that are rightly left out.
+
+    Raises:
+        WeightsError: the state dict does not cover the module, or holds something else.
+    """
+    import torch
+
+    own = model.state_dict()
+    shaped = {key: f"{key} of shape {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
+              for key in own.keys() & state.keys() if state[key].shape != own[key].shape}
+    missing = [*(own.keys() - state.keys()), *shaped.values()]
+    covered(source, own, missing, state.keys() - own.keys(), dropped=dropped)
+    model.load_state_dict({key: state[key] for key in own.keys() & state.keys()}, strict=False)
+    return model.to(getattr(torch, dtype)).eval().requires_grad_(False)
 
 
 def configuration(config_class: type, architecture: dict) -> Any:

@@ -108,8 +108,8 @@ def _inside_wheel(source: Source) -> Path:
 
 
 def _hub(source: Source) -> Path:
-    import httpx
     from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HTTPError  # of whichever HTTP library the hub's client uses
 
     name, _, revision = source.rest.partition("@")
     pinned = revision or None
@@ -123,21 +123,24 @@ def _hub(source: Source) -> Path:
         listing = [item.rfilename for item in HfApi().model_info(name, revision=pinned, timeout=10).siblings or ()]
         weights = _SAFE if any(item.endswith(".safetensors") for item in listing) else _PICKLED
         return Path(snapshot_download(name, revision=pinned, allow_patterns=[*_TEXT, *weights]))
-    except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
+    except (OSError, ValueError, RuntimeError, HTTPError) as error:
         fetch = f"hf download {name}" + (f" --revision {revision}" if revision else "")
         raise WeightsError(f"{source} is not in the local cache and could not be fetched "
                            f"({type(error).__name__}); where the hub is in reach, run `{fetch}`.") from error
 
 
-def files(path: Path) -> list[Path]:
+def files(path: Path, first: Sequence[str] = ()) -> list[Path]:
     """The weight files at `path` (a folder or one file), safetensors before pickles, sorted.
+
+    Args:
+        first: file patterns of the family's own, preferred to the usual names.
 
     Raises:
         WeightsError: there is none.
     """
     if path.is_file():
         return [path]
-    for pattern in (*_SAFE, *_PICKLED):
+    for pattern in (*first, *_SAFE, *_PICKLED):
         if found := sorted(path.glob(pattern)):
             return found
     raise WeightsError(f"{path} holds no weight file ({', '.join(_SAFE[:1] + _PICKLED[:1])}); "
@@ -175,9 +178,13 @@ def _sha256(path: Path) -> str:
     return total
 
 
-def identity(source: Source | str, *, architecture: dict | None = None,
-             libraries: Sequence[str] = ("torch", "transformers")) -> dict:
+def identity(source: Source | str, *, architecture: dict | None = None, path: Path | None = None,
+             libraries: Sequence[str] = ("torch", "transformers"), first: Sequence[str] = ()) -> dict:
     """The weights' part of an extractor's identity.
+
+    Args:
+        path: where the weights are, when the family has found them itself.
+        first: as in `files`.
 
     Returns:
         `source`, `versions`, and for a stand-in `random: True` with its architecture, else `sha256`
@@ -189,8 +196,8 @@ def identity(source: Source | str, *, architecture: dict | None = None,
                               "versions": {name: importlib.metadata.version(name) for name in libraries}}
     if source.random:
         return result | {"random": True, "coverage": 0.0, "architecture": dict(architecture or {})}
-    path = locate(source)
-    result["sha256"] = sha256(files(path))
+    path = path or locate(source)
+    result["sha256"] = sha256(files(path, first))
     if path.is_dir() and (texts := sorted(p for p in path.glob("*.json") if not p.name.endswith(".index.json"))):
         result["config_sha256"] = sha256(texts)
     return result
@@ -230,7 +237,8 @@ def covered(origin: object, model: Iterable[str], missing: Iterable[str], unexpe
     Raises:
         WeightsError: names some keys and the share of the model that is covered.
     """
-    model, missing = set(model), sorted(missing)
+    # A counter that batch normalisation keeps for training; many checkpoints leave it out.
+    model, missing = set(model), sorted(key for key in missing if not key.endswith("num_batches_tracked"))
     strange = sorted(key for key in unexpected if not key.startswith(tuple(dropped)))
     if not missing and not strange:
         return
@@ -244,7 +252,7 @@ def covered(origin: object, model: Iterable[str], missing: Iterable[str], unexpe
                        "It is another architecture or a broken copy; choose the family that fits it.")
 
 
-def state(path: Path) -> dict[str, torch.Tensor]:
+def state(path: Path, first: Sequence[str] = ()) -> dict[str, torch.Tensor]:
     """State dict of one file or of a folder's weight files, without running pickled code.
 
     Raises:
@@ -255,7 +263,7 @@ def state(path: Path) -> dict[str, torch.Tensor]:
     import torch
 
     result: dict[str, torch.Tensor] = {}
-    for file in files(path):
+    for file in files(path, first):
         try:
             part = (safetensors.torch.load_file(file) if file.suffix == ".safetensors"
                     else torch.load(file, map_location="cpu", weights_only=True))

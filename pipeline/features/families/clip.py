@@ -9,7 +9,7 @@ from ...errors import ParamsError, one_of
 from ...params import Stream
 from .. import images, pooling, weights
 from ..extractor import Extractor
-from . import framewise
+from . import framewise, open_clip
 from .family import Family
 
 TYPES = ("clip", "clip_vision_model")
@@ -18,6 +18,7 @@ TEXT_TOWER = ("text_model.", "text_projection.", "logit_scale", "text_embeds")
 #: What the library's CLIP processor does where a file leaves a key out.
 PROCESSOR = {"size": 224, "crop_size": 224, "do_center_crop": True, "resample": 3,
              "image_mean": list(images.CLIP_MEAN), "image_std": list(images.CLIP_STD)}
+BACKENDS = ("auto", "hf", "open_clip")
 READOUTS = ("projection", "cls", "mean", "tokens")
 
 
@@ -56,6 +57,14 @@ def load(stream: Stream, readout: str, normalise: bool, spec: images.Preprocessi
     return framewise.forward(encode, stream, spec, device=device)
 
 
+def _of_open_clip(stream: Stream, backend: str) -> bool:
+    """Whether open_clip loads these weights: `auto` says so of a folder with open_clip_config.json alone."""
+    source = weights.parse(stream.weights)
+    if backend == "open_clip" or source.scheme == "open_clip":
+        return True
+    return not source.random and (weights.locate(source) / open_clip.CONFIG).is_file()
+
+
 def build(stream: Stream) -> Extractor:
     """The extractor of one stream.
 
@@ -64,6 +73,13 @@ def build(stream: Stream) -> Extractor:
         ParamsError: unknown readout, or a projection of a layer that is not the last.
     """
     options = FAMILY.options | stream.options
+    if options["backend"] not in BACKENDS:
+        raise one_of("backend of clip", str(options["backend"]), BACKENDS)
+    if options["backend"] != "hf" and _of_open_clip(stream, options["backend"]):
+        if left := set(stream.options) - {"backend", *open_clip.FAMILY.options}:
+            raise ParamsError(f"option {min(left)} is not known to open_clip checkpoints; remove it or set options.backend to hf.")
+        kept = {key: value for key, value in stream.options.items() if key != "backend"}
+        return open_clip.build(stream.model_copy(update={"encoder": "open_clip", "options": kept}))
     readout = options["readout"]
     if readout not in READOUTS:
         raise one_of("readout of clip", str(readout), READOUTS)
@@ -83,8 +99,8 @@ FAMILY = Family(
     name="clip",
     title="CLIP image tower (transformers)",
     modalities=("video", "face"),
-    sources=("hf", "local", "package", "random"),
+    sources=("hf", "open_clip", "local", "package", "random"),
     build=build,
-    #: readout: projection | cls | mean | tokens; normalise: every frame to length 1.
-    options={"readout": "projection", "normalise": False},
+    #: readout: projection | cls | mean | tokens; normalise: every frame to length 1; backend: auto | hf | open_clip.
+    options={"readout": "projection", "normalise": False, "backend": "auto"},
 )

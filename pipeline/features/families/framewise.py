@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...errors import one_of
 from ...params import Stream
 from .. import pooling
 from ..extractor import Clip, Missing, Prepared
-from ..images import Preprocessing
+from ..images import Preprocessing, decode
 
 if TYPE_CHECKING:
     import torch
+
+WHICH = ("all", "first", "middle", "peak")
 
 
 @dataclass(frozen=True)
@@ -22,9 +25,11 @@ class Prepare:
     """Clip → array `pixels` (T, H, W, 3) uint8, one row per frame."""
 
     images: Preprocessing
+    #: all | first | middle | peak
+    which: str = "all"
 
     def __call__(self, clip: Clip) -> Prepared:
-        jpegs, times = frames(clip)
+        jpegs, times = choose(*frames(clip), self.which)
         return Prepared({"pixels": self.images.pixels(jpegs)}, times, cost=float(len(jpegs)))
 
 
@@ -45,6 +50,37 @@ def frames(clip: Clip) -> tuple[list[bytes], np.ndarray]:
     if not kept:
         raise Missing("no frame shows a face")
     return [jpegs[i] for i in kept], times[kept]
+
+
+def choose(jpegs: list[bytes], times: np.ndarray, which: str) -> tuple[list[bytes], np.ndarray]:
+    """`all` frames, or the `first`, `middle` or `peak` one.
+
+    The peak is the frame that differs most from the clip's mean frame (32 × 32 grey): on face crops,
+    the strongest expression. When nothing moves, or there are fewer than three frames, it is the middle one.
+
+    Raises:
+        ParamsError: unknown choice.
+    """
+    if which not in WHICH:
+        raise one_of("choice of frames", which, WHICH)
+    if which == "all":
+        return jpegs, times
+    position = {"first": 0, "middle": len(jpegs) // 2}.get(which)
+    if position is None:
+        position = peak(jpegs)
+    return [jpegs[position]], times[position : position + 1]
+
+
+def peak(jpegs: Sequence[bytes]) -> int:
+    """Index of the peak frame (see `choose`)."""
+    middle = len(jpegs) // 2
+    if len(jpegs) < 3:
+        return middle
+    small = np.stack([np.asarray(decode(data).convert("L").resize((32, 32)), dtype=np.float32) for data in jpegs])
+    # A change of light moves all pixels alike and is no expression.
+    small -= small.mean((1, 2), keepdims=True)
+    far = np.square(small - small.mean(0)).mean((1, 2))
+    return int(far.argmax()) if far.max() > 1.0 else middle
 
 
 def forward(encode: Callable[[torch.Tensor], torch.Tensor], stream: Stream, images: Preprocessing, *, device: str,
