@@ -1,125 +1,203 @@
-"""The sound of a clip: mono float32 at the rate asked for, time 0 at the clip's start."""
+"""Waveforms: mono float32 at the wanted rate, sample 0 at the clip's start."""
 
 from __future__ import annotations
 
-import io
+import math
 from pathlib import Path
 
-import av
 import numpy as np
 import soundfile
 
-from .probe import opened
-from .problem import DecodeError, NoModality
+from . import container as media
+from .errors import DecodeError
+from .probe import sound_only
 
-SOUNDFILE = (".wav", ".flac", ".ogg", ".aiff", ".aif")
+#: Samples beyond this are not sound but broken floats; full scale is 1.
+MAX_SAMPLE = 100.0
+
+#: Holes between packets shorter than this (seconds) are rounding, longer ones are silence.
+GAP = 0.05
+
+#: Largest resampling kernel (taps); odd pairs of rates beyond it go to FFmpeg's resampler.
+MAX_TAPS = 20_000_000
+
+_CHANNELS = {None: None, "left": 0, "right": 1}
 
 
 def read_waveform(path: str | Path, rate: int, start: float | None = None, end: float | None = None,
                   channel: str | None = None) -> np.ndarray:
-    """(S,) float32 in [-1, 1], mono, at `rate` samples per second.
+    """Decode the sound of a clip.
 
-    Channels are averaged, or one of `left`, `right` is taken. Sound that starts later than the
-    medium is preceded by silence, so that samples and frames share a clock.
+    Args:
+        path: any media file; a folder of frames has no sound.
+        rate: samples per second of the result.
+        start, end: cut, in seconds of presentation time; None is the medium's own start or end.
+        channel: `left`, `right`, or None for the mean of all channels.
+
+    Returns:
+        (S,) float32. A stream that starts late is preceded by silence, so that sample i is at
+        i / rate seconds from the clip's start. Values may slightly exceed 1 where the source clips.
 
     Raises:
-        NoModality: the medium has no sound.
-        DecodeError: missing, empty, unreadable; samples that are not finite.
+        DecodeError: missing, empty, unreadable, no_audio, truncated, corrupt, not_finite, out_of_range.
     """
     path = Path(path)
-    samples, native = _soundfile(path, start, end) if path.suffix.lower() in SOUNDFILE else _pyav(path, start, end)
-    if samples.shape[0] == 0:
-        raise DecodeError("empty", f"{path.name} has no sound between {start or 0:g} and {end or float('inf'):g} s")
-    mono = _mix(samples, channel, path)
-    if not np.isfinite(mono).all():
-        raise DecodeError("invalid", f"{path.name} holds samples that are not numbers")
-    return resample(np.clip(mono, -1.0, 1.0), native, rate)
-
-
-def resample(mono: np.ndarray, native: int, rate: int) -> np.ndarray:
-    """Windowed-sinc resampling (torchaudio's functional API)."""
-    if native == rate:
-        return np.ascontiguousarray(mono, dtype=np.float32)
-    import torch
-    from torchaudio.functional import resample as sinc
-
-    return sinc(torch.from_numpy(np.ascontiguousarray(mono, dtype=np.float32)), native, rate).numpy()
+    if channel not in _CHANNELS:
+        raise ValueError(f"channel must be left, right or None, not {channel!r}")
+    if path.is_dir():
+        raise DecodeError("no_audio", "a folder of frame images", path)
+    media.check(path)
+    wave = native = None
+    if sound_only(path):
+        try:
+            wave, native = _soundfile(path, start, end, _CHANNELS[channel])
+        except soundfile.SoundFileError:
+            pass  # FFmpeg may know the codec, or name the damage.
+    if wave is None:
+        wave, native = _ffmpeg(path, start, end, _CHANNELS[channel])
+    if wave.size == 0:
+        raise DecodeError("empty", "no samples", path)
+    bad = int(np.count_nonzero(~(np.abs(wave) <= MAX_SAMPLE)))
+    if bad:
+        raise DecodeError("not_finite", f"{bad} of {wave.size} samples", path)
+    return resample(wave, native, rate)
 
 
 def level(waveform: np.ndarray) -> float:
-    """Peak in dBFS; minus infinity for digital silence."""
-    peak = float(np.abs(waveform).max(initial=0.0))
-    return 20 * float(np.log10(peak)) if peak > 0 else float("-inf")
+    """Root mean square level in dBFS (0 = full-scale square wave); -inf for digital silence."""
+    if waveform.size == 0:
+        return -math.inf
+    power = float(np.mean(np.square(waveform, dtype=np.float64)))
+    return 10.0 * math.log10(power) if power > 0 else -math.inf
 
 
-def encode(waveform: np.ndarray, rate: int) -> bytes:
-    """(S,) float32 → 16-bit FLAC file."""
-    buffer = io.BytesIO()
-    soundfile.write(buffer, np.clip(waveform, -1.0, 1.0 - 2**-15), rate, format="FLAC", subtype="PCM_16")
-    return buffer.getvalue()
+def resample(wave: np.ndarray, native: int, rate: int) -> np.ndarray:
+    """(S,) float32 at `native` → (ceil(S * rate / native),) float32 at `rate`, windowed sinc."""
+    if native == rate:
+        return np.ascontiguousarray(wave, dtype=np.float32)
+    common = math.gcd(native, rate)
+    taps = (rate // common) * (native // common + 12 * max(1, native // rate))
+    if taps > MAX_TAPS:
+        return _swresample(wave, native, rate)
+    # Imported here: most clips are at the wanted rate already, and torch is heavy to load.
+    import torch
+    from torchaudio.functional import resample as sinc
+
+    with torch.inference_mode():
+        return sinc(torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32)), native, rate).numpy().copy()
 
 
-def decode(flac: bytes) -> tuple[np.ndarray, int]:
-    """FLAC file → (S,) float32 and its rate."""
-    return soundfile.read(io.BytesIO(flac), dtype="float32")
+def _swresample(wave: np.ndarray, native: int, rate: int) -> np.ndarray:
+    import av
+
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave, dtype=np.float32)[None], format="fltp", layout="mono")
+    frame.sample_rate = native
+    resampler = av.AudioResampler(format="fltp", layout="mono", rate=rate)
+    parts = [f.to_ndarray()[0] for f in (*resampler.resample(frame), *resampler.resample(None))]
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 
-def _mix(samples: np.ndarray, channel: str | None, path: Path) -> np.ndarray:
-    if channel is None:
-        return samples.mean(axis=1)
-    position = {"left": 0, "right": 1}[channel]
-    if position >= samples.shape[1]:
-        raise DecodeError("invalid", f"{path.name} is mono, the manifest asks for its {channel} channel")
-    return samples[:, position]
+def _mono(block: np.ndarray, channel: int | None) -> np.ndarray:
+    """(C, S) → (S,); a mono source has but one channel to give."""
+    if channel is None or block.shape[0] == 1:
+        return block.mean(axis=0, dtype=np.float32)
+    return block[channel].astype(np.float32)
 
 
-def _soundfile(path: Path, start: float | None, end: float | None) -> tuple[np.ndarray, int]:
-    if not path.exists():
-        raise DecodeError("missing", f"{path} is not there")
-    if path.stat().st_size == 0:
-        raise DecodeError("empty", f"{path.name} has no bytes")
-    try:
-        with soundfile.SoundFile(path) as file:
-            low = round((start or 0.0) * file.samplerate)
-            high = min(round(end * file.samplerate), file.frames) if end is not None else file.frames
-            if low >= high:
-                return np.empty((0, file.channels), np.float32), file.samplerate
-            file.seek(low)
-            return file.read(high - low, dtype="float32", always_2d=True), file.samplerate
-    except (soundfile.LibsndfileError, OSError, ValueError, RuntimeError):
-        return _pyav(path, start, end)  # a wrong extension, or a codec libsndfile lacks
+def _soundfile(path: Path, start: float | None, end: float | None, channel: int | None) -> tuple[np.ndarray, int]:
+    with soundfile.SoundFile(str(path)) as sound:
+        native, total = sound.samplerate, sound.frames
+        low = round((start or 0.0) * native)
+        high = total if end is None else min(total, round(end * native))
+        if total <= 0:
+            raise DecodeError("empty", "no samples", path)
+        if low >= total:
+            raise DecodeError("out_of_range", f"clip starts at {start:g} s of {total / native:.2f} s", path)
+        sound.seek(low)
+        block = sound.read(max(0, high - low), dtype="float32", always_2d=True).T
+    _check_riff(path)
+    if high - low - block.shape[1] > max(0.5 * native, 0.1 * (high - low)):
+        raise DecodeError("truncated", f"{block.shape[1]} of {high - low} samples", path)
+    return _mono(block, channel), native
 
 
-def _pyav(path: Path, start: float | None, end: float | None) -> tuple[np.ndarray, int]:
-    with opened(path) as container:
-        if not container.streams.audio:
-            raise NoModality(f"{path.name} has no audio track")
-        stream = container.streams.audio[0]
-        native, channels = stream.rate, stream.channels
-        if not native or not channels:
-            raise DecodeError("unreadable", f"{path.name}: the audio track has no rate or channels")
-        base = container.start_time / av.time_base if container.start_time else 0.0
-        to_float = av.AudioResampler(format="fltp", layout=stream.layout, rate=native)
-        parts, first = [], None
-        try:
-            for frame in container.decode(stream):
-                if first is None:
-                    first = frame.time - base if frame.time is not None else 0.0
-                parts += [piece.to_ndarray() for piece in to_float.resample(frame)]
-                if end is not None and frame.time is not None and frame.time - base > end:
-                    break
-            parts += [piece.to_ndarray() for piece in to_float.resample(None)]
-        except av.error.FFmpegError:
-            if not parts:
-                raise  # a truncated file keeps the sound before the damage
-    if not parts:
-        raise DecodeError("unreadable", f"{path.name}: the audio track holds no sound")
-    samples = np.concatenate(parts, axis=1).T
-    lead = round((first or 0.0) * native)
-    if lead > 0:
-        samples = np.concatenate([np.zeros((lead, samples.shape[1]), np.float32), samples])
-    elif lead < 0:
-        samples = samples[-lead:]
-    low = round((start or 0.0) * native)
-    high = round(end * native) if end is not None else len(samples)
-    return samples[low:high], native
+def _check_riff(path: Path) -> None:
+    """A WAV file cut short reads as a shorter one; its header still tells the length it had."""
+    with open(path, "rb") as file:
+        head = file.read(8)
+    declared, size = int.from_bytes(head[4:8], "little") + 8, path.stat().st_size
+    # Writers that cannot seek leave 0 or the largest number.
+    if head[:4] == b"RIFF" and 8 < declared < 0xFFFFFF00 and declared - size > 0.1 * declared:
+        raise DecodeError("truncated", f"{size} of {declared} bytes", path)
+
+
+def _ffmpeg(path: Path, start: float | None, end: float | None, channel: int | None) -> tuple[np.ndarray, int]:
+    with media.opened(path) as container:
+        stream = media.audio_stream(container)
+        if stream is None:
+            raise DecodeError("no_audio", f"{len(container.streams)} stream(s), none of them audio", path)
+        zero, low = media.origin(container), start or 0.0
+        declared = media.declared_end(container, stream)
+        if low and declared is not None and low >= declared:
+            raise DecodeError("out_of_range", f"clip starts at {low:g} s of {declared:.2f} s", path)
+        if low > 1.0 and stream.time_base:
+            # A little early: coded audio needs packets of run-up before its samples are right.
+            try:
+                container.seek(max(0, int((low + zero - 0.5) / stream.time_base)), stream=stream, backward=True)
+            except media.FAILURES:
+                pass
+        wave, native, moment = _collect(container, stream, path, zero, low, end, channel, declared)
+        if end is None:
+            media.check_whole(container, stream, moment, path)
+    if native is None:
+        raise DecodeError("unreadable", "the audio stream yields no samples", path)
+    return wave, native
+
+
+def _collect(container, stream, path, zero, low, end, channel, declared):
+    """Samples of [low, end) → (waveform, rate, last moment decoded)."""
+    parts: list[np.ndarray] = []
+    native, filled, moment = None, 0, 0.0
+    limit = (end if end is not None else declared + 1.0 if declared else math.inf) - low
+    for frame in media.decoded(container, stream, path):
+        if frame.samples <= 0:
+            continue
+        if native is None:
+            native = frame.sample_rate
+            if not native or native <= 0:
+                raise DecodeError("unreadable", f"sample rate {native}", path)
+        if frame.sample_rate != native:
+            raise DecodeError("corrupt", f"the sample rate changes from {native} to {frame.sample_rate}", path)
+        block = _mono(_planes(frame), channel)
+        at = media.seconds(frame.pts, frame.time_base)
+        position = filled if at is None else round((at - zero - low) * native)
+        if not parts and position < 0:
+            block = block[-position:]  # before the cut
+            position = 0
+            if block.size == 0:
+                continue
+        gap = position - filled
+        if gap > (0 if not parts else GAP * native) and position <= limit * native:
+            parts.append(np.zeros(gap, np.float32))
+            filled += gap
+        parts.append(block)
+        filled += block.size
+        moment = low + filled / native
+        if end is not None and filled >= (end - low) * native:
+            break
+    wave = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    if native and end is not None:
+        wave = wave[: max(0, round((end - low) * native))]
+    return wave, native, moment
+
+
+def _planes(frame) -> np.ndarray:
+    """An audio frame as (C, S) float32, full scale 1."""
+    array = frame.to_ndarray()
+    if not frame.format.is_planar:
+        array = array.reshape(-1, frame.layout.nb_channels).T
+    if array.dtype == np.uint8:
+        return (array.astype(np.float32) - 128.0) / 128.0
+    if array.dtype.kind == "i":
+        return array.astype(np.float32) / float(-np.iinfo(array.dtype).min)
+    return array.astype(np.float32, copy=False)

@@ -1,56 +1,83 @@
-"""Worker processes that may crash or hang: it costs one task, never the run.
-
-Native decoders end in segmentation faults and endless loops on damaged media. Each task runs in a
-worker process with a time limit; what went wrong comes back as a value.
-"""
+"""Work in processes that may crash or hang: each costs one task, never the run."""
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
-import os
-import pickle
 import signal
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from typing import Any
+from dataclasses import dataclass, field
+from multiprocessing import connection as connections
 
-#: Tasks a worker holds: the one it works on and one to go on with at once.
-AHEAD = 2
+from . import transfer, worker
+
+#: Seconds a worker may take to start (it may import a deep-learning library on a cold disk).
+STARTUP = 300.0
+
+#: Workers that may fail to start in a row before the pool gives up.
+STARTS = 3
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of one task.
+    """What became of a task: a value, or a reason why not.
 
     Attributes:
         key: the task's.
         value: what the function returned; None when it failed.
-        reason: "" or the error's `reason` (else its class), `crashed` or `timeout`.
+        reason: None when all went well; else `timeout`, `crash`, `memory`, `error`, or the
+            `reason` of the exception raised (a `DecodeError` has one).
         detail: one line for people.
     """
 
     key: Hashable
-    value: Any = None
-    reason: str = ""
+    value: object = None
+    reason: str | None = None
     detail: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.reason is None
+
+
+@dataclass
+class _Worker:
+    process: multiprocessing.process.BaseProcess
+    pipe: connections.Connection
+    started: float
+    ready: bool = False
+    served: int = 0
+    #: Numbers of the tasks sent, in order; the first is being worked on since `since`.
+    queue: deque[int] = field(default_factory=deque)
+    since: float = 0.0
 
 
 class Pool:
-    """`workers` processes that call `function(task)`.
+    """Worker processes with a time limit per task.
+
+    Processes come from a fork server: they start in milliseconds, never inherit threads or locks
+    of this process, and end when it ends, however it ends. One consumer at a time.
 
     Args:
-        workers: number of processes; 0 calls the function in this one, without protection.
-        timeout: seconds a task may take before its worker is killed.
-        function: picklable; it is sent once per worker.
+        function: payload → value; importable by name (a module-level function, or a partial of one).
+        workers: processes; 0 works in this process, without protection, for debugging.
+        timeout: seconds per task; a task beyond it is killed with its process.
+        recycle: tasks after which a worker is replaced, which bounds what native libraries leak.
+        preload: modules imported once, before workers are forked off; effective for the first pool.
+        threads: compute threads per worker.
+        ahead: tasks handed to a worker, the running one included.
     """
 
-    def __init__(self, workers: int, timeout: float, function: Callable[[Any], Any]) -> None:
-        self.count, self.timeout, self.function = workers, timeout, function
+    def __init__(self, function: Callable, *, workers: int = 2, timeout: float = 60.0, recycle: int = 1000,
+                 preload: tuple[str, ...] = (), threads: int = 1, ahead: int = 2) -> None:
+        self._function, self._count, self._timeout = function, workers, timeout
+        self._recycle, self._threads, self._ahead = max(1, recycle), threads, max(1, ahead)
+        self._context = multiprocessing.get_context("forkserver")
+        if preload:
+            self._context.set_forkserver_preload(["__main__", *preload])
         self._workers: list[_Worker] = []
+        self._failed_starts = 0
 
     def __enter__(self) -> Pool:
         return self
@@ -59,119 +86,168 @@ class Pool:
         self.close()
 
     def close(self) -> None:
-        """End all workers, whatever they are doing."""
-        for worker in self._workers:
-            worker.kill()
+        """End all workers at once; tasks under way are lost."""
+        for one in self._workers:
+            one.process.kill()
+        for one in self._workers:
+            self._bury(one)
         self._workers = []
 
-    def imap_unordered(self, tasks: Iterable[tuple[Hashable, Any]]) -> Iterator[Outcome]:
-        """Outcomes as they come. Tasks are taken from the iterable only as workers get free."""
-        tasks = iter(tasks)
-        if self.count == 0:
-            yield from (attempt(self.function, key, task) for key, task in tasks)
+    def imap(self, tasks: Iterable[tuple[Hashable, object]]) -> Iterator[Outcome]:
+        """Outcomes of `(key, payload)` tasks in the order given.
+
+        At most a few tasks per worker are drawn from `tasks` beyond the outcome yielded last.
+        """
+        return self._run(tasks, ordered=True)
+
+    def imap_unordered(self, tasks: Iterable[tuple[Hashable, object]]) -> Iterator[Outcome]:
+        """Outcomes as they come. Leaving the loop early ends the workers."""
+        return self._run(tasks, ordered=False)
+
+    def _run(self, tasks: Iterable[tuple[Hashable, object]], *, ordered: bool) -> Iterator[Outcome]:
+        source = iter(tasks)
+        if self._count <= 0:
+            yield from (_outcome(key, worker._answer(self._function, 0, payload)) for key, payload in source)
             return
-        payload = pickle.dumps(self.function)
-        again: deque[tuple[Hashable, Any]] = deque()
-        more = True
-        self._workers = [_Worker(payload) for _ in range(self.count)]
-        while True:
-            for worker in self._workers:
-                while len(worker.held) < AHEAD and (again or more):
-                    task = again.popleft() if again else next(tasks, None)
-                    if task is None:
-                        more = False
+        waiting: dict[int, tuple[Hashable, object]] = {}  # drawn, without outcome
+        again: deque[int] = deque()  # to be sent again: they stood behind a task that took its worker down
+        finished: dict[int, Outcome] = {}
+        drawn = given = 0
+        room = self._count * self._ahead * (2 if ordered else 1)
+        exhausted = False
+        done = False
+        try:
+            while True:
+                while not exhausted and drawn - given < room:
+                    try:
+                        waiting[drawn] = next(source)
+                    except StopIteration:
+                        exhausted = True
                         break
-                    worker.send(task)
-            busy = [worker for worker in self._workers if worker.held]
-            if not busy:
-                break
-            deadline = min(worker.since for worker in busy) + self.timeout
-            ready = set(wait([worker.pipe for worker in busy], max(0.0, deadline - time.monotonic()) + 0.01))
-            for worker in busy:
-                if worker.pipe in ready:
-                    outcome, alive = worker.receive()
-                elif time.monotonic() > worker.since + self.timeout and not worker.pipe.poll():
-                    outcome, alive = Outcome(worker.held[0][0], None, "timeout", f"took longer than {self.timeout:g} s"), False
-                else:
-                    continue
-                worker.held.popleft()
-                if not alive:
-                    again.extend(worker.held)
-                    worker.kill()
-                    self._workers[self._workers.index(worker)] = _Worker(payload)
-                yield outcome
-        self.close()
+                    again.append(drawn)
+                    drawn += 1
+                self._feed(again, waiting)
+                for number, outcome in self._collect(again, waiting):
+                    finished[number] = outcome
+                for number in ([*finished] if not ordered else self._next_in_order(finished, given)):
+                    waiting.pop(number, None)
+                    given += 1
+                    yield finished.pop(number)
+                if exhausted and given == drawn:
+                    done = True
+                    return
+        finally:
+            if not done:
+                self.close()
 
+    @staticmethod
+    def _next_in_order(finished: dict[int, Outcome], given: int) -> list[int]:
+        numbers = []
+        while given in finished:
+            numbers.append(given)
+            given += 1
+        return numbers
 
-class _Worker:
-    def __init__(self, payload: bytes) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, payload, os.getpid()), daemon=True)
-        self.process.start()
+    def _feed(self, queue: deque[int], tasks: dict[int, tuple[Hashable, object]]) -> None:
+        while len(self._workers) < min(self._count, len(self._workers) + len(queue)):
+            self._workers.append(self._start())
+        # Idle workers first, then a task in reserve for each, so that none waits for the parent.
+        for depth in range(self._ahead):
+            for one in self._workers:
+                if queue and one.ready and len(one.queue) == depth and one.served + depth < self._recycle:
+                    number = queue.popleft()
+                    one.queue.append(number)
+                    if depth == 0:
+                        one.since = time.monotonic()
+                    try:
+                        transfer.send(one.pipe, (number, tasks[number][1]))
+                    except (BrokenPipeError, ConnectionError):
+                        pass  # It died; `_collect` sees to it.
+
+    def _collect(self, queue: deque[int], tasks: dict) -> list[tuple[int, Outcome]]:
+        """Wait for something to happen, at most until the next deadline."""
+        results: list[tuple[int, Outcome]] = []
+        pipes = {one.pipe: one for one in self._workers}
+        if not pipes:
+            return results
+        ready = connections.wait(list(pipes), timeout=self._patience())
+        for pipe in ready:
+            one = pipes[pipe]
+            try:
+                message = transfer.receive(pipe)
+            except (EOFError, OSError):
+                results += self._lost(one, queue, tasks, "crash")
+                continue
+            if message[0] == worker.READY:
+                one.ready, self._failed_starts = True, 0
+                continue
+            number = one.queue.popleft()
+            one.served += 1
+            one.since = time.monotonic()
+            results.append((number, _outcome(tasks[number][0], message)))
+            if one.served >= self._recycle and not one.queue:
+                self._retire(one)
+        now = time.monotonic()
+        for one in list(self._workers):
+            late = now - one.since > self._timeout if one.queue else not one.ready and now - one.started > STARTUP
+            if late and not one.pipe.poll():
+                one.process.kill()
+                results += self._lost(one, queue, tasks, "timeout")
+        return results
+
+    def _patience(self) -> float:
+        now = time.monotonic()
+        limits = [one.since + self._timeout if one.queue else one.started + STARTUP
+                  for one in self._workers if one.queue or not one.ready]
+        return max(0.0, min(limits, default=now + 1.0) - now) + 0.01
+
+    def _start(self) -> _Worker:
+        ours, theirs = self._context.Pipe(duplex=True)
+        process = self._context.Process(target=worker.serve, args=(theirs, self._function, self._threads), daemon=True)
+        process.start()
         theirs.close()
-        self.held: deque[tuple[Hashable, Any]] = deque()
-        self.since = time.monotonic() + 60.0  # starting up is not decoding
+        return _Worker(process, ours, time.monotonic())
 
-    def send(self, task: tuple[Hashable, Any]) -> None:
-        self.held.append(task)
+    def _retire(self, one: _Worker) -> None:
         try:
-            self.pipe.send_bytes(pickle.dumps(task, protocol=5))
-        except OSError:
-            pass  # the worker is gone; `receive` will say so
+            transfer.send(one.pipe, None)
+        except (BrokenPipeError, ConnectionError):
+            pass
+        self._workers.remove(one)
+        self._bury(one)
 
-    def receive(self) -> tuple[Outcome, bool]:
-        try:
-            outcome = pickle.loads(self.pipe.recv_bytes())
-            self.since = time.monotonic()
-            return outcome, True
-        except (EOFError, OSError, pickle.UnpicklingError):
-            self.process.join(5.0)
-            code = self.process.exitcode
-            how = signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
-            return Outcome(self.held[0][0], None, "crashed", f"the decoder process ended with {how}"), False
+    def _lost(self, one: _Worker, queue: deque[int], tasks: dict, reason: str) -> list[tuple[int, Outcome]]:
+        """A worker is gone: charge the task it was at, hand the ones behind it to others."""
+        self._workers.remove(one)
+        self._bury(one)
+        code = one.process.exitcode
+        if not one.queue:
+            self._failed_starts += not one.ready
+            if self._failed_starts >= STARTS:
+                raise RuntimeError(f"worker processes end while starting ({_exit(code)}); can they import "
+                                   f"{getattr(self._function, '__module__', self._function)}?")
+            return []
+        number = one.queue.popleft()
+        queue.extendleft(reversed(one.queue))
+        detail = f"no result after {self._timeout:g} s" if reason == "timeout" else f"worker process ended, {_exit(code)}"
+        return [(number, Outcome(tasks[number][0], None, reason, detail))]
 
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.join()
-        self.pipe.close()
-        self.process.close()
-
-
-def attempt(function: Callable[[Any], Any], key: Hashable, task: Any) -> Outcome:
-    """Call the function; an exception becomes an outcome."""
-    try:
-        return Outcome(key, function(task))
-    except Exception as error:  # noqa: BLE001  any error of one task is that task's result
-        reason = getattr(error, "reason", None)
-        named = isinstance(reason, str)
-        detail = getattr(error, "detail", None) if named else None
-        return Outcome(key, None, reason if named else type(error).__name__, " ".join(str(detail or error).split()))
+    @staticmethod
+    def _bury(one: _Worker) -> None:
+        one.process.join(5)
+        if one.process.is_alive():
+            one.process.kill()
+            one.process.join()
+        one.pipe.close()
 
 
-def _serve(pipe: Connection, payload: bytes, parent: int) -> None:
-    _die_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    function = pickle.loads(payload)
-    while True:
-        try:
-            key, task = pickle.loads(pipe.recv_bytes())
-        except (EOFError, OSError):
-            return
-        outcome = attempt(function, key, task)
-        try:
-            pipe.send_bytes(pickle.dumps(outcome, protocol=5))
-        except OSError:
-            return
+def _outcome(key: Hashable, message: tuple) -> Outcome:
+    if message[0] == worker.DONE:
+        return Outcome(key, message[2])
+    return Outcome(key, None, message[2], message[3])
 
 
-def _die_with_parent(parent: int) -> None:
-    """Linux ends this process when the parent ends, even by SIGKILL and even inside a native loop."""
-    pr_set_pdeathsig = 1
-    try:
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    except (OSError, AttributeError):
-        return
-    if os.getppid() != parent:
-        os._exit(1)
+def _exit(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"signal {signal.Signals(-code).name}"
+    return f"exit code {code}"

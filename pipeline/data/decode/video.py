@@ -1,170 +1,177 @@
-"""Sampled frames of a clip: decord first, PyAV where decord cannot be trusted.
+"""Frames sampled on the clip's own presentation time.
 
-decord returns the presentation time of every frame, so frames are chosen by time and variable
-frame rate is no problem; it ignores rotation and fails on some codecs: those go to PyAV.
+The clip is divided into segments of 1 / fps seconds, and each segment is represented by the frame
+that a player shows at its middle. That is right whatever the frame rate does, and a clip stored at
+variable rate gives the same frames as the same clip at constant rate.
+
+decord reads plain constant-rate files, PyAV all others. decord 0.6 maps time to frames by the average
+rate (wrong under variable rate), ignores rotation, pixel shape and edit lists, and some of its seeks
+miss; so it is used only where none of this matters, its own time table is checked against the
+packets', and the frames it gives are tested to be PyAV's.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ...params import DecodeVideo
-from .probe import images, opened, picture, turn
-from .problem import DecodeError, NoModality
-from .sampling import TOLERANCE, grid, pick
+from . import container as media
+from . import folder, plain
+from .errors import DecodeError
+from .picture import jpeg, shrink
+from .probe import display
+from .timeline import Packets, packets, segments
 
-#: Frame folders carry no clock. The usual rate of annotated film corpora.
-FOLDER_FPS = 25.0
+#: Seconds by which a frame may be late and still count as shown at a moment (time bases of 1 ms).
+SLACK = 1e-3
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Sampled frames.
+    """Sampled frames of one clip.
 
     Attributes:
-        jpegs: T JPEG files.
-        times: (T, 2) float32 seconds from clip start, the slot each frame stands for.
-        reader: decord, pyav or images.
+        jpegs: T JPEG files, in time order.
+        times: (T, 2) float32, start and end of the segment each stands for, seconds from clip start.
     """
 
     jpegs: list[bytes]
     times: np.ndarray
-    reader: str
 
 
-def read_frames(path: str | Path, spec: DecodeVideo, start: float | None = None, end: float | None = None) -> Frames:
-    """Sample the frames of a medium, or of the part between `start` and `end` seconds.
+def read_frames(path: str | Path, spec: DecodeVideo, start: float | None = None, end: float | None = None,
+                *, reader: str | None = None) -> Frames:
+    """Sample the video of a clip.
+
+    Args:
+        path: a media file or a folder of frame images.
+        spec: frames per second, shorter side in pixels, most frames (more are thinned evenly), JPEG quality.
+        start, end: cut, in seconds of presentation time; None is the medium's own start or end.
+        reader: `decord` or `pyav` to insist on one (for tests); the frames are the same.
+
+    Returns:
+        At least one frame. A stream that starts late lacks the segments before its first frame.
 
     Raises:
-        NoModality: the medium has no picture.
-        DecodeError: missing, empty or unreadable; a cut beyond the end.
+        DecodeError: missing, empty, unreadable, no_video, truncated, corrupt, out_of_range, too_large.
     """
     path = Path(path)
     if path.is_dir():
-        return _from_folder(path, spec, start, end)
-    with opened(path) as container:
-        stream = picture(container)
+        return _folder(path, spec, start, end)
+    with media.opened(path) as container:
+        stream = media.video_stream(container)
         if stream is None:
-            raise NoModality(f"{path.name} has no video track")
-        rotation = turn(stream)
-        base = container.start_time / 1e6 if container.start_time else 0.0
-    chosen = None if rotation else _decord(path, spec, start, end, base)
-    reader = "decord"
-    if chosen is None:
-        chosen, reader = _pyav(path, spec, start, end, base, rotation), "pyav"
-    pictures, times = chosen
-    return Frames([encode(p, spec) for p in pictures], times, reader)
+            raise DecodeError("no_video", f"{len(container.streams)} stream(s), none of them video", path)
+        stream.codec_context.thread_count = 1  # processes are the parallelism
+        zero, low = media.origin(container), start or 0.0
+        table = None
+        high = media.declared_end(container, stream)
+        if end is None or high is None:
+            table = packets(container, stream, zero)
+            if table.times.size:
+                media.check_whole(container, stream, table.end, path)
+                high = table.end
+            container.seek(0)
+        length = min(x for x in (high, end) if x is not None) - low if high is not None or end is not None else 0.0
+        if length <= 0 and low > 0:
+            raise DecodeError("out_of_range", f"clip starts at {low:g} s of {high or 0.0:.2f} s", path)
+        spans = segments(max(length, 0.0), spec.fps, spec.max_frames)
+        moments = spans.mean(axis=1) + low
+        shots = _shots(container, stream, path, table, moments, zero, low, reader)
+        return _keep(shots, spans, spec, path)
 
 
-def slots(duration: float, spec: DecodeVideo) -> tuple[np.ndarray, np.ndarray]:
-    """(T,) sampling times and (T, 2) float32 slots of a clip of `duration` seconds."""
-    wanted = grid(duration, spec.fps, spec.max_frames)
-    edges = np.linspace(0.0, duration, len(wanted) + 1)
-    return wanted, np.stack([edges[:-1], edges[1:]], 1).astype(np.float32)
+def _shots(container, stream, path: Path, table: Packets | None, moments: np.ndarray, zero: float, low: float,
+           reader: str | None) -> Iterator[tuple[int, Image.Image]]:
+    """(position in `moments`, picture as displayed) for every moment that has one."""
+    if reader != "pyav" and table is not None and plain.suits(container, stream, table, path):
+        pictures = plain.read(path, table, moments, low)
+        if pictures is not None:
+            yield from pictures
+            return
+    if reader == "decord":
+        raise ValueError(f"{path} is not a file decord can be trusted with")
+    container.seek(0)
+    yield from _walk(container, stream, path, moments, zero, low)
 
 
-def _span(times: np.ndarray, last: float, start: float | None, end: float | None, name: str) -> tuple[float, float]:
-    """Start and end of the clip on the medium's clock, clamped to what there is."""
-    low = start or 0.0
-    high = min(end, last) if end is not None else last
-    if low >= last or high <= low:
-        raise DecodeError("empty", f"{name}: no picture between {low:g} and {high:g} s (it ends at {last:g} s)")
-    return low, high
-
-
-def _decord(path: Path, spec: DecodeVideo, start: float | None, end: float | None, base: float):
-    import decord
-
-    try:
-        video = decord.VideoReader(str(path), num_threads=1)
-        stamps = video.get_frame_timestamp(np.arange(len(video)))
-        times = stamps[:, 0].astype(np.float64) - base
-        if len(times) == 0 or not np.isfinite(stamps).all() or (np.diff(times) <= 0).any() or times[0] < -TOLERANCE:
-            return None
-        low, high = _span(times, float(stamps[-1, 1]) - base, start, end, path.name)
-        wanted, slot = slots(high - low, spec)
-        chosen = pick(times, wanted + low)
-        unique, back = np.unique(chosen, return_inverse=True)
-        pixels = video.get_batch(unique).asnumpy()
-        return [pixels[i] for i in back], slot
-    except (decord.DECORDError, RuntimeError, ValueError, IndexError, MemoryError):
-        return None
-
-
-def _pyav(path: Path, spec: DecodeVideo, start: float | None, end: float | None, base: float, rotation: int):
-    """Two passes, so that memory holds the chosen frames only: all times, then those frames."""
-    with opened(path) as container:
-        stream = picture(container)
-        stream.thread_type = "AUTO"
-        stamps = [(float(f.pts * f.time_base) - base, f.duration and float(f.duration * f.time_base))
-                  for f in _decode(container, stream) if f.pts is not None]
-    if not stamps:
-        raise DecodeError("unreadable", f"{path.name} holds no decodable frame")
-    order = np.argsort([t for t, _ in stamps], kind="stable")
-    times = np.array([stamps[i][0] for i in order])
-    tail = stamps[order[-1]][1] or (float(np.median(np.diff(times))) if len(times) > 1 else 1.0 / spec.fps)
-    low, high = _span(times, float(times[-1] + tail), start, end, path.name)
-    wanted, slot = slots(high - low, spec)
-    chosen = order[pick(times, wanted + low)]
-    needed, kept = set(chosen.tolist()), {}
-    with opened(path) as container:
-        stream = picture(container)
-        stream.thread_type = "AUTO"
-        dated = (f for f in _decode(container, stream) if f.pts is not None)
-        for number, frame in enumerate(dated):
-            if number in needed:
-                kept[number] = np.rot90(frame.to_ndarray(format="rgb24"), rotation // 90)
-            if len(kept) == len(needed):
-                break
-    return [kept[i] for i in chosen], slot
-
-
-def _decode(container, stream) -> Iterable:
-    """Frames up to the first damage: what a player would show of a truncated file."""
-    import av
-
-    shown = 0
-    try:
-        for frame in container.decode(stream):
-            shown += 1
-            yield frame
-    except av.error.FFmpegError:
-        if not shown:
-            raise
-
-
-def _from_folder(path: Path, spec: DecodeVideo, start: float | None, end: float | None) -> Frames:
-    files = images(path)
-    if not files:
-        raise DecodeError("empty", f"{path.name} holds no frame images")
-    times = np.arange(len(files)) / FOLDER_FPS
-    low, high = _span(times, len(files) / FOLDER_FPS, start, end, path.name)
-    wanted, slot = slots(high - low, spec)
-    jpegs, kept = [], []
-    for file, row in zip([files[i] for i in pick(times, wanted + low)], slot, strict=True):
+def _walk(container, stream, path: Path, moments: np.ndarray, zero: float, low: float):
+    """PyAV: decode forward from the key frame before the clip, convert only what is shown."""
+    if low > 1.0 and stream.time_base:
         try:
-            with Image.open(file) as image:
-                jpegs.append(encode(np.asarray(image.convert("RGB")), spec))
-                kept.append(row)
-        except (UnidentifiedImageError, OSError, ValueError):
-            continue  # a damaged frame leaves a gap in the times, not a black picture
+            container.seek(max(0, int((low + zero) / stream.time_base)), stream=stream, backward=True)
+        except media.FAILURES:
+            container.seek(0)
+    position, held, until, last = 0, None, 0.0, -1.0
+    step = 1.0 / float(stream.average_rate or stream.guessed_rate or 25)
+    for frame in media.decoded(container, stream, path):
+        at = media.seconds(frame.pts if frame.pts is not None else frame.dts, frame.time_base)
+        at = last + step if at is None else at - zero
+        if held is None and position == 0 and low > 1.0 and at > moments[0] + SLACK and _rewind(container):
+            yield from _walk(container, stream, path, moments, zero, 1.0)
+            return
+        while held is not None and position < len(moments) and moments[position] < at - SLACK:
+            yield position, _picture(held, stream, path)
+            position += 1
+        if held is None:
+            # A stream that starts late shows nothing before its first frame; the moments before it have no
+            # frame, but a clip shorter than a frame must still give one.
+            while position < len(moments) - 1 and moments[position] < at - SLACK:
+                position += 1
+        if position >= len(moments):
+            return
+        held, last = frame, at
+        until = at + (media.seconds(frame.duration, frame.time_base) or step)
+    while held is not None and position < len(moments):
+        if moments[position] > until + SLACK and position:
+            break
+        yield position, _picture(held, stream, path)
+        position += 1
+    if held is not None and position < len(moments) and moments[-1] - until > max(0.5, 0.1 * (moments[-1] - low)):
+        raise DecodeError("truncated", f"video ends at {until:.2f} s of {moments[-1]:.2f} s", path)
+
+
+def _rewind(container) -> bool:
+    """Back to the start: the file's index led past the clip."""
+    try:
+        container.seek(0)
+    except media.FAILURES:
+        return False
+    return True
+
+
+def _picture(frame, stream, path: Path) -> Image.Image:
+    width, height, rotation = display(frame, stream, path)
+    try:
+        image = Image.fromarray(frame.to_ndarray(format="rgb24"))
+    except media.FAILURES as error:
+        raise DecodeError("unreadable", f"pixel format {frame.format.name}: {error}", path) from error
+    if rotation:
+        image = image.transpose({90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180,
+                                 270: Image.Transpose.ROTATE_270}[rotation])
+    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _keep(shots, spans: np.ndarray, spec: DecodeVideo, path: Path) -> Frames:
+    jpegs, rows = [], []
+    for position, image in shots:
+        jpegs.append(jpeg(shrink(image, spec.size), spec.quality))
+        rows.append(position)
     if not jpegs:
-        raise DecodeError("unreadable", f"{path.name} holds no readable frame image")
-    return Frames(jpegs, np.stack(kept), "images")
+        raise DecodeError("unreadable", "the video stream yields no frame", path)
+    return Frames(jpegs, spans[rows].astype(np.float32))
 
 
-def encode(pixels: np.ndarray, spec: DecodeVideo) -> bytes:
-    """(H, W, 3) uint8 RGB → JPEG with the shorter side at `spec.size`, antialiased, never enlarged."""
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    if spec.size and min(image.size) > spec.size:
-        scale = spec.size / min(image.size)
-        image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=spec.quality, subsampling=0)
-    return buffer.getvalue()
+def _folder(path: Path, spec: DecodeVideo, start: float | None, end: float | None) -> Frames:
+    names, rate, low = folder.images(path), folder.rate(path), start or 0.0
+    high = min(len(names) / rate, end if end is not None else np.inf)
+    if low >= high:
+        raise DecodeError("out_of_range", f"clip starts at {low:g} s of {high:.2f} s", path)
+    spans = segments(high - low, spec.fps, spec.max_frames)
+    chosen = np.minimum((spans.mean(axis=1) + low) * rate + SLACK, len(names) - 1).astype(int)
+    return _keep(((i, folder.picture(names[n])) for i, n in enumerate(chosen)), spans, spec, path)

@@ -1,0 +1,26 @@
+"""From a decoded picture to the JPEG that is kept."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image
+
+
+def shrink(image: Image.Image, size: int | None) -> Image.Image:
+    """Reduce the shorter side to `size` pixels, antialiased; a smaller picture is left as it is.
+
+    Enlarging would add nothing: each encoder resizes to what it needs.
+    """
+    width, height = image.size
+    if size is None or min(width, height) <= size:
+        return image
+    scale = size / min(width, height)
+    return image.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.BICUBIC)
+
+
+def jpeg(image: Image.Image, quality: int) -> bytes:
+    """Baseline JPEG; the same pixels give the same bytes."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality, optimize=False, progressive=False)
+    return buffer.getvalue()

@@ -1,0 +1,54 @@
+"""decord, for the plain files it can be trusted with (see `video`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from . import container as media
+from .probe import display
+from .timeline import Packets
+
+#: Spread of frame intervals, as a share of one, up to which a clip counts as constant-rate.
+JITTER = 0.05
+
+
+def suits(container, stream, table: Packets, path: Path) -> bool:
+    """Whether decord's known defects cannot touch this file: 8-bit H.264 in MP4 at constant rate,
+    square pixels, not rotated, nothing hidden before its end, and the time of every packet known."""
+    codec = stream.codec_context
+    if not (table.timed and len(table.times) > 1 and "mp4" in container.format.name and codec.name == "h264"
+            and codec.pix_fmt == "yuv420p" and codec.color_range != 2 and (stream.sample_aspect_ratio or 1) == 1):
+        return False
+    steps = np.diff(table.times)
+    if steps.min() <= 0 or np.ptp(steps) > JITTER * steps.mean() or not table.shown[: int(table.shown.sum())].all():
+        return False
+    container.seek(0)
+    frame = next(media.decoded(container, stream, path), None)
+    return frame is not None and display(frame, stream, path) == (codec.width, codec.height, 0)
+
+
+def read(path: Path, table: Packets, moments: np.ndarray, low: float) -> Iterator[tuple[int, Image.Image]] | None:
+    """Pictures at `moments`, or None when decord will not have the file or tells other times than its packets."""
+    try:
+        import decord
+
+        decord.logging.set_level(decord.logging.QUIET)
+        video = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
+        told = video.get_frame_timestamp(range(len(video)))[:, 0] if len(video) else np.zeros(0)
+    except (ImportError, RuntimeError, OSError):
+        return None
+    if len(told) != len(table.times) or np.ptp(told - table.times) > JITTER * np.diff(table.times).mean():
+        return None
+    times = table.times[table.shown]
+    chosen = np.searchsorted(times, moments + 1e-3, side="right") - 1
+    try:
+        found = {n: video[int(n)].asnumpy() for n in sorted(set(chosen[chosen >= 0].tolist()) or {0})}
+    except RuntimeError:
+        return None
+    if not (chosen >= 0).any():
+        chosen[-1] = 0
+    return ((i, Image.fromarray(found[n])) for i, n in enumerate(chosen.tolist()) if n >= 0)

@@ -1,0 +1,63 @@
+"""When a clip's frames are shown, and which moments are sampled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import container as media
+
+
+def segments(length: float, fps: float, most: int) -> np.ndarray:
+    """Divide `length` seconds into pieces of 1 / fps, or into `most` equal ones where that would be more.
+
+    Returns:
+        (T, 2) float64 start and end in seconds, T >= 1; the last piece takes the remainder.
+    """
+    count = max(1, int(length * fps + 0.5))
+    edges = np.linspace(0.0, length, most + 1) if count > most else np.append(np.arange(count) / fps, length)
+    return np.stack([edges[:-1], edges[1:]], axis=1)
+
+
+@dataclass(frozen=True)
+class Packets:
+    """The time table of a video stream, read without decoding.
+
+    Attributes:
+        times: (N,) seconds of presentation, ascending, of all packets, from the container's origin.
+        shown: (N,) whether the packet is meant to be seen (edit lists hide some).
+        end: when the last shown frame ends; 0 when no packet has a time.
+        timed: whether every packet has a time.
+    """
+
+    times: np.ndarray
+    shown: np.ndarray
+    end: float
+    timed: bool
+
+
+def packets(container, stream, zero: float) -> Packets:
+    """Read the time table from where the container stands to its end."""
+    times, shown, ends, timed = [], [], [], True
+    demuxer = container.demux(stream)
+    while True:
+        try:
+            packet = next(demuxer)
+        except StopIteration:
+            break
+        except media.FAILURES:
+            timed = False
+            break
+        if packet.size == 0:
+            continue
+        at = media.seconds(packet.pts, packet.time_base)
+        if at is None:
+            timed = False
+            continue
+        times.append(at - zero)
+        shown.append(not packet.is_discard)
+        ends.append(at - zero + (media.seconds(packet.duration, packet.time_base) or 0.0) if shown[-1] else 0.0)
+    order = np.argsort(times, kind="stable")
+    return Packets(np.asarray(times, dtype=float)[order], np.asarray(shown, dtype=bool)[order],
+                   max(ends, default=0.0), timed and bool(times))
