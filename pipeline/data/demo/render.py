@@ -15,6 +15,10 @@ from .options import Options
 from .script import Line
 
 
+#: Without macroblock tree and lookahead: with them libx264 decides differently from process to process.
+_X264 = {"crf": "21", "preset": "veryfast", "x264-params": "mbtree=0:rc-lookahead=0"}
+
+
 @dataclass(frozen=True)
 class Truth:
     """What is known of a clip by construction.
@@ -93,7 +97,7 @@ def mux(path: Path, frames: np.ndarray | None, sound: np.ndarray | None, fps: in
     with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact", "movflags": "+faststart"}) as container:
         video = audio = None
         if frames is not None:
-            video = container.add_stream("libx264", rate=fps, options={"crf": "21", "preset": "veryfast"})
+            video = container.add_stream("libx264", rate=fps, options=_X264)
             video.height, video.width = frames.shape[1:3]
             video.pix_fmt = "yuv420p"
             _repeatable(video.codec_context)
