@@ -42,9 +42,8 @@ def card(data: Path) -> Card | None:
     if not written and table.is_empty():
         return None
     facts = [(title, str(written[key])) for key, title in
-             (("title", "Corpus"), ("corpus", "Corpus"), ("licence", "Licence"), ("homepage", "Home page"))
+             (("title", "Corpus"), ("licence", "Licence"), ("homepage", "Home page"))
              if isinstance(written.get(key), str) and written[key]]
-    facts = list(dict(reversed(facts)).items())[::-1]
     facts += _counts(table)
     histogram = class_histogram(written, table)
     names = sorted({name for split in histogram.values() for name in split},
@@ -69,7 +68,7 @@ def _counts(table: pl.DataFrame) -> list[tuple[str, str]]:
             facts.append((title, f"{distinct:,}"))
     for column, title in (("video", "With video"), ("audio", "With sound"), ("text", "With text")):
         share = table[column].drop_nulls().len() / len(table)
-        facts.append((title, f"{share:.0%}" if share in (0, 1) else f"{share:.1%}"))
+        facts.append((title, f"{share * 100:.{0 if share in (0, 1) else 1}f} %"))
     return facts
 
 
@@ -105,12 +104,11 @@ def _split(name: str, part: pl.DataFrame) -> dict:
 
 def class_histogram(written: dict, table: pl.DataFrame) -> dict[str, dict[str, int]]:
     """Split → class → clips, as the card counted them before held-out labels were taken away."""
-    for key in ("classes", "histogram", "class_histogram", "emotions", "emotion"):
-        found = written.get(key)
-        if isinstance(found, dict) and found:
-            nested = found if all(isinstance(v, dict) for v in found.values()) else {"all": found}
-            if all(isinstance(n, int) for counts in nested.values() for n in counts.values()):
-                return dict(sorted(nested.items(), key=_rank))
+    roles = written.get("roles")
+    found = {role: part.get("emotions") for role, part in roles.items()} if isinstance(roles, dict) else {}
+    found = {role: counts for role, counts in sorted(found.items(), key=_rank) if counts}
+    if found:
+        return found
     counted = table["emotion"].drop_nulls().value_counts(sort=True).rows()
     return {"labelled": dict(counted)} if counted else {}
 

@@ -29,9 +29,9 @@ def tiles(scores: dict[str, dict[str, Interval]], params: Params) -> list[dict[s
     if others:
         best = (min if tables.less_is_better(first) else max)(others)[1]
         result.append(_tile(f"best alone: {best}", first, scores[best][first]))
-    wanted = [m for m in ("uar", "weighted_f1", "valence_ccc", "arousal_ccc", "dominance_ccc", "ece") if m in found]
+    wanted = [m for m in ("uar", "valence_ccc", "arousal_ccc", "dominance_ccc", "weighted_f1", "ece") if m in found]
     result += [_tile(main, m, found[m]) for m in wanted if m != first]
-    return result[:5]
+    return result[:4]
 
 
 def _tile(variant: str, metric: str, value: Interval) -> dict[str, str]:
@@ -74,6 +74,16 @@ def per_class(found: object, variant: str) -> list[dict]:
              **{key: tables.interval(variant, values.get(key)) for key in ("precision", "recall", "f1")}}
             for name, values in chosen.items()]
     return sorted(rows, key=lambda row: (-(row["f1"].mean if row["f1"] else -1), row["name"]))
+
+
+def mistakes(confusion: tables.Confusion | None, count: int = 8) -> list[dict]:
+    """The most frequent confusions, as shares of the true class."""
+    if confusion is None:
+        return []
+    names = range(len(confusion.classes))
+    rows = [{"truth": confusion.classes[i], "predicted": confusion.classes[j], "share": confusion.shares[i][j],
+             "count": confusion.counts[i][j]} for i in names for j in names if i != j and confusion.counts[i][j]]
+    return sorted(rows, key=lambda row: (-row["share"], -row["count"], row["truth"], row["predicted"]))[:count]
 
 
 def speakers(table: pl.DataFrame | None) -> tuple[list[dict], list[str]]:

@@ -44,9 +44,9 @@ def intervals(rows: Sequence[Interval], label: str, *, include: Sequence[float] 
     """A dot and a whisker per row, best seen side by side; the main row is drawn in the accent colour."""
     left = 14 + 7.2 * max((len(row.name) for row in rows), default=8)
     left = min(left, 170)
-    height = 54 + 34 * len(rows)
+    height = 36 + 34 * len(rows)
     low, high = span([v for row in rows for v in (row.low, row.high, row.mean)], pad=0.1, include=include)
-    axes = Axes((low, high), (0, len(rows)), height=height, left=left, right=62, top=8, bottom=44)
+    axes = Axes((low, high), (0, len(rows)), height=height, left=left, right=62, top=8, bottom=28)
     floor = height - axes.bottom
     for tick in ticks(low, high, 4):
         axes.line(axes.px(tick), axes.top, axes.px(tick), floor, "grid")
@@ -62,7 +62,6 @@ def intervals(rows: Sequence[Interval], label: str, *, include: Sequence[float] 
                  f"{row.name}: {number(row.mean)} ({number(row.low)} to {number(row.high)})")
         axes.text(460 - 8, axes.py(y) + 4, number(row.mean), "value" + (" strong" if row.main else ""), "end")
     axes.line(left, floor, 460 - axes.right, floor, "axis")
-    axes.text((left + 460 - axes.right) / 2, height - 6, label, "label")
     told = "; ".join(f"{row.name} {number(row.mean)} ({number(row.low)} to {number(row.high)})" for row in rows)
     return axes.render("intervals", f"{label} with confidence intervals: {told}")
 

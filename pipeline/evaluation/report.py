@@ -58,6 +58,7 @@ def html(params: Params, data: Path, reports: Path, features: Path) -> str:
     traced = tables.traces(reports)
     classes = [c[2:] for c in predictions.columns if c.startswith("p_")] if predictions is not None else []
     speakers, speaker_metrics = panels.speakers(tables.parquet(reports / "per_speaker.parquet"))
+    confusion = tables.confusion(reports, classes)
     main = next(iter(scores), tables.FUSED)
     values = {
         "style": Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
@@ -71,7 +72,7 @@ def html(params: Params, data: Path, reports: Path, features: Path) -> str:
         "scores": scores, "metrics": list(dict.fromkeys(m for values in scores.values() for m in values)),
         "panels": panels.variants(scores),
         "comparisons": panels.comparisons(provenance.json_file(reports / "comparisons.json")),
-        "confusion": tables.confusion(reports, classes),
+        "confusion": confusion, "mistakes": panels.mistakes(confusion),
         "per_class": panels.per_class(provenance.json_file(reports / "per_class.json"), main),
         "speakers": speakers[:SPEAKERS], "speakers_more": max(0, len(speakers) - SPEAKERS),
         "speaker_metrics": speaker_metrics,
@@ -140,6 +141,6 @@ def _environment() -> jinja2.Environment:
                               lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     made.filters |= {
         "num": number, "title_of": tables.title, "less": tables.less_is_better,
-        "signed": lambda value: "–" if value is None else ("+" if value > 0 else "") + number(value),
+        "signed": lambda value, digits=3: "–" if value is None else ("+" if value > 0 else "") + number(value, digits),
     }
     return made

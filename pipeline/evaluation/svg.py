@@ -26,7 +26,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
         return [low]
     raw = (high - low) / max(count, 1)
     power = 10.0 ** math.floor(math.log10(raw))
-    step = min((1, 2, 2.5, 5, 10), key=lambda factor: (factor * power < raw * 0.999, factor)) * power
+    step = min((1, 2, 2.5, 5, 10), key=lambda factor: (factor * power < raw * 0.72, factor)) * power
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(index * step, 10) for index in range(first, last + 1)]
 

@@ -46,7 +46,8 @@ def make_data(folder: Path, rng) -> list[str]:
     roles = ["test" if i % 5 == 0 else "val" if i % 5 == 1 else "train" for i in range(240)]
     manifest.write(pl.DataFrame({"fold": [0] * 240, "id": ids, "role": roles}), folder / "folds.parquet", sort=("fold", "id"))
     histogram = {s: {c: int(rng.integers(4, 30)) for c in CLASSES} for s in ("test", "train", "val")}
-    write_json(folder / "card.json", {"corpus": "Talking faces (generated)", "licence": "CC0", "classes": histogram,
+    write_json(folder / "card.json", {"corpus": "demo", "title": "Talking faces (generated)", "licence": "CC0", "homepage": "",
+                                      "roles": {role: {"emotions": counts} for role, counts in histogram.items()},
                                       "leaks": [], "notes": {"generator": "version 1, seed 0"}})
     manifest.write(manifest.frame([{"id": "demo/s1/dia03_utt07", "media": "41.mp4", "stage": "manifest",
                                     "reason": "unreadable", "detail": "<moov> atom not found"},

@@ -1,0 +1,180 @@
+"""Prediction on raw media, through the code that made the training features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..data.decode.errors import DecodeError
+from ..errors import StoreError, UserError, one_of
+from ..features import registry
+from ..features.engine import Stats, infer, pick_device
+from ..features.extractor import Extractor, Missing, Prepared
+from ..features.reader import Job
+from ..features.store import Status
+from ..params import Params, Stream
+from ..training.checkpoint import Prediction as Output
+from ..training.checkpoint import TrainedModel, average, load_run
+from ..training.variants import FUSED
+from .show import format_json, format_text
+from .source import Source, missing_reason
+
+__all__ = ["Prediction", "Predictor", "StreamUse", "format_json", "format_text"]
+
+Forward = Callable[[Sequence[Prepared]], list[tuple[np.ndarray, np.ndarray]]]
+
+
+@dataclass(frozen=True)
+class StreamUse:
+    """What one stream gave: its rows, or why it has none."""
+
+    status: Status
+    rows: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says about one file, the mean of its seeds.
+
+    Attributes:
+        emotions: class → probability, likeliest first; empty when the model has no classes.
+        dimensions: `valence`, `arousal`, … in [-1, 1]; empty when the model has none.
+        times: (T, 2) seconds of the trace. trace: dimension → (T,). Empty when the model predicts per
+            clip, or the stream along which it predicts is missing.
+        streams: use of every stream of the model.
+        random: streams whose encoder has random weights: their features mean nothing.
+        models: how many trained models (seeds) were averaged.
+    """
+
+    path: str
+    duration: float
+    emotions: dict[str, float]
+    dimensions: dict[str, float]
+    times: np.ndarray
+    trace: dict[str, np.ndarray]
+    streams: dict[str, StreamUse]
+    random: tuple[str, ...]
+    models: int
+
+    @property
+    def valence(self) -> float | None:
+        return self.dimensions.get("valence")
+
+    @property
+    def arousal(self) -> float | None:
+        return self.dimensions.get("arousal")
+
+
+@dataclass
+class Predictor:
+    """The trained models of one variant and fold, and the encoders they were trained on.
+
+    Encoders are built when first needed and kept, so that many files cost one loading.
+    """
+
+    runs: list[TrainedModel]
+    encoders: dict[str, Stream]
+    params: Params
+    device: str = "cpu"
+    _extractors: dict[str, Extractor] = field(default_factory=dict, repr=False)
+    _forwards: dict[str, Forward] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def load(cls, params: Params, models: str | Path = Path("models/runs"), device: str | None = None, *,
+             variant: str = FUSED, fold: int = 0) -> Predictor:
+        """Read the trained models.
+
+        Args:
+            params: for decoding and the device; the encoders are those the models were trained on.
+            device: where encoders run; None takes `run.device`.
+
+        Raises:
+            StoreError: nothing was trained, or no such variant or fold.
+            DeviceError: a GPU asked for is not there.
+        """
+        models = Path(models)
+        known = sorted({path.parent.parent.parent.name for path in models.glob("*/fold*/seed*/config.json")})
+        if not known:
+            raise StoreError(f"{models} holds no trained model. Run `dvc repro train` (or `make repro`).")
+        if variant not in known:
+            raise one_of("trained variant", variant, known, StoreError)
+        folders = sorted((models / variant / f"fold{fold}").glob("seed*"), key=lambda f: int(f.name.removeprefix("seed")))
+        if not folders:
+            raise StoreError(f"{models / variant} has no fold {fold}. Run `dvc repro train`.")
+        runs = [load_run(folder) for folder in folders]
+        encoders = {name: Stream.model_validate(spec) for name, spec in runs[0].config["encoders"].items()}
+        return cls(runs, encoders, params, pick_device(device or params.run.device)[0])
+
+    def predict(self, path: str | Path, text: str | None = None, start: float | None = None,
+                end: float | None = None) -> Prediction:
+        """Predict one media file. A modality it lacks is missing, as it would be in training.
+
+        Args:
+            path: media file, or a folder of frame images.
+            text: what is said; without it text streams are missing.
+            start, end: seconds of the file to look at.
+
+        Raises:
+            DecodeError: the file is not there, or no decoder can read it.
+            UserError: an empty cut, or not one of the model's streams can be had from the file.
+            WeightsError: an encoder's weights are not there.
+        """
+        source = Source(Path(path), self.params.decode, start, end, text, self.params.integrity.silence)
+        _ = source.facts  # a file that is absent or no medium stops here, with one line
+        features, use = self.features(source)
+        if not features:
+            why = "; ".join(f"{name}: {one.reason}" for name, one in use.items())
+            raise UserError(f"{path} has nothing this model can read ({why}).")
+        output = average([run.predict(features) for run in self.runs])
+        return self._prediction(source, output, use)
+
+    def features(self, source: Source) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, StreamUse]]:
+        """Rows (T, ...) float32 and times (T, 2) of each stream that is there, and the use of every stream."""
+        features, use = {}, {}
+        for name, stream in self.encoders.items():
+            try:
+                prepared = self._extractor(name).prepare(
+                    source.bare() if stream.encoder == "import" else source.clip(stream.modality))
+            except (Missing, DecodeError) as error:
+                status = Status.FAILED if isinstance(error, DecodeError) else Status.MISSING
+                use[name] = StreamUse(status, reason=missing_reason(error))
+                continue
+            entry = infer(self._forward(name), [(Job(source.path.name, name), prepared)], Stats())[name]
+            if entry.status != Status.OK or not len(entry.values):
+                use[name] = StreamUse(entry.status if entry.status != Status.OK else Status.MISSING,
+                                      reason=entry.reason or "the encoder gave no row")
+                continue
+            # The store rounds; the model was trained on what came out of it.
+            values = entry.values.astype(stream.store.dtype).astype(np.float32)
+            features[name] = (values, entry.times.astype(np.float32))
+            use[name] = StreamUse(Status.OK, len(values))
+        return features, use
+
+    def _extractor(self, name: str) -> Extractor:
+        if name not in self._extractors:
+            self._extractors[name] = registry.build(self.encoders[name])
+        return self._extractors[name]
+
+    def _forward(self, name: str) -> Forward:
+        if name not in self._forwards:
+            self._forwards[name] = self._extractor(name).load(device=self.device)
+        return self._forwards[name]
+
+    def _prediction(self, source: Source, output: Output, use: dict[str, StreamUse]) -> Prediction:
+        chances = () if output.probabilities is None else zip(output.classes, output.probabilities.tolist(), strict=True)
+        values = () if output.dimensions is None else zip(output.names, output.dimensions.tolist(), strict=True)
+        traced = output.trace is not None
+        return Prediction(
+            path=str(source.path), duration=source.duration,
+            emotions=dict(sorted(chances, key=lambda item: (-item[1], item[0]))),
+            dimensions=dict(values),
+            times=output.times if traced else np.empty((0, 2), np.float32),
+            trace={name: output.trace[:, k] for k, name in enumerate(output.names)} if traced else {},
+            streams=use,
+            random=tuple(name for name, stream in self.encoders.items() if stream.weights.startswith("random:")),
+            models=len(self.runs),
+        )
