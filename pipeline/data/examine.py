@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..params import Params
+from .decode.isolated import Outcome, Pool
 from .hashing import FileMemo, file_key
 from .integrity import Fact, frames_fact
 
@@ -28,7 +29,7 @@ def examine(path: str) -> Fact:
     level = None
     if found.has_audio:
         # 16 kHz is enough for a peak and a third of the work of 48 kHz.
-        wave = read_waveform(path, None, None, 16000, None)
+        wave = read_waveform(path, 16000)
         peak = float(np.abs(wave).max()) if wave.size else 0.0
         level = 20 * float(np.log10(peak)) if peak > 0 else -200.0
     return Fact(duration=float(found.duration), video=found.has_video, audio=found.has_audio, level=level)
@@ -57,14 +58,9 @@ def facts(paths: Sequence[str], params: Params) -> dict[str, Fact]:
 
 
 def _run(paths: Sequence[str], params: Params) -> list[Fact]:
-    from .decode import isolated
-
-    with isolated.Pool(params.run.workers, params.run.timeout) as pool:
-        return [_fact(outcome) for outcome in pool.map(examine, paths)]
+    with Pool(examine, workers=params.run.workers, timeout=params.run.timeout) as pool:
+        return [_fact(outcome) for outcome in pool.imap((path, path) for path in paths)]
 
 
-def _fact(outcome: object) -> Fact:
-    if isinstance(outcome, Fact):
-        return outcome
-    reason = getattr(outcome, "reason", "unreadable")
-    return Fact(reason=reason, detail=" ".join(str(getattr(outcome, "detail", outcome)).split()))
+def _fact(outcome: Outcome) -> Fact:
+    return outcome.value if outcome.ok else Fact(reason=outcome.reason, detail=outcome.detail)

@@ -102,7 +102,7 @@ def _decode(params: Params, stage: str, modality: str, identity: dict, function:
         if missing:
             log.info("%s: %d of %d clips to decode", stage, len(missing), len(rows))
         tasks = ((content, _cut(present[content], modality, root)) for content in missing)
-        with Pool(params.run.workers, params.run.timeout, function) as pool, track(len(missing), stage) as advance:
+        with Pool(function, workers=params.run.workers, timeout=params.run.timeout) as pool, track(len(missing), stage) as advance:
             pending: dict[str, Entry] = {}
             since = time.monotonic()
             for outcome in pool.imap_unordered(tasks):
@@ -127,9 +127,9 @@ def _cut(row: dict, modality: str, root: Path) -> Cut:
 
 
 def _entry(outcome: Outcome) -> Entry:
-    if outcome.value is not None:
+    if outcome.ok:
         return outcome.value
-    status = Status.MISSING if outcome.reason == "no_modality" else Status.FAILED
+    status = Status.MISSING if outcome.reason in ("no_video", "no_audio") else Status.FAILED
     return Entry(np.empty(0, np.uint8), np.empty((0, 3), np.float32), status, f"{outcome.reason}: {outcome.detail}")
 
 

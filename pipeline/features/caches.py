@@ -16,6 +16,8 @@ from .cache import ClipCache, root
 def environments() -> Iterator[tuple[str, Path, dict]]:
     """(kind, folder, identity) of every identity cached."""
     for path in sorted(root().glob("*/*/identity.json")):
+        if not (path.parent / "data.mdb").exists():
+            continue  # runs of `train` live beside the clips and have no table
         yield path.parent.parent.name, path.parent, json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -10,12 +10,12 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from ..data.decode.isolated import Pool
+from ..data.decode.isolated import Outcome, Pool
 from ..errors import CacheError
 from ..params import Run
 from .batcher import Batcher
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between commits: what a power cut may cost.
 COMMIT = 1.0
+#: Prepared clips held in memory ahead of the device.
+AHEAD = 64
 Forward = Callable[[Sequence[Prepared]], list[tuple[np.ndarray, np.ndarray]]]
 
 
@@ -65,6 +67,50 @@ class Stats:
         numbers = self.report()
         return (f"{self.clips} clips, {numbers['clips_per_second']:.1f} clips/s (read {numbers['read_share']:.0%}, "
                 f"infer {numbers['infer_share']:.0%}, write {numbers['write_share']:.0%}), {self.failed} failed")
+
+
+class Prefetch:
+    """Drains an iterator in a thread, a bounded number of items ahead, so that reading goes on while the device works."""
+
+    def __init__(self, source: Iterator[Outcome], ahead: int) -> None:
+        self._source = source
+        self._queue: queue.Queue = queue.Queue(maxsize=ahead)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._drain, name="reader", daemon=True)
+
+    def __enter__(self) -> Prefetch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def __iter__(self) -> Iterator[Outcome]:
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def _drain(self) -> None:
+        try:
+            for item in self._source:
+                if not self._put(item):
+                    break
+            self._put(None)
+        except BaseException as error:  # noqa: BLE001  handed to the consumer, which raises it
+            self._put(error)
+        finally:
+            self._source.close()
+
+    def _put(self, item: object) -> bool:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
 
 
 class Writer:
@@ -172,9 +218,12 @@ def run(
     if not jobs:
         return stats
     by_key = {job.content: job for job in jobs}
-    with Pool(options.workers, options.timeout, reader) as pool, Writer(cache) as writer:
-        # The workers start reading while the network loads.
-        outcomes = iter(pool.imap_unordered((key, job) for key, job in by_key.items()))
+    preload = (reader.__class__.__module__, type(extractor.prepare).__module__)
+    pool = Pool(reader, workers=options.workers, timeout=options.timeout, preload=preload)
+    source = pool.imap_unordered((key, job) for key, job in by_key.items())
+    # The workers start reading while the network loads.
+    with pool, Writer(cache) as writer, Prefetch(source, AHEAD) as prefetch:
+        outcomes = iter(prefetch)
         forward = extractor.load(device=device)
         stats.load = time.perf_counter() - begun
         batcher: Batcher[Job] = Batcher(extractor.budget * options.batch)
@@ -200,7 +249,7 @@ def run(
             if isinstance(outcome.value, Prepared):
                 process(batcher.add(job, outcome.value))
                 continue
-            status, reason = outcome.value if outcome.value else (Status.FAILED, f"{outcome.reason}: {outcome.detail}")
+            status, reason = outcome.value if outcome.ok else (Status.FAILED, f"{outcome.reason}: {outcome.detail}")
             stats.failed += status == Status.FAILED
             stats.clips += 1
             writer.put({job.content: failed(reason, status)})
