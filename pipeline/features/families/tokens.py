@@ -74,6 +74,13 @@ class Words:
         types = (np.arange(count) >= len(head)).astype(np.int64) if before else np.zeros(count, np.int64)
         return Encoding(np.array(ids), types, spans, own, special)
 
+    def tail(self, text: str, limit: int) -> Encoding:
+        """The newest `limit` words of `text`, without markers."""
+        words = [(m.group().lower(), m.span()) for m in re.finditer(r"\w+|[^\w\s]", text)][-limit:]
+        ids = np.array([self._id(word) for word, _ in words], np.int64)
+        spans = np.array([span for _, span in words], np.float64).reshape(-1, 2)
+        return Encoding(ids, np.zeros(len(ids), np.int64), spans, np.ones(len(ids), bool), np.zeros(len(ids), bool))
+
     def _id(self, word: str) -> int:
         return 3 + zlib.crc32(word.encode()) % (self.size - 3)
 
@@ -114,6 +121,16 @@ class Fast:
             mine,
             special,
         )
+
+    def tail(self, text: str, limit: int) -> Encoding:
+        """The newest tokens of `text` that fit `limit` together with the markers the tokenizer adds."""
+        tokenizer = _tokenizer(self.json)
+        found = tokenizer.encode(text, add_special_tokens=False)
+        found.truncate(max(1, limit - tokenizer.num_special_tokens_to_add(False)), direction="left")
+        whole = tokenizer.post_process(found)
+        special = np.array(whole.special_tokens_mask, dtype=bool)
+        spans = np.array(whole.offsets, np.float64).reshape(-1, 2)
+        return Encoding(np.array(whole.ids, np.int64), np.zeros(len(special), np.int64), spans, ~special, special)
 
     @property
     def digest(self) -> str:
