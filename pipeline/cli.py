@@ -111,11 +111,15 @@ def predict(clip: Path, text: Annotated[str | None, typer.Option(help="What is s
     from .serving.predictor import Predictor, format_json, format_text
 
     prediction = Predictor.load(parameters.read(params)).predict(clip, text=text, start=start, end=end)
-    out.print(format_json(prediction) if json else format_text(prediction))
+    if json:
+        typer.echo(format_json(prediction))  # rich would read brackets as markup and wrap lines
+    else:
+        out.print(format_text(prediction))
 
 
 @app.command(rich_help_panel=TOOLS)
-def inspect(store: Path, export: Annotated[Path | None, typer.Option(help="Write a media store's files here.")] = None) -> None:
+def inspect(store: Path,
+            export: Annotated[Path | None, typer.Option(help="Write a media store's files here.")] = None) -> None:
     """Print what an HDF5 store or index holds."""
     from .features.inspect import describe
 
@@ -135,7 +139,7 @@ def streams() -> None:
 
 
 @app.command("params", rich_help_panel=TOOLS)
-def compose_params(overrides: Annotated[list[str] | None, typer.Argument(help="e.g. recipe=ravdess fusion=gated")] = None,
+def compose_params(overrides: Annotated[list[str] | None, typer.Argument(help="e.g. recipe=ravdess")] = None,
                    write: Annotated[bool, typer.Option("--write", help="Write params.yaml.")] = False) -> None:
     """Compose conf/ and print, or write, the parameters."""
     from .atomic import write_text
@@ -170,12 +174,11 @@ def verify(repair: Annotated[bool, typer.Option(help="Drop what is damaged, to b
 
 @cache_app.command()
 def gc(days: Annotated[float, typer.Option(help="Remove identities not used for so many days.")] = 30.0,
-       failed: Annotated[bool, typer.Option(help="Also forget failed clips, so that they are tried again.")] = False,
        dry_run: bool = False) -> None:
     """Free the space of identities no longer used."""
     from .features.caches import collect
 
-    for line in collect(days=days, failed=failed, dry_run=dry_run):
+    for line in collect(days=days, dry_run=dry_run):
         out.print(line)
 
 

@@ -10,14 +10,13 @@ import json
 import logging
 import mmap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
 import h5py
 import numpy as np
-import polars as pl
 
 from ..atomic import replacing
 from ..errors import QuarantineError, StoreError
@@ -25,6 +24,7 @@ from ..features.cache import ClipCache
 from ..features.store import SCHEMA_VERSION, Entry, Status
 from ..params import Params
 from ..progress import track
+from . import flac
 from . import manifest as manifests
 from .decode import audio, video
 from .decode.isolated import Outcome, Pool
@@ -32,7 +32,10 @@ from .decode.isolated import Outcome, Pool
 log = logging.getLogger(__name__)
 #: Raise when decoding changes what it returns; part of the cache key.
 VERSION = 1
+#: Seconds between commits: what a power cut may cost.
 COMMIT = 1.0
+#: Reasons of a decoder that mean: no such modality.
+ABSENT = ("no_video", "no_audio")
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class Cut:
     channel: str | None = None
 
 
-def extract_frames(params: Params, manifest: str | Path = "data/manifest.parquet", out: str | Path = "data/frames.h5") -> Path:
+def extract_frames(params: Params, manifest: str | Path = "data/manifest.parquet",
+                   out: str | Path = "data/frames.h5") -> Path:
     """Stage `frames`: sample every clip's video. See `_decode` for what it raises."""
     import av
     import decord
@@ -56,7 +60,8 @@ def extract_frames(params: Params, manifest: str | Path = "data/manifest.parquet
     return _decode(params, "frames", "video", identity, partial(_frames, spec), Path(manifest), Path(out))
 
 
-def extract_audio(params: Params, manifest: str | Path = "data/manifest.parquet", out: str | Path = "data/audio.h5") -> Path:
+def extract_audio(params: Params, manifest: str | Path = "data/manifest.parquet",
+                  out: str | Path = "data/audio.h5") -> Path:
     """Stage `audio`: every clip's sound. See `_decode` for what it raises."""
     import av
     import soundfile
@@ -74,7 +79,7 @@ def _frames(spec, cut: Cut) -> Entry:
 
 def _sound(rate: int, cut: Cut) -> Entry:
     waveform = audio.read_waveform(cut.path, rate, cut.start, cut.end, cut.channel)
-    return joined([audio.encode(waveform, rate)], np.array([[0.0, len(waveform) / rate]], np.float32))
+    return joined([flac.encode(waveform, rate)], np.array([[0.0, len(waveform) / rate]], np.float32))
 
 
 def joined(items: list[bytes], times: np.ndarray) -> Entry:
@@ -102,17 +107,22 @@ def _decode(params: Params, stage: str, modality: str, identity: dict, function:
         if missing:
             log.info("%s: %d of %d clips to decode", stage, len(missing), len(rows))
         tasks = ((content, _cut(present[content], modality, root)) for content in missing)
-        with Pool(function, workers=params.run.workers, timeout=params.run.timeout) as pool, track(len(missing), stage) as advance:
+        pool = Pool(function, workers=params.run.workers, timeout=params.run.timeout)
+        with pool, track(len(missing), stage) as advance:
             pending: dict[str, Entry] = {}
+            failures: dict[str, Outcome] = {}
             since = time.monotonic()
             for outcome in pool.imap_unordered(tasks):
-                pending[outcome.key] = _entry(outcome)
                 advance(1)
+                if outcome.ok or outcome.reason in ABSENT:
+                    pending[outcome.key] = outcome.value if outcome.ok else absent(outcome.detail)
+                else:
+                    failures[outcome.key] = outcome  # not cached: the next run tries again
                 if time.monotonic() - since > COMMIT:
                     cache.put(pending)
                     pending, since = {}, time.monotonic()
             cache.put(pending)
-        problems = pack(out, rows, modality, cache, identity)
+        problems = pack(out, rows, modality, cache, identity, failures)
     table_out = manifests.frame([{**p, "stage": stage} for p in problems], manifests.QUARANTINE)
     manifests.write(table_out, out.with_name(f"{stage}.quarantine.parquet"))
     if len(problems) > params.quarantine.max_rate * max(len(rows), 1):
@@ -126,28 +136,28 @@ def _cut(row: dict, modality: str, root: Path) -> Cut:
     return Cut(str(root / row[modality]), row["start"], row["end"], row["channel"] if modality == "audio" else None)
 
 
-def _entry(outcome: Outcome) -> Entry:
-    if outcome.ok:
-        return outcome.value
-    status = Status.MISSING if outcome.reason in ("no_video", "no_audio") else Status.FAILED
-    return Entry(np.empty(0, np.uint8), np.empty((0, 3), np.float32), status, f"{outcome.reason}: {outcome.detail}")
+def absent(reason: str, status: Status = Status.MISSING) -> Entry:
+    """The entry of a clip without rows."""
+    return Entry(np.empty(0, np.uint8), np.empty((0, 3), np.float32), status, reason)
 
 
-def pack(out: Path, rows: list[dict], modality: str, cache: ClipCache, identity: dict) -> list[dict]:
-    """Write the store from the cache, one clip in memory at a time. Returns rows of failed clips."""
-    problems, counts, sizes = [], [], []
-    absent = Entry(np.empty(0, np.uint8), np.empty((0, 3), np.float32), Status.MISSING, "no such medium")
+def pack(out: Path, rows: list[dict], modality: str, cache: ClipCache, identity: dict,
+         failures: dict[str, Outcome]) -> list[dict]:
+    """Write the store from the cache, one clip in memory at a time. Returns quarantine rows of the failed clips."""
 
-    def entries():
+    def entries() -> Iterator[Entry]:
         for row in rows:
-            yield row, absent if row[modality] is None else next(cache.iterate([row["content"]]))
+            if row[modality] is None:
+                yield absent("no such medium")
+            elif row["content"] in failures:
+                yield absent(failures[row["content"]].detail, Status.FAILED)
+            else:
+                yield next(cache.iterate([row["content"]]))
 
-    for row, entry in entries():
-        counts.append(len(entry.times))
-        sizes.append(len(entry.values))
-        if entry.status == Status.FAILED:
-            reason, _, detail = entry.reason.partition(": ")
-            problems.append({"id": row["id"], "media": row[modality], "reason": reason, "detail": detail})
+    counts, sizes = zip(*((len(entry.times), len(entry.values)) for entry in entries()), strict=True)
+    lost = [(row, failures[row["content"]]) for row in rows if row[modality] is not None and row["content"] in failures]
+    problems = [{"id": row["id"], "media": row[modality], "reason": outcome.reason, "detail": outcome.detail}
+                for row, outcome in lost]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     with replacing(out) as temporary, h5py.File(temporary, "w") as file:
@@ -158,7 +168,7 @@ def pack(out: Path, rows: list[dict], modality: str, cache: ClipCache, identity:
         times = np.empty((int(offsets[-1]), 2), np.float32)
         extents = np.zeros(int(offsets[-1]) + 1, np.int64)
         status = np.empty(len(rows), np.uint8)
-        for i, (_, entry) in enumerate(entries()):
+        for i, entry in enumerate(entries()):
             status[i] = int(entry.status)
             if counts[i]:
                 values[starts[i] : starts[i + 1]] = entry.values
@@ -237,7 +247,7 @@ class Media:
 
     def waveform(self, clip: str) -> np.ndarray:
         """(S,) float32 of one clip of an audio store."""
-        return audio.decode(bytes(self[clip].items[0]))[0]
+        return flac.decode(bytes(self[clip].items[0]))[0]
 
     def export(self, folder: str | Path) -> int:
         """Write every file below `folder`, playable; returns how many."""

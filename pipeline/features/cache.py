@@ -156,14 +156,6 @@ class ClipCache:
                 raise CacheError(f"the clip cache {self.folder} lost clip {content}; run the stage again.")
             yield entry
 
-    def forget_failed(self, *, dry_run: bool = False) -> int:
-        """Drop entries of failed clips, so that they are tried again; returns how many."""
-        with self._lmdb.begin(write=True, buffers=True) as transaction:
-            failed = [bytes(key) for key, data in transaction.cursor() if rows(data)[2] == Status.FAILED]
-            for key in failed if not dry_run else ():
-                transaction.delete(key)
-        return len(failed)
-
     def verify(self, *, repair: bool = False) -> list[str]:
         """Contents whose bytes fail their checksum; with `repair` they are dropped."""
         bad = []

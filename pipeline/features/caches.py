@@ -51,19 +51,14 @@ def verify(*, repair: bool = False) -> int:
     return damaged
 
 
-def collect(*, days: float, failed: bool = False, dry_run: bool = False) -> list[str]:
-    """Remove identities idle for `days`; with `failed` drop failed entries of the others. Returns what was done."""
+def collect(*, days: float, dry_run: bool = False) -> list[str]:
+    """Remove identities idle for `days`. Returns what was done, a line each."""
     done, would = [], "would remove" if dry_run else "removed"
     for kind, folder, identity in list(environments()):
         if _idle(folder) >= days:
             done.append(f"{would} {kind} {folder.name[:12]} ({title(identity)}, {decimal(_size(folder))})")
             if not dry_run:
                 shutil.rmtree(folder)
-        elif failed:
-            with ClipCache(kind, identity) as cache:
-                count = cache.forget_failed(dry_run=dry_run)
-            if count:
-                done.append(f"{would} {count} failed clips of {kind} {folder.name[:12]}")
     return done or ["nothing to remove"]
 
 

@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
@@ -38,18 +38,26 @@ class Stats:
     """Where the time went. Seconds; `read` and `write` are what the device waited for them."""
 
     clips: int = 0
-    failed: int = 0
     load: float = 0.0
     read: float = 0.0
     infer: float = 0.0
     write: float = 0.0
     total: float = 0.0
     halvings: int = 0
+    #: Why clips failed, by content. Failures are not cached: the next run tries again.
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def fail(self, job: Job, reason: str) -> None:
+        """Note that a clip failed."""
+        log.warning("clip %s: %s", job.id, reason)
+        self.failures[job.content] = " ".join(reason.split())
 
     def report(self) -> dict[str, float]:
         """Plain numbers, with clips per second and shares of the time after loading."""
         spent = max(self.read + self.infer + self.write, 1e-9)
-        return {name: round(value, 3) if isinstance(value, float) else value for name, value in asdict(self).items()} | {
+        numbers = {name: value for name, value in asdict(self).items() if name != "failures"}
+        return {name: round(value, 3) for name, value in numbers.items()} | {
+            "failed": len(self.failures),
             "clips_per_second": round(self.clips / max(self.total - self.load, 1e-9), 3),
             "read_share": round(self.read / spent, 4),
             "infer_share": round(self.infer / spent, 4),
@@ -59,18 +67,20 @@ class Stats:
 
     def beside(self, other: Stats) -> Stats:
         """The sum of two devices that ran side by side; the longest total."""
-        sums = {name: value + getattr(other, name) for name, value in asdict(self).items()}
-        return Stats(**sums | {"total": max(self.total, other.total), "load": max(self.load, other.load)})
+        mine = {name: value for name, value in asdict(self).items() if name != "failures"}
+        sums = {name: value + getattr(other, name) for name, value in mine.items()}
+        longest = {"total": max(self.total, other.total), "load": max(self.load, other.load)}
+        return Stats(**sums | longest | {"failures": self.failures | other.failures})
 
     def line(self) -> str:
         """One line for the log."""
         numbers = self.report()
         return (f"{self.clips} clips, {numbers['clips_per_second']:.1f} clips/s (read {numbers['read_share']:.0%}, "
-                f"infer {numbers['infer_share']:.0%}, write {numbers['write_share']:.0%}), {self.failed} failed")
+                f"infer {numbers['infer_share']:.0%}, write {numbers['write_share']:.0%}), {len(self.failures)} failed")
 
 
 class Prefetch:
-    """Drains an iterator in a thread, a bounded number of items ahead, so that reading goes on while the device works."""
+    """Drains an iterator in a thread, a bounded number of items ahead: reading goes on while the device works."""
 
     def __init__(self, source: Iterator[Outcome], ahead: int) -> None:
         self._source = source
@@ -166,13 +176,17 @@ def infer(forward: Forward, batch: Sequence[tuple[Job, Prepared]], stats: Stats)
     """Entries of one batch by content. Out of memory halves it; an error is pinned to its clip."""
     try:
         results = forward([prepared for _, prepared in batch])
-        return {job.content: _entry(job, values, times) for (job, _), (values, times) in zip(batch, results, strict=True)}
+        entries = {}
+        for (job, _), (values, times) in zip(batch, results, strict=True):
+            if np.isfinite(values).all():
+                entries[job.content] = Entry(values, times)
+            else:
+                stats.fail(job, "the encoder returned values that are not finite")
+        return entries
     except (MemoryError, RuntimeError, ValueError, IndexError, TypeError, KeyError) as error:
         if len(batch) == 1:
-            job = batch[0][0]
-            stats.failed += 1
-            log.warning("clip %s: %s", job.id, error)
-            return {job.content: failed(f"{type(error).__name__}: {error}")}
+            stats.fail(batch[0][0], f"{type(error).__name__}: {error}")
+            return {}
         stats.halvings += 1
     # Outside the handler: the traceback would keep the failed batch's tensors alive.
     _release()
@@ -180,16 +194,9 @@ def infer(forward: Forward, batch: Sequence[tuple[Job, Prepared]], stats: Stats)
     return infer(forward, batch[:middle], stats) | infer(forward, batch[middle:], stats)
 
 
-def _entry(job: Job, values: np.ndarray, times: np.ndarray) -> Entry:
-    if not np.isfinite(values).all():
-        log.warning("clip %s: the encoder returned values that are not finite", job.id)
-        return failed("the encoder returned values that are not finite")
-    return Entry(values, times)
-
-
-def failed(reason: str, status: Status = Status.FAILED) -> Entry:
-    """An entry without rows."""
-    return Entry(np.empty((0,), np.float32), np.empty((0, 2), np.float32), status, reason)
+def absent(reason: str) -> Entry:
+    """The entry of a clip that has no such modality."""
+    return Entry(np.empty((0,), np.float32), np.empty((0, 2), np.float32), Status.MISSING, reason)
 
 
 def _release() -> None:
@@ -250,37 +257,12 @@ def run(
                 process(batcher.add(job, outcome.value))
                 continue
             status, reason = outcome.value if outcome.ok else (Status.FAILED, f"{outcome.reason}: {outcome.detail}")
-            stats.failed += status == Status.FAILED
             stats.clips += 1
-            writer.put({job.content: failed(reason, status)})
             advance(1)
+            if status == Status.MISSING:
+                writer.put({job.content: absent(reason)})
+            else:
+                stats.fail(job, reason)
         process(batcher.rest())
     stats.total = time.perf_counter() - begun
     return stats
-
-
-def pick_device(name: str) -> list[str]:
-    """Devices to run on: `auto` takes every GPU, else the processor; `cuda`, `cuda:1`, `cuda:0,cuda:2`, `cpu`.
-
-    Raises:
-        DeviceError: a GPU is asked for but absent.
-    """
-    from ..errors import DeviceError
-
-    if name == "cpu":
-        return ["cpu"]
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return [f"cuda:{i}" for i in range(count)] or ["cpu"]
-    wanted = [f"cuda:{i}" for i in range(count)] if name == "cuda" and count else name.split(",")
-    for device in wanted:
-        index = device.removeprefix("cuda").removeprefix(":") or "0"
-        if not device.startswith("cuda") or not index.isdigit():
-            raise DeviceError(f"run.device is {name!r}; use auto, cpu, cuda, cuda:0 or cuda:0,cuda:1.")
-        if int(index) >= count:
-            raise DeviceError(f"run.device asks for {device}, but {count} GPUs are visible. Use -S run.device=cpu, or auto.")
-    return wanted
-
-

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 from ..atomic import write_json
 from ..data import manifest as manifests
@@ -13,10 +16,11 @@ from ..params import Params, Stream
 from ..progress import track
 from . import registry, store
 from .cache import ClipCache, digest
-from .devices import compute
-from .engine import Stats, pick_device
+from .devices import compute, pick_device
+from .engine import Stats
+from .extractor import Extractor
 from .reader import Job, Reader, jobs
-from .store import Status
+from .store import Entry, Status
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +52,7 @@ def extract(params: Params, name: str, *, manifest: str | Path = "data/manifest.
             with track(len(todo), f"extract@{name}") as advance:
                 reader = Reader(extractor.prepare, stream.modality, source if "decode" in identity else None)
                 stats = compute(stream, extractor, reader, todo, cache, params.run, devices, advance)
-        _pack(out, name, stream, extractor, identity, cache, work, params.quarantine.max_rate)
+        _pack(out, name, stream, extractor, identity, cache, work, stats.failures, params.quarantine.max_rate)
     if todo:
         write_json(out.with_suffix(".stats.json"), stats.report())
         log.info("%s: %s", name, stats.line())
@@ -62,27 +66,38 @@ def _source(stream: Stream) -> Path | None:
     return Path(stream.source)
 
 
-def _pack(out: Path, name: str, stream: Stream, extractor, identity: dict, cache: ClipCache, work: list[Job],
-          max_rate: float) -> None:
-    contents = [job.content for job in work]
-    layout = cache.layout(contents)
-    shapes = {shape for rows, shape, status, _ in layout if status == Status.OK}
+def _pack(out: Path, name: str, stream: Stream, extractor: Extractor, identity: dict, cache: ClipCache, work: list[Job],
+          failures: dict[str, str], max_rate: float) -> None:
+    done = [job.content for job in work if job.content not in failures]
+    layout = dict(zip(done, cache.layout(done), strict=True))
+    shapes = {shape for _, shape, status, _ in layout.values() if status == Status.OK}
     if len(shapes) > 1:
         raise StoreError(f"stream {name}: clips have rows of different shapes {sorted(shapes)}.")
-    counts = {status: sum(item[2] == status for item in layout) for status in Status}
-    reasons = {job.id: item[3] for job, item in zip(work, layout, strict=True) if item[2] == Status.FAILED}
-    if counts[Status.FAILED] > max_rate * max(len(work), 1):
+    reasons = {job.id: failures[job.content] for job in work if job.content in failures}
+    if len(reasons) > max_rate * max(len(work), 1):
         first = "; ".join(f"{clip}: {reason}" for clip, reason in list(reasons.items())[:3])
-        raise QuarantineError(f"stream {name}: {counts[Status.FAILED]} of {len(work)} clips failed, more than "
+        raise QuarantineError(f"stream {name}: {len(reasons)} of {len(work)} clips failed, more than "
                               f"quarantine.max_rate {max_rate:g} allows. First: {first}")
     if not shapes:
         raise StoreError(f"stream {name}: no clip has this modality; drop it with -S '~stream@streams.{name}'.")
+    shape = shapes.pop()
+    rows = [layout[job.content][0] if job.content in layout else 0 for job in work]
     store.write(
-        out, [job.id for job in work], cache.iterate(contents), rows=[item[0] for item in layout], shape=shapes.pop(),
+        out, [job.id for job in work], _entries(cache, work, failures, shape), rows=rows, shape=shape,
         dtype=stream.store.dtype, compression=stream.store.compression,
         attributes={"stream": name, "modality": stream.modality, "level": level(stream), "identity": identity,
                     "identity_digest": digest(identity), "notes": extractor.notes, "failures": reasons},
     )
+
+
+def _entries(cache: ClipCache, work: list[Job], failures: dict[str, str], shape: tuple[int, ...]) -> Iterator[Entry]:
+    """Entries in the order of the store, one in memory at a time."""
+    nothing = np.empty((0, *shape), np.float32), np.empty((0, 2), np.float32)
+    for job in work:
+        if job.content in failures:
+            yield Entry(*nothing, Status.FAILED, failures[job.content])
+        else:
+            yield next(cache.iterate([job.content]))
 
 
 def level(stream: Stream) -> str:

@@ -7,17 +7,20 @@
 `package:NAME/sub`     such a folder inside an installed wheel; the package is not imported
 `random:SEED`          a seeded stand-in of `Stream.architecture`; its features mean nothing
 `file:PATH`            ready-made features or vectors (imports, GloVe)
+`none`                 a computed feature (log-mel, eGeMAPS): nothing is learned
 
 Code that comes with weights is never run, and pickled weights load with `weights_only=True`.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import importlib.metadata
 import importlib.util
 import json
 import pickle
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,7 +36,7 @@ from . import cache
 if TYPE_CHECKING:
     import torch
 
-SCHEMES = ("hf", "open_clip", "timm", "local", "package", "random", "file")
+SCHEMES = ("hf", "open_clip", "timm", "local", "package", "random", "file", "none")
 _TEXT = ("*.json", "*.txt", "*.model", "*.jinja")
 #: Weight files by preference; pickles last.
 _SAFE = ("model*.safetensors", "open_clip_model.safetensors", "*.safetensors")
@@ -53,7 +56,7 @@ class Source:
         return self.scheme == "random"
 
     def __str__(self) -> str:
-        return f"{self.scheme}:{self.rest}"
+        return f"{self.scheme}:{self.rest}" if self.rest else self.scheme
 
 
 def parse(weights: str) -> Source:
@@ -63,6 +66,8 @@ def parse(weights: str) -> Source:
         ParamsError: unknown scheme, nothing after the colon, or a seed that is not a number.
     """
     scheme, colon, rest = weights.partition(":")
+    if weights == "none":
+        return Source("none", "")
     if not colon:
         raise ParamsError(f"weights {weights!r} has no scheme; write e.g. hf:{weights} or local:{weights}.")
     if scheme not in SCHEMES:
@@ -265,14 +270,19 @@ def state(path: Path, first: Sequence[str] = ()) -> dict[str, torch.Tensor]:
     result: dict[str, torch.Tensor] = {}
     for file in files(path, first):
         try:
-            part = (safetensors.torch.load_file(file) if file.suffix == ".safetensors"
-                    else torch.load(file, map_location="cpu", weights_only=True))
-        except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+            # Training checkpoints keep their command line; a Namespace holds values and runs nothing.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                part = (safetensors.torch.load_file(file) if file.suffix == ".safetensors"
+                        else torch.load(file, map_location="cpu", weights_only=True))
+        except (safetensors.SafetensorError, pickle.UnpicklingError, struct.error, RuntimeError, EOFError, OSError,
+                LookupError, ValueError, AttributeError) as error:
             raise WeightsError(f"{file} cannot be read as weights ({type(error).__name__}: "
                                f"{' '.join(str(error).split())[:120]}).") from error
+        if not isinstance(part, dict):
+            raise WeightsError(f"{file} holds a {type(part).__name__}, not a state dict; save the model's state_dict().")
         for wrapper in ("state_dict", "model"):
             part = part[wrapper] if isinstance(part.get(wrapper), dict) else part
-        result.update(part)
+        result.update({key: value for key, value in part.items() if isinstance(value, torch.Tensor)})
     return result
 
 
