@@ -1,0 +1,159 @@
+"""Prediction on raw files: the same numbers as from the stores, and one clear line for what cannot be."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from pipeline import cli
+from pipeline.data.decode.errors import DecodeError
+from pipeline.errors import DeviceError, StoreError, UserError
+from pipeline.features.store import Status, Store
+from pipeline.serving.predictor import Predictor
+from pipeline.serving.source import Source
+from pipeline.training.checkpoint import average, load_run
+
+
+@pytest.fixture(scope="module")
+def predictor(trained):
+    return Predictor.load(trained.params, trained.models)
+
+
+def cached(trained, clip: str) -> dict:
+    """Features of a clip from the stores; streams it lacks are left out."""
+    found = {}
+    for name in trained.params.streams:
+        entry = Store(trained.folder / "features" / f"{name}.h5")[clip]
+        if entry.status == Status.OK:
+            found[name] = (np.asarray(entry.values, np.float32), entry.times)
+    return found
+
+
+@pytest.mark.parametrize("number", [0, 1, 4, 5, 6])
+def test_raw_clip_equals_cached_features(trained, predictor, number):
+    """4 has no text, 5 no sound, 6 no picture."""
+    row = trained.rows[number]
+    features = cached(trained, row["id"])
+    assert len(features) == (2 if number in (4, 5, 6) else 3)
+    runs = [load_run(trained.models / "fused" / "fold0" / f"seed{s}") for s in range(2)]
+    expected = average([run.predict(features) for run in runs])
+    found = predictor.predict(trained.folder / "corpus" / f"clip{number}.mp4", text=row["text"])
+    assert found.models == 2
+    assert [found.emotions[c] for c in expected.classes] == pytest.approx(expected.probabilities.tolist(), abs=1e-4)
+    assert list(found.dimensions.values()) == pytest.approx(expected.dimensions.tolist(), abs=1e-4)
+    if expected.trace is None:
+        assert not found.trace and not len(found.times)
+    else:
+        np.testing.assert_allclose(np.stack(list(found.trace.values()), 1), expected.trace, atol=1e-4)
+        np.testing.assert_allclose(found.times, expected.times, atol=1e-4)
+
+
+@pytest.mark.parametrize("number", [0, 5, 6])
+def test_features_are_the_stores(trained, predictor, number):
+    """Decoding, encoder and rounding are those of training, up to the last digit of float16."""
+    row = trained.rows[number]
+    source = Source(trained.folder / "corpus" / f"clip{number}.mp4", trained.params.decode, text=row["text"])
+    found, _ = predictor.features(source)
+    expected = cached(trained, row["id"])
+    assert found.keys() == expected.keys()
+    for name, (values, times) in found.items():
+        np.testing.assert_allclose(values, expected[name][0], atol=2e-3, rtol=2e-3)
+        np.testing.assert_allclose(times, expected[name][1], atol=1e-3)
+
+
+def test_probabilities_are_sorted_and_sum_to_one(trained, predictor):
+    found = predictor.predict(trained.folder / "corpus" / "clip0.mp4", text="Hello there.")
+    chances = list(found.emotions.values())
+    assert sum(chances) == pytest.approx(1, abs=1e-5) and chances == sorted(chances, reverse=True)
+    assert -1 <= found.valence <= 1 and -1 <= found.arousal <= 1
+    assert set(found.random) == {"audio", "text", "video"}
+
+
+def test_what_is_missing_is_named(trained, predictor, make_film, tmp_path):
+    found = predictor.predict(make_film(tmp_path / "mute.mp4", audio=False))
+    assert found.streams["video"].status == Status.OK and found.streams["video"].rows > 0
+    assert found.streams["audio"] == type(found.streams["audio"])(Status.MISSING, 0, "the file has no sound")
+    assert found.streams["text"].reason == "no text was given"
+
+
+def test_silence_is_missing_as_in_the_manifest(predictor, make_film, tmp_path):
+    found = predictor.predict(make_film(tmp_path / "silent.mp4", loud=0.0))
+    assert found.streams["audio"].status == Status.MISSING and "silent" in found.streams["audio"].reason
+
+
+def test_a_cut_is_a_clip_of_its_own(predictor, make_film, tmp_path):
+    path = make_film(tmp_path / "long.mp4", seconds=3)
+    part, whole = predictor.predict(path, start=0.5, end=1.5), predictor.predict(path)
+    assert part.duration == pytest.approx(1, abs=1e-3)
+    assert part.streams["video"].rows == 4 < whole.streams["video"].rows
+    assert part.times.max() <= 1.01
+
+
+def test_text_alone_moves_the_prediction(trained, predictor):
+    path = trained.folder / "corpus" / "clip0.mp4"
+    assert predictor.predict(path, text="Wonderful!").emotions != predictor.predict(path).emotions
+
+
+def test_order_of_files_does_not_matter(trained, predictor):
+    first, second = (trained.folder / "corpus" / f"clip{i}.mp4" for i in (0, 2))
+    before = predictor.predict(first).emotions
+    predictor.predict(second)
+    assert predictor.predict(first).emotions == before
+
+
+@pytest.mark.parametrize("start, end", [(-1, None), (2, 1), (1, 1)])
+def test_empty_cut(predictor, trained, start, end):
+    with pytest.raises(UserError, match="is empty; give 0 <= start < end"):
+        predictor.predict(trained.folder / "corpus" / "clip0.mp4", start=start, end=end)
+
+
+def test_absent_file_is_one_line(predictor, tmp_path):
+    with pytest.raises(DecodeError, match=r"nowhere\.mp4.*not there") as caught:
+        predictor.predict(tmp_path / "nowhere.mp4")
+    assert "\n" not in str(caught.value)
+
+
+def test_no_medium_is_one_line(predictor, tmp_path):
+    path = tmp_path / "notes.mp4"
+    path.write_text("not a film " * 100)
+    with pytest.raises(UserError, match=r"notes\.mp4") as caught:
+        predictor.predict(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_nothing_readable_says_why(predictor, make_film, tmp_path):
+    path = make_film(tmp_path / "hush.mp4", video=False, loud=0.0)
+    with pytest.raises(UserError, match="nothing this model can read .*the file has no video") as caught:
+        predictor.predict(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_untrained(trained, tmp_path):
+    with pytest.raises(StoreError, match="holds no trained model. Run `dvc repro train`"):
+        Predictor.load(trained.params, tmp_path)
+
+
+def test_unknown_variant_and_fold(trained):
+    with pytest.raises(StoreError, match="Unknown trained variant 'fusd'. Did you mean 'fused'"):
+        Predictor.load(trained.params, trained.models, variant="fusd")
+    with pytest.raises(StoreError, match="has no fold 3"):
+        Predictor.load(trained.params, trained.models, fold=3)
+
+
+def test_device_that_is_not_there(trained):
+    with pytest.raises(DeviceError):
+        Predictor.load(trained.params, trained.models, device="cuda:99")
+
+
+def test_command_line(trained, monkeypatch):
+    monkeypatch.chdir(trained.folder)
+    (trained.folder / "params.yaml").write_text(json.dumps(trained.params.model_dump(mode="json")))
+    result = CliRunner().invoke(cli.app, ["predict", "corpus/clip5.mp4", "--json"])
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    assert found["streams"]["audio"]["reason"] == "the file has no sound" and set(found["emotions"]) == {"joy", "sadness"}
+    result = CliRunner().invoke(cli.app, ["predict", "corpus/clip5.mp4", "--text", "What a day!"])
+    assert "without audio: the file has no sound" in result.stdout and "random weights" in result.stdout
