@@ -1,0 +1,115 @@
+"""ViT-MAE frame by frame; on face crops, FaceMAE (He et al. 2022, arXiv:2111.06377).
+
+No patch is masked. Reads folders of transformers and single files of the MAE repository.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ...errors import WeightsError, one_of
+from ...params import Stream
+from .. import images, pooling, weights
+from ..extractor import Extractor
+from . import framewise
+from .family import Family
+
+TYPES = ("vit_mae",)
+DROPPED = ("decoder.",)
+READOUTS = ("cls", "mean", "tokens")
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+#: What the library's ViT processor does where a file leaves a key out.
+PROCESSOR = {"size": 224, "resample": 2, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+STATISTICS = {"unit": ((0.0,) * 3, (1.0,) * 3), "imagenet": IMAGENET}
+
+
+def preprocessing(stream: Stream, path: Path | None, statistics: str | None) -> images.Preprocessing:
+    """From the checkpoint's folder; a single file says nothing, so `options.statistics` must.
+
+    Raises:
+        WeightsError: neither says it.
+    """
+    if statistics is not None and statistics not in STATISTICS:
+        raise one_of("statistics of mae", statistics, STATISTICS)
+    if path is not None and path.is_dir():
+        return images.of_transformers(path, square=True, defaults=PROCESSOR)
+    if path is not None and statistics is None:
+        raise WeightsError(f"{stream.weights} does not say how images are prepared; set options.statistics to unit "
+                           "(no mean and deviation, as face-trained MAE) or imagenet.")
+    size = int(stream.architecture.get("image_size", 224))
+    mean, std = STATISTICS[statistics or "unit"]
+    return images.Preprocessing((size, size), None, "bicubic", mean=mean, std=std)
+
+
+def network(stream: Stream) -> Any:
+    """The encoder with its weights, masking nothing."""
+    from transformers import ViTMAEConfig, ViTMAEModel
+
+    from .. import originals, pretrained
+
+    source = weights.parse(stream.weights)
+    path = None if source.random else weights.locate(source)
+    if path is not None and path.is_file():
+        state = originals.encoder(weights.state(path), video=False, origin=source)
+        settings = pretrained.configuration(ViTMAEConfig, {"image_size": 224} | originals.shape(state) | stream.architecture)
+        settings._attn_implementation = "sdpa"
+        model = pretrained.assemble(ViTMAEModel(settings), state, source, dtype=stream.dtype)
+    else:
+        model = pretrained.load(ViTMAEModel, source, architecture=stream.architecture, types=TYPES, dropped=DROPPED,
+                                dtype=stream.dtype)
+    model.config.mask_ratio = 0.0
+    return model
+
+
+def load(stream: Stream, readout: str, spec: images.Preprocessing, device: str = "cpu") -> Callable:
+    """The encoder on `device` → forward."""
+    import torch
+
+    model = network(stream).to(device)
+    patches = model.embeddings.patch_embeddings.num_patches
+
+    def encode(pixels: torch.Tensor) -> torch.Tensor:
+        # The model shuffles patches by this noise even when it masks none; in order, tokens stay where they are.
+        noise = torch.arange(patches, device=pixels.device, dtype=torch.float32).expand(len(pixels), -1)
+        output = model(pixel_values=pixels.to(model.dtype), noise=noise, output_hidden_states=stream.layer != -1)
+        tokens = output.last_hidden_state
+        if stream.layer != -1:
+            tokens = pooling.select([*output.hidden_states[:-1], tokens], stream.layer)
+        return {"cls": tokens[:, 0], "mean": tokens[:, 1:].mean(1), "tokens": tokens}[readout].float()
+
+    return framewise.forward(encode, stream, spec, device=device)
+
+
+def build(stream: Stream) -> Extractor:
+    """The extractor of one stream.
+
+    Raises:
+        WeightsError: absent weights, another architecture, no word on preprocessing.
+        ParamsError: unknown readout or statistics.
+    """
+    options = FAMILY.options | stream.options
+    if options["readout"] not in READOUTS:
+        raise one_of("readout of mae", str(options["readout"]), READOUTS)
+    source = weights.parse(stream.weights)
+    path = None if source.random else weights.locate(source)
+    spec = preprocessing(stream, path, options["statistics"])
+    identity = {
+        "family": FAMILY.name, "version": 1, "dtype": stream.dtype, **pooling.settings(stream),
+        "weights": weights.identity(source, architecture=stream.architecture, path=path),
+        "preprocessing": spec.identity(), "readout": options["readout"],
+    }
+    return Extractor(identity, framewise.Prepare(spec), partial(load, stream, options["readout"], spec), budget=64.0)
+
+
+FAMILY = Family(
+    name="mae",
+    title="ViT-MAE (FaceMAE on face crops)",
+    modalities=("face", "video"),
+    sources=("hf", "local", "package", "random"),
+    build=build,
+    #: readout: cls | mean | tokens; statistics of a single file: unit | imagenet.
+    options={"readout": "cls", "statistics": None},
+)

@@ -1,0 +1,96 @@
+"""Zero-shot emotion of a CLIP model: how near each frame is to a sentence per emotion; a baseline without training.
+
+Radford et al. 2021, section 3.1. Row: one number per class, in the order of `options.classes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from ...errors import ParamsError, WeightsError, one_of
+from ...params import Stream
+from .. import images, pooling, weights
+from ..extractor import Extractor
+from . import framewise
+from .clip import PROCESSOR
+from .family import Family
+
+OUTPUTS = ("probability", "similarity")
+CLASSES = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised")
+#: Several wordings per class; their embeddings are averaged.
+TEMPLATES = ("a photo of a person who looks {}.", "a {} face.", "someone who feels {}.")
+
+
+def prompts(classes: list[str], templates: list[str]) -> list[str]:
+    """All sentences, class by class."""
+    return [template.format(name) for name in classes for template in templates]
+
+
+def load(stream: Stream, classes: list[str], templates: list[str], output: str, spec: images.Preprocessing,
+         device: str = "cpu") -> Callable:
+    """Both towers on `device`; sentences are encoded once → forward."""
+    import torch
+    from transformers import AutoTokenizer, CLIPModel
+
+    from .. import pretrained
+
+    path = weights.locate(stream.weights)
+    model = pretrained.load(CLIPModel, stream.weights, dtype=stream.dtype).to(device)
+    try:
+        with pretrained.quiet():
+            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise WeightsError(f"{stream.weights} has no tokeniser beside its weights; put its tokenizer.json there.") from error
+    with torch.inference_mode():
+        tokens = tokenizer(prompts(classes, templates), padding=True, return_tensors="pt").to(device)
+        tokens = {key: tokens[key] for key in ("input_ids", "attention_mask")}
+        pooled = model.text_model(**tokens).pooler_output
+        text = torch.nn.functional.normalize(model.text_projection(pooled).float(), dim=-1)
+        text = torch.nn.functional.normalize(text.unflatten(0, (len(classes), len(templates))).mean(1), dim=-1)
+    scale = model.logit_scale.exp().float()
+
+    def encode(pixels: torch.Tensor) -> torch.Tensor:
+        pooled = model.vision_model(pixel_values=pixels.to(model.dtype)).pooler_output
+        rows = torch.nn.functional.normalize(model.visual_projection(pooled).float(), dim=-1) @ text.T
+        return (rows * scale).softmax(-1) if output == "probability" else rows
+
+    return framewise.forward(encode, stream, spec, device=device)
+
+
+def build(stream: Stream) -> Extractor:
+    """The extractor of one stream: (T, classes) probabilities or cosines.
+
+    Raises:
+        WeightsError: absent weights, another architecture.
+        ParamsError: fewer than two classes, a template without a place for the class, unknown output.
+    """
+    options = FAMILY.options | stream.options
+    classes, templates = list(options["classes"] or CLASSES), list(options["templates"] or TEMPLATES)
+    if options["output"] not in OUTPUTS:
+        raise one_of("output of zero_shot", str(options["output"]), OUTPUTS)
+    if len(set(classes)) < 2 or len(set(classes)) < len(classes):
+        raise ParamsError("option classes of encoder zero_shot needs at least two different names.")
+    if bad := [template for template in templates if "{}" not in template]:
+        raise ParamsError(f"template {bad[0]!r} of encoder zero_shot has no {{}} for the class.")
+    if stream.layer != -1:
+        raise ParamsError("encoder zero_shot reads the last layer only; set layer to -1.")
+    spec = images.of_transformers(weights.locate(stream.weights), square=False, defaults=PROCESSOR)
+    identity = {
+        "family": FAMILY.name, "version": 1, "dtype": stream.dtype, **pooling.settings(stream),
+        "weights": weights.identity(stream.weights), "preprocessing": spec.identity(),
+        "classes": classes, "templates": templates, "output": options["output"],
+    }
+    return Extractor(identity, framewise.Prepare(spec),
+                     partial(load, stream, classes, templates, options["output"], spec), budget=64.0)
+
+
+FAMILY = Family(
+    name="zero_shot",
+    title="CLIP zero-shot emotion prompts",
+    modalities=("video", "face"),
+    sources=("hf", "local", "package"),
+    build=build,
+    #: classes and templates: lists (null = seven emotions, three wordings); output: probability | similarity.
+    options={"classes": None, "templates": None, "output": "probability"},
+)
