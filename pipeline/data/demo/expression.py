@@ -39,7 +39,8 @@ EXPRESSIONS: dict[str, Expression] = {
     "neutral": Expression(),
     "joy": Expression(smile=1.0, open=0.5, width=1.3, brow=0.3, eye=0.65, red=26, green=4, blue=-6),
     "sadness": Expression(
-        smile=-0.8, open=0.0, width=0.8, brow=0.1, slant=-1.0, eye=0.4, tear=1.0, red=-26, green=-14, blue=22, lean=0.035
+        smile=-0.8, open=0.0, width=0.8, brow=0.1, slant=-1.0, eye=0.4, tear=1.0,
+        red=-26, green=-14, blue=22, lean=0.035,
     ),
     "anger": Expression(
         smile=-0.55, open=0.35, width=1.05, brow=-0.8, slant=1.0, eye=0.7, red=42, green=-34, blue=-34, lean=0.01
@@ -51,7 +52,7 @@ EXPRESSIONS: dict[str, Expression] = {
     "disgust": Expression(
         smile=-0.5, open=0.08, width=0.9, brow=-0.5, slant=0.45, eye=0.3, wrinkle=1.0, red=-30, green=18, blue=-30
     ),
-}
+}  # fmt: skip
 
 
 def express(emotion: str, valence: float, arousal: float, speech: float, blink: float) -> Expression:

@@ -87,7 +87,7 @@ def _gaps(options: Options) -> tuple[list[str | None], list[str | None]]:
     deal = [name for name, share in shares for _ in range(round(share * options.clips))]
     deal = (deal + [None] * options.clips)[: options.clips]
     missing = [deal[index] for index in generator.permutation(options.clips)]
-    # Dealt, not drawn, so that no seed favours a modality; words twice as often as the others, being the easiest.
+    # Dealt, not drawn, so that no seed favours a modality. Words get 3 of 7, being the easiest to tell apart.
     doubtful = round(options.ambiguity * options.clips)
     turn = ("words", "face", "words", "voice", "words", "face", "voice")
     deal = [turn[index % len(turn)] if index < doubtful else None for index in range(options.clips)]

@@ -45,12 +45,30 @@ class Prosody:
 
 PROSODY: dict[str, Prosody] = {
     "neutral": Prosody(pitch=0, spread=1.0, slope=-1, loudness=-3, tempo=4.0, bright=0.4, breath=0.02),
-    "joy": Prosody(pitch=5, spread=4.5, slope=2, loudness=1, tempo=5.0, bright=0.7, breath=0.03, stress=0.5, tract=1.15),
-    "sadness": Prosody(pitch=-3, spread=0.5, slope=-4, loudness=-12, tempo=2.3, bright=0.08, breath=0.12, stress=0.1, tract=0.88),
-    "anger": Prosody(pitch=2, spread=3.0, slope=-3, loudness=5, tempo=5.5, bright=1.0, breath=0.05, rough=0.10, stress=1.0),
-    "surprise": Prosody(pitch=8, spread=2.5, slope=9, loudness=0, tempo=2.8, bright=0.55, breath=0.04, stress=0.6, tract=0.95),
-    "fear": Prosody(pitch=9, spread=1.0, slope=0, loudness=-6, tempo=6.8, bright=0.5, breath=0.45, tremor=1.6, stress=0.4, tract=1.1),
-    "disgust": Prosody(pitch=-6, spread=2.0, slope=-3, loudness=-3, tempo=2.2, bright=0.75, breath=0.15, rough=0.25, stress=0.5, tract=0.82),
+    "joy": Prosody(
+        pitch=5, spread=4.5, slope=2, loudness=1, tempo=5.0,
+        bright=0.7, breath=0.03, stress=0.5, tract=1.15,
+    ),
+    "sadness": Prosody(
+        pitch=-3, spread=0.5, slope=-4, loudness=-12, tempo=2.3,
+        bright=0.08, breath=0.12, stress=0.1, tract=0.88,
+    ),
+    "anger": Prosody(
+        pitch=2, spread=3.0, slope=-3, loudness=5, tempo=5.5,
+        bright=1.0, breath=0.05, rough=0.10, stress=1.0,
+    ),
+    "surprise": Prosody(
+        pitch=8, spread=2.5, slope=9, loudness=0, tempo=2.8,
+        bright=0.55, breath=0.04, stress=0.6, tract=0.95,
+    ),
+    "fear": Prosody(
+        pitch=9, spread=1.0, slope=0, loudness=-6, tempo=6.8,
+        bright=0.5, breath=0.45, tremor=1.6, stress=0.4, tract=1.1,
+    ),
+    "disgust": Prosody(
+        pitch=-6, spread=2.0, slope=-3, loudness=-3, tempo=2.2,
+        bright=0.75, breath=0.15, rough=0.25, stress=0.5, tract=0.82,
+    ),
 }  # fmt: skip
 
 

@@ -55,13 +55,14 @@ TELLING: dict[str, tuple[str, ...]] = {
 
 #: Sentences that two to four emotions share.
 SHARED: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
-    (("joy", "surprise", "anger", "neutral"), ("I cannot believe {x} turned out like this.", "You did all this for {x}.")),
+    (("joy", "surprise", "anger", "neutral"),
+     ("I cannot believe {x} turned out like this.", "You did all this for {x}.")),
     (("sadness", "fear", "neutral"), ("I do not know what to do about {x}.", "Let us not talk about {x} tonight.")),
     (("anger", "disgust", "sadness"), ("Somebody should have told me about {x}.", "I never want to see {x} again.")),
     (("surprise", "fear", "disgust"), ("Look at {x}, look at that.", "Did you see what happened to {x}.")),
     (("neutral", "joy", "sadness"), ("I was thinking about {x} this morning.", "Well, that was {x}, then.")),
     (("fear", "anger", "surprise", "disgust"), ("What is that doing near {x}.", "Where did you find {x}.")),
-)
+)  # fmt: skip
 
 
 def telling(emotion: str, generator: np.random.Generator) -> str:
