@@ -98,6 +98,15 @@ class StoreLayout(Group):
     compression: Literal["gzip"] | None = None
 
 
+class Asr(Group):
+    """Transcripts for clips that have none; a text stream reads them with `source: data/transcripts.parquet`."""
+
+    #: A whole Whisper checkpoint, `hf:` `local:` `package:`; null = such clips stay without text.
+    weights: str | None = None
+    #: Of multilingual checkpoints, e.g. `en`; null = guessed per clip.
+    language: str | None = None
+
+
 class Stream(Group):
     """One encoder on one modality; a YAML file in `conf/stream/`."""
 
@@ -206,6 +215,7 @@ class Params(Group):
     quarantine: Quarantine = Quarantine()
     protocol: Protocol = Protocol()
     decode: Decode = Decode()
+    asr: Asr = Asr()
     streams: dict[str, Stream]
     task: Task = Task()
     temporal: Temporal = Temporal()

@@ -147,11 +147,11 @@ def _tokenizer(json: str) -> Any:
     return tokenizer
 
 
-def of_checkpoint(source: object, folder: Path) -> tuple[Fast, int]:
-    """The tokenizer in a checkpoint's folder, and the most tokens it says the model takes.
+def decoder(source: object, folder: Path) -> Any:
+    """The library's own tokenizer of a checkpoint, for turning ids back into text.
 
     Raises:
-        WeightsError: there is none, or it has no fast version.
+        WeightsError: there is none.
     """
     from transformers import AutoTokenizer
 
@@ -159,20 +159,28 @@ def of_checkpoint(source: object, folder: Path) -> tuple[Fast, int]:
     if not any(file for pattern in VOCABULARIES for file in folder.glob(pattern)):
         raise WeightsError(f"{source} has no tokenizer; fetch its tokenizer.json (or vocab.txt) too.")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError) as error:
         raise WeightsError(
             f"{source} has no tokenizer that can be read ({' '.join(str(error).split())[:120]}); "
             "fetch its tokenizer.json (or vocab.txt) too."
         ) from error
+
+
+def of_checkpoint(source: object, folder: Path) -> tuple[Fast, int]:
+    """The tokenizer in a checkpoint's folder, and the most tokens it says the model takes.
+
+    Raises:
+        WeightsError: there is none, or it has no fast version.
+    """
+    tokenizer = decoder(source, folder)
     if not tokenizer.is_fast:
         raise WeightsError(
             f"{source}: {type(tokenizer).__name__} tells no character offsets; save the model "
             "with a fast tokenizer (tokenizer.json)."
         )
-    return Fast(tokenizer.backend_tokenizer.to_str(), tokenizer.unk_token_id), int(
-        min(tokenizer.model_max_length, 10**6)
-    )
+    backend = tokenizer.backend_tokenizer.to_str()
+    return Fast(backend, tokenizer.unk_token_id), int(min(tokenizer.model_max_length, 10**6))
 
 
 def transcript(clip: Clip) -> str:

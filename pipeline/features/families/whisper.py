@@ -154,7 +154,7 @@ def build(stream: Stream) -> Extractor:
         config = weights.config(folder)
         pretrained.expect(source, config, ("whisper",))
         says = sound.front(folder)
-    front = _front(source, config, says)
+    front = front_of(source, config, says)
     pooling.check_layer(stream.layer, config["encoder_layers"])
     prepare = Prepare(front, padding)
     identity = {
@@ -175,7 +175,12 @@ def build(stream: Stream) -> Extractor:
     return Extractor(identity, prepare, partial(load, stream, prepare), budget=120.0)
 
 
-def _front(source: weights.Source, config: dict, says: dict) -> Front:
+def front_of(source: weights.Source, config: dict, says: dict) -> Front:
+    """The spectrogram a checkpoint wants: `says` is its preprocessor_config.json.
+
+    Raises:
+        WeightsError: it does not say, wants another rate than 16 kHz, or does not fit config.json.
+    """
     if absent := [key for key in ("feature_size", "n_fft", "hop_length") if not isinstance(says.get(key), int)]:
         raise WeightsError(f"{source} does not say its {absent[0]} in preprocessor_config.json; fetch that file too.")
     if says.get("sampling_rate", RATE) != RATE:
