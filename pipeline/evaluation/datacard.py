@@ -41,13 +41,17 @@ def card(data: Path) -> Card | None:
     table = manifest.read(path) if path.is_file() else manifest.frame([])
     if not written and table.is_empty():
         return None
-    facts = [(title, str(written[key])) for key, title in
-             (("title", "Corpus"), ("licence", "Licence"), ("homepage", "Home page"))
-             if isinstance(written.get(key), str) and written[key]]
+    facts = [
+        (title, str(written[key]))
+        for key, title in (("title", "Corpus"), ("licence", "Licence"), ("homepage", "Home page"))
+        if isinstance(written.get(key), str) and written[key]
+    ]
     facts += _counts(table)
     histogram = class_histogram(written, table)
-    names = sorted({name for split in histogram.values() for name in split},
-                   key=lambda name: (-sum(split.get(name, 0) for split in histogram.values()), name))
+    names = sorted(
+        {name for split in histogram.values() for name in split},
+        key=lambda name: (-sum(split.get(name, 0) for split in histogram.values()), name),
+    )
     return Card(
         facts=facts,
         splits=_splits(written, table, data),
@@ -63,7 +67,12 @@ def _counts(table: pl.DataFrame) -> list[tuple[str, str]]:
         return []
     hours = (table["duration"].sum() or 0) / 3600
     facts = [("Clips", f"{len(table):,}"), ("Length", f"{hours:.2f} h" if hours >= 1 else f"{hours * 60:.1f} min")]
-    for column, title in (("speaker", "Speakers"), ("session", "Sessions"), ("dialogue", "Dialogues"), ("language", "Languages")):
+    for column, title in (
+        ("speaker", "Speakers"),
+        ("session", "Sessions"),
+        ("dialogue", "Dialogues"),
+        ("language", "Languages"),
+    ):
         if distinct := table[column].drop_nulls().n_unique():
             facts.append((title, f"{distinct:,}"))
     for column, title in (("video", "With video"), ("audio", "With sound"), ("text", "With text")):
@@ -78,8 +87,12 @@ def _splits(written: dict, table: pl.DataFrame, data: Path) -> list[dict]:
         joined = pl.read_parquet(folds).join(table.select("id", "duration", "speaker"), on="id", how="inner")
         return [_split(key, part) for key, part in _parts(joined)]
     if table["split"].drop_nulls().len():
-        return [_split(key, part) for key, part in
-                sorted(((k, table.filter(pl.col("split") == k)) for k in table["split"].drop_nulls().unique()), key=_rank)]
+        return [
+            _split(key, part)
+            for key, part in sorted(
+                ((k, table.filter(pl.col("split") == k)) for k in table["split"].drop_nulls().unique()), key=_rank
+            )
+        ]
     return []
 
 
@@ -98,8 +111,12 @@ def _rank(item: tuple[str, object]) -> tuple[int, str]:
 
 
 def _split(name: str, part: pl.DataFrame) -> dict:
-    return {"name": name, "clips": len(part), "minutes": (part["duration"].sum() or 0) / 60,
-            "speakers": part["speaker"].drop_nulls().n_unique()}
+    return {
+        "name": name,
+        "clips": len(part),
+        "minutes": (part["duration"].sum() or 0) / 60,
+        "speakers": part["speaker"].drop_nulls().n_unique(),
+    }
 
 
 def class_histogram(written: dict, table: pl.DataFrame) -> dict[str, dict[str, int]]:
@@ -132,8 +149,11 @@ def leak_lines(value: object) -> list[str]:
         if isinstance(leak, dict) and {"column", "splits", "values"} <= set(leak):
             text = f"{' and '.join(leak['splits'])} share {leak['values']} values of {leak['column']}"
             examples = ", ".join(str(e) for e in leak.get("examples") or ())
-            lines.append(text + (f" ({examples})" if examples else "")
-                         + (f"; {leak['clips']} clips are affected" if "clips" in leak else ""))
+            lines.append(
+                text
+                + (f" ({examples})" if examples else "")
+                + (f"; {leak['clips']} clips are affected" if "clips" in leak else "")
+            )
         else:
             lines += sentences([leak])
     return lines

@@ -46,8 +46,11 @@ def variants(scores: dict[str, dict[str, Interval]]) -> list[dict]:
     chosen = [m for m in wanted if m in known] or sorted(known)[:2]
     result = []
     for metric in chosen:
-        rows = [Interval(v, i.mean, i.low, i.high, v == tables.FUSED) for v, values in scores.items()
-                if (i := values.get(metric))]
+        rows = [
+            Interval(v, i.mean, i.low, i.high, v == tables.FUSED)
+            for v, values in scores.items()
+            if (i := values.get(metric))
+        ]
         result.append({"title": tables.title(metric), "svg": plots.intervals(rows, tables.title(metric))})
     return result
 
@@ -57,22 +60,32 @@ def comparisons(found: object) -> list[dict]:
     rows = []
     for name, one in sorted(found.items()) if isinstance(found, dict) else ():
         p = one.get("p")
-        rows.append({
-            "name": name, "metric": tables.title(one["metric"]),
-            "fused": tables.interval(tables.FUSED, one.get("fused")), "other": tables.interval(name, one.get("other")),
-            "apart": "apart, fused above" if one.get("intervals_apart") else "overlap, or fused below",
-            "difference": one.get("difference"), "score": one.get("score", ""),
-            "p": "–" if p is None else "< 0.001" if p < 0.001 else number(p),
-        })
+        rows.append(
+            {
+                "name": name,
+                "metric": tables.title(one["metric"]),
+                "fused": tables.interval(tables.FUSED, one.get("fused")),
+                "other": tables.interval(name, one.get("other")),
+                "apart": "apart, fused above" if one.get("intervals_apart") else "overlap, or fused below",
+                "difference": one.get("difference"),
+                "score": one.get("score", ""),
+                "p": "–" if p is None else "< 0.001" if p < 0.001 else number(p),
+            }
+        )
     return rows
 
 
 def per_class(found: object, variant: str) -> list[dict]:
     """Rows of the class table of one variant, best F1 first."""
     chosen = found.get(variant, {}) if isinstance(found, dict) else {}
-    rows = [{"name": name, "support": values.get("support", "–"),
-             **{key: tables.interval(variant, values.get(key)) for key in ("precision", "recall", "f1")}}
-            for name, values in chosen.items()]
+    rows = [
+        {
+            "name": name,
+            "support": values.get("support", "–"),
+            **{key: tables.interval(variant, values.get(key)) for key in ("precision", "recall", "f1")},
+        }
+        for name, values in chosen.items()
+    ]
     return sorted(rows, key=lambda row: (-(row["f1"].mean if row["f1"] else -1), row["name"]))
 
 
@@ -81,8 +94,17 @@ def mistakes(confusion: tables.Confusion | None, count: int = 8) -> list[dict]:
     if confusion is None:
         return []
     names = range(len(confusion.classes))
-    rows = [{"truth": confusion.classes[i], "predicted": confusion.classes[j], "share": confusion.shares[i][j],
-             "count": confusion.counts[i][j]} for i in names for j in names if i != j and confusion.counts[i][j]]
+    rows = [
+        {
+            "truth": confusion.classes[i],
+            "predicted": confusion.classes[j],
+            "share": confusion.shares[i][j],
+            "count": confusion.counts[i][j],
+        }
+        for i in names
+        for j in names
+        if i != j and confusion.counts[i][j]
+    ]
     return sorted(rows, key=lambda row: (-row["share"], -row["count"], row["truth"], row["predicted"]))[:count]
 
 
@@ -113,11 +135,21 @@ def traces(chosen: Sequence[tables.Trace]) -> list[dict]:
     result = []
     for trace in chosen:
         names = [n.removeprefix("truth_") for n in trace.values if n.startswith("truth_")]
-        svgs = [plots.lines([Line(trace.time, trace.values[f"truth_{n}"], "truth"),
-                             Line(trace.time, trace.values[f"pred_{n}"], "s0")],
-                            "seconds from clip start" if n == names[-1] else "", n,
-                            f"{n} of {trace.id} over {len(trace.time)} instants, truth and prediction",
-                            y_range=(-1, 1), height=190 if n == names[-1] else 172, marks=(0,)) for n in names]
+        svgs = [
+            plots.lines(
+                [
+                    Line(trace.time, trace.values[f"truth_{n}"], "truth"),
+                    Line(trace.time, trace.values[f"pred_{n}"], "s0"),
+                ],
+                "seconds from clip start" if n == names[-1] else "",
+                n,
+                f"{n} of {trace.id} over {len(trace.time)} instants, truth and prediction",
+                y_range=(-1, 1),
+                height=190 if n == names[-1] else 172,
+                marks=(0,),
+            )
+            for n in names
+        ]
         result.append({"id": trace.id, "place": trace.place, "error": trace.error, "svgs": svgs})
     return result
 
@@ -143,18 +175,33 @@ def learning(table: pl.DataFrame | None) -> list[dict]:
     losses = [c for c in ("train_loss", "val_loss") if c in table.columns]
     if losses:
         curves = [line for rank, c in enumerate(losses) for line in _runs(mine, c, f"s{rank}")]
-        result.append({"title": f"Loss, {names[0]}", "svg": plots.lines(
-            curves, "epoch", "loss", f"Training and validation loss of {names[0]} over epochs"),
-            "legend": [{"style": f"s{rank}", "name": {"train_loss": "training", "val_loss": "validation"}[c]}
-                       for rank, c in enumerate(losses)]})
+        result.append(
+            {
+                "title": f"Loss, {names[0]}",
+                "svg": plots.lines(curves, "epoch", "loss", f"Training and validation loss of {names[0]} over epochs"),
+                "legend": [
+                    {"style": f"s{rank}", "name": {"train_loss": "training", "val_loss": "validation"}[c]}
+                    for rank, c in enumerate(losses)
+                ],
+            }
+        )
     for column in [c for c in table.columns if c.startswith("val_") and c != "val_loss"]:
         title = tables.title(column.removeprefix("val_"))
-        curves = [line for rank, name in enumerate(names)
-                  for line in _runs(table.filter(pl.col("variant") == name), column, f"s{rank % 8}")]
+        curves = [
+            line
+            for rank, name in enumerate(names)
+            for line in _runs(table.filter(pl.col("variant") == name), column, f"s{rank % 8}")
+        ]
         if curves:
-            result.append({"title": f"{title} on validation clips", "svg": plots.lines(
-                curves, "epoch", title, f"{title} of {', '.join(names)} on validation clips over epochs"),
-                "legend": [{"style": f"s{rank % 8}", "name": name} for rank, name in enumerate(names)]})
+            result.append(
+                {
+                    "title": f"{title} on validation clips",
+                    "svg": plots.lines(
+                        curves, "epoch", title, f"{title} of {', '.join(names)} on validation clips over epochs"
+                    ),
+                    "legend": [{"style": f"s{rank % 8}", "name": name} for rank, name in enumerate(names)],
+                }
+            )
     return result
 
 
@@ -164,6 +211,10 @@ def _runs(table: pl.DataFrame, column: str, style: str) -> list[Line]:
     table = table.with_columns(pl.col(column).cast(pl.Float64, strict=False).fill_nan(None)).sort(*keys, "epoch")
     runs = table.partition_by(keys, maintain_order=True)
     thin = [Line(r["epoch"].to_list(), r[column].to_list(), f"faint {style}") for r in runs]
-    mean = (table.group_by("epoch").agg(pl.col(column).mean(), pl.len().alias("runs")).sort("epoch")
-            .filter(pl.col("runs") == len(runs)))
+    mean = (
+        table.group_by("epoch")
+        .agg(pl.col(column).mean(), pl.len().alias("runs"))
+        .sort("epoch")
+        .filter(pl.col("runs") == len(runs))
+    )
     return ([*thin] if 1 < len(thin) <= THIN else []) + [Line(mean["epoch"].to_list(), mean[column].to_list(), style)]

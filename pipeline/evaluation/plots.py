@@ -58,17 +58,29 @@ def intervals(rows: Sequence[Interval], label: str, *, include: Sequence[float] 
         axes.line(axes.px(row.low), axes.py(y), axes.px(row.high), axes.py(y), f"whisker {colour}")
         for end in (row.low, row.high):
             axes.line(axes.px(end), axes.py(y) - 5, axes.px(end), axes.py(y) + 5, f"whisker {colour}")
-        axes.dot(row.mean, y, 5, f"point {colour}",
-                 f"{row.name}: {number(row.mean)} ({number(row.low)} to {number(row.high)})")
+        axes.dot(
+            row.mean,
+            y,
+            5,
+            f"point {colour}",
+            f"{row.name}: {number(row.mean)} ({number(row.low)} to {number(row.high)})",
+        )
         axes.text(460 - 8, axes.py(y) + 4, number(row.mean), "value" + (" strong" if row.main else ""), "end")
     axes.line(left, floor, 460 - axes.right, floor, "axis")
     told = "; ".join(f"{row.name} {number(row.mean)} ({number(row.low)} to {number(row.high)})" for row in rows)
     return axes.render("intervals", f"{label} with confidence intervals: {told}")
 
 
-def lines(curves: Sequence[Line], x_label: str, y_label: str, description: str, *,
-          y_range: tuple[float, float] | None = None, height: float = 270,
-          marks: Sequence[float] = ()) -> Markup:
+def lines(
+    curves: Sequence[Line],
+    x_label: str,
+    y_label: str,
+    description: str,
+    *,
+    y_range: tuple[float, float] | None = None,
+    height: float = 270,
+    marks: Sequence[float] = (),
+) -> Markup:
     """Curves over a shared axis.
 
     Args:
@@ -94,14 +106,25 @@ def reliability(bins: Sequence[Bin], ece: float) -> Markup:
     for one in bins:
         if one.count:
             tall = 46 * one.count / most
-            axes.rect(axes.px(one.confidence) - width / 2 + 3, axes.py(0) - tall, width - 6, tall, "count",
-                      f"{one.count} predictions")
+            axes.rect(
+                axes.px(one.confidence) - width / 2 + 3,
+                axes.py(0) - tall,
+                width - 6,
+                tall,
+                "count",
+                f"{one.count} predictions",
+            )
     axes.line(axes.px(0), axes.py(0), axes.px(1), axes.py(1), "ideal")
     filled = [one for one in bins if one.count]
     axes.path([b.confidence for b in filled], [b.accuracy for b in filled], "curve s0")
     for one in filled:
-        axes.dot(one.confidence, one.accuracy, 4.5, "point main",
-                 f"confidence {number(one.confidence, 2)}: {number(one.accuracy, 2)} right of {one.count}")
+        axes.dot(
+            one.confidence,
+            one.accuracy,
+            4.5,
+            "point main",
+            f"confidence {number(one.confidence, 2)}: {number(one.accuracy, 2)} right of {one.count}",
+        )
     told = ", ".join(f"{number(b.confidence, 2)} → {number(b.accuracy, 2)}" for b in filled)
     return axes.render("reliability", f"Reliability diagram, ECE {number(ece)}. Confidence → share right: {told}")
 
@@ -129,8 +152,9 @@ def bars(names: Sequence[str], groups: dict[str, Sequence[int]], description: st
         axes.text(left - 8, top + (row - 10) / 2 + 4, _clip(name, 20), "name", "end")
         for rank, (group, values) in enumerate(groups.items()):
             y = top + rank * each
-            axes.rect(left, y, axes.px(values[place]) - left, each - 2, f"bar f{rank}",
-                      f"{name}, {group}: {values[place]}")
+            axes.rect(
+                left, y, axes.px(values[place]) - left, each - 2, f"bar f{rank}", f"{name}, {group}: {values[place]}"
+            )
             axes.text(axes.px(values[place]) + 5, y + each - 3, str(values[place]), "small", "start")
     axes.line(left, axes.top, left, height - 4, "axis")
     return axes.render("bars", description)

@@ -48,8 +48,11 @@ def quarantine(data: Path, streams: Iterable[StreamFacts] = ()) -> Quarantined:
     rows: list[dict] = []
     for path in sorted(data.glob("*quarantine.parquet")):
         rows += manifest.read(path).select(list(manifest.QUARANTINE)).to_dicts()
-    rows += [{"id": clip, "media": "", "stage": f"extract@{stream.name}", "reason": "failed", "detail": reason}
-             for stream in streams for clip, reason in stream.failures.items()]
+    rows += [
+        {"id": clip, "media": "", "stage": f"extract@{stream.name}", "reason": "failed", "detail": reason}
+        for stream in streams
+        for clip, reason in stream.failures.items()
+    ]
     rows = [{name: value or "" for name, value in row.items()} for row in rows]
     rows.sort(key=lambda row: (order.get(row["stage"], 9), row["stage"], row["reason"], row["id"], row["media"]))
     counted = Counter(row["reason"] for row in rows)
@@ -89,8 +92,13 @@ def streams(params: Params, features: Path) -> list[StreamFacts]:
 
 def _stream(name: str, params: Params, path: Path) -> StreamFacts:
     spec = params.streams[name]
-    facts = {"name": name, "modality": spec.modality, "encoder": spec.encoder, "weights": spec.weights,
-             "random": spec.weights.startswith("random:")}
+    facts = {
+        "name": name,
+        "modality": spec.modality,
+        "encoder": spec.encoder,
+        "weights": spec.weights,
+        "random": spec.weights.startswith("random:"),
+    }
     if not path.is_file():
         return StreamFacts(**facts, trouble=f"{path.name} is not there")
     try:
@@ -109,9 +117,16 @@ def _stream(name: str, params: Params, path: Path) -> StreamFacts:
     facts["random"] = facts["weights"].startswith("random:")
     count = Counter(status.tolist())
     return StreamFacts(
-        **facts, sha256=digest, width=" × ".join(str(n) for n in values[1:]), rows=values[0],
-        ok=count[Status.OK], missing=count[Status.MISSING], failed=count[Status.FAILED],
-        float16_error=None if error is None else float(error), failures=failures)
+        **facts,
+        sha256=digest,
+        width=" × ".join(str(n) for n in values[1:]),
+        rows=values[0],
+        ok=count[Status.OK],
+        missing=count[Status.MISSING],
+        failed=count[Status.FAILED],
+        float16_error=None if error is None else float(error),
+        failures=failures,
+    )
 
 
 def weights_of(identity: dict, fallback: object = "") -> tuple[str, str]:

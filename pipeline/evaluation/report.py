@@ -20,9 +20,17 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 #: The page's sections: file in `templates/sections/` and heading.
 SECTIONS = (
-    ("results", "Results"), ("classes", "Classes"), ("speakers", "Speakers"), ("calibration", "Calibration"),
-    ("traces", "Valence and arousal"), ("missing", "Missing modalities"), ("learning", "Learning curves"),
-    ("data", "Data"), ("quarantine", "Quarantine"), ("streams", "Streams"), ("parameters", "Parameters"),
+    ("results", "Results"),
+    ("classes", "Classes"),
+    ("speakers", "Speakers"),
+    ("calibration", "Calibration"),
+    ("traces", "Valence and arousal"),
+    ("missing", "Missing modalities"),
+    ("learning", "Learning curves"),
+    ("data", "Data"),
+    ("quarantine", "Quarantine"),
+    ("streams", "Streams"),
+    ("parameters", "Parameters"),
 )
 
 #: Rows of the speaker table.
@@ -63,31 +71,45 @@ def html(params: Params, data: Path, reports: Path, features: Path) -> str:
     values = {
         "style": Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
         "sections": SECTIONS,
-        "recipe": params.recipe, "fusion": params.fusion.name, "names": sorted(params.streams),
+        "recipe": params.recipe,
+        "fusion": params.fusion.name,
+        "names": sorted(params.streams),
         "corpus": next((v for k, v in card.facts if k == "Corpus"), params.corpus.name) if card else params.corpus.name,
         "summary": summary(params, predictions, card),
         "random": [stream.name for stream in streams if stream.random],
         "leaks": card.leaks if card else [],
         "tiles": panels.tiles(scores, params),
-        "scores": scores, "metrics": list(dict.fromkeys(m for values in scores.values() for m in values)),
+        "scores": scores,
+        "metrics": list(dict.fromkeys(m for values in scores.values() for m in values)),
         "panels": panels.variants(scores),
         "comparisons": panels.comparisons(provenance.json_file(reports / "comparisons.json")),
-        "confusion": confusion, "mistakes": panels.mistakes(confusion),
+        "confusion": confusion,
+        "mistakes": panels.mistakes(confusion),
         "per_class": panels.per_class(provenance.json_file(reports / "per_class.json"), main),
-        "speakers": speakers[:SPEAKERS], "speakers_more": max(0, len(speakers) - SPEAKERS),
+        "speakers": speakers[:SPEAKERS],
+        "speakers_more": max(0, len(speakers) - SPEAKERS),
         "speaker_metrics": speaker_metrics,
         "calibration": calibration,
         "reliability": plots.reliability(calibration.bins, calibration.ece) if calibration else "",
         "scatters": panels.scatters(predictions, params),
-        "traces": panels.traces(traced[0]) if traced else [], "traces_total": traced[1] if traced else 0,
+        "traces": panels.traces(traced[0]) if traced else [],
+        "traces_total": traced[1] if traced else 0,
         "trace_keys": panels.TRACE_KEYS,
         "missing": panels.missing(tables.csv(reports / "plots" / "missing.csv", ("kept", "mean"))),
         "lacking": lacking(streams),
         "curves": panels.learning(tables.csv(reports / "plots" / "history.csv", ("variant", "seed", "epoch"))),
         "card": card,
-        "histogram": plots.bars(card.classes, card.histogram, "Clips per class and split: " + "; ".join(
-            f"{s} " + ", ".join(f"{c} {n}" for c, n in zip(card.classes, h, strict=True))
-            for s, h in card.histogram.items())) if card and card.classes else "",
+        "histogram": plots.bars(
+            card.classes,
+            card.histogram,
+            "Clips per class and split: "
+            + "; ".join(
+                f"{s} " + ", ".join(f"{c} {n}" for c, n in zip(card.classes, h, strict=True))
+                for s, h in card.histogram.items()
+            ),
+        )
+        if card and card.classes
+        else "",
         "checked": ", ".join(params.protocol.leakage) or "nothing was checked",
         "protocol": protocol(params),
         "quarantine": provenance.quarantine(data, streams),
@@ -110,16 +132,24 @@ def summary(params: Params, predictions: pl.DataFrame | None, card: datacard.Car
 def protocol(params: Params) -> str:
     """The protocol in words."""
     spec = params.protocol
-    return {"official": "official split", "split": f"one split grouped by {spec.group}",
-            "kfold": f"{spec.folds} folds grouped by {spec.group}",
-            "leave_one_out": f"leave one {spec.group} out"}[spec.kind]
+    return {
+        "official": "official split",
+        "split": f"one split grouped by {spec.group}",
+        "kfold": f"{spec.folds} folds grouped by {spec.group}",
+        "leave_one_out": f"leave one {spec.group} out",
+    }[spec.kind]
 
 
 def lacking(streams: Iterable[provenance.StreamFacts]) -> str:
     """How many clips lack which stream in this corpus."""
-    short = [f"{s.name} {s.missing + s.failed} of {s.ok + s.missing + s.failed}" for s in streams if s.missing + s.failed]
-    return f"Clips without a stream in this corpus: {', '.join(short)}." if short else \
-        "In this corpus every clip has every stream."
+    short = [
+        f"{s.name} {s.missing + s.failed} of {s.ok + s.missing + s.failed}" for s in streams if s.missing + s.failed
+    ]
+    return (
+        f"Clips without a stream in this corpus: {', '.join(short)}."
+        if short
+        else "In this corpus every clip has every stream."
+    )
 
 
 def dump(params: Params) -> str:
@@ -137,10 +167,17 @@ def _plural(count: int, noun: str) -> str:
 
 
 def _environment() -> jinja2.Environment:
-    made = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True,
-                              lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
     made.filters |= {
-        "num": number, "title_of": tables.title, "less": tables.less_is_better,
+        "num": number,
+        "title_of": tables.title,
+        "less": tables.less_is_better,
         "signed": lambda value, digits=3: "–" if value is None else ("+" if value > 0 else "") + number(value, digits),
     }
     return made

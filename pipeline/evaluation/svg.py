@@ -78,19 +78,23 @@ class Axes:
 
     def text(self, x: float, y: float, text: str, style: str = "tick", anchor: str = "middle", turn: int = 0) -> None:
         turned = f' transform="rotate({turn} {x:.1f} {y:.1f})"' if turn else ""
-        self.parts.append(f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{style}"{turned}>'
-                          f"{escape(text)}</text>")
+        self.parts.append(
+            f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{style}"{turned}>{escape(text)}</text>'
+        )
 
     def rect(self, x: float, y: float, width: float, height: float, style: str, title: str = "") -> None:
         inside = f"<title>{escape(title)}</title>" if title else ""
-        self.parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 0):.1f}" height="{max(height, 0):.1f}" '
-                          f'class="{style}">{inside}</rect>')
+        self.parts.append(
+            f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 0):.1f}" height="{max(height, 0):.1f}" '
+            f'class="{style}">{inside}</rect>'
+        )
 
     def dot(self, x: float, y: float, radius: float, style: str, title: str = "") -> None:
         """A disc at a data position."""
         inside = f"<title>{escape(title)}</title>" if title else ""
-        self.parts.append(f'<circle cx="{self.px(x):.1f}" cy="{self.py(y):.1f}" r="{radius:.1f}" class="{style}">'
-                          f"{inside}</circle>")
+        self.parts.append(
+            f'<circle cx="{self.px(x):.1f}" cy="{self.py(y):.1f}" r="{radius:.1f}" class="{style}">{inside}</circle>'
+        )
 
     def path(self, xs: Sequence[float], ys: Sequence[float], style: str) -> None:
         """A line through data points; a gap where a value is missing."""
@@ -104,8 +108,14 @@ class Axes:
         if drawn:
             self.parts.append(f'<path d="{"".join(drawn)}" class="{style}"/>')
 
-    def frame(self, x_label: str = "", y_label: str = "", *, x_ticks: Sequence[float] | None = None,
-              y_ticks: Sequence[float] | None = None) -> None:
+    def frame(
+        self,
+        x_label: str = "",
+        y_label: str = "",
+        *,
+        x_ticks: Sequence[float] | None = None,
+        y_ticks: Sequence[float] | None = None,
+    ) -> None:
         """Grid, tick labels and axis names."""
         floor = self.height - self.bottom
         for tick in ticks(*self.y) if y_ticks is None else y_ticks:
@@ -122,5 +132,7 @@ class Axes:
 
     def render(self, name: str, description: str) -> Markup:
         """The drawing as an `<svg>` element that a screen reader announces as `description`."""
-        return Markup(f'<svg viewBox="0 0 {self.width:g} {self.height:g}" role="img" aria-label="{escape(description)}" '
-                      f'class="plot {escape(name)}">{"".join(self.parts)}</svg>')
+        return Markup(
+            f'<svg viewBox="0 0 {self.width:g} {self.height:g}" role="img" aria-label="{escape(description)}" '
+            f'class="plot {escape(name)}">{"".join(self.parts)}</svg>'
+        )

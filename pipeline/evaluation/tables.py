@@ -17,10 +17,25 @@ from .provenance import json_file
 FUSED = "fused"
 
 TITLES = {
-    "accuracy": "Accuracy", "uar": "UAR", "uar_strict": "UAR, strict", "macro_f1": "Macro F1",
-    "macro_f1_zero": "Macro F1, absent as 0", "weighted_f1": "Weighted F1", "micro_f1": "Micro F1",
-    "ece": "ECE", "ccc": "CCC, mean", "pcc": "PCC", "rmse": "RMSE", "sagr": "SAGR", "mae": "MAE",
-    "precision": "Precision", "recall": "Recall", "f1": "F1", "support": "Clips", "clips": "Clips", "count": "Clips",
+    "accuracy": "Accuracy",
+    "uar": "UAR",
+    "uar_strict": "UAR, strict",
+    "macro_f1": "Macro F1",
+    "macro_f1_zero": "Macro F1, absent as 0",
+    "weighted_f1": "Weighted F1",
+    "micro_f1": "Micro F1",
+    "ece": "ECE",
+    "ccc": "CCC, mean",
+    "pcc": "PCC",
+    "rmse": "RMSE",
+    "sagr": "SAGR",
+    "mae": "MAE",
+    "precision": "Precision",
+    "recall": "Recall",
+    "f1": "F1",
+    "support": "Clips",
+    "clips": "Clips",
+    "count": "Clips",
 }
 
 #: Read when nothing else is asked for, first found first.
@@ -63,8 +78,9 @@ def interval(name: str, value: object) -> Interval | None:
         mean, low, high = value, None, None
     if not isinstance(mean, (int, float)) or isinstance(mean, bool):
         return None
-    return Interval(name, float(mean), float(mean if low is None else low), float(mean if high is None else high),
-                    name == FUSED)
+    return Interval(
+        name, float(mean), float(mean if low is None else low), float(mean if high is None else high), name == FUSED
+    )
 
 
 def headline(metrics: Iterable[str], asked: str) -> str | None:
@@ -145,17 +161,26 @@ def calibration(predictions: pl.DataFrame | None) -> Calibration | None:
     if max(truth, default=-1) < 0:
         return None
     ece, bins = measures.calibration(truth, chances)
-    return Calibration(ece, [Bin(b["confidence"], b["accuracy"], int(b["count"])) for b in bins],
-                       sum(int(b["count"]) for b in bins))
+    return Calibration(
+        ece, [Bin(b["confidence"], b["accuracy"], int(b["count"])) for b in bins], sum(int(b["count"]) for b in bins)
+    )
 
 
-def points(predictions: pl.DataFrame | None, dimension: str, limit: int = 1500) -> tuple[list[float], list[float]] | None:
+def points(
+    predictions: pl.DataFrame | None, dimension: str, limit: int = 1500
+) -> tuple[list[float], list[float]] | None:
     """Truth and prediction per clip (mean over seeds and folds), evenly thinned to `limit` clips."""
     table = fused(predictions)
     if table is None or not {dimension, f"truth_{dimension}"} <= set(table.columns):
         return None
-    kept = (table.select("id", pl.col(dimension).cast(pl.Float64), pl.col(f"truth_{dimension}").cast(pl.Float64))
-            .fill_nan(None).drop_nulls().group_by("id").mean().sort("id"))
+    kept = (
+        table.select("id", pl.col(dimension).cast(pl.Float64), pl.col(f"truth_{dimension}").cast(pl.Float64))
+        .fill_nan(None)
+        .drop_nulls()
+        .group_by("id")
+        .mean()
+        .sort("id")
+    )
     if kept.is_empty():
         return None
     chosen = kept.gather(np.unique(np.linspace(0, len(kept) - 1, min(limit, len(kept))).astype(int)))
@@ -184,8 +209,12 @@ def traces(reports: Path, count: int = 4) -> tuple[list[Trace], int] | None:
     columns = [part for name in names for part in (f"truth_{name}", f"pred_{name}")]
     table = table.group_by("id", "time").agg(pl.col(columns).cast(pl.Float64).fill_nan(None).mean()).sort("id", "time")
     gaps = pl.mean_horizontal([(pl.col(f"pred_{n}") - pl.col(f"truth_{n}")).abs() for n in names])
-    ranked = (table.group_by("id").agg(gaps.mean().alias("error"), pl.len().alias("rows"))
-              .filter((pl.col("rows") > 1) & pl.col("error").is_not_null()).sort("error", "id"))
+    ranked = (
+        table.group_by("id")
+        .agg(gaps.mean().alias("error"), pl.len().alias("rows"))
+        .filter((pl.col("rows") > 1) & pl.col("error").is_not_null())
+        .sort("error", "id")
+    )
     if ranked.is_empty():
         return None
     places = np.unique(np.linspace(0, len(ranked) - 1, min(count, len(ranked))).astype(int)).tolist()
@@ -193,8 +222,15 @@ def traces(reports: Path, count: int = 4) -> tuple[list[Trace], int] | None:
     for place in places:
         clip, error = ranked["id"][place], ranked["error"][place]
         part = table.filter(pl.col("id") == clip)
-        chosen.append(Trace(clip, _place(place, len(ranked)), part["time"].to_list(),
-                            {name: part[name].to_list() for name in columns}, error))
+        chosen.append(
+            Trace(
+                clip,
+                _place(place, len(ranked)),
+                part["time"].to_list(),
+                {name: part[name].to_list() for name in columns},
+                error,
+            )
+        )
     return chosen, len(ranked)
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from ..data.decode.errors import DecodeError
 from ..errors import StoreError, UserError, one_of
 from ..features import registry
-from ..features.engine import Stats, infer, pick_device
+from ..features.devices import pick_device
+from ..features.engine import Stats, infer
 from ..features.extractor import Extractor, Missing, Prepared
 from ..features.reader import Job
 from ..features.store import Status
@@ -84,8 +85,15 @@ class Predictor:
     _forwards: dict[str, Forward] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def load(cls, params: Params, models: str | Path = Path("models/runs"), device: str | None = None, *,
-             variant: str = FUSED, fold: int = 0) -> Predictor:
+    def load(
+        cls,
+        params: Params,
+        models: str | Path = Path("models/runs"),
+        device: str | None = None,
+        *,
+        variant: str = FUSED,
+        fold: int = 0,
+    ) -> Predictor:
         """Read the trained models.
 
         Args:
@@ -102,15 +110,18 @@ class Predictor:
             raise StoreError(f"{models} holds no trained model. Run `dvc repro train` (or `make repro`).")
         if variant not in known:
             raise one_of("trained variant", variant, known, StoreError)
-        folders = sorted((models / variant / f"fold{fold}").glob("seed*"), key=lambda f: int(f.name.removeprefix("seed")))
+        folders = sorted(
+            (models / variant / f"fold{fold}").glob("seed*"), key=lambda f: int(f.name.removeprefix("seed"))
+        )
         if not folders:
             raise StoreError(f"{models / variant} has no fold {fold}. Run `dvc repro train`.")
         runs = [load_run(folder) for folder in folders]
         encoders = {name: Stream.model_validate(spec) for name, spec in runs[0].config["encoders"].items()}
         return cls(runs, encoders, params, pick_device(device or params.run.device)[0])
 
-    def predict(self, path: str | Path, text: str | None = None, start: float | None = None,
-                end: float | None = None) -> Prediction:
+    def predict(
+        self, path: str | Path, text: str | None = None, start: float | None = None, end: float | None = None
+    ) -> Prediction:
         """Predict one media file. A modality it lacks is missing, as it would be in training.
 
         Args:
@@ -138,15 +149,19 @@ class Predictor:
         for name, stream in self.encoders.items():
             try:
                 prepared = self._extractor(name).prepare(
-                    source.bare() if stream.encoder == "import" else source.clip(stream.modality))
+                    source.bare() if stream.encoder == "import" else source.clip(stream.modality)
+                )
             except (Missing, DecodeError) as error:
                 status = Status.FAILED if isinstance(error, DecodeError) else Status.MISSING
                 use[name] = StreamUse(status, reason=missing_reason(error))
                 continue
-            entry = infer(self._forward(name), [(Job(source.path.name, name), prepared)], Stats())[name]
-            if entry.status != Status.OK or not len(entry.values):
-                use[name] = StreamUse(entry.status if entry.status != Status.OK else Status.MISSING,
-                                      reason=entry.reason or "the encoder gave no row")
+            stats = Stats()
+            entry = infer(self._forward(name), [(Job(source.path.name, name), prepared)], stats).get(name)
+            if entry is None:
+                use[name] = StreamUse(Status.FAILED, reason=stats.failures[name])
+                continue
+            if not len(entry.values):
+                use[name] = StreamUse(Status.MISSING, reason="the encoder gave no row")
                 continue
             # The store rounds; the model was trained on what came out of it.
             values = entry.values.astype(stream.store.dtype).astype(np.float32)
@@ -165,11 +180,14 @@ class Predictor:
         return self._forwards[name]
 
     def _prediction(self, source: Source, output: Output, use: dict[str, StreamUse]) -> Prediction:
-        chances = () if output.probabilities is None else zip(output.classes, output.probabilities.tolist(), strict=True)
+        chances = (
+            () if output.probabilities is None else zip(output.classes, output.probabilities.tolist(), strict=True)
+        )
         values = () if output.dimensions is None else zip(output.names, output.dimensions.tolist(), strict=True)
         traced = output.trace is not None
         return Prediction(
-            path=str(source.path), duration=source.duration,
+            path=str(source.path),
+            duration=source.duration,
             emotions=dict(sorted(chances, key=lambda item: (-item[1], item[0]))),
             dimensions=dict(values),
             times=output.times if traced else np.empty((0, 2), np.float32),

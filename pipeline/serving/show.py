@@ -35,16 +35,26 @@ def format_text(prediction: Prediction) -> Group:
         for name, value in prediction.dimensions.items():
             grid.add_row(Text(name), Text(needle(value), "magenta"), Text(f"{value:+6.2f}"))
             if name in prediction.trace:
-                grid.add_row(Text("  over time", "dim"), Text(spark(prediction.trace[name].tolist()), "magenta"), Text())
+                grid.add_row(
+                    Text("  over time", "dim"), Text(spark(prediction.trace[name].tolist()), "magenta"), Text()
+                )
         parts += [Text(), grid]
     used = [f"{name} ({one.rows} rows)" for name, one in prediction.streams.items() if one.status == Status.OK]
     plural = "s" if prediction.models != 1 else ""
     parts += [Text(), Text(f"from {', '.join(used)}; mean of {prediction.models} model{plural}", "dim")]
-    parts += [Text(f"without {name}: {one.reason}", "yellow") for name, one in prediction.streams.items()
-              if one.status != Status.OK]
+    parts += [
+        Text(f"without {name}: {one.reason}", "yellow")
+        for name, one in prediction.streams.items()
+        if one.status != Status.OK
+    ]
     if prediction.random:
-        parts.append(Text(f"random weights: {', '.join(prediction.random)}. Stand-ins that nobody trained; this shows that "
-                          "the pipeline works, not what the models can do.", "bold yellow"))
+        parts.append(
+            Text(
+                f"random weights: {', '.join(prediction.random)}. Stand-ins that nobody trained; this shows that "
+                "the pipeline works, not what the models can do.",
+                "bold yellow",
+            )
+        )
     return Group(*parts)
 
 
@@ -59,9 +69,13 @@ def format_json(prediction: Prediction) -> str:
             "start": [round(float(t), 3) for t, _ in prediction.times],
             "end": [round(float(t), 3) for _, t in prediction.times],
             **{name: [round(float(v), 6) for v in values] for name, values in prediction.trace.items()},
-        } if prediction.trace else None,
-        "streams": {name: {"status": one.status.name.lower(), "rows": one.rows, "reason": one.reason or None}
-                    for name, one in prediction.streams.items()},
+        }
+        if prediction.trace
+        else None,
+        "streams": {
+            name: {"status": one.status.name.lower(), "rows": one.rows, "reason": one.reason or None}
+            for name, one in prediction.streams.items()
+        },
         "random_weights": list(prediction.random),
         "models": prediction.models,
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data import flac
 from ..data.decode import audio, video
 from ..data.decode.errors import DecodeError
 from ..data.decode.probe import Probe, probe
@@ -41,8 +42,10 @@ class Source:
     def __post_init__(self) -> None:
         low = self.start or 0.0
         if low < 0 or (self.end is not None and self.end <= low):
-            raise UserError(f"{self.path}: the cut from {low:g} s to {self.end if self.end is not None else 'the end'} is "
-                            "empty; give 0 <= start < end.")
+            raise UserError(
+                f"{self.path}: the cut from {low:g} s to {self.end if self.end is not None else 'the end'} is "
+                "empty; give 0 <= start < end."
+            )
 
     @cached_property
     def facts(self) -> Probe:
@@ -94,7 +97,7 @@ class Source:
         if peak <= 0 or 20 * np.log10(peak) < self.silence:
             raise Missing("the sound is silent")
         # Training reads FLAC; going through it keeps its rounding.
-        return audio.decode(audio.encode(wave, rate))[0]
+        return flac.decode(flac.encode(wave, rate))[0]
 
 
 def missing_reason(error: Missing | DecodeError) -> str:

@@ -23,11 +23,23 @@ def parsed(drawing) -> ET.Element:
 def inside(root: ET.Element) -> bool:
     """Every circle lies within the view box."""
     _, _, width, height = (float(v) for v in root.get("viewBox").split())
-    return all(-1 <= float(c.get("cx")) <= width + 1 and -1 <= float(c.get("cy")) <= height + 1 for c in root.iter("circle"))
+    return all(
+        -1 <= float(c.get("cx")) <= width + 1 and -1 <= float(c.get("cy")) <= height + 1 for c in root.iter("circle")
+    )
 
 
-@pytest.mark.parametrize("value, digits, text", [
-    (0.5, 3, "0.500"), (-0.25, 2, "−0.25"), (-0.0001, 2, "0.00"), (None, 3, "–"), (math.nan, 3, "–"), (math.inf, 3, "–"), (12, 1, "12.0")])
+@pytest.mark.parametrize(
+    "value, digits, text",
+    [
+        (0.5, 3, "0.500"),
+        (-0.25, 2, "−0.25"),
+        (-0.0001, 2, "0.00"),
+        (None, 3, "–"),
+        (math.nan, 3, "–"),
+        (math.inf, 3, "–"),
+        (12, 1, "12.0"),
+    ],
+)
 def test_number(value, digits, text):
     assert svg.number(value, digits) == text
 
@@ -108,14 +120,24 @@ def test_bars_are_proportional():
     assert parsed(plots.bars([], {}, "Nothing")) is not None
 
 
-@pytest.mark.parametrize("name, text", [("uar", "UAR"), ("valence_ccc", "CCC valence"), ("frame_arousal_rmse", "RMSE frame arousal"),
-                                        ("frame_valence_ccc_per_clip", "CCC frame valence, mean of clips"), ("weighted_f1", "Weighted F1"),
-                                        ("accuracy", "Accuracy")])
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("uar", "UAR"),
+        ("valence_ccc", "CCC valence"),
+        ("frame_arousal_rmse", "RMSE frame arousal"),
+        ("frame_valence_ccc_per_clip", "CCC frame valence, mean of clips"),
+        ("weighted_f1", "Weighted F1"),
+        ("accuracy", "Accuracy"),
+    ],
+)
 def test_titles(name, text):
     assert tables.title(name) == text
 
 
-@pytest.mark.parametrize("name, expected", [("valence_rmse", True), ("ece", True), ("uar", False), ("valence_ccc", False)])
+@pytest.mark.parametrize(
+    "name, expected", [("valence_rmse", True), ("ece", True), ("uar", False), ("valence_ccc", False)]
+)
 def test_less_is_better(name, expected):
     assert tables.less_is_better(name) is expected
 

@@ -9,122 +9,13 @@ import shutil
 from pathlib import Path
 
 import h5py
-import numpy as np
 import polars as pl
 import pytest
 
-from pipeline import params as parameters
 from pipeline.atomic import write_json
-from pipeline.data import manifest
 from pipeline.errors import StoreError
 from pipeline.evaluation import report
-from pipeline.features import store
-
-CLASSES = ["anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise"]
-ACCURACY = {"fused": 0.86, "audio": 0.62, "text": 0.5, "video": 0.7}
-
-
-def make_params(**changes):
-    stream = {"modality": "video", "source": "data/frames.h5", "encoder": "clip", "weights": "random:0",
-              "architecture": {"width": 64}}
-    values = {
-        "recipe": "demo", "corpus": {"name": "demo", "root": "data/corpus"}, "fusion": {"name": "gated"},
-        "streams": {"video": stream,
-                    "audio": stream | {"modality": "audio", "encoder": "hubert", "weights": "local:weights/hubert"},
-                    "text": stream | {"modality": "text", "encoder": "text", "source": "data/manifest.parquet"}},
-    }
-    return parameters.parse(values | changes)
-
-
-def make_data(folder: Path, rng) -> list[str]:
-    folder.mkdir(parents=True)
-    ids = [f"demo/s{i % 4}/dia{i // 14:02d}_utt{i % 14:02d}" for i in range(240)]
-    clips = [{"id": c, "corpus": "demo", "video": f"{i}.mp4", "audio": f"{i}.mp4", "text": "Well, hello.",
-              "duration": 2 + i % 3, "speaker": f"spk{i % 12:02d}", "session": f"s{i % 6}", "dialogue": c[:13],
-              "language": "en", "emotion": None if i % 5 == 0 else CLASSES[i % 7]} for i, c in enumerate(ids)]
-    manifest.write(manifest.frame(clips), folder / "manifest.parquet")
-    roles = ["test" if i % 5 == 0 else "val" if i % 5 == 1 else "train" for i in range(240)]
-    manifest.write(pl.DataFrame({"fold": [0] * 240, "id": ids, "role": roles}), folder / "folds.parquet", sort=("fold", "id"))
-    histogram = {s: {c: int(rng.integers(4, 30)) for c in CLASSES} for s in ("test", "train", "val")}
-    write_json(folder / "card.json", {"corpus": "demo", "title": "Talking faces (generated)", "licence": "CC0", "homepage": "",
-                                      "roles": {role: {"emotions": counts} for role, counts in histogram.items()},
-                                      "leaks": [], "notes": {"generator": "version 1, seed 0"}})
-    manifest.write(manifest.frame([{"id": "demo/s1/dia03_utt07", "media": "41.mp4", "stage": "manifest",
-                                    "reason": "unreadable", "detail": "<moov> atom not found"},
-                                   {"id": "demo/s2/dia05_utt00", "media": "70.mp4", "stage": "manifest", "reason": "silent",
-                                    "detail": "audio: peak -91 dBFS; the clip stays without it"}], manifest.QUARANTINE),
-                   folder / "quarantine.parquet")
-    manifest.write(manifest.frame([{"id": "demo/s0/dia01_utt02", "media": "16.mp4", "stage": "frames", "reason": "timeout",
-                                    "detail": "decoding took longer than 60 s"}], manifest.QUARANTINE),
-                   folder / "frames.quarantine.parquet")
-    return ids
-
-
-def make_features(folder: Path, ids: list[str], rng) -> None:
-    for name, weights in (("video", {"source": "random:0", "random": True}),
-                          ("audio", {"source": "local:weights/hubert", "sha256": "0f3a" * 16})):
-        entries = [store.Entry(rng.normal(size=(4, 32)), np.tile(np.float32([0, 1]), (4, 1))) for _ in sorted(ids)]
-        entries[3] = store.Entry(np.zeros((0, 32)), np.zeros((0, 2), np.float32), store.Status.MISSING, "no sound")
-        entries[5] = store.Entry(np.zeros((0, 32)), np.zeros((0, 2), np.float32), store.Status.FAILED, "crashed")
-        failures = {sorted(ids)[5]: "the encoder crashed"}
-        store.write(folder / f"{name}.h5", sorted(ids), entries, rows=[len(e.values) for e in entries], shape=(32,),
-                    attributes={"stream": name, "modality": name, "identity": {"weights": weights}, "failures": failures})
-
-
-def make_reports(folder: Path, ids: list[str], rng) -> None:
-    (folder / "plots").mkdir(parents=True)
-    test = ids[::5]
-    rows, history, confusion = [], ["variant,fold,seed,epoch,train_loss,val_loss,val_uar"], ["actual,predicted"]
-    for variant, right in ACCURACY.items():
-        for seed in range(3):
-            for i, clip in enumerate(test):
-                truth, found = CLASSES[i % 7], CLASSES[i % 7] if rng.random() < right else CLASSES[rng.integers(7)]
-                chances = rng.dirichlet(np.ones(7)) * 0.5
-                chances[CLASSES.index(found)] += 0.5
-                valence, arousal = np.sin(i), np.cos(i * 1.7)
-                rows.append({"variant": variant, "fold": 0, "seed": seed, "id": clip, "speaker": f"spk{i % 12:02d}", "truth": truth,
-                             "predicted": CLASSES[int(chances.argmax())], **dict(zip((f"p_{c}" for c in CLASSES), chances, strict=True)),
-                             "valence": valence * 0.8 + rng.normal() * 0.12, "arousal": arousal * 0.7 + rng.normal() * 0.15,
-                             "truth_valence": valence, "truth_arousal": arousal})
-                if variant == "fused":
-                    confusion.append(f"{truth},{rows[-1]['predicted']}")
-            for epoch in range(1, 18 + 3 * seed):
-                fall, level = np.exp(-epoch / 6), 0.05 * rng.normal()
-                history.append(f"{variant},0,{seed},{epoch},{1.9 * fall + .1:.4f},{1.7 * fall + .4 + level * .5:.4f},"
-                               f"{right * (1 - fall) + level * .4:.4f}")
-    pl.DataFrame(rows).write_parquet(folder / "predictions.parquet")
-
-    def interval(mean, half=0.03):
-        return {"mean": mean, "low": mean - half, "high": mean + half}
-
-    write_json(folder / "metrics.json", {v: {
-        "accuracy": interval(a + 0.01), "uar": interval(a, 0.02), "weighted_f1": interval(a - 0.005), "ece": interval(0.07, 0.01),
-        "valence_ccc": interval(a - 0.02), "arousal_ccc": interval(a - 0.08), "valence_rmse": interval(0.3 - a / 5), "ccc": interval(a - 0.05),
-        "uar_strict": {"mean": a, "low": None, "high": None}} for v, a in ACCURACY.items()})
-    write_json(folder / "per_class.json", {v: {c: {"precision": interval(a - k / 50), "recall": interval(a - k / 70), "support": 7,
-               "f1": interval(a - k / 60)} for k, c in enumerate(CLASSES)} for v, a in ACCURACY.items()})
-    pl.DataFrame([{"variant": v, "speaker": f"spk{k:02d}", "clips": 4, "accuracy": a - 0.3 * rng.random(), "uar": a - 0.3 * rng.random(),
-                   "valence_ccc": a - k / 40} for v, a in ACCURACY.items() for k in range(12)]).write_parquet(folder / "per_speaker.parquet")
-    write_json(folder / "comparisons.json", {v: {"metric": "uar", "fused": interval(.86), "other": interval(a), "intervals_apart": True,
-               "score": "accuracy", "difference": .86 - a, "p": 0.0002 if a < .6 else .0132} for v, a in ACCURACY.items() if v != "fused"})
-    time = np.arange(0, 4, 0.25)
-    pl.DataFrame([{"id": clip, "time": t, "truth_valence": np.sin(t + k) * .7, "pred_valence": np.sin(t + k) * .6 + rng.normal() * .02 * k,
-                   "truth_arousal": np.cos(t * 1.3 + k) * .6, "pred_arousal": np.cos(t * 1.3 + k) * .5 + rng.normal() * .02 * k}
-                  for k, clip in enumerate(test[:12]) for t in time]).write_parquet(folder / "traces.parquet")
-    (folder / "plots" / "history.csv").write_text("\n".join(history) + "\n")
-    (folder / "plots" / "confusion.csv").write_text("\n".join(confusion) + "\n")
-    missing = ["kept,streams,metric,mean,low,high", "audio+text+video,3,uar,0.86,0.84,0.88", "audio+video,2,uar,0.8,0.77,0.83",
-               "audio+text,2,uar,0.68,0.6,0.76", "text+video,2,uar,0.74,0.7,0.78", "audio,1,uar,0.55,0.5,0.6",
-               "text,1,uar,0.4,0.35,0.45", "video,1,uar,0.66,0.6,0.72"]
-    (folder / "plots" / "missing.csv").write_text("\n".join(missing) + "\n")
-
-
-def make_run(folder: Path) -> Path:
-    rng = np.random.default_rng(0)
-    ids = make_data(folder / "data", rng)
-    make_features(folder / "features", ids, rng)
-    make_reports(folder / "reports", ids, rng)
-    return folder
+from tests.fabricated_report import CLASSES, make_params, make_run
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +41,15 @@ class Outline(html.parser.HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.stack, self.ids, self.targets, self.tables, self.captions, self.svgs, self.bad = [], set(), set(), 0, 0, [], []
+        self.stack, self.ids, self.targets, self.tables, self.captions, self.svgs, self.bad = (
+            [],
+            set(),
+            set(),
+            0,
+            0,
+            [],
+            [],
+        )
 
     def handle_starttag(self, tag, attributes):
         given = dict(attributes)
@@ -226,7 +125,9 @@ def test_confusion_counts_equal_a_plain_count(run):
 
 
 def test_speakers_come_hardest_first(run):
-    table = pl.read_parquet(run / "reports" / "per_speaker.parquet").filter(pl.col("variant") == "fused").sort("accuracy")
+    table = (
+        pl.read_parquet(run / "reports" / "per_speaker.parquet").filter(pl.col("variant") == "fused").sort("accuracy")
+    )
     section = page(run).split('id="speakers"')[1].split("</section>")[0]
     assert re.findall(r'scope="row">(spk\d+)', section) == table["speaker"].to_list()
 
@@ -240,8 +141,19 @@ def test_traces_go_from_best_to_worst(run):
 
 def test_leaks_are_said_at_the_top(run):
     path = run / "data" / "card.json"
-    card = json.loads(path.read_text()) | {"leaks": [{"column": "speaker", "fold": 0, "splits": ["train", "test"], "values": 2,
-                                                      "clips": 9, "share": 0.1, "examples": ["spk01", "spk02"]}]}
+    card = json.loads(path.read_text()) | {
+        "leaks": [
+            {
+                "column": "speaker",
+                "fold": 0,
+                "splits": ["train", "test"],
+                "values": 2,
+                "clips": 9,
+                "share": 0.1,
+                "examples": ["spk01", "spk02"],
+            }
+        ]
+    }
     write_json(path, card)
     text = page(run)
     assert "train and test share 2 values of speaker (spk01, spk02); 9 clips are affected" in text.split("<main>")[0]
@@ -262,8 +174,20 @@ def test_nothing_there_says_so(tmp_path):
     assert "audio.h5 is not there" in text
 
 
-@pytest.mark.parametrize("name", ["traces.parquet", "per_speaker.parquet", "plots/confusion.csv", "plots/history.csv",
-                                  "predictions.parquet", "metrics.json", "comparisons.json", "per_class.json", "plots/missing.csv"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "traces.parquet",
+        "per_speaker.parquet",
+        "plots/confusion.csv",
+        "plots/history.csv",
+        "predictions.parquet",
+        "metrics.json",
+        "comparisons.json",
+        "per_class.json",
+        "plots/missing.csv",
+    ],
+)
 def test_each_report_file_may_be_absent(run, name):
     (run / "reports" / name).unlink()
     assert "</html>" in page(run)
@@ -272,9 +196,13 @@ def test_each_report_file_may_be_absent(run, name):
 def test_dimensions_without_classes(run):
     reports = run / "reports"
     table = pl.read_parquet(reports / "predictions.parquet")
-    table.drop("predicted", *(c for c in table.columns if c.startswith("p_"))).write_parquet(reports / "predictions.parquet")
+    table.drop("predicted", *(c for c in table.columns if c.startswith("p_"))).write_parquet(
+        reports / "predictions.parquet"
+    )
     metrics = json.loads((reports / "metrics.json").read_text())
-    write_json(reports / "metrics.json", {v: {m: i for m, i in values.items() if "ccc" in m} for v, values in metrics.items()})
+    write_json(
+        reports / "metrics.json", {v: {m: i for m, i in values.items() if "ccc" in m} for v, values in metrics.items()}
+    )
     write_json(reports / "per_class.json", {})
     (reports / "plots" / "confusion.csv").write_text("actual,predicted\n")
     text = page(run, make_params(task={"emotion": False}))

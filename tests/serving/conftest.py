@@ -20,7 +20,9 @@ from pipeline.training import train
 EMOTIONS = ("joy", "sadness")
 
 
-def film(path: Path, *, seconds: float = 1.0, seed: int = 0, video: bool = True, audio: bool = True, loud: float = 0.3) -> Path:
+def film(
+    path: Path, *, seconds: float = 1.0, seed: int = 0, video: bool = True, audio: bool = True, loud: float = 0.3
+) -> Path:
     """An mp4 with a moving square and a tone."""
     rng = np.random.default_rng(seed)
     with av.open(str(path), "w") as container:
@@ -56,23 +58,44 @@ def make_film():
 
 def _params(root: Path) -> parameters.Params:
     small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    return parameters.parse({
-        "recipe": "test", "corpus": {"name": "test", "root": str(root)},
-        "decode": {"video": {"fps": 4, "size": 64}},
-        "streams": {
-            "video": {"modality": "video", "source": "data/frames.h5", "encoder": "clip", "weights": "random:0",
-                      "architecture": small | {"patch_size": 16, "image_size": 32, "projection_dim": 16}},
-            "audio": {"modality": "audio", "source": "data/audio.h5", "encoder": "hubert", "weights": "random:0", "rate": 4,
-                      "pooling": "mean", "architecture": small | {"conv_dim": [16] * 7, "num_conv_pos_embeddings": 16,
-                                                                  "num_conv_pos_embedding_groups": 2}},
-            "text": {"modality": "text", "source": "data/manifest.parquet", "encoder": "text", "weights": "random:0",
-                     "architecture": small | {"vocab_size": 512, "max_position_embeddings": 64}},
-        },
-        "task": {"level": "frame"},
-        "temporal": {"width": 16, "layers": 1, "heads": 2}, "fusion": {"name": "gated"},
-        "training": {"seeds": 2, "epochs": 2, "batch_size": 4, "unimodal": False},
-        "run": {"workers": 0, "device": "cpu"},
-    })
+    return parameters.parse(
+        {
+            "recipe": "test",
+            "corpus": {"name": "test", "root": str(root)},
+            "decode": {"video": {"fps": 4, "size": 64}},
+            "streams": {
+                "video": {
+                    "modality": "video",
+                    "source": "data/frames.h5",
+                    "encoder": "clip",
+                    "weights": "random:0",
+                    "architecture": small | {"patch_size": 16, "image_size": 32, "projection_dim": 16},
+                },
+                "audio": {
+                    "modality": "audio",
+                    "source": "data/audio.h5",
+                    "encoder": "hubert",
+                    "weights": "random:0",
+                    "rate": 4,
+                    "pooling": "mean",
+                    "architecture": small
+                    | {"conv_dim": [16] * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2},
+                },
+                "text": {
+                    "modality": "text",
+                    "source": "data/manifest.parquet",
+                    "encoder": "text",
+                    "weights": "random:0",
+                    "architecture": small | {"vocab_size": 512, "max_position_embeddings": 64},
+                },
+            },
+            "task": {"level": "frame"},
+            "temporal": {"width": 16, "layers": 1, "heads": 2},
+            "fusion": {"name": "gated"},
+            "training": {"seeds": 2, "epochs": 2, "batch_size": 4, "unimodal": False},
+            "run": {"workers": 0, "device": "cpu"},
+        }
+    )
 
 
 @pytest.fixture(scope="session")
@@ -90,14 +113,27 @@ def trained(tmp_path_factory):
         for i in range(8):
             kind = {"video": i != 6, "audio": i != 5}
             film(folder / "corpus" / f"clip{i}.mp4", seconds=1 + i % 3 / 2, seed=i, **kind)
-            rows.append({"id": f"clip{i}", "corpus": "test", "text": f"I saw {i} birds today." if i != 4 else None,
-                         "video": f"clip{i}.mp4" if kind["video"] else None, "audio": f"clip{i}.mp4" if kind["audio"] else None,
-                         "duration": 1 + i % 3 / 2, "emotion": EMOTIONS[i % 2], "valence": 0.5 - i % 2, "arousal": 0.1 * i - 0.4,
-                         "content": f"{i:032x}"})
+            rows.append(
+                {
+                    "id": f"clip{i}",
+                    "corpus": "test",
+                    "text": f"I saw {i} birds today." if i != 4 else None,
+                    "video": f"clip{i}.mp4" if kind["video"] else None,
+                    "audio": f"clip{i}.mp4" if kind["audio"] else None,
+                    "duration": 1 + i % 3 / 2,
+                    "emotion": EMOTIONS[i % 2],
+                    "valence": 0.5 - i % 2,
+                    "arousal": 0.1 * i - 0.4,
+                    "content": f"{i:032x}",
+                }
+            )
         manifest.write(manifest.frame(rows), Path("data/manifest.parquet"))
         roles = ["train"] * 6 + ["val"] * 2
-        manifest.write(pl.DataFrame({"fold": [0] * 8, "id": [r["id"] for r in rows], "role": roles}),
-                       "data/folds.parquet", sort=("fold", "id"))
+        manifest.write(
+            pl.DataFrame({"fold": [0] * 8, "id": [r["id"] for r in rows], "role": roles}),
+            "data/folds.parquet",
+            sort=("fold", "id"),
+        )
         media.extract_frames(params)
         media.extract_audio(params)
         for name in params.streams:

@@ -154,6 +154,9 @@ def test_command_line(trained, monkeypatch):
     result = CliRunner().invoke(cli.app, ["predict", "corpus/clip5.mp4", "--json"])
     assert result.exit_code == 0
     found = json.loads(result.stdout)
-    assert found["streams"]["audio"]["reason"] == "the file has no sound" and set(found["emotions"]) == {"joy", "sadness"}
+    assert found["streams"]["audio"]["reason"] == "the file has no sound" and set(found["emotions"]) == {
+        "joy",
+        "sadness",
+    }
     result = CliRunner().invoke(cli.app, ["predict", "corpus/clip5.mp4", "--text", "What a day!"])
     assert "without audio: the file has no sound" in result.stdout and "random weights" in result.stdout

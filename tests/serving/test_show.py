@@ -19,11 +19,16 @@ from pipeline.serving.show import bar, needle, spark
 @pytest.fixture
 def prediction():
     return Prediction(
-        path="my [red]clip[/red].mp4", duration=2.5, emotions={"joy": 0.7, "anger": 0.3},
-        dimensions={"valence": 0.5, "arousal": -0.25}, times=np.array([[0, 1], [1, 2.5]], np.float32),
+        path="my [red]clip[/red].mp4",
+        duration=2.5,
+        emotions={"joy": 0.7, "anger": 0.3},
+        dimensions={"valence": 0.5, "arousal": -0.25},
+        times=np.array([[0, 1], [1, 2.5]], np.float32),
         trace={"valence": np.array([0.4, 0.6]), "arousal": np.array([-0.3, -0.2])},
         streams={"video": StreamUse(Status.OK, 10), "audio": StreamUse(Status.MISSING, 0, "the file has no sound")},
-        random=("video",), models=3)
+        random=("video",),
+        models=3,
+    )
 
 
 def shown(prediction, width=100):
