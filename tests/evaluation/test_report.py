@@ -15,6 +15,8 @@ import pytest
 from pipeline.atomic import write_json
 from pipeline.errors import StoreError
 from pipeline.evaluation import report
+from pipeline.evaluation.evaluate import evaluate
+from pipeline.training.train import train
 from tests.fabricated_report import CLASSES, make_params, make_run
 
 
@@ -232,3 +234,32 @@ def test_broken_store_is_said_not_fatal(run):
     with h5py.File(run / "features" / "audio.h5", "w") as file:
         file.attrs["complete"] = False
     assert "audio.h5 cannot be read" in page(run)
+
+
+@pytest.mark.parametrize(
+    "groups, folds, sections",
+    [
+        ({"task": {"level": "frame"}, "training": {"seeds": 2, "epochs": 2, "unimodal": True}}, 1, 0),
+        # One seed, no annotations over time in use, no other variant: only the traces are absent.
+        ({"task": {"emotion": False}, "training": {"select": "ccc", "epochs": 2}, "protocol": {"kind": "kfold", "folds": 2}}, 2, 3),
+    ],
+)
+def test_page_of_a_real_evaluation(fabricate, groups, folds, sections):
+    corpus = fabricate(clips=50, folds=folds)
+    params = corpus.params(**groups)
+    index = corpus.index(params)
+    train(params, index, **corpus.files, out=corpus.path("models/runs"))
+    result = evaluate(
+        params,
+        index,
+        truth=corpus.path("data/truth.parquet"),
+        manifest=corpus.files["manifest"],
+        truth_annotations=corpus.path("data/truth_annotations.parquet"),
+        folds=corpus.files["folds"],
+        runs=corpus.path("models/runs"),
+        out=corpus.path("reports"),
+    )
+    text = page(corpus.folder, params)
+    assert f"{result['fused'][params.training.select]['mean']:.3f}" in text
+    assert "Random weights: audio." in text
+    assert text.count('class="none"') == sections + 1  # the quarantine is empty
