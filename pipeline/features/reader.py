@@ -38,7 +38,7 @@ def jobs(manifest: pl.DataFrame, stream: Stream, *, turns: int = 0) -> list[Job]
     """
     from .cache import digest
 
-    spoken = stream.modality == "text"
+    spoken = stream.modality == "text" and stream.encoder != "import"
     before = _context(manifest, turns) if spoken and turns else {}
     result = []
     for row in manifest.select("id", "content", "text", "speaker", "duration").iter_rows(named=True):
@@ -47,6 +47,9 @@ def jobs(manifest: pl.DataFrame, stream: Stream, *, turns: int = 0) -> list[Job]
             key = digest({"text": row["text"], "speaker": row["speaker"], "duration": row["duration"],
                           "context": [[turn.speaker, turn.text] for turn in context]})
             result.append(Job(row["id"], key, row["text"], row["speaker"], context, row["duration"]))
+        elif stream.encoder == "import":
+            # An imported feature belongs to the id; two clips of one content may have two.
+            result.append(Job(row["id"], digest({"id": row["id"], "duration": row["duration"]}), duration=row["duration"]))
         else:
             result.append(Job(row["id"], row["content"], duration=row["duration"]))
     return result

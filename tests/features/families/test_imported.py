@@ -11,8 +11,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from pipeline.data import manifest
 from pipeline.errors import ParamsError, WeightsError
-from pipeline.features import store, unpickle
+from pipeline.features import reader, store, unpickle
 from pipeline.features.extractor import Clip, Missing
 from pipeline.features.families import imported
 from pipeline.params import Stream
@@ -261,6 +262,15 @@ def test_bad_input(tmp_path):
             imported.build(stream(tmp_path / "f.csv", options=options))
     with pytest.raises(ParamsError, match="layer"):
         imported.build(stream(tmp_path / "f.csv", layer=2))
+
+
+def test_the_cache_key_is_the_clip_not_its_media(tmp_path):
+    """Two clips may share their media, or their words, and still differ in what was imported."""
+    table = manifest.frame([{"id": i, "content": "same", "text": "same"} for i in ("a", "b")])
+    csv(tmp_path / "f.csv")
+    for modality in ("video", "text"):
+        one = stream(tmp_path / "f.csv").model_copy(update={"modality": modality})
+        assert len({job.content for job in reader.jobs(table, one)}) == 2
 
 
 def test_real_action_units(real):
