@@ -22,7 +22,8 @@ class Card:
         facts: name and value, ready to show.
         splits: rows of (split, clips, hours, speakers).
         histogram: split → class → count; classes in order of frequency.
-        notes: sentences, among them the leaks found.
+        notes, leaks: sentences.
+        checked: the splits were compared; without it no leaks means nothing.
     """
 
     facts: list[tuple[str, str]]
@@ -31,6 +32,7 @@ class Card:
     histogram: dict[str, list[int]]
     notes: list[str]
     leaks: list[str]
+    checked: bool
 
 
 def card(data: Path) -> Card | None:
@@ -54,11 +56,12 @@ def card(data: Path) -> Card | None:
     )
     return Card(
         facts=facts,
-        splits=_splits(written, table, data),
+        splits=_splits(table, data),
         classes=names,
         histogram={split: [counts.get(name, 0) for name in names] for split, counts in histogram.items()},
         notes=sentences(written.get("notes")),
         leaks=leak_lines(written.get("leaks")),
+        checked="leaks" in written,
     )
 
 
@@ -81,29 +84,16 @@ def _counts(table: pl.DataFrame) -> list[tuple[str, str]]:
     return facts
 
 
-def _splits(written: dict, table: pl.DataFrame, data: Path) -> list[dict]:
+def _splits(table: pl.DataFrame, data: Path) -> list[dict]:
     folds = data / "folds.parquet"
+    known = table.select("id", "duration", "speaker")
     if folds.is_file() and not table.is_empty():
-        joined = pl.read_parquet(folds).join(table.select("id", "duration", "speaker"), on="id", how="inner")
-        return [_split(key, part) for key, part in _parts(joined)]
-    if table["split"].drop_nulls().len():
-        return [
-            _split(key, part)
-            for key, part in sorted(
-                ((k, table.filter(pl.col("split") == k)) for k in table["split"].drop_nulls().unique()), key=_rank
-            )
-        ]
-    return []
-
-
-def _parts(joined: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
-    many = joined["fold"].n_unique() > 1
-    parts = []
-    for fold in sorted(joined["fold"].unique().to_list()):
-        inside = joined.filter(pl.col("fold") == fold)
-        named = [(role, inside.filter(pl.col("role") == role)) for role in inside["role"].drop_nulls().unique()]
-        parts += [(f"fold {fold} · {role}" if many else role, part) for role, part in sorted(named, key=_rank)]
-    return parts
+        joined = pl.read_parquet(folds).join(known, on="id", how="inner").rename({"role": "name"})
+    else:
+        joined = known.with_columns(table["split"].alias("name"), pl.lit(0).alias("fold"))
+    joined = joined.drop_nulls("name")
+    names = sorted(joined["name"].unique())
+    return [_split(name, joined.filter(pl.col("name") == name)) for name, _ in sorted(((n, 0) for n in names), key=_rank)]
 
 
 def _rank(item: tuple[str, object]) -> tuple[int, str]:
@@ -111,12 +101,21 @@ def _rank(item: tuple[str, object]) -> tuple[int, str]:
 
 
 def _split(name: str, part: pl.DataFrame) -> dict:
+    """One row of the table of splits; over several folds each number is a range."""
+    folds = part.group_by("fold").agg(
+        pl.len().alias("clips"), pl.col("duration").sum() / 60, pl.col("speaker").drop_nulls().n_unique()
+    )
     return {
-        "name": name,
-        "clips": len(part),
-        "minutes": (part["duration"].sum() or 0) / 60,
-        "speakers": part["speaker"].drop_nulls().n_unique(),
+        "name": name if len(folds) == 1 else f"{name}, each of {len(folds)} folds",
+        "clips": _range(folds["clips"], 0),
+        "minutes": _range(folds["duration"], 1),
+        "speakers": _range(folds["speaker"], 0),
     }
+
+
+def _range(values: pl.Series, digits: int) -> str:
+    low, high = f"{values.min():,.{digits}f}", f"{values.max():,.{digits}f}"
+    return low if low == high else f"{low} – {high}"
 
 
 def class_histogram(written: dict, table: pl.DataFrame) -> dict[str, dict[str, int]]:

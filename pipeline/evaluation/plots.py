@@ -88,8 +88,9 @@ def lines(
     """
     x_range = span([x for curve in curves for x in curve.x], pad=0.01)
     y_range = y_range or span([y for curve in curves for y in curve.y])
-    axes = Axes(x_range, y_range, height=height)
-    axes.frame(x_label, y_label)
+    axes = Axes(x_range, y_range, height=height, left=58)
+    whole = all(float(x).is_integer() for curve in curves for x in curve.x)
+    axes.frame(x_label, y_label, x_ticks=[t for t in ticks(*x_range) if not whole or t.is_integer()])
     for mark in marks:
         axes.line(axes.left, axes.py(mark), axes.width - axes.right, axes.py(mark), "axis")
     for curve in curves:
@@ -152,9 +153,7 @@ def bars(names: Sequence[str], groups: dict[str, Sequence[int]], description: st
         axes.text(left - 8, top + (row - 10) / 2 + 4, _clip(name, 20), "name", "end")
         for rank, (group, values) in enumerate(groups.items()):
             y = top + rank * each
-            axes.rect(
-                left, y, axes.px(values[place]) - left, each - 2, f"bar f{rank}", f"{name}, {group}: {values[place]}"
-            )
+            axes.rect(left, y, axes.px(values[place]) - left, each - 2, f"bar f{rank}", f"{name}, {group}: {values[place]}")
             axes.text(axes.px(values[place]) + 5, y + each - 3, str(values[place]), "small", "start")
     axes.line(left, axes.top, left, height - 4, "axis")
     return axes.render("bars", description)

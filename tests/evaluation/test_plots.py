@@ -23,9 +23,7 @@ def parsed(drawing) -> ET.Element:
 def inside(root: ET.Element) -> bool:
     """Every circle lies within the view box."""
     _, _, width, height = (float(v) for v in root.get("viewBox").split())
-    return all(
-        -1 <= float(c.get("cx")) <= width + 1 and -1 <= float(c.get("cy")) <= height + 1 for c in root.iter("circle")
-    )
+    return all(-1 <= float(c.get("cx")) <= width + 1 and -1 <= float(c.get("cy")) <= height + 1 for c in root.iter("circle"))
 
 
 @pytest.mark.parametrize(
@@ -135,9 +133,7 @@ def test_titles(name, text):
     assert tables.title(name) == text
 
 
-@pytest.mark.parametrize(
-    "name, expected", [("valence_rmse", True), ("ece", True), ("uar", False), ("valence_ccc", False)]
-)
+@pytest.mark.parametrize("name, expected", [("valence_rmse", True), ("ece", True), ("uar", False), ("valence_ccc", False)])
 def test_less_is_better(name, expected):
     assert tables.less_is_better(name) is expected
 
@@ -146,3 +142,9 @@ def test_headline_prefers_what_selected_the_model():
     assert tables.headline(["accuracy", "uar", "macro_f1"], "macro_f1") == "macro_f1"
     assert tables.headline(["accuracy", "uar"], "loss") == "uar"
     assert tables.headline([], "uar") is None
+
+
+def test_epochs_have_whole_ticks():
+    root = parsed(plots.lines([Line([1, 2, 3], [0.1, 0.2, 0.3], "s0")], "epoch", "loss", "Loss"))
+    labels = [t.text for t in root.iter("text") if t.get("text-anchor") == "middle" and t.get("class") == "tick"]
+    assert labels == ["1", "2", "3"]

@@ -127,9 +127,7 @@ def test_confusion_counts_equal_a_plain_count(run):
 
 
 def test_speakers_come_hardest_first(run):
-    table = (
-        pl.read_parquet(run / "reports" / "per_speaker.parquet").filter(pl.col("variant") == "fused").sort("accuracy")
-    )
+    table = pl.read_parquet(run / "reports" / "per_speaker.parquet").filter(pl.col("variant") == "fused").sort("accuracy")
     section = page(run).split('id="speakers"')[1].split("</section>")[0]
     assert re.findall(r'scope="row">(spk\d+)', section) == table["speaker"].to_list()
 
@@ -160,6 +158,13 @@ def test_leaks_are_said_at_the_top(run):
     text = page(run)
     assert "train and test share 2 values of speaker (spk01, spk02); 9 clips are affected" in text.split("<main>")[0]
     assert "No overlap found" not in text
+
+
+def test_no_leaks_is_only_said_when_looked_for(run):
+    assert "No overlap found" in page(run)
+    path = run / "data" / "card.json"
+    write_json(path, {k: v for k, v in json.loads(path.read_text()).items() if k != "leaks"})
+    assert "No overlap found" not in page(run) and "not on record" in page(run)
 
 
 def test_run_parameters_do_not_change_the_page(run):
@@ -198,13 +203,9 @@ def test_each_report_file_may_be_absent(run, name):
 def test_dimensions_without_classes(run):
     reports = run / "reports"
     table = pl.read_parquet(reports / "predictions.parquet")
-    table.drop("predicted", *(c for c in table.columns if c.startswith("p_"))).write_parquet(
-        reports / "predictions.parquet"
-    )
+    table.drop("predicted", *(c for c in table.columns if c.startswith("p_"))).write_parquet(reports / "predictions.parquet")
     metrics = json.loads((reports / "metrics.json").read_text())
-    write_json(
-        reports / "metrics.json", {v: {m: i for m, i in values.items() if "ccc" in m} for v, values in metrics.items()}
-    )
+    write_json(reports / "metrics.json", {v: {m: i for m, i in values.items() if "ccc" in m} for v, values in metrics.items()})
     write_json(reports / "per_class.json", {})
     (reports / "plots" / "confusion.csv").write_text("actual,predicted\n")
     text = page(run, make_params(task={"emotion": False}))
@@ -241,7 +242,11 @@ def test_broken_store_is_said_not_fatal(run):
     [
         ({"task": {"level": "frame"}, "training": {"seeds": 2, "epochs": 2, "unimodal": True}}, 1, 0),
         # One seed, no annotations over time in use, no other variant: only the traces are absent.
-        ({"task": {"emotion": False}, "training": {"select": "ccc", "epochs": 2}, "protocol": {"kind": "kfold", "folds": 2}}, 2, 3),
+        (
+            {"task": {"emotion": False}, "training": {"select": "ccc", "epochs": 2}, "protocol": {"kind": "kfold", "folds": 2}},
+            2,
+            3,
+        ),
     ],
 )
 def test_page_of_a_real_evaluation(fabricate, groups, folds, sections):
