@@ -1,0 +1,92 @@
+"""params.yaml is exactly what conf/ composes to, and a wrong value is one clear line."""
+
+import copy
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline import params
+from pipeline.compose import compose, text
+from pipeline.errors import ParamsError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def composed():
+    return compose(folder=ROOT / "conf")
+
+
+def test_committed_params_are_the_composition(composed):
+    committed = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    assert committed == composed, "run `make params`"
+    assert text(composed) == (ROOT / "params.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("recipe", sorted(path.stem for path in (ROOT / "conf" / "recipe").glob("*.yaml")))
+def test_every_recipe_composes_to_valid_parameters(recipe):
+    assert params.parse(compose([f"recipe={recipe}"], ROOT / "conf")).recipe == recipe
+
+
+@pytest.mark.parametrize(
+    ("group", "package"),
+    [("fusion", "fusion"), ("loss", "loss"), ("task", "task"), ("temporal", "temporal"), ("training", "training"),
+     ("protocol", "protocol")],
+)
+def test_every_choice_of_a_group_is_valid(group, package):
+    for path in (ROOT / "conf" / group).glob("*.yaml"):
+        values = compose([f"{group}={path.stem}"], ROOT / "conf")
+        assert params.parse(values), path
+
+
+def test_streams_are_swapped_and_dropped():
+    swapped = compose(["stream@streams.audio=wavlm"], ROOT / "conf")
+    assert "wavlm" in swapped["streams"]["audio"]["weights"]
+    assert set(compose(["~stream@streams.video"], ROOT / "conf")["streams"]) == {"audio", "text"}
+    assert compose(["encoders=base"], ROOT / "conf")["streams"]["text"]["weights"].startswith("hf:")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"fusoin": {}}, "unknown parameter fusoin"),
+        ({"training": {"lr": "fast"}}, "training.lr"),
+        ({"training": {"lr": -1}}, "training.lr"),
+        ({"streams": {}}, "streams is empty"),
+        ({"temporal": {"width": 30, "heads": 4}}, "not a multiple of heads"),
+        ({"task": {"emotion": False, "dimensions": []}}, "predicts nothing"),
+        ({"corpus": {"name": "demo"}}, "corpus.root is missing"),
+        ({"run": {"engine": "spark"}}, "run.engine"),
+    ],
+)
+def test_a_mistake_is_one_line_naming_the_key(composed, change, said):
+    values = copy.deepcopy(composed) | change
+    with pytest.raises(ParamsError) as caught:
+        params.parse(values)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_small_numbers_survive_the_yaml_of_a_sweep(composed, tmp_path):
+    values = copy.deepcopy(composed)
+    values["training"]["lr"] = "1e-06"  # what a YAML 1.1 writer makes of 0.000001
+    assert params.parse(values).training.lr == 1e-6
+
+
+def test_unknown_stream_names_the_nearest(composed):
+    with pytest.raises(ParamsError, match="Did you mean 'audio'"):
+        params.parse(composed).stream("adio")
+
+
+def test_absent_or_broken_file(tmp_path):
+    with pytest.raises(ParamsError, match="is not there"):
+        params.read(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("a: [")
+    with pytest.raises(ParamsError, match="not valid YAML"):
+        params.read(tmp_path / "params.yaml")
+
+
+def test_unknown_choice_is_a_line(composed):
+    with pytest.raises(ParamsError, match="fusion"):
+        compose(["fusion=magic"], ROOT / "conf")
