@@ -93,6 +93,31 @@ class Decode(Group):
     audio: DecodeAudio = DecodeAudio()
 
 
+class Faces(Group):
+    """Stage `faces`: one face per clip, followed through its sampled frames."""
+
+    #: `lbp` comes inside a package; `yunet` needs `weights: local:PATH` and their `sha256`.
+    detector: Literal["lbp", "yunet"] = "lbp"
+    weights: str | None = None
+    sha256: str | None = None
+    min_score: Share = 0.6
+    #: Smallest face, share of the picture's shorter side.
+    min_size: Share = 0.1
+    #: Use the landmarks a corpus brings (AFEW-VA) instead of a detector.
+    landmarks: bool = True
+    #: Which of several faces.
+    choice: Literal["persistent", "largest", "central"] = "persistent"
+    #: Longest time without detection, in seconds, that is bridged between two boxes.
+    gap: Share = 0.75
+    #: Side of the crop, times the face's box.
+    margin: Positive = 1.25
+    #: Pixels of the square crop.
+    size: int = Field(default=224, ge=32)
+    #: Turn the crop so that the eyes are level, where they are known.
+    align: bool = True
+    quality: int = Field(default=95, ge=1, le=100)
+
+
 class StoreLayout(Group):
     dtype: Literal["float16", "float32"] = "float16"
     compression: Literal["gzip"] | None = None
@@ -215,6 +240,7 @@ class Params(Group):
     quarantine: Quarantine = Quarantine()
     protocol: Protocol = Protocol()
     decode: Decode = Decode()
+    faces: Faces = Faces()
     asr: Asr = Asr()
     streams: dict[str, Stream]
     task: Task = Task()

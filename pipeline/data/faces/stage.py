@@ -1,0 +1,146 @@
+"""Stage `faces`: `data/frames.h5` → `data/faces.h5`, a media store of square crops, and the boxes as a table.
+
+Frames without the face have no row: the times of the rows say which moments are there. A clip without
+any face is MISSING, never black pictures.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from ...errors import QuarantineError
+from ...features.cache import ClipCache
+from ...features.images import decode
+from ...features.store import Entry, Status
+from ...params import Faces, Params
+from ...progress import track as progress
+from .. import manifest as manifests
+from ..decode.isolated import Outcome, Pool
+from ..media import COMMIT, Media, absent, joined, pack
+from . import detect, landmarks
+from .crop import crop
+from .track import follow
+
+log = logging.getLogger(__name__)
+#: Raise when the stage changes what it returns; part of the cache key.
+VERSION = 1
+#: Columns of `data/faces.parquet`: where the face is, in pixels of the sampled frame.
+BOXES = {"id": pl.String(), "start": pl.Float32(), "end": pl.Float32(), "left": pl.Float32(), "top": pl.Float32(),
+         "right": pl.Float32(), "bottom": pl.Float32(), "score": pl.Float32(), "filled": pl.Boolean()}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One clip: its id in the frame store, and its own folder of frames if it is one."""
+
+    clip: str
+    folder: str | None
+    start: float | None
+
+
+def extract_faces(params: Params, manifest: str | Path = "data/manifest.parquet", frames: str | Path = "data/frames.h5",
+                  out: str | Path = "data/faces.h5") -> Path:
+    """Write the crops to `out`, the boxes to `faces.parquet` and failures to `faces.quarantine.parquet` beside it.
+
+    Raises:
+        StoreError: the frames are not there.
+        WeightsError: the detector's model is not there or not the one named.
+        QuarantineError: more clips failed than `quarantine.max_rate` allows; what was found stays cached.
+    """
+    spec, out, frames = params.faces, Path(out), Path(frames)
+    source = Media(frames)
+    rows = manifests.read(manifest).sort("id").select("id", "content", "video", "start").to_dicts()
+    identity = {"kind": "faces", "version": VERSION, "frames": source.identity, "detector": detect.identity(spec),
+                "spec": spec.model_dump(exclude={"weights", "sha256"})}
+    with ClipCache("faces", identity) as cache:
+        failures = _compute(params, rows, source, cache)
+        for row in rows:
+            row["face"] = row["video"] if source[row["id"]].status == Status.OK else None
+        problems = pack(out, rows, "face", cache, identity, failures)
+        _boxes(rows, cache, failures).write_parquet(out.with_suffix(".parquet"))
+    table = manifests.frame([{**problem, "stage": "faces"} for problem in problems], manifests.QUARANTINE)
+    manifests.write(table, out.with_name("faces.quarantine.parquet"))
+    if len(problems) > params.quarantine.max_rate * max(len(rows), 1):
+        raise QuarantineError(f"faces: {len(problems)} of {len(rows)} clips failed, more than quarantine.max_rate "
+                              f"{params.quarantine.max_rate:g} allows. First: {problems[0]['id']}: {problems[0]['detail']}")
+    return out
+
+
+def _compute(params: Params, rows: list[dict], source: Media, cache: ClipCache) -> dict[str, Outcome]:
+    """Fill the cache; returns what failed, by content."""
+    root = Path(params.corpus.root).resolve()
+    present = {row["content"]: row for row in rows if source[row["id"]].status == Status.OK}
+    missing = sorted(cache.missing(present))
+    log.info("faces: %d of %d clips to search", len(missing), len(rows))
+    pool = Pool(partial(search, params.faces, str(source.path.resolve())), workers=params.run.workers,
+                timeout=params.run.timeout)
+    failures: dict[str, Outcome] = {}
+    pending: dict[str, Entry] = {}
+    since = time.monotonic()
+    with pool, progress(len(missing), "faces") as advance:
+        for outcome in pool.imap_unordered((content, _task(present[content], root)) for content in missing):
+            advance(1)
+            if outcome.ok:
+                pending[outcome.key] = outcome.value
+            else:
+                failures[outcome.key] = outcome  # not cached: the next run tries again
+            if time.monotonic() - since > COMMIT:
+                cache.put(pending)
+                pending, since = {}, time.monotonic()
+    cache.put(pending)
+    return failures
+
+
+def _task(row: dict, root: Path) -> Task:
+    path = root / row["video"]
+    return Task(row["id"], str(path) if path.is_dir() else None, row["start"])
+
+
+@lru_cache(maxsize=2)
+def _media(path: str) -> Media:
+    return Media(path)
+
+
+def search(spec: Faces, frames: str, task: Task) -> Entry:
+    """Crops of one clip; columns of `times` beyond the third are the box, the score and whether it was filled in."""
+    entry = _media(frames)[task.clip]
+    pictures = [decode(bytes(item)) for item in entry.items]
+    size, find = pictures[0].size, detect.detector(spec)
+    given: list[detect.Detection | None] = [None] * len(pictures)
+    if spec.landmarks and task.folder:
+        given = landmarks.detections(Path(task.folder), entry.times, size, task.start)
+    found = [[] if one is not None else find(picture) for one, picture in zip(given, pictures, strict=True)]
+    track = follow(landmarks.merged(given, found), entry.times, size, spec)
+    if track is None:
+        return absent(f"no face in {len(pictures)} frames")
+    numbers = list(track.boxes)
+    crops = joined([crop(pictures[n], track.boxes[n], spec) for n in numbers], entry.times[numbers])
+    where = [[*track.boxes[n].box, track.boxes[n].score, n in track.filled] for n in numbers]
+    return Entry(crops.values, np.concatenate([crops.times, np.asarray(where, np.float32)], 1))
+
+
+def _boxes(rows: list[dict], cache: ClipCache, failures: dict[str, Outcome]) -> pl.DataFrame:
+    def lines() -> Iterator[dict]:
+        for row in rows:
+            if row["face"] is None or row["content"] in failures:
+                continue
+            # A clip without a face has no rows, so nothing is unpacked.
+            for start, end, _, left, top, right, bottom, score, filled in cache.get(row["content"]).times.tolist():
+                yield {"id": row["id"], "start": start, "end": end, "left": left, "top": top, "right": right,
+                       "bottom": bottom, "score": score, "filled": bool(filled)}
+
+    return pl.DataFrame(list(lines()), schema=BOXES)
+
+
+def coverage(frames: str | Path = "data/frames.h5", faces: str | Path = "data/faces.h5") -> dict[str, float]:
+    """Clip id → share of its sampled frames that show the chosen face (1.0 = all; 0.0 = none)."""
+    source, found = Media(frames), Media(faces)
+    return {clip: len(found[clip].items) / len(source[clip].items) for clip in source.ids if source[clip].items}

@@ -1,0 +1,90 @@
+"""The embedded detector on a photograph, and the rules around a fetched one."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from pipeline.data.faces import detect
+from pipeline.data.faces.detect import Detection, overlap, unique
+from pipeline.errors import WeightsError
+from pipeline.params import Faces
+
+
+def test_finds_the_face_and_none_on_a_wall(astronaut, wall):
+    find = detect.detector(Faces())
+    found = find(astronaut)
+    assert len(found) == 1
+    x0, y0, x1, y1 = found[0].box
+    assert 150 < x0 < 215 and 50 < y0 < 110 and 240 < x1 < 300 and 140 < y1 < 215
+    assert find(wall) == []
+
+
+def test_boxes_are_in_the_pixels_of_the_picture(astronaut):
+    find = detect.detector(Faces())
+    small, = find(astronaut.crop((100, 0, 420, 320)))
+    large, = find(astronaut.crop((100, 0, 420, 320)).resize((960, 960)))
+    np.testing.assert_allclose(np.array(large.box) / 3, small.box, atol=15)
+
+
+def test_a_face_smaller_than_asked_is_left_out(astronaut):
+    assert detect.detector(Faces(min_size=0.5))(astronaut) == []
+    assert detect.detector(Faces())(astronaut.resize((16, 16))) == []
+
+
+def test_overlap_and_unique():
+    a, inside, away = (0, 0, 10, 10), (2, 2, 8, 8), (20, 20, 30, 30)
+    assert overlap(a, a) == 1 and overlap(a, away) == 0
+    assert overlap(a, inside) == pytest.approx(0.36) and overlap(a, inside, least=True) == 1
+    kept = unique([Detection(inside), Detection(a), Detection(away)])
+    assert {one.box for one in kept} == {a, away}
+    assert unique([Detection(inside, 0.9), Detection(a, 0.5)])[0].box == inside
+
+
+def test_identity_names_the_model():
+    assert detect.identity(Faces())["name"] == "lbp"
+    assert len(detect.identity(Faces())["sha256"]) == 64
+
+
+def test_fetched_detector_needs_a_file_and_its_sum(tmp_path):
+    with pytest.raises(WeightsError, match="face_detection_yunet_2023mar.onnx"):
+        detect.identity(Faces(detector="yunet"))
+    with pytest.raises(WeightsError, match="is not there"):
+        detect.identity(Faces(detector="yunet", weights=f"local:{tmp_path}/none.onnx"))
+    file = tmp_path / "net.onnx"
+    file.write_bytes(b"no network")
+    found = hashlib.sha256(b"no network").hexdigest()
+    with pytest.raises(WeightsError, match=f"set it to {found}"):
+        detect.identity(Faces(detector="yunet", weights=f"local:{file}"))
+    with pytest.raises(WeightsError, match="fetch the file again"):
+        detect.identity(Faces(detector="yunet", weights=f"local:{file}", sha256="0" * 64))
+    entry = Faces(detector="yunet", weights=f"local:{file}", sha256=found)
+    assert detect.identity(entry)["sha256"] == found
+    with pytest.raises(WeightsError, match="no YuNet model"):
+        detect.detector(entry)
+
+
+def test_fetched_detector_reads_boxes_and_eyes(tmp_path, monkeypatch, astronaut):
+    """Rows as OpenCV documents them: x, y, width, height, five points, score."""
+    import cv2
+
+    class Net:
+        def setInputSize(self, size):
+            assert size == astronaut.size
+
+        def detect(self, image):
+            # Blue first, as OpenCV has it.
+            assert (image[0, 0] == np.asarray(astronaut)[0, 0, ::-1]).all()
+            near = [100, 50, 80, 90, 120, 80, 160, 84, 0, 0, 0, 0, 0, 0, 0.9]
+            far = [300, 300, 10, 10, *[0] * 10, 0.8]
+            return 2, np.array([near, far], dtype=np.float32)
+
+    monkeypatch.setattr(cv2, "FaceDetectorYN_create", lambda *_: Net())
+    file = tmp_path / "net.onnx"
+    file.write_bytes(b"stand-in")
+    entry = Faces(detector="yunet", weights=f"local:{file}", sha256=hashlib.sha256(b"stand-in").hexdigest())
+    one, = detect.detector(entry)(astronaut)
+    assert one.box == (100, 50, 180, 140) and one.score == pytest.approx(0.9)
+    assert one.eyes == ((120, 80), (160, 84))
