@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-import numpy as np
-
 from ..params import Params
-from .decode.isolated import Outcome, Pool
 from .hashing import FileMemo, file_key
 from .integrity import Fact, frames_fact
 
 #: Part of the memo's key: raised when a fact of the same file would come out differently.
 VERSION = "1"
+
+#: Reasons of the decoders under the names of `integrity.REASONS`.
+_REASONS = {"crash": "crashed", "timeout": "timeout", "missing": "missing", "empty": "empty"}
 
 
 def examine(path: str) -> Fact:
@@ -22,17 +22,23 @@ def examine(path: str) -> Fact:
     Raises:
         DecodeError: no decoder can read it.
     """
-    from .decode.audio import read_waveform
+    from .decode.audio import level, read_waveform
+    from .decode.errors import DecodeError
     from .decode.probe import probe
 
     found = probe(path)
-    level = None
+    loudness = None
     if found.has_audio:
-        # 16 kHz is enough for a peak and a third of the work of 48 kHz.
-        wave = read_waveform(path, 16000)
-        peak = float(np.abs(wave).max()) if wave.size else 0.0
-        level = 20 * float(np.log10(peak)) if peak > 0 else -200.0
-    return Fact(duration=float(found.duration), video=found.has_video, audio=found.has_audio, level=level)
+        try:
+            # The source's own rate: nothing is resampled to measure a level.
+            loudness = max(level(read_waveform(path, found.audio_rate or 16000)), -200.0)
+        except DecodeError as error:
+            # A film keeps its picture when its sound is broken.
+            if not found.has_video:
+                raise
+            return Fact(duration=float(found.duration), video=True, audio=False,
+                        detail=f"the sound cannot be decoded ({' '.join(str(error).split())})")
+    return Fact(duration=float(found.duration), video=found.has_video, audio=found.has_audio, level=loudness)
 
 
 def facts(paths: Sequence[str], params: Params) -> dict[str, Fact]:
@@ -48,19 +54,27 @@ def facts(paths: Sequence[str], params: Params) -> dict[str, Fact]:
         todo = [path for path in keys if path not in result]
         if not todo:
             return result
-        for at in range(0, len(todo), 512):
-            part = todo[at : at + 512]
-            fresh = dict(zip(part, _run(part, params), strict=True))
-            # A time-out may be the machine's fault: it is not remembered.
-            memo.put({keys[path]: fact.dump() for path, fact in fresh.items() if fact.reason != "timeout"})
-            result |= fresh
-    return result
+        fresh: dict[str, Fact] = {}
+        for path, fact in _examined(todo, params):
+            fresh[path] = fact
+            if len(fresh) == 512:
+                memo.put(_lasting(fresh, keys))
+                result |= fresh
+                fresh = {}
+        memo.put(_lasting(fresh, keys))
+    return result | fresh
 
 
-def _run(paths: Sequence[str], params: Params) -> list[Fact]:
-    with Pool(examine, workers=params.run.workers, timeout=params.run.timeout) as pool:
-        return [_fact(outcome) for outcome in pool.imap((path, path) for path in paths)]
+def _lasting(fresh: dict[str, Fact], keys: dict[str, str]) -> dict[str, str]:
+    # A time-out or a crash may be the machine's fault: it is tried again next time.
+    return {keys[path]: fact.dump() for path, fact in fresh.items() if fact.reason not in ("timeout", "crashed")}
 
 
-def _fact(outcome: Outcome) -> Fact:
-    return outcome.value if outcome.ok else Fact(reason=outcome.reason, detail=outcome.detail)
+def _examined(paths: Sequence[str], params: Params):
+    """(path, fact) as they come; each file is the business of a worker process."""
+    from .decode.isolated import Pool
+
+    with Pool(examine, workers=max(1, params.run.workers), timeout=params.run.timeout) as pool:
+        for outcome in pool.imap_unordered((path, path) for path in paths):
+            yield outcome.key, (outcome.value if outcome.ok else
+                                Fact(reason=_REASONS.get(outcome.reason, "unreadable"), detail=outcome.detail))

@@ -44,7 +44,7 @@ class Fact:
     Attributes:
         duration: seconds of the medium; NaN when unknown.
         video, audio: whether it has a picture, sound.
-        level: peak of the sound in dBFS over the whole file, or None when there is no sound.
+        level: root mean square level of the sound in dBFS over the whole file, or None when there is no sound.
         reason, detail: why it cannot be used, or "".
     """
 
@@ -108,9 +108,9 @@ def judge(row: dict, facts: dict[str, Fact], limits: Integrity) -> tuple[dict, l
         fact = facts[path]
         reason, detail = fact.reason, fact.detail
         if not reason and not getattr(fact, modality):
-            reason, detail = "no_modality", f"the file has no {modality} track"
+            reason, detail = "no_modality", f"the file has no usable {modality}" + (f": {fact.detail}" if fact.detail else "")
         if not reason and modality == "audio" and fact.level is not None and fact.level < limits.silence:
-            reason, detail = "silent", f"peak {fact.level:.0f} dBFS"
+            reason, detail = "silent", f"{fact.level:.0f} dBFS"
         if reason:
             lost.append(problem(row["id"], path, reason, f"{modality}: {detail}"))
             row[modality] = None

@@ -13,7 +13,7 @@ from .adapter import Adapter, Tables
 
 __all__ = ["ADAPTERS", "Adapter", "Tables", "get", "names"]
 
-_NAMES = ("demo", "ravdess")
+_NAMES = ("demo", "meld", "ravdess")
 
 
 class _Adapters(Mapping[str, Adapter]):
