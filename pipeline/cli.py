@@ -55,6 +55,14 @@ def frames(params: ParamsFile = Path("params.yaml")) -> None:
 
 
 @app.command(rich_help_panel=STAGES)
+def faces(params: ParamsFile = Path("params.yaml")) -> None:
+    """Frames → one face per clip as square crops in data/faces.h5."""
+    from .data.faces.stage import extract_faces
+
+    extract_faces(parameters.read(params))
+
+
+@app.command(rich_help_panel=STAGES)
 def audio(params: ParamsFile = Path("params.yaml")) -> None:
     """Sound → 16 kHz mono FLAC in data/audio.h5."""
     from .data.media import extract_audio

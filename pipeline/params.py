@@ -96,8 +96,8 @@ class Decode(Group):
 class Faces(Group):
     """Stage `faces`: one face per clip, followed through its sampled frames."""
 
-    #: `lbp` comes inside a package; `yunet` needs `weights: local:PATH` and their `sha256`.
-    detector: Literal["lbp", "yunet"] = "lbp"
+    #: `lbp` comes inside a package; `yunet` needs `weights: local:PATH` and their `sha256`; `whole`: pictures are faces.
+    detector: Literal["lbp", "yunet", "whole"] = "lbp"
     weights: str | None = None
     sha256: str | None = None
     min_score: Share = 0.6

@@ -99,7 +99,8 @@ def _centre(image: Image.Image, crop: tuple[int, int], rounding: str) -> Image.I
     height, width = crop
     if image.width < width or image.height < height:
         canvas = Image.new("RGB", (max(width, image.width), max(height, image.height)))
-        canvas.paste(image, ((canvas.width - image.width) // 2, (canvas.height - image.height) // 2))
+        odd = rounding == "floor"  # transformers puts the odd black row above, torchvision below
+        canvas.paste(image, ((canvas.width - image.width + odd) // 2, (canvas.height - image.height + odd) // 2))
         image = canvas
     half = round if rounding == "round" else int
     left, top = half((image.width - width) / 2), half((image.height - height) / 2)

@@ -20,6 +20,10 @@ from .extractor import Extractor
 from .families.family import Family
 
 
+#: Between these lines of docs/encoders.md the table is generated.
+MARKS = ("<!-- encoders: python -m pipeline.features.registry -->", "<!-- end of encoders -->")
+
+
 class _Families(Mapping[str, Family]):
     """Families by name; `[name]` imports one module, iteration all of them."""
 
@@ -133,6 +137,13 @@ def table(folder: str | Path = "conf/stream") -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
+def refreshed(page: str, folder: str | Path = "conf/stream") -> str:
+    """A page of documentation with the table between its two marks written anew."""
+    before, _, rest = page.partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    return f"{before}{MARKS[0]}\n{table(folder)}{MARKS[1]}{after}"
+
+
 def pace(stream: Stream) -> str:
     """How many rows a clip has, in words."""
     if stream.rate:
@@ -151,3 +162,10 @@ def check(folder: str | Path = "conf/stream") -> dict[str, str]:
         except UserError as error:
             reasons[name] = str(error)
     return reasons
+
+
+if __name__ == "__main__":
+    from ..atomic import write_text
+
+    PAGE = Path("docs/encoders.md")
+    write_text(PAGE, refreshed(PAGE.read_text(encoding="utf-8")))

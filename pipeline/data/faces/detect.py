@@ -4,6 +4,7 @@
          inside the wheel, so it always works. Upright, frontal faces; no landmarks.
 `yunet`  YuNet (Wu et al. 2023) by OpenCV, any pose, with five landmarks; its 230 kB file is fetched
          once by the user and checked by sha256.
+`whole`  every picture is a face already (corpora of crops, the generated demo): its central square.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,8 @@ def identity(spec: Faces) -> dict:
     Raises:
         WeightsError: the file of `yunet` is not there or not the one named.
     """
+    if spec.detector == "whole":
+        return {"name": "whole"}
     if spec.detector == "lbp":
         return {"name": "lbp", "sha256": weights.sha256(_cascade()),
                 "version": importlib.metadata.version("scikit-image"), "side": SIDE}
@@ -65,7 +68,16 @@ def detector(spec: Faces) -> Detector:
     Raises:
         WeightsError: its model is not there or not the one named.
     """
+    if spec.detector == "whole":
+        return partial(_whole, spec.margin)
     return _Lbp(spec.min_size) if spec.detector == "lbp" else _Yunet(_yunet(spec), spec)
+
+
+def _whole(margin: float, image: Image.Image) -> list[Detection]:
+    """The box whose crop, `margin` wider, is the central square of the picture."""
+    half = min(image.size) / margin / 2
+    x, y = image.width / 2, image.height / 2
+    return [Detection((x - half, y - half, x + half, y + half))]
 
 
 def _cascade() -> Path:

@@ -34,6 +34,21 @@ def test_a_face_smaller_than_asked_is_left_out(astronaut):
     assert detect.detector(Faces())(astronaut.resize((16, 16))) == []
 
 
+def test_a_picture_that_is_a_face_is_cropped_to_its_central_square():
+    import io
+
+    from PIL import Image
+
+    from pipeline.data.faces.crop import crop
+
+    picture = Image.new("RGB", (200, 100), "red")
+    picture.paste((255, 255, 255), (50, 0, 150, 100))
+    spec = Faces(detector="whole", size=50)
+    one, = detect.detector(spec)(picture)
+    assert np.asarray(Image.open(io.BytesIO(crop(picture, one, spec)))).min() > 200
+    assert detect.identity(spec) == {"name": "whole"}
+
+
 def test_overlap_and_unique():
     a, inside, away = (0, 0, 10, 10), (2, 2, 8, 8), (20, 20, 30, 30)
     assert overlap(a, a) == 1 and overlap(a, away) == 0
