@@ -151,8 +151,9 @@ class Pool:
     def _feed(self, queue: deque[int], tasks: dict[int, tuple[Hashable, object]]) -> None:
         while len(self._workers) < min(self._count, len(self._workers) + len(queue)):
             self._workers.append(self._start())
-        # Idle workers first, then a task in reserve for each, so that none waits for the parent.
-        for depth in range(self._ahead):
+        # Idle workers first, then a task in reserve for each, so that none waits for the parent;
+        # no reserves while a worker is still starting, or the early ones would take its share.
+        for depth in range(self._ahead if all(one.ready for one in self._workers) else 1):
             for one in self._workers:
                 if queue and one.ready and len(one.queue) == depth and one.served + depth < self._recycle:
                     number = queue.popleft()
