@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ..params import Params
 from .hashing import FileMemo, file_key
 from .integrity import Fact, frames_fact
 
 #: Part of the memo's key: raised when a fact of the same file would come out differently.
-VERSION = "1"
-
-#: Reasons of the decoders under the names of `integrity.REASONS`.
-_REASONS = {"crash": "crashed", "timeout": "timeout", "missing": "missing", "empty": "empty"}
+VERSION = "2"
 
 
 def examine(path: str) -> Fact:
@@ -44,7 +41,7 @@ def examine(path: str) -> Fact:
 def facts(paths: Sequence[str], params: Params) -> dict[str, Fact]:
     """Facts of media (absolute paths of files or folders of frames).
 
-    A file that crashes or hangs its decoder has `reason` crashed or timeout; it does not hurt others.
+    A file that crashes or hangs its decoder has `reason` crash or timeout; it does not hurt others.
     """
     result = {path: frames_fact(path) for path in paths if os.path.isdir(path)}
     keys = {path: file_key(path, os.stat(path), VERSION) for path in paths if path not in result}
@@ -67,14 +64,13 @@ def facts(paths: Sequence[str], params: Params) -> dict[str, Fact]:
 
 def _lasting(fresh: dict[str, Fact], keys: dict[str, str]) -> dict[str, str]:
     # A time-out or a crash may be the machine's fault: it is tried again next time.
-    return {keys[path]: fact.dump() for path, fact in fresh.items() if fact.reason not in ("timeout", "crashed")}
+    return {keys[path]: fact.dump() for path, fact in fresh.items() if fact.reason not in ("timeout", "crash")}
 
 
-def _examined(paths: Sequence[str], params: Params):
+def _examined(paths: Sequence[str], params: Params) -> Iterator[tuple[str, Fact]]:
     """(path, fact) as they come; each file is the business of a worker process."""
     from .decode.isolated import Pool
 
     with Pool(examine, workers=max(1, params.run.workers), timeout=params.run.timeout) as pool:
         for outcome in pool.imap_unordered((path, path) for path in paths):
-            yield outcome.key, (outcome.value if outcome.ok else
-                                Fact(reason=_REASONS.get(outcome.reason, "unreadable"), detail=outcome.detail))
+            yield outcome.key, (outcome.value if outcome.ok else Fact(reason=outcome.reason, detail=outcome.detail))

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from ..params import Integrity
 from .corpora.folder import IMAGE, inside, problem
+from .decode.errors import REASONS as DECODING
 
-#: Why a clip or a line is in the quarantine.
-REASONS = {
+#: Why a clip or a line is in the quarantine; the decoders' own reasons among them.
+REASONS = DECODING | {
     "missing": "the annotated file is not there",
-    "unreadable": "no decoder can open it",
     "empty": "the file has no bytes, the cut no length",
     "silent": "the sound stays below integrity.silence",
     "too_short": "shorter than integrity.min_duration",
@@ -23,8 +23,6 @@ REASONS = {
     "drift": "length differs from the annotation by more than integrity.max_drift",
     "duplicate": "the same id, or the same media and cut, as another clip",
     "no_modality": "neither picture nor sound where the annotation promises one",
-    "timeout": "decoding took longer than run.timeout",
-    "crashed": "the decoder crashed",
     "escape": "the path leads out of the corpus root",
     "row": "a line of a table cannot be read",
     "label": "a label the corpus does not define",

@@ -1,0 +1,146 @@
+"""AFEW-VA: 600 film clips as frames, valence and arousal per frame (Kossaifi et al. 2017)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from ... import params
+from ...errors import CorpusError
+from . import folder, table
+from .adapter import Adapter, Tables
+from .options import Options, parse
+
+#: Labels are whole numbers in [-10, 10].
+SCALE = 10.0
+LAYOUT = "NNN/NNNNN.png (or .jpg) and NNN/NNN.json for each clip 001..600"
+
+
+class AfewOptions(Options):
+    #: Frames per second of the folders; the clips were taken from films at 25.
+    fps: float = 25.0
+    #: What unannotated frames inside a clip are: without truth (they carry no row), or a damaged clip.
+    partial: Literal["keep", "quarantine"] = "keep"
+
+
+def frames(value: object, where: str) -> tuple[str | None, dict[int, tuple[float, float]]]:
+    """(actor, frame number → (valence, arousal) in [-10, 10]) of any of the JSON layouts in circulation.
+
+    Genuine: `{"video_id", "actor", "frames": {"00000": {"valence", "arousal", "landmarks"}}}`. Flattened:
+    a list of `{frame, valence, arousal}`, or frame → `{valence, arousal}`, or frame → `[v, a]`.
+
+    Raises:
+        CorpusError: it is none of these, or a value leaves the scale.
+    """
+    actor = None
+    if isinstance(value, dict):
+        actor = value.get("actor") if isinstance(value.get("actor"), str) else None
+        inner = value.get("frames", value)
+    else:
+        inner = value
+    if isinstance(inner, list):
+        pairs = [(item.get("frame", item.get("frame_id")), item) for item in inner if isinstance(item, dict)]
+        damaged = len(pairs) != len(inner)
+    elif isinstance(inner, dict):
+        pairs = [(key, item) for key, item in inner.items() if key not in ("actor", "video_id")]
+        damaged = False
+    else:
+        pairs, damaged = [], True
+    if damaged or not pairs:
+        raise CorpusError(f"{where}: holds no frames. Expected the genuine layout or a list or table of frames.")
+    found = {}
+    for key, item in pairs:
+        match = re.fullmatch(r"(?:.*[/_])?(\d+)(?:\.\w+)?", str(key), re.ASCII)
+        try:
+            if not match:
+                raise ValueError("no frame number")
+            pair = (item["valence"], item["arousal"]) if isinstance(item, dict) else (item[0], item[1])
+            valence, arousal = (table.number(str(x), -SCALE, SCALE) for x in pair)
+            if valence is None or arousal is None:
+                raise ValueError("no value")
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise CorpusError(f"{where}, frame {key!r}: {error}.") from error
+        found[int(match[1])] = (valence, arousal)
+    return actor or None, found
+
+
+def boxes(value: dict, enlarge: float = 1.25) -> dict[int, tuple[float, float, float, float]]:
+    """Frame number → (left, top, right, bottom) of a square around its 68 landmarks, in pixels.
+
+    Args:
+        value: the genuine JSON of a clip.
+        enlarge: side of the square over the longer side of the landmarks' bounding box.
+    """
+    result = {}
+    for key, item in value.get("frames", {}).items():
+        points = item.get("landmarks") or []
+        if points:
+            xs, ys = [p[0] for p in points], [p[1] for p in points]
+            half = max(max(xs) - min(xs), max(ys) - min(ys)) * enlarge / 2
+            x, y = (max(xs) + min(xs)) / 2, (max(ys) + min(ys)) / 2
+            result[int(key)] = (x - half, y - half, x + half, y + half)
+    return result
+
+
+def original(value: float) -> int:
+    """A label in [-1, 1] back on the corpus' own scale."""
+    return round(value * SCALE)
+
+
+def read(corpus: params.Corpus) -> Tables:
+    """One clip per folder; its valence and arousal are the means over its frames.
+
+    A frame's time is its place among the images that are there (as the decoder counts them).
+
+    Raises:
+        CorpusError: no clip, or none with an actor in the genuine layout.
+    """
+    options = parse(corpus, AfewOptions)
+    root = folder.root_of(corpus.root, LAYOUT)
+    result = Tables(clips=[])
+    lacking = 0
+    for place in sorted(p for p in root.rglob("*") if p.is_dir() and re.fullmatch(r"\d{3}", p.name)):
+        relative, id_ = place.relative_to(root).as_posix(), f"afew_va/{place.name}"
+        path = place / f"{place.name}.json"
+        if not path.is_file():
+            result.problems.append(folder.problem(id_, relative, "missing", f"{path.name} is not there"))
+            continue
+        try:
+            actor, found = frames(table.load_json(table.text_of(path), str(path)), str(path))
+        except CorpusError as error:
+            result.problems.append(folder.problem(id_, f"{relative}/{path.name}", "row", str(error)))
+            continue
+        here = _images(place)
+        rows = [(at / options.fps, found[number]) for at, number in enumerate(here) if number in found]
+        absent = len(found) - len(rows)
+        lacking += absent
+        if not rows or (absent and options.partial == "quarantine"):
+            result.problems.append(folder.problem(id_, relative, "missing", f"{absent} of {len(found)} frames absent"))
+            continue
+        result.annotations += [{"id": id_, "time": round(time, 6), "valence": v / SCALE, "arousal": a / SCALE}
+                               for time, (v, a) in rows]
+        result.clips.append({
+            "id": id_, "corpus": "afew_va", "video": relative, "speaker": actor,
+            "valence": sum(v for _, (v, _) in rows) / len(rows) / SCALE,
+            "arousal": sum(a for _, (_, a) in rows) / len(rows) / SCALE,
+            "expected": len(here) / options.fps,
+        })
+    if not result.clips and not result.problems:
+        raise CorpusError(f"{root} holds no clip of AFEW-VA. Expected {LAYOUT}.")
+    nameless = sum(clip["speaker"] is None for clip in result.clips)
+    result.notes = {"frames annotated": len(result.annotations), "annotated frames without image": lacking,
+                    "clips without an actor (split clip by clip)": nameless}
+    return result
+
+
+def _images(place: Path) -> list[int]:
+    stems = {p.stem for p in place.iterdir() if p.suffix.lower() in folder.IMAGE and not p.name.startswith(".")}
+    return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdigit())
+
+
+ADAPTER = Adapter(
+    name="afew_va", title="AFEW-VA, valence and arousal in the wild",
+    licence="on request from Imperial College iBUG, research only", homepage="https://ibug.doc.ic.ac.uk/resources/afew-va-database/",
+    layout=LAYOUT, classes=(), read=read,
+)

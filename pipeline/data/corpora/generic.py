@@ -1,0 +1,142 @@
+"""Any corpus: a table (CSV, TSV, JSON, JSONL, XLSX) with a row per clip, or a tree of folders."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path, PurePosixPath
+
+from ... import params
+from ...errors import CorpusError, ParamsError
+from ..manifest import SCHEMA
+from . import folder, table
+from .adapter import Adapter, Tables
+from .options import Options, parse
+
+LAYOUT = "a table with manifest columns (or others, named in corpus.options.columns), or folders by label"
+_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+           "development": "val", "test": "test", "testing": "test"}
+_FILLED = tuple(name for name in SCHEMA if name not in ("corpus", "content", "duration"))
+_SCALED = ("valence", "arousal", "dominance")
+
+
+class GenericOptions(Options):
+    #: Table below the root; null: read the tree of folders.
+    table: str | None = None
+    #: Sheet of a spreadsheet.
+    sheet: str | None = None
+    #: Manifest column → table column. `media` fills video and audio alike. Names that agree need no entry.
+    columns: dict[str, str] = {}
+    #: Scale of a dimension in the table, e.g. {valence: [1, 5]}; without entry it is [-1, 1].
+    scales: dict[str, tuple[float, float]] = {}
+    #: Label in the table → emotion; with entries, others are quarantined.
+    emotions: dict[str, str] = {}
+    #: What the folders of a tree mean, outermost first, e.g. [split, emotion]; `_` for nothing.
+    levels: tuple[str, ...] = ("emotion",)
+    language: str | None = None
+    name: str = "generic"
+
+
+def read(corpus: params.Corpus) -> Tables:
+    """Clips of the table or of the tree.
+
+    Raises:
+        CorpusError: no table, a named column is missing, or the tree holds no media.
+        ParamsError: an option names a column the manifest has not.
+    """
+    options = parse(corpus, GenericOptions)
+    for what, names in (("columns", options.columns), ("levels", options.levels), ("scales", options.scales)):
+        allowed = {*_FILLED, "media", "_"} if what != "scales" else set(_SCALED)
+        if wrong := [name for name in names if name not in allowed]:
+            raise ParamsError(f"corpus.options.{what}: {wrong[0]!r} is not one of {', '.join(sorted(allowed))}.")
+    root = folder.root_of(corpus.root, LAYOUT)
+    return _table(root, options) if options.table else _tree(root, options)
+
+
+def _table(root: Path, options: GenericOptions) -> Tables:
+    if not folder.inside(root, options.table):
+        raise CorpusError(f"corpus.options.table: {options.table} leads out of {root}.")
+    path = root / options.table
+    rows = table.rows_of(path, options.columns.values(), options.sheet)
+    if not rows:
+        raise CorpusError(f"{path} holds no rows.")
+    known = set(rows[0][1])
+    names = {name: options.columns.get(name, name) for name in (*_FILLED, "media")}
+    names = {name: column for name, column in names.items() if column in known}
+    if not names.keys() & {"media", "video", "audio", "text"}:
+        raise CorpusError(f"{path} has no column of media or text. Name it in corpus.options.columns "
+                          f"(columns: {', '.join(sorted(known))}).")
+    result = Tables(clips=[])
+    for line, row in rows:
+        try:
+            result.clips.append(_clip({name: row.get(column, "") for name, column in names.items()}, line, options))
+        except LookupError as error:
+            result.problems.append(folder.problem(None, path.name, "label", f"line {line}: {error.args[0]}"))
+        except ValueError as error:
+            result.problems.append(folder.problem(None, path.name, "row", f"line {line}: {error}"))
+    result.notes["columns read"] = {name: names[name] for name in sorted(names)}
+    return result
+
+
+def _clip(row: dict[str, str], line: int, options: GenericOptions) -> dict:
+    clip: dict = {name: value or None for name, value in row.items() if name != "media"}
+    if row.get("media"):
+        clip["audio"] = row["media"]
+        clip["video"] = None if row["media"].lower().endswith(folder.AUDIO) else row["media"]
+    for name in ("start", "end"):
+        clip[name] = table.number(row.get(name, ""), 0)
+    for name in _SCALED:
+        low, high = options.scales.get(name, (-1.0, 1.0))
+        clip[name] = table.rescale(table.number(row.get(name, ""), low, high), low, high)
+    clip["turn"] = int(row["turn"]) if row.get("turn") else None
+    clip["channel"] = clip.get("channel")
+    if clip["channel"] not in (None, "left", "right"):
+        raise ValueError(f"channel {clip['channel']!r} is not left or right")
+    _finish(clip, options)
+    clip["id"] = f"{options.name}/{clip.get('id') or f'row{line}'}"
+    return clip
+
+
+def _finish(clip: dict, options: GenericOptions) -> None:
+    clip["corpus"] = options.name
+    clip["language"] = clip.get("language") or options.language
+    if clip.get("split"):
+        if clip["split"].lower() not in _SPLITS:
+            raise LookupError(f"split {clip['split']!r} is not train, val or test")
+        clip["split"] = _SPLITS[clip["split"].lower()]
+    if clip.get("emotion") and options.emotions:
+        if clip["emotion"] not in options.emotions:
+            raise LookupError(f"emotion {clip['emotion']!r} is not in corpus.options.emotions")
+        clip["emotion"] = options.emotions[clip["emotion"]]
+
+
+def _tree(root: Path, options: GenericOptions) -> Tables:
+    found: dict[str, dict] = {}
+    problems = []
+    for path in folder.files(root, folder.AUDIO + folder.VIDEO):
+        parts = PurePosixPath(path).parts
+        if len(parts) <= len(options.levels):
+            problems.append(folder.problem(None, path, "name", f"lies above the {len(options.levels)} levels of folders"))
+            continue
+        key = str(PurePosixPath(path).with_suffix(""))
+        clip = found.setdefault(key, {"id": f"{options.name}/{key}"})
+        clip |= {name: part for name, part in zip(options.levels, parts, strict=False) if name != "_"}
+        clip["audio" if path.lower().endswith(folder.AUDIO) else "video"] = path
+    clips = []
+    for clip in found.values():
+        try:
+            _finish(clip, options)
+        except LookupError as error:
+            problems.append(folder.problem(clip["id"], clip.get("video") or clip.get("audio"), "label", error.args[0]))
+            continue
+        clips.append(clip | {"audio": clip.get("audio") or clip.get("video")})
+    if not found:
+        raise CorpusError(f"{root} holds no media below {len(options.levels)} levels of folders "
+                          f"({'/'.join(options.levels)}).")
+    counts = Counter(clip.get("emotion") or "" for clip in clips)
+    return Tables(clips, problems=problems, notes={"clips per emotion": dict(sorted(counts.items()))})
+
+
+ADAPTER = Adapter(
+    name="generic", title="Any table or tree of folders", licence="your own", homepage="docs/corpora/generic.md",
+    layout=LAYOUT, classes=(), read=read,
+)
