@@ -131,7 +131,8 @@ def of_transformers(path: Path, *, square: bool, defaults: dict | None = None) -
         crop = _sides(path, "crop_size", found.get("crop_size"), True)
     resample = found.get("resample", 2)
     if resample not in _NAMES:
-        raise WeightsError(f"{path}: preprocessor resample {resample!r} is no filter of Pillow's; fetch the file again.")
+        raise WeightsError(f"{path}: preprocessor resample {resample!r} is no filter of Pillow's; "
+                           "fetch the file again.")
     scale = found.get("rescale_factor", 1 / 255) if found.get("do_rescale", True) else 1.0
     mean, std = (0.0,) * 3, (1.0,) * 3
     if found.get("do_normalize", True):
@@ -143,7 +144,7 @@ def of_transformers(path: Path, *, square: bool, defaults: dict | None = None) -
 
 
 def of_config(path: object, config: dict) -> Preprocessing:
-    """From a timm `pretrained_cfg` or resolved data configuration: `input_size, crop_pct, crop_mode, interpolation, mean, std`.
+    """From a timm `pretrained_cfg`: `input_size, crop_pct, crop_mode, interpolation, mean, std`.
 
     Raises:
         WeightsError: a field is absent or not what it should be, or the crop mode is not known.
@@ -173,8 +174,10 @@ def statistics(path: object, mean: object, std: object) -> tuple[tuple[float, ..
         WeightsError: not three numbers each, or a deviation that is not positive.
     """
     for name, value in (("mean", mean), ("std", std)):
-        if not (isinstance(value, (list, tuple)) and len(value) == 3 and all(isinstance(v, (int, float)) for v in value)):
-            raise WeightsError(f"{path}: image {name} {value!r} is not three numbers; fetch the preprocessor file again.")
+        if not (isinstance(value, (list, tuple)) and len(value) == 3
+                and all(isinstance(v, (int, float)) for v in value)):
+            raise WeightsError(f"{path}: image {name} {value!r} is not three numbers; fetch the preprocessor file "
+                               "again.")
     if min(std) <= 0:
         raise WeightsError(f"{path}: image std {list(std)} must be positive; fetch the preprocessor file again.")
     return tuple(map(float, mean)), tuple(map(float, std))

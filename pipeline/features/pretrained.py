@@ -52,7 +52,8 @@ def load(model_class: type, source: Source | str, *, architecture: dict | None =
                                f"({' '.join(str(error).split())[:200]}).") from error
     missing = [key for key in info["missing_keys"] if not key.startswith(tuple(optional))]
     # Asked to go on at another shape, the library lists the keys; otherwise it names none.
-    mismatched = [f"{key} of shape {tuple(found)}, not {tuple(wanted)}" for key, found, wanted in info["mismatched_keys"]]
+    mismatched = [f"{key} of shape {tuple(found)}, not {tuple(wanted)}"
+                  for key, found, wanted in info["mismatched_keys"]]
     covered(source, model.state_dict(), [*missing, *mismatched], info["unexpected_keys"], dropped=dropped)
     return model.eval().requires_grad_(False)
 

@@ -150,7 +150,8 @@ def pace(stream: Stream) -> str:
         return f"{stream.rate:g} /s"
     if stream.pooling != "none":
         return "1"
-    return {"video": "per frame", "face": "per face crop", "text": "per token or text"}.get(stream.modality, "model's own")
+    words = {"video": "per frame", "face": "per face crop", "text": "per token or text"}
+    return words.get(stream.modality, "model's own")
 
 
 def check(folder: str | Path = "conf/stream") -> dict[str, str]:

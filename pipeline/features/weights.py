@@ -279,7 +279,7 @@ def state(path: Path, first: Sequence[str] = ()) -> dict[str, torch.Tensor]:
             raise WeightsError(f"{file} cannot be read as weights ({type(error).__name__}: "
                                f"{' '.join(str(error).split())[:120]}).") from error
         if not isinstance(part, dict):
-            raise WeightsError(f"{file} holds a {type(part).__name__}, not a state dict; save the model's state_dict().")
+            raise WeightsError(f"{file} holds a {type(part).__name__}, not a state dict; save model.state_dict().")
         for wrapper in ("state_dict", "model"):
             part = part[wrapper] if isinstance(part.get(wrapper), dict) else part
         result.update({key: value for key, value in part.items() if isinstance(value, torch.Tensor)})

@@ -32,7 +32,8 @@ def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
 @pytest.mark.parametrize("config", [
     {"size": {"shortest_edge": 48}, "crop_size": {"height": 48, "width": 48}, "do_center_crop": True},
     {"size": {"height": 40, "width": 56}, "do_center_crop": False, "resample": 2},
-    {"size": {"shortest_edge": 32}, "crop_size": {"height": 50, "width": 50}, "do_center_crop": True, "do_normalize": False},
+    {"size": {"shortest_edge": 32}, "crop_size": {"height": 50, "width": 50}, "do_center_crop": True,
+     "do_normalize": False},
     {"do_resize": False, "crop_size": {"height": 31, "width": 40}, "do_center_crop": True, "do_rescale": False,
      "do_normalize": False},
 ])

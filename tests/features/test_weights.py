@@ -27,7 +27,8 @@ def test_parse(text, scheme, rest):
     assert source.seed == (7 if scheme == "random" else None) and source.random == (scheme == "random")
 
 
-@pytest.mark.parametrize(("text", "message"), [("bert", "no scheme"), ("hff:x", "Did you mean 'hf'"), ("hf:", "nothing after"),
+@pytest.mark.parametrize(("text", "message"), [("bert", "no scheme"), ("hff:x", "Did you mean 'hf'"),
+                                               ("hf:", "nothing after"),
                                                ("random:x", "whole number"), ("random:-1", "whole number")])
 def test_parse_refuses(text, message):
     with pytest.raises(ParamsError, match=message):

@@ -26,6 +26,9 @@ from ...params import Faces
 SIDE = 192
 YUNET = "https://github.com/opencv/opencv_zoo/tree/main/models/face_detection_yunet"
 
+#: Left, top, right, bottom.
+Box = tuple[float, float, float, float]
+
 
 @dataclass(frozen=True)
 class Detection:
@@ -37,7 +40,7 @@ class Detection:
         eyes: ((x, y), (x, y)) of the eye on the left of the picture and the one on its right, or None.
     """
 
-    box: tuple[float, float, float, float]
+    box: Box
     score: float = 1.0
     eyes: tuple[tuple[float, float], tuple[float, float]] | None = None
 
@@ -86,11 +89,13 @@ def _cascade() -> Path:
 
 def _yunet(spec: Faces) -> Path:
     if not spec.weights:
-        raise WeightsError(f"faces.detector yunet needs faces.weights: fetch face_detection_yunet_2023mar.onnx ({YUNET}) "
+        raise WeightsError(f"faces.detector yunet needs faces.weights: fetch face_detection_yunet_2023mar.onnx "
+                           f"({YUNET}) "
                            "and set faces.weights to local:PATH and faces.sha256 to its sum.")
     path = weights.locate(spec.weights)
     if spec.sha256 is None:
-        raise WeightsError(f"faces.sha256 is not set; if {path} is the file you trust, set it to {weights.sha256(path)}.")
+        raise WeightsError(f"faces.sha256 is not set; if {path} is the file you trust, set it to "
+                           f"{weights.sha256(path)}.")
     if (found := weights.sha256(path)) != spec.sha256.lower():
         raise WeightsError(f"{path} has sha256 {found}, faces.sha256 says {spec.sha256}; fetch the file again.")
     return path
@@ -139,11 +144,11 @@ class _Yunet:
         return unique(result)
 
 
-def area(box: tuple[float, float, float, float]) -> float:
+def area(box: Box) -> float:
     return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
 
 
-def overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float], *, least: bool = False) -> float:
+def overlap(a: Box, b: Box, *, least: bool = False) -> float:
     """Intersection over union; with `least`, over the smaller box."""
     both = area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
     whole = min(area(a), area(b)) if least else area(a) + area(b) - both

@@ -35,7 +35,8 @@ def read(path: Path) -> dict[int, np.ndarray]:
             points = np.asarray(entry["landmarks"], dtype=np.float64)
         except (KeyError, TypeError, ValueError):
             continue
-        if name.isdigit() and points.shape == (68, 2) and np.isfinite(points).all() and np.ptp(points, axis=0).min() > 0:
+        whole = points.shape == (68, 2) and np.isfinite(points).all()
+        if name.isdigit() and whole and np.ptp(points, axis=0).min() > 0:
             result[int(name)] = points
     return result
 

@@ -70,7 +70,8 @@ def extract_faces(params: Params, manifest: str | Path = "data/manifest.parquet"
     manifests.write(table, out.with_name("faces.quarantine.parquet"))
     if len(problems) > params.quarantine.max_rate * max(len(rows), 1):
         raise QuarantineError(f"faces: {len(problems)} of {len(rows)} clips failed, more than quarantine.max_rate "
-                              f"{params.quarantine.max_rate:g} allows. First: {problems[0]['id']}: {problems[0]['detail']}")
+                              f"{params.quarantine.max_rate:g} allows. First: {problems[0]['id']}: "
+                              f"{problems[0]['detail']}")
     return out
 
 

@@ -77,14 +77,16 @@ def build(stream: Stream) -> Extractor:
         raise one_of("backend of clip", str(options["backend"]), BACKENDS)
     if options["backend"] != "hf" and _of_open_clip(stream, options["backend"]):
         if left := set(stream.options) - {"backend", *open_clip.FAMILY.options}:
-            raise ParamsError(f"option {min(left)} is not known to open_clip checkpoints; remove it or set options.backend to hf.")
+            raise ParamsError(f"option {min(left)} is not known to open_clip checkpoints; remove it or set "
+                              "options.backend to hf.")
         kept = {key: value for key, value in stream.options.items() if key != "backend"}
         return open_clip.build(stream.model_copy(update={"encoder": "open_clip", "options": kept}))
     readout = options["readout"]
     if readout not in READOUTS:
         raise one_of("readout of clip", str(readout), READOUTS)
     if readout == "projection" and stream.layer != -1:
-        raise ParamsError(f"clip projects its last layer only; with layer {stream.layer} set options.readout to cls or mean.")
+        raise ParamsError(f"clip projects its last layer only; with layer {stream.layer} set options.readout "
+                          "to cls or mean.")
     spec = preprocessing(stream)
     identity = {
         "family": FAMILY.name, "version": 1, "dtype": stream.dtype, **pooling.settings(stream),

@@ -151,19 +151,23 @@ def build(stream: Stream) -> Extractor:
     patch = int(stream.architecture.get("patch_size", 14))
     side = options["size"] // patch
     if options["size"] % patch or side * side % MERGED:
-        raise ParamsError(f"options.size {options['size']} does not make a grid of {patch} px patches that merges by {MERGED}.")
+        raise ParamsError(f"options.size {options['size']} does not make a grid of {patch} px patches that "
+                          f"merges by {MERGED}.")
     path, _, keywords, data = _resolve(stream) if not weights.parse(stream.weights).random else (None, MODEL, {}, {})
     mean, std = (images.statistics(stream.weights, data["mean"], data["std"]) if "mean" in data
                  else (images.CLIP_MEAN, images.CLIP_STD))
     # Whole frame, aspect not kept, as both source systems feed it.
     spec = images.Preprocessing((options["size"], options["size"]), None, "bicubic", mean=mean, std=std)
     identity = {
-        "family": FAMILY.name, "version": 1, "model": {"name": MODEL, **keywords}, "dtype": stream.dtype, **pooling.settings(stream),
+        "family": FAMILY.name, "version": 1, "model": {"name": MODEL, **keywords}, "dtype": stream.dtype,
+        **pooling.settings(stream),
         "weights": weights.identity(stream.weights, architecture=stream.architecture, path=path,
                                     libraries=timm_family.LIBRARIES),
-        "preprocessing": spec.identity(), **{key: options[key] for key in ("readout", "norm", "blocks", "frames", "size")},
+        "preprocessing": spec.identity(),
+        **{key: options[key] for key in ("readout", "norm", "blocks", "frames", "size")},
     }
-    return Extractor(identity, framewise.Prepare(spec, options["frames"]), partial(load, stream, options, spec), budget=8.0)
+    return Extractor(identity, framewise.Prepare(spec, options["frames"]), partial(load, stream, options, spec),
+                     budget=8.0)
 
 
 FAMILY = Family(

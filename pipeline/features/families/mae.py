@@ -54,7 +54,8 @@ def network(stream: Stream) -> Any:
     path = None if source.random else weights.locate(source)
     if path is not None and path.is_file():
         state = originals.encoder(weights.state(path), video=False, origin=source)
-        settings = pretrained.configuration(ViTMAEConfig, {"image_size": 224} | originals.shape(state) | stream.architecture)
+        architecture = {"image_size": 224} | originals.shape(state) | stream.architecture
+        settings = pretrained.configuration(ViTMAEConfig, architecture)
         settings._attn_implementation = "sdpa"
         model = pretrained.assemble(ViTMAEModel(settings), state, source, dtype=stream.dtype)
     else:

@@ -92,7 +92,9 @@ def build(stream: Stream) -> Extractor:
     if count < 1 or min(height, width) < 16:
         raise ParamsError(f"mosaic of {count} cells of {height} x {width} px: take at least one cell of 16 px.")
     path, name, _, data = timm_family.resolve(stream)
-    mean, std = MELD if options["statistics"] == "meld" else images.statistics(stream.weights, data.get("mean"), data.get("std"))
+    mean, std = MELD
+    if options["statistics"] == "checkpoint":
+        mean, std = images.statistics(stream.weights, data.get("mean"), data.get("std"))
     prepare = Prepare(images.Preprocessing(None, mean=mean, std=std), count, (height, width))
     identity = {
         "family": FAMILY.name, "version": 1, "model": name, "dtype": stream.dtype,

@@ -110,7 +110,8 @@ def tower(stream: Stream) -> Any:
         return visual.to(getattr(torch, stream.dtype)).eval().requires_grad_(False)
     holder = torch.nn.Module()
     holder.visual = visual
-    return pretrained.assemble(holder, weights.state(path, FILES), source, dropped=TEXT_TOWER, dtype=stream.dtype).visual
+    state = weights.state(path, FILES)
+    return pretrained.assemble(holder, state, source, dropped=TEXT_TOWER, dtype=stream.dtype).visual
 
 
 def load(stream: Stream, normalise: bool, spec: images.Preprocessing, device: str = "cpu") -> Callable:

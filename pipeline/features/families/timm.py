@@ -126,7 +126,8 @@ def read(model: Any, pixels: torch.Tensor, readout: str) -> torch.Tensor:
         return model.forward_head(features, pre_logits=True)
     if features.ndim == 4:
         # (N, C, H, W) of convolutions; (N, H, W, C) of Swin and its kin.
-        features = features.flatten(2).transpose(1, 2) if features.shape[1] == model.num_features else features.flatten(1, 2)
+        channels_first = features.shape[1] == model.num_features
+        features = features.flatten(2).transpose(1, 2) if channels_first else features.flatten(1, 2)
     prefix = getattr(model, "num_prefix_tokens", 0)
     if readout == "cls":
         if not prefix:

@@ -78,8 +78,8 @@ def network(stream: Stream) -> Any:
     path = None if source.random else weights.locate(source)
     if path is not None and path.is_file():
         state = originals.encoder(weights.state(path), video=True, origin=source)
-        read = originals.shape(state) | {"tubelet_size": state["embeddings.patch_embeddings.projection.weight"].shape[2],
-                                         "use_mean_pooling": "layernorm.weight" not in state}
+        tubelet = state["embeddings.patch_embeddings.projection.weight"].shape[2]
+        read = originals.shape(state) | {"tubelet_size": tubelet, "use_mean_pooling": "layernorm.weight" not in state}
         settings = pretrained.configuration(VideoMAEConfig, {"image_size": 224} | read | stream.architecture)
         settings._attn_implementation = "sdpa"
         return pretrained.assemble(VideoMAEModel(settings), state, source, dtype=stream.dtype)

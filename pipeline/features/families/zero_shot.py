@@ -41,7 +41,8 @@ def load(stream: Stream, classes: list[str], templates: list[str], output: str, 
         with pretrained.quiet():
             tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"{stream.weights} has no tokeniser beside its weights; put its tokenizer.json there.") from error
+        raise WeightsError(f"{stream.weights} has no tokeniser beside its weights; put its tokenizer.json "
+                           "there.") from error
     with torch.inference_mode():
         tokens = tokenizer(prompts(classes, templates), padding=True, return_tensors="pt").to(device)
         tokens = {key: tokens[key] for key in ("input_ids", "attention_mask")}

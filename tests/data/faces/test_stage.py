@@ -38,7 +38,8 @@ def store(folder, clips: dict[str, list[Image.Image] | None]) -> None:
         for clip, pictures in clips.items():
             if pictures is not None:
                 edges = np.arange(len(pictures) + 1) / 4
-                cache.put({f"c-{clip}": media.joined([jpeg(p, 95) for p in pictures], np.stack([edges[:-1], edges[1:]], 1))})
+                times = np.stack([edges[:-1], edges[1:]], 1)
+                cache.put({f"c-{clip}": media.joined([jpeg(p, 95) for p in pictures], times)})
         media.pack(folder / "frames.h5", rows, "video", cache, identity, {})
 
 

@@ -67,7 +67,8 @@ def test_equals_timm(checkpoint, frames_clip, encode, norm, blocks):
     clip = frames_clip(5)
     (values, times), = encode(registry.build(stream(checkpoint, norm=norm, blocks=blocks)), [clip])
     model = timm.create_model(f"local-dir:{checkpoint}", pretrained=True).eval()
-    pixels = np.stack([np.asarray(images.decode(data).resize((56, 56), Image.Resampling.BICUBIC)) for data in clip.frames])
+    pixels = np.stack([np.asarray(images.decode(data).resize((56, 56), Image.Resampling.BICUBIC))
+                       for data in clip.frames])
     pixels = (torch.from_numpy(pixels) / 255 - torch.tensor(images.CLIP_MEAN)) / torch.tensor(images.CLIP_STD)
     with torch.inference_mode():
         # By hand, from the library's own parts.
@@ -105,8 +106,8 @@ def test_keys_of_blip2_files(checkpoint, tmp_path, frames_clip, encode):
     renamed |= {"ln_vision.weight": state["norm.weight"], "ln_vision.bias": state["norm.bias"]}
     torch.save({"model": renamed}, tmp_path / "blip2.pth")
     clip, options = frames_clip(5), {"size": 56, "frames": "all", "norm": "checkpoint"}
-    bare = Stream(modality="video", source="f", encoder="eva", weights=f"local:{tmp_path / 'blip2.pth'}", options=options,
-                  architecture={key: value for key, value in KEYWORDS.items() if key != "img_size"})
+    bare = Stream(modality="video", source="f", encoder="eva", weights=f"local:{tmp_path / 'blip2.pth'}",
+                  options=options, architecture={key: value for key, value in KEYWORDS.items() if key != "img_size"})
     (values, _), = encode(registry.build(bare), [clip])
     (expected, _), = encode(registry.build(stream(checkpoint, norm="checkpoint")), [clip])
     np.testing.assert_array_equal(values, expected)
@@ -136,7 +137,8 @@ def test_wrong_keys_and_models(checkpoint, tmp_path):
         registry.build(stream(tmp_path))
 
 
-@pytest.mark.parametrize(("options", "message"), [({"size": 50}, "grid"), ({"size": 42}, "merges"), ({"norm": "x"}, "norm"),
+@pytest.mark.parametrize(("options", "message"), [({"size": 50}, "grid"), ({"size": 42}, "merges"),
+                                                  ({"norm": "x"}, "norm"),
                                                   ({"frames": "last"}, "choice of frames|frames of eva")])
 def test_bad_options(checkpoint, options, message):
     with pytest.raises(ParamsError, match=message):

@@ -67,12 +67,13 @@ def test_every_frame_is_whole(checkpoint, size):
 def test_equals_timm_on_the_stacked_picture(checkpoint, frames_clip, encode):
     clip = frames_clip(5, frames=9, size=(128, 72))
     (values, times), = encode(registry.build(stream(checkpoint)), [clip])
-    cells = [np.asarray(Image.open(io.BytesIO(clip.frames[i])).convert("RGB").resize((64, 36), Image.Resampling.BICUBIC))
-             for i in (0, 2, 4, 6, 8)]
+    pictures = [Image.open(io.BytesIO(clip.frames[i])).convert("RGB") for i in (0, 2, 4, 6, 8)]
+    cells = [np.asarray(picture.resize((64, 36), Image.Resampling.BICUBIC)) for picture in pictures]
     model = timm.create_model(f"local-dir:{checkpoint}", pretrained=True).eval()
     data = timm.data.resolve_data_config({}, model=model)
     with torch.inference_mode():
-        pixels = (torch.from_numpy(np.concatenate(cells)) / 255 - torch.tensor(data["mean"])) / torch.tensor(data["std"])
+        mean, std = torch.tensor(data["mean"]), torch.tensor(data["std"])
+        pixels = (torch.from_numpy(np.concatenate(cells)) / 255 - mean) / std
         features = model.forward_features(pixels.permute(2, 0, 1)[None].float())
         expected = model.forward_head(features, pre_logits=True).numpy()
     np.testing.assert_allclose(values, expected, atol=1e-5, rtol=0)
@@ -96,7 +97,8 @@ def test_statistics_of_meld(checkpoint):
 
 
 def test_bad_options_and_no_frames(checkpoint):
-    for options, message in (({"count": 0}, "at least one cell"), ({"height": 4}, "16 px"), ({"statistics": "x"}, "statistics")):
+    for options, message in (({"count": 0}, "at least one cell"), ({"height": 4}, "16 px"),
+                             ({"statistics": "x"}, "statistics")):
         with pytest.raises(ParamsError, match=message):
             registry.build(stream(checkpoint, **options))
     with pytest.raises(Missing):

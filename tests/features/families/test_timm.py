@@ -30,7 +30,8 @@ def checkpoint(request, tmp_path_factory):
     # Statistics and crop of this checkpoint, unlike those of its architecture.
     timm.models.save_for_hf(model, folder, safe_serialization=True,
                             model_args={k: v for k, v in keywords.items() if k != "num_classes"},
-                            model_config={"pretrained_cfg": {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25], "crop_pct": 0.8,
+                            model_config={"pretrained_cfg": {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25],
+                                                             "crop_pct": 0.8,
                                                              "input_size": [3, 48, 48], "interpolation": "bilinear"}})
     return folder
 
@@ -129,7 +130,8 @@ def test_offline_tag_names_the_command(monkeypatch):
 
 def test_stand_in_is_seeded(frames_clip, encode):
     entry = Stream(modality="face", source="f", encoder="timm", weights="random:1",
-                   architecture={"model": "vit_tiny_patch16_224", "img_size": 32, "embed_dim": 32, "depth": 1, "num_heads": 2})
+                   architecture={"model": "vit_tiny_patch16_224", "img_size": 32, "embed_dim": 32, "depth": 1,
+                                 "num_heads": 2})
     first, second = (encode(registry.build(entry), [frames_clip()])[0][0] for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert first.shape == (3, 32)

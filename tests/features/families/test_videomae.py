@@ -14,8 +14,8 @@ from pipeline.features.extractor import Clip
 from pipeline.features.families.videomae import sample
 from pipeline.params import Stream
 
-ENCODER = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 1, "intermediate_size": 96, "image_size": 32,
-           "patch_size": 16, "num_frames": 16, "tubelet_size": 2}
+ENCODER = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 1, "intermediate_size": 96,
+           "image_size": 32, "patch_size": 16, "num_frames": 16, "tubelet_size": 2}
 DECODER = {"decoder_hidden_size": 16, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2,
            "decoder_intermediate_size": 32}
 

@@ -38,7 +38,8 @@ def checkpoint(tmp_path_factory):
 
 
 def stream(folder, **options) -> Stream:
-    return Stream(modality="face", source="data/faces.h5", encoder="zero_shot", weights=f"local:{folder}", options=options)
+    return Stream(modality="face", source="data/faces.h5", encoder="zero_shot", weights=f"local:{folder}",
+                  options=options)
 
 
 def test_equals_the_library_with_one_wording(checkpoint, frames_clip, encode):
@@ -74,7 +75,8 @@ DIGEST = [0.274876, 0.013401, 0.01051, 0.61098]
 
 
 def test_bad_options(checkpoint):
-    for options, message in (({"classes": ["happy"]}, "at least two"), ({"templates": ["a face"]}, "no {} for the class"),
+    for options, message in (({"classes": ["happy"]}, "at least two"),
+                             ({"templates": ["a face"]}, "no {} for the class"),
                              ({"output": "x"}, "output of zero_shot")):
         with pytest.raises(ParamsError, match=message):
             registry.build(stream(checkpoint, **options))
