@@ -147,6 +147,10 @@ def _ffmpeg(path: Path, start: float | None, end: float | None, channel: int | N
             except media.FAILURES:
                 pass
         wave, native, moment = _collect(container, stream, path, zero, low, end, channel, declared)
+        if wave.size == 0 and low > 1.0:
+            # The file's index led past the clip.
+            container.seek(0)
+            wave, native, moment = _collect(container, stream, path, zero, low, end, channel, declared)
         if end is None:
             media.check_whole(container, stream, moment, path)
     if native is None:

@@ -127,6 +127,9 @@ def _walk(container, stream, path: Path, moments: np.ndarray, zero: float, low: 
             return
         held, last = frame, at
         until = at + (media.seconds(frame.duration, frame.time_base) or step)
+    if held is None and low > 1.0 and _rewind(container):
+        yield from _walk(container, stream, path, moments, zero, 1.0)
+        return
     while held is not None and position < len(moments):
         if moments[position] > until + SLACK and position:
             break
