@@ -71,6 +71,14 @@ def audio(params: ParamsFile = Path("params.yaml")) -> None:
 
 
 @app.command(rich_help_panel=STAGES)
+def transcribe(params: ParamsFile = Path("params.yaml")) -> None:
+    """Speech → text for clips that have none, in data/transcripts.parquet (when asr.weights is set)."""
+    from .data.asr import transcribe as run
+
+    run(parameters.read(params))
+
+
+@app.command(rich_help_panel=STAGES)
 def extract(stream: str, params: ParamsFile = Path("params.yaml")) -> None:
     """Run one frozen encoder → features/<stream>.h5."""
     from .features.extract import extract as run

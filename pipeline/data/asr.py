@@ -122,7 +122,7 @@ def transcribe(
     params: Params,
     manifest: str | Path = "data/manifest.parquet",
     audio: str | Path = "data/audio.h5",
-    out: str | Path = "data/transcripts.parquet",
+    out: str | Path = TABLE,
 ) -> Path:
     """Stage `transcribe`: recognise what is said in clips that have sound and no text.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..atomic import write_json
+from ..data import asr
 from ..data import manifest as manifests
 from ..data.media import Media
 from ..errors import QuarantineError, StoreError
@@ -19,6 +20,7 @@ from .cache import ClipCache, digest
 from .devices import compute, pick_device
 from .engine import Stats
 from .extractor import Extractor
+from .families import imported
 from .reader import Job, Reader, jobs
 from .store import Entry, Status
 
@@ -38,6 +40,10 @@ def extract(params: Params, name: str, *, manifest: str | Path = "data/manifest.
     out = Path(out or f"features/{name}.h5")
     extractor = registry.build(stream)
     table = manifests.read(manifest).sort("id")
+    if stream.modality == "text" and stream.source == asr.TABLE:
+        table = asr.filled(table, stream.source)
+    if stream.encoder == "import":
+        _report_coverage(name, extractor, table["id"].to_list())
     work = jobs(table, stream, turns=int(stream.options.get("turns", 0) or 0))
     source, identity = _source(stream), dict(extractor.identity)
     if source is not None and source.suffix == ".h5":
@@ -57,6 +63,20 @@ def extract(params: Params, name: str, *, manifest: str | Path = "data/manifest.
         write_json(out.with_suffix(".stats.json"), stats.report())
         log.info("%s: %s", name, stats.line())
     return out
+
+
+def _report_coverage(name: str, extractor: Extractor, ids: list[str]) -> None:
+    """Say how many clips the imported file knows.
+
+    Raises:
+        StoreError: none, which is a wrong column or pattern rather than missing data.
+    """
+    found = imported.coverage(extractor, ids)
+    if not found["covered"]:
+        raise StoreError(f"stream {name}: the imported file knows none of the {len(ids)} clips (clips like {ids[0]!r}, "
+                         f"file like {next(iter(found['unused names']), '–')!r}); mend options.file_id and options.clip_id.")
+    log.info("%s: the imported file covers %d of %d clips; %d of its own are not in the manifest", name,
+             found["covered"], found["clips"], found["unused"])
 
 
 def _source(stream: Stream) -> Path | None:

@@ -48,7 +48,9 @@ class Task:
 
 def extract_faces(params: Params, manifest: str | Path = "data/manifest.parquet", frames: str | Path = "data/frames.h5",
                   out: str | Path = "data/faces.h5") -> Path:
-    """Write the crops to `out`, the boxes to `faces.parquet` and failures to `faces.quarantine.parquet` beside it.
+    """Stage `faces`. When no stream looks at faces nothing is searched and every clip is MISSING.
+
+    Writes the crops to `out`, the boxes to `faces.parquet` and failures to `faces.quarantine.parquet` beside it.
 
     Raises:
         StoreError: the frames are not there.
@@ -60,10 +62,11 @@ def extract_faces(params: Params, manifest: str | Path = "data/manifest.parquet"
     rows = manifests.read(manifest).sort("id").select("id", "content", "video", "start").to_dicts()
     identity = {"kind": "faces", "version": VERSION, "frames": source.identity, "detector": detect.identity(spec),
                 "spec": spec.model_dump(exclude={"weights", "sha256"})}
+    wanted = any(stream.modality == "face" for stream in params.streams.values())
     with ClipCache("faces", identity) as cache:
-        failures = _compute(params, rows, source, cache)
+        failures = _compute(params, rows, source, cache) if wanted else {}
         for row in rows:
-            row["face"] = row["video"] if source[row["id"]].status == Status.OK else None
+            row["face"] = row["video"] if wanted and source[row["id"]].status == Status.OK else None
         problems = pack(out, rows, "face", cache, identity, failures)
         _boxes(rows, cache, failures).write_parquet(out.with_suffix(".parquet"))
     table = manifests.frame([{**problem, "stage": "faces"} for problem in problems], manifests.QUARANTINE)
