@@ -13,7 +13,7 @@ from ..errors import CorpusError, QuarantineError
 from ..params import Params
 from . import corpora, hashing, leakage, manifest, split
 from .card import card
-from .corpora.adapter import Adapter, Tables
+from .corpora.adapter import Adapter
 from .corpora.folder import problem
 from .examine import facts
 from .integrity import BENIGN, judge, precheck, unique_media

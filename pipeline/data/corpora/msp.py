@@ -25,8 +25,8 @@ PODCAST_LAYOUT = "Labels/labels_consensus.csv, Audios/*.wav, Transcripts/*.txt"
 PARTITIONS = {"train": "train", "development": "val", "validation": "val", "test1": "test"}
 
 _NAME = re.compile(r"(?:MSP|UTD)-IMPROV-(S\d\d)([AHSN])-([FM])(0[1-6])-([PRST])-([FM]{2})(\d\d)", re.ASCII)
-_LINE = re.compile(r"((?:UTD|MSP)-IMPROV-[\w-]+)\.(?:avi|wav)\s*;\s*([A-Z])\s*;\s*A:([\d.]+)\s*;\s*V:([\d.]+)\s*;"
-                   r"\s*D:([\d.]+)\s*;.*", re.ASCII)
+_LINE = re.compile(r"((?:UTD|MSP)-IMPROV-[\w-]+)\.(?:avi|wav)\s*;\s*([A-Z])\s*;\s*A:([\d.]+|NaN)\s*;"
+                   r"\s*V:([\d.]+|NaN)\s*;\s*D:([\d.]+|NaN)\s*;.*", re.ASCII)
 
 
 class MspOptions(Options):

@@ -1,0 +1,107 @@
+"""Protocols: groups stay together, classes are spread, the seed decides."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.data import manifest, split
+from pipeline.errors import CorpusError, ParamsError
+from pipeline.params import Protocol
+
+
+def table(speakers: list[str | None], emotions: list[str] | None = None, **more: list) -> pl.DataFrame:
+    emotions = emotions or [("happy", "sad")[i % 2] for i in range(len(speakers))]
+    return manifest.frame([
+        {"id": f"c{i:04}", "speaker": s, "emotion": e, **{k: v[i] for k, v in more.items()}}
+        for i, (s, e) in enumerate(zip(speakers, emotions, strict=True))])
+
+
+def roles(clips: pl.DataFrame, folds: pl.DataFrame, fold: int = 0) -> dict[str, set]:
+    joined = folds.filter(pl.col("fold") == fold).join(clips, on="id")
+    return {role: set(joined.filter(pl.col("role") == role)["speaker"]) for role in split.ROLES}
+
+
+PROTOCOLS = [Protocol(), Protocol(kind="kfold", folds=3), Protocol(kind="leave_one_out"), Protocol(stratify=False)]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda p: f"{p.kind}-{p.stratify}")
+@settings(max_examples=25, deadline=None)
+@given(sizes=st.lists(st.integers(1, 20), min_size=4, max_size=12), seed=st.integers(0, 3))
+def test_groups_never_straddle_and_every_clip_has_one_role(protocol, sizes, seed):
+    clips = table([f"s{i}" for i, size in enumerate(sizes) for _ in range(size)])
+    folds = split.folds(clips, protocol.model_copy(update={"seed": seed}))
+    for fold in folds["fold"].unique():
+        part = roles(clips, folds, fold)
+        assert not part["train"] & part["val"] and not part["train"] & part["test"] and not part["val"] & part["test"]
+        assert all(part.values()), "a role is empty"
+        ids = folds.filter(pl.col("fold") == fold)["id"].to_list()
+        assert sorted(ids) == clips["id"].to_list()
+    if not split.single(protocol):
+        tested = folds.filter(pl.col("role") == "test")["id"].to_list()
+        assert sorted(tested) == clips["id"].to_list(), "each clip is tested exactly once"
+
+
+def test_a_seed_gives_one_split_and_another_seed_another():
+    clips = table([f"s{i % 20}" for i in range(200)])
+    one, same, other = (split.folds(clips, Protocol(seed=s)) for s in (0, 0, 1))
+    assert one.equals(same)
+    assert not one.equals(other)
+
+
+def test_shares_and_classes_are_near_what_was_asked():
+    rng = np.random.default_rng(0)
+    speakers = [f"s{i}" for i in rng.integers(0, 60, 3000)]
+    emotions = rng.choice(["a", "b", "c"], 3000, p=[0.7, 0.2, 0.1]).tolist()
+    clips = table(speakers, emotions)
+    joined = split.folds(clips, Protocol(val=0.1, test=0.2)).join(clips, on="id")
+    for role, share in (("train", 0.7), ("val", 0.1), ("test", 0.2)):
+        part = joined.filter(pl.col("role") == role)
+        assert part.height / 3000 == pytest.approx(share, abs=0.02)
+        for emotion, rate in (("a", 0.7), ("b", 0.2), ("c", 0.1)):
+            assert (part["emotion"] == emotion).mean() == pytest.approx(rate, abs=0.05)
+
+
+def test_leave_one_out_has_a_fold_per_group_with_nested_validation():
+    clips = table([f"s{i % 5}" for i in range(50)])
+    folds = split.folds(clips, Protocol(kind="leave_one_out", val=0.2))
+    assert folds["fold"].n_unique() == 5
+    tested = [roles(clips, folds, fold)["test"] for fold in range(5)]
+    assert all(len(t) == 1 for t in tested) and set.union(*tested) == {f"s{i}" for i in range(5)}
+    assert all(len(roles(clips, folds, fold)["val"]) == 1 for fold in range(5))
+
+
+def test_official_is_the_corpus_own_and_draws_validation_where_there_is_none():
+    speakers = [f"s{i}" for i in range(40)]
+    given_ = ["train"] * 30 + ["test"] * 10
+    clips = table(speakers, split=given_)
+    folds = split.folds(clips, Protocol(kind="official"))
+    joined = folds.join(clips, on="id")
+    assert set(joined.filter(pl.col("role") == "test")["split"]) == {"test"}
+    assert set(joined.filter(pl.col("role") == "val")["split"]) == {"train"}
+    full = table(speakers, split=["train"] * 20 + ["val"] * 10 + ["test"] * 10)
+    joined = split.folds(full, Protocol(kind="official")).join(full, on="id")
+    assert (joined["role"] == joined["split"]).all()
+
+
+def test_clips_without_a_group_are_their_own():
+    clips = table(["s0", "s1", "s2", "s3", *[None] * 6])
+    assert split.folds(clips, Protocol()).height == 10
+
+
+@pytest.mark.parametrize(("clips", "protocol", "error", "said"), [
+    (table(["a", "b"]), Protocol(), CorpusError, "has 2 groups, 3 are needed"),
+    (table([None, None, None]), Protocol(), CorpusError, "no clip of this corpus has a speaker"),
+    (table(["a", "b"]), Protocol(group="actor"), ParamsError, "actor is not a manifest column"),
+    (table(["a", "b"]), Protocol(kind="official"), CorpusError, "2 clips have no official split"),
+    (table(["a"], split=["train"]), Protocol(kind="official"), CorpusError, "no test clips"),
+    (table(["a", "a"]), Protocol(kind="leave_one_out"), CorpusError, "one group"),
+    (table(["a", "b", "c"]), Protocol(val=0.5, test=0.5), ParamsError, "leave clips to train on"),
+])
+def test_an_impossible_protocol_is_one_line(clips, protocol, error, said):
+    with pytest.raises(error, match=said) as caught:
+        split.folds(clips, protocol)
+    assert "\n" not in str(caught.value)
