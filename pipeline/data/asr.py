@@ -27,9 +27,9 @@ from .media import Media
 log = logging.getLogger(__name__)
 #: Raise when recognition changes what it returns; part of the cache key.
 VERSION = 1
-#: Columns of `data/transcripts.parquet`.
 #: What the stage writes; a text stream with this `source` reads recognised text where a clip has none.
 TABLE = "data/transcripts.parquet"
+#: Its columns.
 TRANSCRIPTS: dict[str, pl.DataType] = {"id": pl.String(), "text": pl.String(), "weights": pl.String()}
 BATCH = 8
 
