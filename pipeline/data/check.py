@@ -1,0 +1,42 @@
+"""`corpus check`: what is wrong with a corpus folder, before anything is built from it."""
+
+from __future__ import annotations
+
+from ..errors import CorpusError, ParamsError
+from ..params import Params
+from . import leakage, split
+from .build import check_media
+from .card import histogram
+
+
+def check(params: Params) -> dict:
+    """Integrity, labels and leakage of `params.corpus` as JSON values; writes nothing.
+
+    Returns:
+        corpus, licence, clips, failed, rate, allowed, ok, quarantine (reason → count), problems (rows),
+        emotions (class → count), sentiments, length (seconds: least, mean, most), leaks (sentences), notes.
+
+    Raises:
+        CorpusError: the folder or a table is not what the adapter expects.
+    """
+    found = check_media(params)
+    table = found.table
+    length = table["duration"].drop_nulls()
+    leaks: list[str] = []
+    try:
+        folds = split.folds(table, params.protocol)
+        overlaps = leakage.find(table, folds, params.protocol.leakage)
+        leaks = [str(leak) for leak in leakage.worst(overlaps + leakage.texts(table, folds))]
+    except (CorpusError, ParamsError) as error:
+        leaks = [f"not checked: {error}"]
+        overlaps = []
+    stops = bool(overlaps) and params.protocol.on_leak == "stop"
+    return {
+        "corpus": found.adapter.name, "licence": found.adapter.licence, "clips": table.height,
+        "failed": len(found.failures), "rate": found.rate, "allowed": params.quarantine.max_rate,
+        "ok": found.rate <= params.quarantine.max_rate and not stops,
+        "quarantine": histogram(found.quarantine, "reason"), "problems": found.quarantine.to_dicts(),
+        "emotions": histogram(table, "emotion"), "sentiments": histogram(table, "sentiment"),
+        "length": {"least": length.min(), "mean": length.mean(), "most": length.max()} if len(length) else None,
+        "leaks": leaks, "notes": found.notes,
+    }

@@ -1,0 +1,129 @@
+"""Labels of different corpora made comparable, by name and never by position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.resources import files
+
+import polars as pl
+from ruamel.yaml import YAML
+
+from ..errors import CorpusError, one_of
+
+#: Names after `emotion`.
+COMMON = ("anger", "contempt", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
+
+#: The 27 labels of GoEmotions (Demszky et al. 2020), neutral apart.
+FINE = ("admiration", "amusement", "anger", "annoyance", "approval", "caring", "confusion", "curiosity", "desire",
+        "disappointment", "disapproval", "disgust", "embarrassment", "excitement", "fear", "gratitude", "grief", "joy",
+        "love", "nervousness", "optimism", "pride", "realization", "relief", "remorse", "sadness", "surprise")
+
+
+@cache
+def mapping(name: str) -> dict:
+    """A map of `pipeline/data/maps`: emotions, scales or goemotions."""
+    return YAML(typ="safe", pure=True).load((files(__package__) / "maps" / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def emotion(label: str, table: Mapping[str, str] | None = None) -> str | None:
+    """The common name of a corpus' label; None where it has no counterpart (boredom, other)."""
+    known = mapping("emotions") if table is None else table
+    return known.get(label.strip().lower())
+
+
+def to_unit(value: float, corpus: str) -> float:
+    """A dimension on the corpus' own scale in [-1, 1].
+
+    Raises:
+        CorpusError: the scale of the corpus is not known.
+    """
+    low, high = scale(corpus)
+    return 2 * (value - low) / (high - low) - 1
+
+
+def from_unit(value: float, corpus: str) -> float:
+    """Inverse of `to_unit`."""
+    low, high = scale(corpus)
+    return low + (value + 1) * (high - low) / 2
+
+
+def scale(corpus: str) -> tuple[float, float]:
+    """(low, high) of a corpus' dimensions.
+
+    Raises:
+        CorpusError: it is not known.
+    """
+    known = mapping("scales")
+    if corpus not in known:
+        raise one_of("scale of the corpus", corpus, known, CorpusError)
+    low, high = known[corpus]
+    return float(low), float(high)
+
+
+def between(value: float, source: str, target: str) -> float:
+    """From one corpus' scale to another's: MSP-Podcast's 1..7 on IEMOCAP's 1..5 is (x - 1) * 4 / 6 + 1."""
+    return from_unit(to_unit(value, source), target)
+
+
+def sentiment(valence: float, margin: float = 0.0) -> str:
+    """Polarity of a valence in [-1, 1]; within `margin` of nought it is neutral."""
+    return "positive" if valence > margin else "negative" if valence < -margin else "neutral"
+
+
+def valence(polarity: str) -> float:
+    """The middle of a polarity's third of [-1, 1].
+
+    Raises:
+        CorpusError: it is no polarity.
+    """
+    known = {"negative": -2 / 3, "neutral": 0.0, "positive": 2 / 3}
+    if polarity not in known:
+        raise one_of("polarity", polarity, known, CorpusError)
+    return known[polarity]
+
+
+def basic(fine: Iterable[str]) -> set[str]:
+    """Basic classes that fine GoEmotions labels belong to; a label may belong to two, or to none."""
+    wanted = set(fine)
+    if unknown := sorted(wanted - {*FINE, "neutral"}):
+        raise one_of("GoEmotions label", unknown[0], FINE, CorpusError)
+    found = {name for name, members in mapping("goemotions").items() if wanted & set(members)}
+    return found | ({"neutral"} & wanted)
+
+
+def fine(name: str) -> tuple[str, ...]:
+    """Fine GoEmotions labels of a basic class.
+
+    Raises:
+        CorpusError: it is not one of the seven.
+    """
+    known = mapping("goemotions")
+    if name not in known:
+        raise one_of("basic emotion", name, known, CorpusError)
+    return tuple(known[name])
+
+
+def harmonised(*tables: pl.DataFrame, classes: Iterable[str] = ()) -> pl.DataFrame:
+    """Manifests of several corpora as one: emotions by their common names, ids still unique.
+
+    Args:
+        classes: common names to keep; clips of others lose their emotion (not their dimensions). Empty: all.
+
+    Raises:
+        CorpusError: two tables hold the same id.
+    """
+    kept = set(classes)
+    if unknown := sorted(kept - set(COMMON)):
+        raise one_of("common emotion", unknown[0], COMMON, CorpusError)
+    whole = pl.concat(tables, how="vertical")
+    if whole["id"].n_unique() != whole.height:
+        twice = whole.filter(pl.col("id").is_duplicated())["id"][0]
+        raise CorpusError(f"clip {twice} is in two of the tables; give each corpus its own name.")
+    labels = {label: name for label in whole["emotion"].drop_nulls().unique()
+              if (name := emotion(label)) and (not kept or name in kept)}
+    return whole.with_columns(
+        pl.col("emotion").replace_strict(labels, default=None, return_dtype=pl.String),
+        # People of different corpora are different people, whatever their numbers.
+        *(pl.when(pl.col(name).is_not_null()).then(pl.col("corpus") + "/" + pl.col(name)).alias(name)
+          for name in ("speaker", "session", "dialogue")))
