@@ -140,16 +140,13 @@ def _ffmpeg(path: Path, start: float | None, end: float | None, channel: int | N
         declared = media.declared_end(container, stream)
         if low and declared is not None and low >= declared:
             raise DecodeError("out_of_range", f"clip starts at {low:g} s of {declared:.2f} s", path)
-        if low > 1.0 and stream.time_base:
+        if low > 1.0:
             # A little early: coded audio needs packets of run-up before its samples are right.
-            try:
-                container.seek(max(0, int((low + zero - 0.5) / stream.time_base)), stream=stream, backward=True)
-            except media.FAILURES:
-                pass
+            media.seek(container, stream, low + zero - 0.5, path)
         wave, native, moment = _collect(container, stream, path, zero, low, end, channel, declared)
         if wave.size == 0 and low > 1.0:
             # The file's index led past the clip.
-            container.seek(0)
+            media.seek(container, stream, 0.0, path)
             wave, native, moment = _collect(container, stream, path, zero, low, end, channel, declared)
         if end is None:
             media.check_whole(container, stream, moment, path)

@@ -140,5 +140,23 @@ def decoded(container, stream, path: str | Path) -> Iterator[av.frame.Frame]:
         raise DecodeError("corrupt", f"{bad} of {packets} packets failed, last: {last}", path)
 
 
+def seek(container, stream, moment: float, path: str | Path) -> None:
+    """Go to the last key frame at or before `moment` (seconds of the stream's own clock), else to the start.
+
+    Raises:
+        DecodeError: unreadable, when not even the start can be reached.
+    """
+    if moment > 0 and stream.time_base:
+        try:
+            container.seek(int(moment / stream.time_base), stream=stream, backward=True)
+            return
+        except FAILURES:
+            pass  # no index: decode from the start
+    try:
+        container.seek(0)
+    except FAILURES as error:
+        raise DecodeError("unreadable", f"the index leads nowhere: {_short(error)}", path) from error
+
+
 def seconds(value: int | None, base: Fraction | None) -> float | None:
     return None if value is None or not base else float(value * base)

@@ -26,29 +26,42 @@ def suits(container, stream, table: Packets, path: Path) -> bool:
     steps = np.diff(table.times)
     if steps.min() <= 0 or np.ptp(steps) > JITTER * steps.mean() or not table.shown[: int(table.shown.sum())].all():
         return False
-    container.seek(0)
+    media.seek(container, stream, 0.0, path)
     frame = next(media.decoded(container, stream, path), None)
     return frame is not None and display(frame, stream, path) == (codec.width, codec.height, 0)
 
 
-def read(path: Path, table: Packets, moments: np.ndarray, low: float) -> Iterator[tuple[int, Image.Image]] | None:
-    """Pictures at `moments`, or None when decord will not have the file or tells other times than its packets."""
+class Refused(Exception):
+    """decord will not have the file, or tells other times than its packets."""
+
+
+def read(path: Path, table: Packets, moments: np.ndarray) -> Iterator[tuple[int, Image.Image]]:
+    """(position, picture) for every one of `moments` that shows one; in memory one at a time.
+
+    Raises:
+        Refused: at any moment; what was given before is right.
+    """
     try:
         import decord
-
+    except (ImportError, OSError) as error:  # no wheel for this machine, or one that does not load
+        raise Refused from error
+    failures = (decord.DECORDError, RuntimeError, OSError)
+    times = table.times[table.shown]
+    chosen = np.searchsorted(times, moments + 1e-3, side="right") - 1
+    if not (chosen >= 0).any():
+        chosen[-1] = 0  # a clip shorter than its picture's delay
+    try:
         decord.logging.set_level(decord.logging.QUIET)
         video = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
         told = video.get_frame_timestamp(range(len(video)))[:, 0] if len(video) else np.zeros(0)
-    except (ImportError, RuntimeError, OSError):
-        return None
-    if len(told) != len(table.times) or np.ptp(told - table.times) > JITTER * np.diff(table.times).mean():
-        return None
-    times = table.times[table.shown]
-    chosen = np.searchsorted(times, moments + 1e-3, side="right") - 1
-    try:
-        found = {n: video[int(n)].asnumpy() for n in sorted(set(chosen[chosen >= 0].tolist()) or {0})}
-    except RuntimeError:
-        return None
-    if not (chosen >= 0).any():
-        chosen[-1] = 0
-    return ((i, Image.fromarray(found[n])) for i, n in enumerate(chosen.tolist()) if n >= 0)
+        if len(told) != len(table.times) or np.ptp(told - table.times) > JITTER * np.diff(table.times).mean():
+            raise Refused
+        shown = image = None
+        for position, number in enumerate(chosen.tolist()):
+            if number < 0:
+                continue
+            if number != shown:
+                shown, image = number, Image.fromarray(video[number].asnumpy())
+            yield position, image
+    except failures as error:
+        raise Refused from error

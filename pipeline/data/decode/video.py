@@ -76,7 +76,7 @@ def read_frames(path: str | Path, spec: DecodeVideo, start: float | None = None,
             if table.times.size:
                 media.check_whole(container, stream, table.end, path)
                 high = table.end
-            container.seek(0)
+            media.seek(container, stream, 0.0, path)
         length = min(x for x in (high, end) if x is not None) - low if high is not None or end is not None else 0.0
         if length <= 0 and low > 0:
             raise DecodeError("out_of_range", f"clip starts at {low:g} s of {high or 0.0:.2f} s", path)
@@ -89,32 +89,30 @@ def read_frames(path: str | Path, spec: DecodeVideo, start: float | None = None,
 def _shots(container, stream, path: Path, table: Packets | None, moments: np.ndarray, zero: float, low: float,
            reader: str | None) -> Iterator[tuple[int, Image.Image]]:
     """(position in `moments`, picture as displayed) for every moment that has one."""
+    done = -1
     if reader != "pyav" and table is not None and plain.suits(container, stream, table, path):
-        pictures = plain.read(path, table, moments, low)
-        if pictures is not None:
-            yield from pictures
+        try:
+            for done, picture in plain.read(path, table, moments):
+                yield done, picture
             return
+        except plain.Refused:
+            pass  # PyAV gives the rest.
     if reader == "decord":
         raise ValueError(f"{path} is not a file decord can be trusted with")
-    container.seek(0)
-    yield from _walk(container, stream, path, moments, zero, low)
+    yield from (shot for shot in _walk(container, stream, path, moments, zero, low) if shot[0] > done)
 
 
 def _walk(container, stream, path: Path, moments: np.ndarray, zero: float, low: float):
     """PyAV: decode forward from the key frame before the clip, convert only what is shown."""
-    if low > 1.0 and stream.time_base:
-        try:
-            container.seek(max(0, int((low + zero) / stream.time_base)), stream=stream, backward=True)
-        except media.FAILURES:
-            container.seek(0)
+    sought = low > 1.0
+    media.seek(container, stream, low + zero if sought else 0.0, path)
     position, held, until, last = 0, None, 0.0, -1.0
     step = 1.0 / float(stream.average_rate or stream.guessed_rate or 25)
     for frame in media.decoded(container, stream, path):
         at = media.seconds(frame.pts if frame.pts is not None else frame.dts, frame.time_base)
         at = last + step if at is None else at - zero
-        if held is None and position == 0 and low > 1.0 and at > moments[0] + SLACK and _rewind(container):
-            yield from _walk(container, stream, path, moments, zero, 1.0)
-            return
+        if held is None and sought and at > moments[0] + SLACK:
+            break  # the file's index led past the clip
         while held is not None and position < len(moments) and moments[position] < at - SLACK:
             yield position, _picture(held, stream, path)
             position += 1
@@ -127,8 +125,8 @@ def _walk(container, stream, path: Path, moments: np.ndarray, zero: float, low: 
             return
         held, last = frame, at
         until = at + (media.seconds(frame.duration, frame.time_base) or step)
-    if held is None and low > 1.0 and _rewind(container):
-        yield from _walk(container, stream, path, moments, zero, 1.0)
+    if held is None and sought:
+        yield from _walk(container, stream, path, moments, zero, 0.0)
         return
     while held is not None and position < len(moments):
         if moments[position] > until + SLACK and position:
@@ -137,15 +135,6 @@ def _walk(container, stream, path: Path, moments: np.ndarray, zero: float, low: 
         position += 1
     if held is not None and position < len(moments) and moments[-1] - until > max(0.5, 0.1 * (moments[-1] - low)):
         raise DecodeError("truncated", f"video ends at {until:.2f} s of {moments[-1]:.2f} s", path)
-
-
-def _rewind(container) -> bool:
-    """Back to the start: the file's index led past the clip."""
-    try:
-        container.seek(0)
-    except media.FAILURES:
-        return False
-    return True
 
 
 def _picture(frame, stream, path: Path) -> Image.Image:
