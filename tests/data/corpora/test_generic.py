@@ -1,0 +1,120 @@
+"""Tables and trees of anybody's making, bad input, and the documentation page."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from pathlib import Path
+
+import openpyxl
+import pytest
+
+from pipeline.data import build
+from pipeline.data.check import check
+from pipeline.data.corpora import get, names, table
+from pipeline.data.corpora.page import page
+from pipeline.errors import CorpusError, ParamsError
+from pipeline.params import Corpus
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def read(root, **options):
+    return get("generic").read(Corpus(name="generic", root=str(root), options=options))
+
+
+ROWS = [{"clip": "1", "file": "a.wav", "who": "A", "label": "Joy", "val": 5}, {"clip": "2", "file": "b.mp4", "who": "B", "label": "Odd", "val": 1},
+        {"clip": "3", "file": "c.mp4", "who": "C", "label": "Sad", "val": 9}]
+OPTIONS = {"columns": {"id": "clip", "media": "file", "speaker": "who", "emotion": "label", "valence": "val"},
+           "scales": {"valence": (1, 5)}, "emotions": {"Joy": "happy", "Sad": "sad"}}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "semicolon.csv", "jsonl", "json", "xlsx"])
+def test_every_kind_of_table(tmp_path, suffix):
+    path = tmp_path / f"t.{suffix}"
+    if suffix == "jsonl":
+        path.write_text("".join(json.dumps(r) + "\n" for r in ROWS))
+    elif suffix == "json":
+        path.write_text(json.dumps({"clips": ROWS}))
+    elif suffix == "xlsx":
+        book = openpyxl.Workbook()
+        for row in [list(ROWS[0]), *(list(r.values()) for r in ROWS)]:
+            book.active.append(row)
+        book.save(path)
+    else:
+        sign = {"csv": ",", "tsv": "\t", "semicolon.csv": ";"}[suffix]
+        path.write_text("\n".join([sign.join(ROWS[0]), *(sign.join(map(str, r.values())) for r in ROWS)]))
+    tables = read(tmp_path, table=path.name, **OPTIONS)
+    (clip,) = tables.clips
+    assert {k: clip[k] for k in ("id", "audio", "video", "speaker", "emotion", "valence")} == {
+        "id": "generic/1", "audio": "a.wav", "video": None, "speaker": "A", "emotion": "happy", "valence": 1.0}
+    assert [p["reason"] for p in tables.problems] == ["label", "row"]
+
+
+def test_a_tree_of_folders(tmp_path, tone, settings):
+    for split in ("training", "dev", "test"):
+        for at, emotion in enumerate(("happy", "sad")):
+            tone(tmp_path / f"c/{split}/{emotion}/clip.wav", frequency=200 + 50 * at + 11 * len(split))
+    tone(tmp_path / "c/stray.wav")
+    tables = read(tmp_path / "c", levels=("split", "emotion"))
+    assert {(c["id"], c["split"], c["emotion"]) for c in tables.clips} >= {("generic/dev/happy/clip", "val", "happy")}
+    assert len(tables.clips) == 6 and [p["reason"] for p in tables.problems] == ["name"]
+    report = check(settings("generic", tmp_path / "c", {"levels": ["split", "emotion"]}, protocol={"kind": "official"}))
+    assert report["ok"] and report["clips"] == 6 and report["emotions"] == {"happy": 3, "sad": 3}
+    assert report["quarantine"] == {"name": 1} and report["length"]["most"] == 0.5
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("id,emotion\n1,a\n", "no column of media or text"),
+    ("id,id\n1,2\n", "column 'id' occurs twice"),
+    ("id,text\n1,hi,there\n", "line 2: more cells than the 2 columns"),
+    ('id,text\n1,"open\n', r"line \d: unexpected end of data"),
+    ("id,text\n", "holds no rows"),
+    ("id,te\0xt\n1,2\n", "NUL bytes"),
+])
+def test_a_damaged_table_is_one_line(tmp_path, text, said):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(CorpusError, match=said) as caught:
+        read(tmp_path, table="t.csv")
+    assert "\n" not in str(caught.value) and "t.csv" in str(caught.value)
+
+
+def test_other_bad_input(tmp_path):
+    with pytest.raises(CorpusError, match="leads out of"):
+        read(tmp_path, table="../t.csv")
+    with pytest.raises(ParamsError, match="'actor' is not one of"):
+        read(tmp_path, columns={"actor": "x"})
+    (tmp_path / "t.jsonl").write_text('{"text": "a"}\n{"text": \n')
+    with pytest.raises(CorpusError, match="t.jsonl, line 2: not valid JSON"):
+        read(tmp_path, table="t.jsonl")
+    (tmp_path / "t.xlsx").write_bytes(b"no book")
+    with pytest.raises(CorpusError, match="not a spreadsheet"):
+        read(tmp_path, table="t.xlsx")
+
+
+def test_mixed_encodings_line_by_line(tmp_path):
+    (tmp_path / "t.csv").write_bytes("id,text\n1,café\n".encode() + "2,naïve\n".encode("cp1252"))
+    assert [row["text"] for _, row in table.rows_of(tmp_path / "t.csv")] == ["café", "naïve"]
+    (tmp_path / "u.csv").write_text("id,text\n1,我\n", encoding="utf-16")
+    assert table.rows_of(tmp_path / "u.csv")[0][1]["text"] == "我"
+
+
+def test_a_hundred_thousand_rows(tmp_path, settings):
+    lines = ["id,text,speaker,emotion,valence"]
+    lines += [f"{i},sentence number {i} of many,s{i % 500},{'abcdefg'[i % 7]},{(i % 21) / 10 - 1}" for i in range(100_000)]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    start = time.monotonic()
+    build.build(settings("generic", tmp_path, {"table": "t.csv"}), tmp_path / "data")
+    assert time.monotonic() - start < 20
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1.5e6  # KiB; the test process holds more than the run
+
+
+def test_the_committed_page_is_the_generated_one():
+    assert (ROOT / "docs/corpora.md").read_text(encoding="utf-8") == page()
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_corpus_has_a_page_and_a_configuration(name):
+    assert (ROOT / f"docs/corpora/{name}.md").read_text(encoding="utf-8").startswith("# ")
+    assert f"name: {name}" in (ROOT / f"conf/dataset/{name}.yaml").read_text(encoding="utf-8")

@@ -1,0 +1,282 @@
+"""The other corpora: small faithful replicas of their folders, run through the manifest stage."""
+
+from __future__ import annotations
+
+import json
+
+import polars as pl
+import pytest
+from PIL import Image
+
+from pipeline.data import build
+from pipeline.data.corpora import acted, afew_va, get, iemocap, mer, msp, sentiment
+from pipeline.errors import CorpusError
+from pipeline.params import Corpus
+
+
+def read(name, root, **options):
+    return get(name).read(Corpus(name=name, root=str(root), options=options))
+
+
+def built(settings, tmp_path, name, root, options=None, **groups):
+    groups = {"protocol": {"kind": "official", "on_leak": "report", "val": 0.0}} | groups
+    build.build(settings(name, root, options, **groups), tmp_path / "data")
+    return pl.read_parquet(tmp_path / "data/manifest.parquet"), pl.read_parquet(tmp_path / "data/quarantine.parquet")
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+# IEMOCAP ------------------------------------------------------------------------------------------------------------
+
+TURNS = (("F000", "neu", "2.5000, 2.5000, 2.5000"), ("M000", "exc", "5.0000, 4.0000, 3.0000"),
+         ("F001", "xxx", "3.0000, 3.0000, 3.0000"), ("M001", "fru", "1.0000, 5.5000, 3.0000"),
+         ("F002", "hap", "4.0000, 3.0000, 3.0000"))
+
+
+@pytest.fixture
+def iemocap_root(tmp_path, tone):
+    root = tmp_path / "IEMOCAP_full_release"
+    for session in (1, 2, 3):
+        name = f"Ses0{session}F_impro01"
+        place = root / f"Session{session}"
+        blocks, spoken = ["% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]", ""], ["M: (off) start now"]
+        for at, (turn, code, vad) in enumerate(TURNS):
+            start, end = at * 0.5, at * 0.5 + 0.5
+            blocks += [f"[{start:.4f} - {end:.4f}]\t{name}_{turn}\t{code}\t[{vad}]", "C-E2:\tNeutral;\t()", ""]
+            # The transcript stands in another order than time.
+            spoken.insert(1, f"{name}_{turn} [{start:08.4f}-{end:08.4f}]: Turn number {at}.")
+            tone(place / f"sentences/wav/{name}/{name}_{turn}.wav", frequency=200 + 30 * at + 7 * session)
+        write(place / f"dialog/EmoEvaluation/{name}.txt", "\n".join(blocks))
+        write(place / f"dialog/transcriptions/{name}.txt", "\n".join(spoken))
+        tone(place / f"dialog/wav/{name}.wav", seconds=2.5, frequency=300 + session)
+    return root
+
+
+def test_iemocap(iemocap_root, tmp_path, settings):
+    table, lost = built(settings, tmp_path, "iemocap", iemocap_root,
+                        protocol={"kind": "leave_one_out", "group": "session", "val": 0.0})
+    assert lost.is_empty() and table.height == 9
+    row = table.filter(pl.col("id") == "iemocap/Ses01F_impro01_M000").row(0, named=True)
+    assert (row["emotion"], row["speaker"], row["session"], row["turn"], row["text"]) == (
+        "happy", "Ses01_M", "Ses01", 1, "Turn number 1.")
+    assert (row["valence"], row["arousal"], row["dominance"]) == (1.0, 0.5, 0.0)
+    assert row["duration"] == 0.5 and row["start"] is None
+    folds = pl.read_parquet(tmp_path / "data/folds.parquet")
+    assert folds["fold"].n_unique() == 3
+
+
+@pytest.mark.parametrize(("options", "emotions"), [
+    ({"classes": "4"}, ["neutral", "happy", "happy"]), ({"classes": "5"}, ["neutral", "happy", "frustrated", "happy"]),
+    ({"classes": "6"}, ["neutral", "excited", "frustrated", "happy"]), ({"excited": "drop"}, ["neutral", "happy"]),
+    ({"classes": "all", "excited": "happy"}, ["neutral", "happy", "frustrated", "happy"]),
+])
+def test_iemocap_classes(iemocap_root, options, emotions):
+    clips = [c for c in read("iemocap", iemocap_root, **options).clips if c["session"] == "Ses01"]
+    assert [c["emotion"] for c in clips] == emotions
+    assert max(abs(c["arousal"]) for c in clips) <= 1.0
+    assert {c["turn"] for c in clips} <= {0, 1, 3, 4}
+
+
+def test_iemocap_channels_of_the_dialogue(iemocap_root):
+    clips = read("iemocap", iemocap_root, audio="dialogue").clips
+    by_speaker = {c["speaker"][-1]: c for c in clips}
+    assert (by_speaker["F"]["channel"], by_speaker["M"]["channel"]) == ("left", "right")
+    assert by_speaker["M"]["audio"].endswith("dialog/wav/Ses03F_impro01.wav") and by_speaker["M"]["start"] == 0.5
+    swapped = read("iemocap", iemocap_root, audio="dialogue", female="right").clips
+    assert {c["channel"] for c in swapped if c["speaker"].endswith("F")} == {"right"}
+
+
+def test_iemocap_damage(iemocap_root, tmp_path):
+    path = iemocap_root / "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt"
+    path.write_text(path.read_text() + "[1.0 - 2.0]\tSes01F_impro01_F009\tzzz\t[1.0, 1.0, 1.0]\n[oops\n")
+    assert [p["reason"] for p in read("iemocap", iemocap_root).problems] == ["label", "row"]
+    (iemocap_root / "Session2/dialog/transcriptions/Ses02F_impro01.txt").unlink()
+    with pytest.raises(CorpusError, match="Ses02F_impro01.txt is not there"):
+        read("iemocap", iemocap_root)
+    assert len(iemocap.CLASSES["4"]) == 4
+
+
+# AFEW-VA ------------------------------------------------------------------------------------------------------------
+
+def nested(frames, actor="A"):
+    return {"video_id": "001", "actor": actor, "frames": {
+        f"{i:05}": {"valence": v, "arousal": a, "landmarks": [[10.0, 20.0], [30.0, 30.0]]} for i, v, a in frames}}
+
+
+LAYOUTS = {
+    "nested": nested([(0, -10, 5), (1, 10, 5)]),
+    "list": [{"frame": "00000", "valence": -10, "arousal": 5}, {"frame": 1, "valence": 10, "arousal": 5}],
+    "pairs": {"00000": [-10, 5], "00001": [10, 5]},
+    "dicts": {"00000.png": {"valence": -10, "arousal": 5}, "00001.png": {"valence": 10, "arousal": 5}},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_afew_va_layouts(layout):
+    actor, found = afew_va.frames(json.loads(json.dumps(LAYOUTS[layout])), "x.json")
+    assert found == {0: (-10, 5), 1: (10, 5)} and actor == ("A" if layout == "nested" else None)
+    assert [afew_va.original(v / afew_va.SCALE) for v in range(-10, 11)] == list(range(-10, 11))
+
+
+@pytest.mark.parametrize("bad", [{}, [], {"frames": {}}, 3, {"frames": {"a": {"valence": 1, "arousal": 1}}},
+                                 {"0": [11, 0]}, {"0": {"valence": 1}}, {"0": [None, 1]}, ["x"]])
+def test_afew_va_damage_names_the_file(bad):
+    with pytest.raises(CorpusError, match="x.json"):
+        afew_va.frames(bad, "x.json")
+
+
+def test_afew_va_boxes():
+    assert afew_va.boxes(nested([(3, 0, 0)])) == {3: (7.5, 12.5, 32.5, 37.5)}
+
+
+def test_afew_va(tmp_path, settings):
+    root = tmp_path / "AFEW-VA"
+    for clip in range(1, 9):
+        place = root / f"{clip:03}"
+        write(place / f"{clip:03}.json", json.dumps(nested([(i, i, -i) for i in range(5)], actor=f"actor {clip % 4}")))
+        for i in range(5):
+            if (clip, i) != (2, 1):
+                Image.new("RGB", (32, 32), (clip * 20, i * 20, 0)).save(place / f"{i:05}.{'jpg' if clip == 3 else 'png'}")
+    write(root / "009/009.json", "{broken")
+    table, lost = built(settings, tmp_path, "afew_va", root, protocol={"kind": "kfold", "folds": 2, "val": 0.2})
+    assert table.height == 8 and lost["reason"].to_list() == ["row"]
+    row = table.row(0, named=True)
+    assert (row["id"], row["speaker"], row["valence"], row["arousal"]) == ("afew_va/001", "actor 1", 0.2, -0.2)
+    assert row["duration"] == pytest.approx(0.2) and row["audio"] is None
+    frames = pl.read_parquet(tmp_path / "data/truth_annotations.parquet")
+    first = frames.filter(pl.col("id") == "afew_va/001")
+    assert first["time"].to_list() == pytest.approx([0, 0.04, 0.08, 0.12, 0.16]) and first["valence"][4] == 0.4
+    # The second frame of clip 002 is absent: what follows keeps its own label, at its place among the images.
+    second = frames.filter(pl.col("id") == "afew_va/002")
+    assert second["valence"].to_list() == [0.0, 0.2, 0.3, 0.4] and second["time"][1] == pytest.approx(0.04)
+    folds = pl.read_parquet(tmp_path / "data/folds.parquet").join(table.select("id", "speaker"), on="id")
+    for fold in (0, 1):
+        parts = {r: set(folds.filter((pl.col("fold") == fold) & (pl.col("role") == r))["speaker"])
+                 for r in ("train", "test")}
+        assert not parts["train"] & parts["test"], "the actor field drives the split"
+
+
+# CH-SIMS, MOSI, MOSEI -----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("name", "scale"), [("ch_sims", 1), ("mosi", 3), ("mosei", 3)])
+def test_sentiment_corpora(tmp_path, tone, settings, name, scale):
+    root = tmp_path / name
+    rows = ["video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode"]
+    for i, (share, said, mode) in enumerate(((-1.0, "Negative", "train"), (0, "Neutral", "valid"), (0.6, "Positive", "test"))):
+        rows.append(f"video_{i},1,我很好{i},{share * scale},{share * scale},,{share * scale},{said},{mode}")
+        tone(root / f"Raw/video_{i}/0001.wav", frequency=200 + 30 * i)
+    rows += ["video_9,1,bad,99,,,,Positive,train", "video_9,2,none,,,,,,train", "video_9,3,x,0,,,,Odd,train"]
+    write(root / "label.csv", "\n".join(rows))
+    table, lost = built(settings, tmp_path, name, root)
+    assert table["split"].to_list() == ["train", "val", "test"] and lost["reason"].to_list() == ["row", "row"]
+    truth = pl.read_parquet(tmp_path / "data/truth.parquet")
+    assert truth["valence"].to_list() == [0.6] and truth["sentiment"].to_list() == ["positive"]
+    assert json.loads(truth["labels"][0]) == pytest.approx({"sentiment_text": 0.6 * scale, "sentiment_video": 0.6 * scale})
+    assert [c["emotion"] for c in read(name, root, view="seven").clips] == ["strongly negative", "neutral", "positive"]
+    assert [c["emotion"] for c in read(name, root, view="three").clips] == ["negative", "neutral", "positive"]
+
+
+@pytest.mark.parametrize(("value", "degree"), [(-1, 0), (-0.5, 1), (-0.2, 2), (-0.1, 3), (0, 3), (0.5, 5), (1, 6)])
+def test_seven_degrees(value, degree):
+    assert sentiment.seven(value) == sentiment.SEVEN[degree]
+
+
+# CREMA-D, EMO-DB ----------------------------------------------------------------------------------------------------
+
+def test_crema_d(tmp_path, tone, settings):
+    root = tmp_path / "c"
+    for actor in (1001, 1002, 1003):
+        for at, emotion in enumerate(acted.CREMA_D_EMOTIONS):
+            tone(root / f"AudioWAV/{actor}_DFA_{emotion}_XX.wav", frequency=actor - 800 + 31 * at)
+    tone(root / "AudioWAV/1002_ZZZ_ANG_XX.wav")
+    table, lost = built(settings, tmp_path, "crema_d", root, protocol={"kind": "split", "val": 0.3, "test": 0.3})
+    assert table.height == 18 and lost["reason"].to_list() == ["name"]
+    assert table["text"].unique().to_list() == ["Don't forget a jacket."]
+    assert acted.crema_d_name("1001_IEO_HAP_HI")["labels"] == '{"level": "high"}'
+
+
+def test_emo_db(tmp_path, tone):
+    for stem in ("03a01Fa", "08b10Wb", "16a05Lc"):
+        tone(tmp_path / f"wav/{stem}.wav")
+    clips = read("emo_db", tmp_path).clips
+    assert [(c["speaker"], c["emotion"]) for c in clips] == [("03", "happiness"), ("08", "anger"), ("16", "boredom")]
+    assert "Tüten" not in clips[0]["text"] and clips[2]["text"].startswith("Das schwarze Stück")
+    for bad in ("04a01Fa", "03a03Fa", "03a01Xa", "03a01F"):
+        with pytest.raises(ValueError):
+            acted.emo_db_name(bad)
+
+
+# MSP ----------------------------------------------------------------------------------------------------------------
+
+def test_msp_improv(tmp_path, tone, settings):
+    root, lines = tmp_path / "m", []
+    for session in (1, 2, 3):
+        for at, (sex, code) in enumerate((("F", "A"), ("M", "X"), ("M", "N"))):
+            name = f"MSP-IMPROV-S01A-{sex}0{session}-P-FM0{at + 1}"
+            lines += [f"{name.replace('MSP', 'UTD')}.avi; {code}; A:3.000000; V:5.000000; D:NaN ; N:2.400000;".replace("NaN", "1.0"),
+                      "WORKER00000001; Angry; Angry; A:3.000000; V:2.000000; D:4.000000; N:2.000000;", ""]
+            tone(root / f"session{session}/S01A/P/{name}.wav", frequency=200 + 10 * session + 37 * at)
+            write(root / f"Human_transcripts/{name}.txt", "HOW ARE\nYOU\n")
+    write(root / "Evalution.txt", "\n".join([*lines, "UTD-IMPROV-broken.avi; A"]))
+    table, lost = built(settings, tmp_path, "msp_improv", root,
+                        protocol={"kind": "leave_one_out", "group": "session", "val": 0.0})
+    assert table.height == 6 and lost["reason"].to_list() == ["row"]
+    row = table.row(0, named=True)
+    assert (row["speaker"], row["session"], row["emotion"], row["text"]) == ("F01", "01", "angry", "HOW ARE YOU")
+    assert (row["valence"], row["arousal"], row["dominance"]) == (1.0, 0.0, -1.0)
+    assert msp.improv_name("MSP-IMPROV-S01A-F01-P-FM01")["dialogue"] == "01-S01A-P"
+
+
+def test_msp_podcast(tmp_path, tone, settings):
+    rows = ["FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set"]
+    for i, (code, speaker, part) in enumerate((("A", "1", "Train"), ("N", "Unknown", "Train"), ("H", "2", "Development"),
+                                               ("S", "3", "Test1"), ("X", "4", "Train"), ("H", "5", "Test2"),
+                                               ("Z", "6", "Train"))):
+        rows.append(f"MSP-PODCAST_0001_000{i}.wav,{code},1,4,7,{speaker},Male,{part}")
+        tone(tmp_path / f"p/Audios/MSP-PODCAST_0001_000{i}.wav", frequency=200 + 30 * i)
+    write(tmp_path / "p/Labels/labels_consensus.csv", "\n".join(rows))
+    write(tmp_path / "p/Transcripts/MSP-PODCAST_0001_0000.txt", "hello there\n")
+    table, lost = built(settings, tmp_path, "msp_podcast", tmp_path / "p")
+    assert table["split"].to_list() == ["train", "train", "val", "test"] and lost["reason"].to_list() == ["row"]
+    row = table.row(0, named=True)
+    assert (row["arousal"], row["valence"], row["dominance"], row["text"]) == (-1.0, 0.0, 1.0, "hello there")
+    assert table["speaker"].to_list() == ["1", None, "2", "3"], "unknown people are not one person"
+    assert len(read("msp_podcast", tmp_path / "p", also_test=["Test2"]).clips) == 5
+
+
+# MER2023, MERR ------------------------------------------------------------------------------------------------------
+
+def test_mer2023(tmp_path, tone, settings):
+    root = tmp_path / "mer"
+    write(root / "train.txt", "sample_1 50 happy 2.5\nsample_2 40 worried -10\nsample_3 x happy 1\nsample_4 9 glee 1\n")
+    write(root / "test3_NCEV.txt", "sample_1 50 sad -5.0\n")
+    tone(root / "video/sample_1.wav", frequency=300).rename(root / "video/sample_1.mp4")
+    tone(root / "video/sample_2.wav", frequency=400).rename(root / "video/sample_2.mp4")
+    table, lost = built(settings, tmp_path, "mer2023", root)
+    assert table["id"].to_list() == ["mer2023/test/sample_1", "mer2023/train/sample_1", "mer2023/train/sample_2"]
+    assert table["valence"].to_list() == [None, 0.5, None] and table["emotion"].to_list() == [None, "happy", "worried"]
+    assert sorted(lost["reason"]) == ["row", "row"]
+    assert pl.read_parquet(tmp_path / "data/truth.parquet")["valence"].to_list() == [-1.0]
+    card = json.loads((tmp_path / "data/card.json").read_text())
+    assert [leak["column"] for leak in card["leaks"]] == ["content"], "one film under two splits is seen"
+    with pytest.raises(ValueError, match="3 fields"):
+        mer.line_of("a 1 happy", 5)
+
+
+def test_merr(tmp_path):
+    write(tmp_path / "MERR_fine.json", json.dumps({
+        "sample_1": {"pseu_emotion": "contempt", "text": "你好", "peak_index": "7"}, "sample_2": {"pseu_emotion": "glee"},
+        "sample_3": "no"}))
+    tables = read("merr", tmp_path)
+    (clip,) = tables.clips
+    assert (clip["id"], clip["emotion"], clip["text"], clip["video"]) == (
+        "merr/sample_1", "contempt", "你好", "video/sample_1.mp4")
+    assert json.loads(clip["labels"]) == {"peak_index": "7"} and len(tables.problems) == 2
+    write(tmp_path / "instructions.json", json.dumps([{"video": "s/sample_9.mp4", "answer": "doubt"}]))
+    with pytest.raises(CorpusError, match="corpus.options.file"):
+        read("merr", tmp_path)
+    (clip,) = read("merr", tmp_path, file="instructions.json").clips
+    assert (clip["id"], clip["emotion"]) == ("merr/sample_9", "doubt")
