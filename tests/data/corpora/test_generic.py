@@ -24,7 +24,8 @@ def read(root, **options):
     return get("generic").read(Corpus(name="generic", root=str(root), options=options))
 
 
-ROWS = [{"clip": "1", "file": "a.wav", "who": "A", "label": "Joy", "val": 5}, {"clip": "2", "file": "b.mp4", "who": "B", "label": "Odd", "val": 1},
+ROWS = [{"clip": "1", "file": "a.wav", "who": "A", "label": "Joy", "val": 5},
+        {"clip": "2", "file": "b.mp4", "who": "B", "label": "Odd", "val": 1},
         {"clip": "3", "file": "c.mp4", "who": "C", "label": "Sad", "val": 9}]
 OPTIONS = {"columns": {"id": "clip", "media": "file", "speaker": "who", "emotion": "label", "valence": "val"},
            "scales": {"valence": (1, 5)}, "emotions": {"Joy": "happy", "Sad": "sad"}}

@@ -165,7 +165,8 @@ def test_afew_va(tmp_path, settings):
 def test_sentiment_corpora(tmp_path, tone, settings, name, scale):
     root = tmp_path / name
     rows = ["video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode"]
-    for i, (share, said, mode) in enumerate(((-1.0, "Negative", "train"), (0, "Neutral", "valid"), (0.6, "Positive", "test"))):
+    for i, (share, said, mode) in enumerate(((-1.0, "Negative", "train"), (0, "Neutral", "valid"),
+                                              (0.6, "Positive", "test"))):
         rows.append(f"video_{i},1,我很好{i},{share * scale},{share * scale},,{share * scale},{said},{mode}")
         tone(root / f"Raw/video_{i}/0001.wav", frequency=200 + 30 * i)
     rows += ["video_9,1,bad,99,,,,Positive,train", "video_9,2,none,,,,,,train", "video_9,3,x,0,,,,Odd,train"]
@@ -216,7 +217,7 @@ def test_msp_improv(tmp_path, tone, settings):
     for session in (1, 2, 3):
         for at, (sex, code) in enumerate((("F", "A"), ("M", "X"), ("M", "N"))):
             name = f"MSP-IMPROV-S01A-{sex}0{session}-P-FM0{at + 1}"
-            lines += [f"{name.replace('MSP', 'UTD')}.avi; {code}; A:3.000000; V:5.000000; D:NaN ; N:2.400000;".replace("NaN", "1.0"),
+            lines += [f"{name.replace('MSP', 'UTD')}.avi; {code}; A:3.000000; V:5.000000; D:1.0 ; N:NaN;",
                       "WORKER00000001; Angry; Angry; A:3.000000; V:2.000000; D:4.000000; N:2.000000;", ""]
             tone(root / f"session{session}/S01A/P/{name}.wav", frequency=200 + 10 * session + 37 * at)
             write(root / f"Human_transcripts/{name}.txt", "HOW ARE\nYOU\n")
