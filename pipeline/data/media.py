@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
+from importlib import metadata
 from pathlib import Path
 
 import h5py
@@ -51,25 +52,29 @@ class Cut:
 def extract_frames(params: Params, manifest: str | Path = "data/manifest.parquet",
                    out: str | Path = "data/frames.h5") -> Path:
     """Stage `frames`: sample every clip's video. See `_decode` for what it raises."""
-    import av
-    import decord
-
     spec = params.decode.video
-    identity = {"kind": "frames", "version": VERSION, "spec": spec.model_dump(), "av": av.__version__,
-                "decord": decord.__version__, "pillow": __import__("PIL").__version__}
+    identity = {"kind": "frames", "version": VERSION, "spec": spec.model_dump(),
+                **_versions("av", "decord", "pillow")}
     return _decode(params, "frames", "video", identity, partial(_frames, spec), Path(manifest), Path(out))
 
 
 def extract_audio(params: Params, manifest: str | Path = "data/manifest.parquet",
                   out: str | Path = "data/audio.h5") -> Path:
     """Stage `audio`: every clip's sound. See `_decode` for what it raises."""
-    import av
-    import soundfile
-
     rate = params.decode.audio.rate
-    identity = {"kind": "audio", "version": VERSION, "rate": rate, "av": av.__version__,
-                "libsndfile": soundfile.__libsndfile_version__}
+    identity = {"kind": "audio", "version": VERSION, "rate": rate, **_versions("av", "soundfile", "torchaudio")}
     return _decode(params, "audio", "audio", identity, partial(_sound, rate), Path(manifest), Path(out))
+
+
+def _versions(*packages: str) -> dict[str, str | None]:
+    """Versions of the libraries that decide what is decoded, without loading them; None for one not installed."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = None
+    return found
 
 
 def _frames(spec, cut: Cut) -> Entry:
@@ -118,10 +123,11 @@ def _decode(params: Params, stage: str, modality: str, identity: dict, function:
                     pending[outcome.key] = outcome.value if outcome.ok else absent(outcome.detail)
                 else:
                     failures[outcome.key] = outcome  # not cached: the next run tries again
-                if time.monotonic() - since > COMMIT:
+                if pending and time.monotonic() - since > COMMIT:
                     cache.put(pending)
                     pending, since = {}, time.monotonic()
-            cache.put(pending)
+            if pending:
+                cache.put(pending)
         problems = pack(out, rows, modality, cache, identity, failures)
     table_out = manifests.frame([{**p, "stage": stage} for p in problems], manifests.QUARANTINE)
     manifests.write(table_out, out.with_name(f"{stage}.quarantine.parquet"))
@@ -154,7 +160,8 @@ def pack(out: Path, rows: list[dict], modality: str, cache: ClipCache, identity:
             else:
                 yield next(cache.iterate([row["content"]]))
 
-    counts, sizes = zip(*((len(entry.times), len(entry.values)) for entry in entries()), strict=True)
+    layout = np.array([(len(entry.times), len(entry.values)) for entry in entries()], np.int64).reshape(-1, 2)
+    counts, sizes = layout[:, 0], layout[:, 1]
     lost = [(row, failures[row["content"]]) for row in rows if row[modality] is not None and row["content"] in failures]
     problems = [{"id": row["id"], "media": row[modality], "reason": outcome.reason, "detail": outcome.detail}
                 for row, outcome in lost]

@@ -64,7 +64,7 @@ class Pool:
         workers: processes; 0 works in this process, without protection, for debugging.
         timeout: seconds per task; a task beyond it is killed with its process.
         recycle: tasks after which a worker is replaced, which bounds what native libraries leak.
-        preload: modules imported once, before workers are forked off; effective for the first pool.
+        preload: modules to import before workers are forked off, besides the function's own; the first pool decides.
         threads: compute threads per worker.
         ahead: tasks handed to a worker, the running one included.
     """
@@ -74,8 +74,9 @@ class Pool:
         self._function, self._count, self._timeout = function, workers, timeout
         self._recycle, self._threads, self._ahead = max(1, recycle), threads, max(1, ahead)
         self._context = multiprocessing.get_context("forkserver")
-        if preload:
-            self._context.set_forkserver_preload(["__main__", *preload])
+        # What the workers need anyway is imported once, in the server; each then starts in milliseconds.
+        home = getattr(getattr(function, "func", function), "__module__", None)
+        self._context.set_forkserver_preload(["__main__", *([home] if home and home != "__main__" else []), *preload])
         self._workers: list[_Worker] = []
         self._failed_starts = 0
 
