@@ -112,7 +112,9 @@ def _decode(params: Params, stage: str, modality: str, identity: dict, function:
         if missing:
             log.info("%s: %d of %d clips to decode", stage, len(missing), len(rows))
         tasks = ((content, _cut(present[content], modality, root)) for content in missing)
-        pool = Pool(function, workers=params.run.workers, timeout=params.run.timeout)
+        # Loaded once for all workers: most sound has to be resampled.
+        heavy = ("torchaudio.functional",) if missing and stage == "audio" else ()
+        pool = Pool(function, workers=params.run.workers, timeout=params.run.timeout, preload=heavy)
         with pool, track(len(missing), stage) as advance:
             pending: dict[str, Entry] = {}
             failures: dict[str, Outcome] = {}

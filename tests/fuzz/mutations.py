@@ -141,7 +141,8 @@ def odd(folder: Path) -> None:
     (folder / "list.mp4").write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n")
     (folder / "concat.mp4").write_text("ffconcat version 1.0\nfile no_sound.mp4\n")
     (folder / "endless_atom.mp4").write_bytes(struct.pack(">I4sQ", 1, b"ftyp", 2**62) + b"isom" * 20)
-    (folder / "atom_of_itself.mp4").write_bytes(struct.pack(">I4s", 16, b"ftyp") + b"isomisom" + struct.pack(">I4s", 8, b"moov") * 500)
+    hollow = struct.pack(">I4s", 16, b"ftyp") + b"isomisom" + struct.pack(">I4s", 8, b"moov") * 500
+    (folder / "hollow_atoms.mp4").write_bytes(hollow)
     Image.fromarray(rng.integers(0, 255, (40, 60, 3), dtype=np.uint8)).save(folder / "still.jpg")
     (folder / "still_as_film.mp4").write_bytes((folder / "still.jpg").read_bytes())
     for name, count in (("frames", 5), ("no_frames", 0), ("broken_frames", 5)):
