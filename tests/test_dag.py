@@ -1,0 +1,106 @@
+"""The whole DAG on a tiny demo corpus, from a source archive without git, by DVC as a user runs it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import polars as pl
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.compose import compose, text
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = [
+    "corpus.options.sessions=5", "corpus.options.dialogues=5", "corpus.options.turns=4", "+corpus.options.shortest=1.0",
+    "+corpus.options.longest=1.2", "training=quick", "training.epochs=2", "quarantine.max_rate=0.2",
+]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("archive")
+    for name in ("conf", "pipeline", ".dvc/config", ".dvcignore", "dvc.yaml", "features/README.md"):
+        source, target = ROOT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    (folder / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
+    (folder / "params.yaml").write_text(text(compose(SMALL, ROOT / "conf")))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dvc(workspace, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+    binaries = Path(sys.executable).parent
+
+    def run(*words, check=True):
+        environment = os.environ | {"AFFECTORY_CACHE": str(cache), "PATH": f"{binaries}:{os.environ['PATH']}",
+                                    "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1"}
+        done = subprocess.run([sys.executable, "-m", "dvc", *words], cwd=workspace, env=environment, text=True,
+                              stdin=subprocess.DEVNULL, capture_output=True)
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+def ran(done) -> list[str]:
+    return [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_repro_changes_and_errors(workspace, dvc):
+    first = dvc("repro")
+    assert {"corpus", "manifest", "extract@audio", "train", "report"} <= set(ran(first))
+    assert json.loads((workspace / "reports/metrics.json").read_text())["fused"]["uar"]["mean"] >= 0
+    page = (workspace / "reports/index.html").read_text()
+    assert "Random weights" in page
+    manifest = pl.read_parquet(workspace / "data/manifest.parquet")
+    held = manifest.filter(pl.col("split") == "test")
+    assert held.height and held["emotion"].is_null().all() and held["valence"].is_null().all()
+    with h5py.File(workspace / "data/index.h5") as index:
+        assert index["streams/audio/store/values"].shape[1] == index["streams/audio/mean"].shape[-1]
+
+    again = dvc("repro")
+    assert ran(again) == []
+    assert "up to date" in dvc("status").stdout
+
+    # Another fusion: nothing before `train` runs.
+    yaml = YAML()
+    values = yaml.load((workspace / "params.yaml").read_text())
+    values["fusion"]["name"] = "adaptive"
+    with (workspace / "params.yaml").open("w") as file:
+        yaml.dump(values, file)
+    assert ran(dvc("repro")) == ["train", "evaluate", "report"]
+
+    # A damaged clip becomes a quarantine row; the others come from the cache, byte for byte.
+    store = (workspace / "features/audio.h5").read_bytes()
+    media = sorted((workspace / "data/corpus/media").glob("*.mp4"))[0]
+    shutil.copytree(workspace / "data/corpus", workspace / "mine")
+    (workspace / "mine/media" / media.name).write_bytes(b"not a film")
+    values["corpus"]["root"] = "mine"
+    with (workspace / "params.yaml").open("w") as file:
+        yaml.dump(values, file)
+    dvc("repro")
+    lost = pl.read_parquet(workspace / "data/quarantine.parquet")
+    assert lost["reason"].to_list() == ["unreadable"] and media.stem.split("_")[0] in lost["media"][0]
+    assert media.stem in (workspace / "reports/index.html").read_text() or lost["id"][0] in (
+        workspace / "reports/index.html").read_text()
+    assert len((workspace / "features/audio.h5").read_bytes()) < len(store)
+
+    # An unknown fusion is one line from the stage and a failed run, with what was there intact.
+    values["fusion"]["name"] = "magic"
+    with (workspace / "params.yaml").open("w") as file:
+        yaml.dump(values, file)
+    failed = dvc("repro", check=False)
+    assert failed.returncode != 0 and "magic" in failed.stderr + failed.stdout
+    assert "Traceback" not in failed.stderr + failed.stdout
