@@ -17,11 +17,15 @@ from .reader import Job, Reader
 
 def compute(stream: Stream, extractor: Extractor, reader: Reader, jobs: Sequence[Job], cache: ClipCache, options: Run,
             devices: Sequence[str], advance: Callable[[int], None]) -> Stats:
-    """Run the engine on every device. `jobs` end up in `cache` whichever way they went.
+    """Run the engine on every device, or on a Ray cluster. `jobs` end up in `cache` whichever way they went.
 
     Raises:
         UserError: a device process stopped before its clips were done; what it committed stays.
     """
+    if options.engine == "ray":
+        from . import ray_engine
+
+        return ray_engine.compute(stream, extractor, reader, jobs, cache, options, advance)
     if len(devices) == 1:
         return engine.run(extractor, reader, jobs, cache, options, device=devices[0], advance=advance)
     context = multiprocessing.get_context("spawn")

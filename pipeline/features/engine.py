@@ -199,6 +199,15 @@ def absent(reason: str) -> Entry:
     return Entry(np.empty((0,), np.float32), np.empty((0, 2), np.float32), Status.MISSING, reason)
 
 
+def unprepared(job: Job, outcome: Outcome, stats: Stats) -> dict[str, Entry]:
+    """What a clip that was not prepared comes to: an entry when it has no such modality, else a failure in `stats`."""
+    status, reason = outcome.value if outcome.ok else (Status.FAILED, f"{outcome.reason}: {outcome.detail}")
+    if status == Status.MISSING:
+        return {job.content: absent(reason)}
+    stats.fail(job, reason)
+    return {}
+
+
 def _release() -> None:
     import torch
 
@@ -256,13 +265,9 @@ def run(
             if isinstance(outcome.value, Prepared):
                 process(batcher.add(job, outcome.value))
                 continue
-            status, reason = outcome.value if outcome.ok else (Status.FAILED, f"{outcome.reason}: {outcome.detail}")
             stats.clips += 1
             advance(1)
-            if status == Status.MISSING:
-                writer.put({job.content: absent(reason)})
-            else:
-                stats.fail(job, reason)
+            writer.put(unprepared(job, outcome, stats))
         process(batcher.rest())
     stats.total = time.perf_counter() - begun
     return stats

@@ -53,7 +53,7 @@ def extract(params: Params, name: str, *, manifest: str | Path = "data/manifest.
         todo = [job for job in {job.content: job for job in work}.values() if job.content in missing]
         stats = Stats()
         if todo:
-            devices = pick_device(params.run.device)
+            devices = ["a Ray cluster"] if params.run.engine == "ray" else pick_device(params.run.device)
             log.info("%s: %d of %d clips to encode on %s", name, len(todo), len(work), ", ".join(devices))
             with track(len(todo), f"extract@{name}") as advance:
                 reader = Reader(extractor.prepare, stream.modality, source if "decode" in identity else None)
