@@ -15,7 +15,7 @@ from .figures import Figure, seconds
 
 @dataclass(frozen=True)
 class Size:
-    clips: int = 48
+    clips: int = 32
     frames: int = 8
     repeats: int = 2
     workers: int = 2

@@ -51,10 +51,15 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def alternate(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each, taken in turn, so that other work on the machine meets all alike."""
+def alternate(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each in every round, taken in turn, so that other work on the machine meets all alike."""
     taken: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repeats):
         for name, function in functions.items():
             taken[name].append(seconds(function))
-    return {name: statistics.median(values) for name, values in taken.items()}
+    return taken
+
+
+def ratio(above: list[float], below: list[float]) -> float:
+    """Median over rounds of one time by the other."""
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
