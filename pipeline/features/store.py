@@ -165,6 +165,11 @@ class Store:
     def position(self) -> dict[str, int]:
         return {clip: i for i, clip in enumerate(self.ids)}
 
+    @cached_property
+    def _places(self) -> tuple[list[int], list[Status]]:
+        # Plain values: reading a clip costs three numpy scalars less, a tenth of copying it.
+        return self.offsets.tolist(), [Status(code) for code in self.status.tolist()]
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -177,8 +182,9 @@ class Store:
             i = self.position[clip]
         except KeyError:
             raise StoreError(f"{self.path} has no clip {clip!r}.") from None
-        rows = slice(int(self.offsets[i]), int(self.offsets[i + 1]))
-        return Entry(self.values[rows], self.times[rows], Status(int(self.status[i])))
+        offsets, status = self._places
+        rows = slice(offsets[i], offsets[i + 1])
+        return Entry(self.values[rows], self.times[rows], status[i])
 
 
 def _plain(value: object) -> object:
