@@ -21,7 +21,6 @@ def load() -> ModuleType:
     # Ours is a library run by people, not a job of `uv run`; nothing is reported home. Both are read on import.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
     except ImportError:

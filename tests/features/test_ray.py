@@ -69,6 +69,7 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_same_store_as_the_local_engine_committed_here(cluster, here, monkeypatch):
     corpus()
     local = extract.extract(settings(), "text", out="local.h5").read_bytes()
@@ -90,6 +91,7 @@ def test_same_store_as_the_local_engine_committed_here(cluster, here, monkeypatc
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_an_actor_killed_at_work_is_replaced_and_nothing_is_lost(cluster, here, monkeypatch, caplog):
     table, params = corpus(), settings(engine="ray", ray_address=cluster)
     stream = params.stream("text")
