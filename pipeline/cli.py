@@ -38,6 +38,55 @@ def corpus_prepare(params: ParamsFile = Path("params.yaml"), folder: Path = Path
     prepare(parameters.read(params), folder)
 
 
+@corpus_app.command("check")
+def corpus_check(name: Annotated[str | None, typer.Argument(help="A recipe; none = params.yaml.")] = None,
+                 root: Annotated[str | None, typer.Option(help="Folder of the corpus.")] = None,
+                 params: ParamsFile = Path("params.yaml")) -> None:
+    """Examine a corpus folder: damage, labels, lengths, leaks. Writes nothing."""
+    import json
+
+    from .compose import compose
+    from .data.check import check
+
+    values = compose([f"recipe={name}"]) if name else parameters.read(params).model_dump()
+    if root:
+        values["corpus"]["root"] = root
+    found = check(parameters.parse(values))
+    typer.echo(json.dumps(found, indent=2, ensure_ascii=False, default=str))
+    if not found["ok"]:
+        raise typer.Exit(3)
+
+
+@corpus_app.command("fetch")
+def corpus_fetch(name: str, folder: Annotated[Path | None, typer.Argument(help="Default: corpora/NAME.")] = None,
+                 accept_licence: Annotated[bool, typer.Option("--accept-licence")] = False) -> None:
+    """Download a corpus that is openly distributed; of the others, say whom to ask."""
+    from .data.fetch import fetch
+
+    for line in fetch(name, folder or Path("corpora") / name, accept_licence).messages:
+        typer.echo(line)
+
+
+@corpus_app.command("table")
+def corpus_table() -> None:
+    """Print the page of all corpora (docs/corpora.md)."""
+    from .data.corpora.page import page
+
+    typer.echo(page(), nl=False)
+
+
+@corpus_app.command("labels")
+def corpus_labels(table: Path, column: str, out_folder: Annotated[Path, typer.Option("--out")] = Path(".")) -> None:
+    """Label distribution of any table: coverage and shares, as text, CSV and bar chart."""
+    from .data.distribution import distribution
+
+    found = distribution(table, column)
+    for label, count, rows, share in found.lines():
+        typer.echo(f"{label:20} {count:8d}  {rows:6.2f} % of rows  {share:6.2f} % of labels")
+    found.write_csv(out_folder / f"{column}.csv")
+    found.write_chart(out_folder / f"{column}.png")
+
+
 @app.command(rich_help_panel=STAGES)
 def manifest(params: ParamsFile = Path("params.yaml")) -> None:
     """Corpus folder → data/manifest.parquet, with integrity, splits and leakage checks."""
