@@ -21,6 +21,8 @@ from ..atomic import replacing
 from ..errors import StoreError
 
 SCHEMA_VERSION = 1
+#: Bytes of rows gathered before a write: one write a clip costs more than all the rest of packing.
+BLOCK = 4 << 20
 
 
 class Status(IntEnum):
@@ -90,11 +92,14 @@ def write(
         file.create_dataset("ids", data=np.array([i.encode() for i in ids], dtype=object),
                             dtype=h5py.string_dtype("utf-8"))
         file.create_dataset("offsets", data=offsets)
-        status = file.create_dataset("status", (len(ids),), "uint8")
+        codes = file.create_dataset("status", (len(ids),), "uint8")
         values = file.create_dataset("values", (total, *shape), dtype, **(layout if total else {}))
         times = file.create_dataset("times", (total, 2), "float32")
+        bounds, status = offsets.tolist(), np.zeros(len(ids), np.uint8)
+        held: list[tuple[np.ndarray, np.ndarray]] = []
+        begun = size = 0
         for position, entry in enumerate(entries):
-            low, high = int(offsets[position]), int(offsets[position + 1])
+            low, high = bounds[position : position + 2]
             status[position] = int(entry.status)
             if entry.values.shape[0] != high - low or entry.times.shape != (high - low, 2):
                 raise StoreError(f"{path}: clip {ids[position]} has {entry.values.shape[0]} rows, expected {high - low}.")
@@ -108,13 +113,27 @@ def write(
                                  "set the stream's store.dtype to float32.")
             if dtype == "float16":
                 worst = max(worst, float(np.abs(stored.astype(np.float32) - entry.values).max()))
-            values[low:high] = stored
-            times[low:high] = entry.times
+            held.append((stored, entry.times))
+            size += stored.nbytes
+            if size >= BLOCK:
+                begun, size = _flush(values, times, held, begun), 0
+        if held:
+            _flush(values, times, held, begun)
+        codes[:] = status
         file.attrs["schema"] = SCHEMA_VERSION
         for name, value in sorted((attributes or {}).items()):
             file.attrs[name] = value if isinstance(value, (str, int, float)) else json.dumps(value, sort_keys=True)
         file.attrs["float16_error"] = worst
         file.attrs["complete"] = True
+
+
+def _flush(values: h5py.Dataset, times: h5py.Dataset, held: list[tuple[np.ndarray, np.ndarray]], low: int) -> int:
+    """Write the rows held from row `low` on, and forget them. Returns the row after them."""
+    high = low + sum(len(rows) for rows, _ in held)
+    values[low:high] = np.concatenate([rows for rows, _ in held])
+    times[low:high] = np.concatenate([spans for _, spans in held])
+    held.clear()
+    return high
 
 
 class Store:
