@@ -15,10 +15,12 @@ from .figures import Figure, seconds
 
 @dataclass(frozen=True)
 class Size:
-    clips: int = 32
+    clips: int = 16
     frames: int = 8
     repeats: int = 2
     workers: int = 2
+    #: Share of the default batch budget of 64 frames.
+    batch: float = 0.25
     tiny: bool = False
 
 
@@ -35,7 +37,7 @@ def measure(folder: Path, size: Size) -> list[Figure]:
         return [*_model(folder, manifest, frames, size, "ViT-B/32", corpus.VIT_B32, "float32", "cpu", ">= 0.85"),
                 Figure("ViT-L/14 on a GPU: engine ÷ bare forward", None, "ratio", ">= 0.9", "no GPU here")]
     (folder / "gpu").mkdir()
-    size = replace(size, clips=size.clips * 20, workers=max(2, len(os.sched_getaffinity(0)) - 1))
+    size = replace(size, clips=size.clips * 60, batch=1.0, workers=max(2, len(os.sched_getaffinity(0)) - 1))
     manifest, frames = corpus.frames(folder / "gpu", size.clips, size.frames)
     return [*_model(folder, manifest, frames, size, "ViT-B/32", corpus.VIT_B32, "float16", "cuda:0", ">= 0.6"),
             *_model(folder, manifest, frames, size, "ViT-L/14", corpus.VIT_L14, "float16", "cuda:0", ">= 0.9")]
@@ -60,11 +62,11 @@ def _model(folder: Path, manifest: Path, frames: Path, size: Size, title: str, a
     begun = time.process_time()
     prepared = [(job, reader(job)) for job in work]
     reading = time.process_time() - begun
-    grouped = [[item for _, item in batch] for batch in batches(prepared, extractor.budget)]
+    grouped = [[item for _, item in batch] for batch in batches(prepared, extractor.budget * size.batch)]
 
     def through_engine(name: object, some: list) -> None:
         with ClipCache("extract", {"round": [title, name]}, base=folder / "cache") as cache:
-            stats = engine.run(loaded, reader, some, cache, Run(workers=size.workers), device=device)
+            stats = engine.run(loaded, reader, some, cache, Run(workers=size.workers, batch=size.batch), device=device)
             if stats.failures or len(cache) != len(some):
                 raise RuntimeError(f"{len(stats.failures)} of {len(some)} clips failed")
 
@@ -74,7 +76,7 @@ def _model(folder: Path, manifest: Path, frames: Path, size: Size, title: str, a
 
     # The first pool of a process imports libraries into a fork server; later ones are there in milliseconds.
     start = seconds(lambda: through_engine("start", work[:1]))
-    bare()
+    forward(grouped[0])
     bares, walls, ratios, shares = [_spent(bare)], [], [], []
     for number in range(size.repeats):
         wall, processor = _spent(lambda number=number: through_engine(number, work))
@@ -91,7 +93,7 @@ def _model(folder: Path, manifest: Path, frames: Path, size: Size, title: str, a
                f"clips/s; {len(work)} clips of {size.frames} frames, reading, JPEG decoding and writing counted"),
         Figure(f"{title} on {place}: engine ÷ bare forward, in processor time", statistics.median(shares), "ratio", "",
                "hardly changed by other work on the machine"),
-        Figure(f"{title} on {place}: bare forward", speed, "clips/s", "", f"{size.frames} frames per clip, {dtype}"),
+        Figure(f"{title} on {place}: bare forward", speed, "clips/s", "", f"{size.frames} frames per clip, batches of {64 * size.batch:.0f} frames, {dtype}"),
         Figure(f"{title} on {place}: engine", len(work) / statistics.median(walls), "clips/s", "",
                f"{size.workers} reader processes"),
         Figure(f"{title} on {place}: start of the reader processes", start, "s", "",

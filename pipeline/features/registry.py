@@ -19,7 +19,6 @@ from . import families, weights
 from .extractor import Extractor
 from .families.family import Family
 
-
 #: Between these lines of docs/encoders.md the table is generated.
 MARKS = ("<!-- encoders: python -m pipeline.features.registry -->", "<!-- end of encoders -->")
 

@@ -9,7 +9,8 @@ import torch
 from pipeline.data import manifest as tables
 from pipeline.errors import DeviceError, ParamsError, StoreError
 from pipeline.features.dataset import Dataset
-from pipeline.training import loop, train as stage
+from pipeline.training import loop
+from pipeline.training import train as stage
 from pipeline.training.checkpoint import load_run
 from pipeline.training.device import resolve
 from pipeline.training.loop import fit

@@ -14,7 +14,6 @@ from . import emotions, expression, face, voice
 from .options import Options
 from .script import Line
 
-
 #: Without macroblock tree and lookahead: with them libx264 decides differently from process to process.
 _X264 = {"crf": "21", "preset": "veryfast", "x264-params": "mbtree=0:rc-lookahead=0"}
 
