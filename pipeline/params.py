@@ -307,4 +307,5 @@ def _line(origin: str | Path, item: dict) -> str:
     if item["type"] == "missing":
         return f"{origin}: parameter {key} is missing"
     message = item["msg"].removeprefix("Value error, ")
-    return f"{origin}: {key}: {message} (got {item['input']!r})" if not isinstance(item["input"], dict) else f"{origin}: {key}: {message}"
+    given = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
+    return f"{origin}: {key}: {message}{given}"
