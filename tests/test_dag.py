@@ -77,7 +77,7 @@ def test_repro_changes_and_errors(workspace, dvc):
     # Another fusion: nothing before `train` runs.
     yaml = YAML()
     values = yaml.load((workspace / "params.yaml").read_text())
-    values["fusion"]["name"] = "adaptive"
+    values["fusion"] = {"name": "adaptive", "options": {"modality_dropout": 0.2}}
     with (workspace / "params.yaml").open("w") as file:
         yaml.dump(values, file)
     assert ran(dvc("repro")) == ["train", "evaluate", "report"]

@@ -90,6 +90,7 @@ def test_same_store_as_the_local_engine_committed_here(cluster, here, monkeypatc
     assert extract.extract(again, "text", out="again.h5").read_bytes() == local
 
 
+@pytest.mark.unstable
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_an_actor_killed_at_work_is_replaced_and_nothing_is_lost(cluster, here, monkeypatch, caplog):
