@@ -12,7 +12,6 @@ from pathlib import Path
 from . import corpus
 from .figures import Figure, seconds
 
-
 #: Added to a ratio above 1.
 NOISE = "; more than 1 is other work on the machine coming and going, no measurement: run again when it is idle"
 
