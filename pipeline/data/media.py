@@ -152,17 +152,21 @@ def absent(reason: str, status: Status = Status.MISSING) -> Entry:
 def pack(out: Path, rows: list[dict], modality: str, cache: ClipCache, identity: dict,
          failures: dict[str, Outcome]) -> list[dict]:
     """Write the store from the cache, one clip in memory at a time. Returns quarantine rows of the failed clips."""
+    held = [row[modality] is not None and row["content"] not in failures for row in rows]
+    contents = [row["content"] for row, there in zip(rows, held, strict=True) if there]
 
     def entries() -> Iterator[Entry]:
-        for row in rows:
-            if row[modality] is None:
+        cached = cache.iterate(contents)
+        for row, there in zip(rows, held, strict=True):
+            if there:
+                yield next(cached)
+            elif row[modality] is None:
                 yield absent("no such medium")
-            elif row["content"] in failures:
-                yield absent(failures[row["content"]].detail, Status.FAILED)
             else:
-                yield next(cache.iterate([row["content"]]))
+                yield absent(failures[row["content"]].detail, Status.FAILED)
 
-    layout = np.array([(len(entry.times), len(entry.values)) for entry in entries()], np.int64).reshape(-1, 2)
+    layout = np.zeros((len(rows), 2), np.int64)  # files and bytes of each clip
+    layout[held] = [(count, *shape) for count, shape, *_ in cache.layout(contents)] or np.empty((0, 2))
     counts, sizes = layout[:, 0], layout[:, 1]
     lost = [(row, failures[row["content"]]) for row in rows if row[modality] is not None and row["content"] in failures]
     problems = [{"id": row["id"], "media": row[modality], "reason": outcome.reason, "detail": outcome.detail}

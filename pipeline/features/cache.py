@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import lmdb
 import numpy as np
@@ -21,6 +22,7 @@ from ..atomic import write_json
 from ..errors import CacheError
 from .store import Entry, Status
 
+Value = TypeVar("Value")
 #: Sparse on Linux: the file is as large as what is in it.
 MAP_SIZE = 1 << 40
 
@@ -65,13 +67,13 @@ def _metadata(body: bytes) -> dict[str, str]:
     return json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])["__metadata__"]
 
 
-def rows(data: bytes | memoryview) -> tuple[int, tuple[int, ...], Status, str]:
-    """(T, row shape, status, reason) of a packed entry, from its header alone."""
+def outline(data: bytes | memoryview) -> tuple[int, tuple[int, ...], Status, str]:
+    """(rows of `times`, shape of `values`, status, reason) of a packed entry, from its header alone."""
     size = int.from_bytes(bytes(data[8:16]), "little")
     header = json.loads(bytes(data[16 : 16 + size]))
-    shape = header["values"]["shape"]
     metadata = header["__metadata__"]
-    return shape[0], tuple(shape[1:]), Status(int(metadata["status"])), metadata["reason"]
+    return (header["times"]["shape"][0], tuple(header["values"]["shape"]), Status(int(metadata["status"])),
+            metadata["reason"])
 
 
 class ClipCache:
@@ -138,23 +140,20 @@ class ClipCache:
             return None if data is None else unpack(data)
 
     def layout(self, contents: Iterable[str]) -> list[tuple[int, tuple[int, ...], Status, str]]:
-        """(T, row shape, status, reason) per content, without reading the values."""
+        """`outline` per content, without reading the values."""
+        return list(self._read(contents, outline))
+
+    def iterate(self, contents: Iterable[str]) -> Iterator[Entry]:
+        """Entries in the given order, one in memory at a time."""
+        return self._read(contents, unpack)
+
+    def _read(self, contents: Iterable[str], what: Callable[[memoryview], Value]) -> Iterator[Value]:
         with self._lmdb.begin(buffers=True) as transaction:
-            result = []
             for content in contents:
                 data = transaction.get(content.encode())
                 if data is None:
                     raise CacheError(f"the clip cache {self.folder} lost clip {content}; run the stage again.")
-                result.append(rows(data))
-            return result
-
-    def iterate(self, contents: Iterable[str]) -> Iterator[Entry]:
-        """Entries in the given order, one in memory at a time."""
-        for content in contents:
-            entry = self.get(content)
-            if entry is None:
-                raise CacheError(f"the clip cache {self.folder} lost clip {content}; run the stage again.")
-            yield entry
+                yield what(data)
 
     def verify(self, *, repair: bool = False) -> list[str]:
         """Contents whose bytes fail their checksum; with `repair` they are dropped."""

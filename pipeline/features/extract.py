@@ -90,7 +90,7 @@ def _pack(out: Path, name: str, stream: Stream, extractor: Extractor, identity: 
           failures: dict[str, str], max_rate: float) -> None:
     done = [job.content for job in work if job.content not in failures]
     layout = dict(zip(done, cache.layout(done), strict=True))
-    shapes = {shape for _, shape, status, _ in layout.values() if status == Status.OK}
+    shapes = {shape[1:] for _, shape, status, _ in layout.values() if status == Status.OK}
     if len(shapes) > 1:
         raise StoreError(f"stream {name}: clips have rows of different shapes {sorted(shapes)}.")
     reasons = {job.id: failures[job.content] for job in work if job.content in failures}
@@ -113,11 +113,10 @@ def _pack(out: Path, name: str, stream: Stream, extractor: Extractor, identity: 
 def _entries(cache: ClipCache, work: list[Job], failures: dict[str, str], shape: tuple[int, ...]) -> Iterator[Entry]:
     """Entries in the order of the store, one in memory at a time."""
     nothing = np.empty((0, *shape), np.float32), np.empty((0, 2), np.float32)
+    cached = cache.iterate(job.content for job in work if job.content not in failures)
     for job in work:
-        if job.content in failures:
-            yield Entry(*nothing, Status.FAILED, failures[job.content])
-        else:
-            yield next(cache.iterate([job.content]))
+        failed = failures.get(job.content)
+        yield next(cached) if failed is None else Entry(*nothing, Status.FAILED, failed)
 
 
 def level(stream: Stream) -> str:

@@ -41,9 +41,10 @@ class _Families(Mapping[str, Family]):
     def __getitem__(self, name: str) -> Family:
         if name not in self._known and name in self._modules:
             self._read(name)
-        if name not in self._known:
-            for module in self._modules:
-                self._read(module)
+        for module in self._modules:
+            if name in self._known:
+                break
+            self._read(module)
         return self._known[name]
 
     def __iter__(self) -> Iterator[str]:

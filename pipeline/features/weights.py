@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     import torch
 
 SCHEMES = ("hf", "open_clip", "timm", "local", "package", "random", "file", "none")
-_TEXT = ("*.json", "*.txt", "*.model", "*.jinja")
+#: Files beside the weights: configuration and tokenizer.
+TEXT = ("*.json", "*.txt", "*.model", "*.jinja")
 #: Weight files by preference; pickles last.
 _SAFE = ("model*.safetensors", "open_clip_model.safetensors", "*.safetensors")
 _PICKLED = ("pytorch_model*.bin", "open_clip_pytorch_model.bin", "*.bin", "*.pt", "*.pth")
@@ -127,7 +128,7 @@ def _hub(source: Source) -> Path:
     try:
         listing = [item.rfilename for item in HfApi().model_info(name, revision=pinned, timeout=10).siblings or ()]
         weights = _SAFE if any(item.endswith(".safetensors") for item in listing) else _PICKLED
-        return Path(snapshot_download(name, revision=pinned, allow_patterns=[*_TEXT, *weights]))
+        return Path(snapshot_download(name, revision=pinned, allow_patterns=[*TEXT, *weights]))
     except (OSError, ValueError, RuntimeError, HTTPError) as error:
         fetch = f"hf download {name}" + (f" --revision {revision}" if revision else "")
         raise WeightsError(f"{source} is not in the local cache and could not be fetched "

@@ -143,22 +143,20 @@ def build(stream: Stream) -> Extractor:
         WeightsError: absent weights or tokenizer, another architecture.
         ParamsError: an option out of range, a layer that is not there.
     """
-    from .. import pretrained
-
     options = FAMILY.options | stream.options
     source = weights.parse(stream.weights)
     if source.random:
         kind = stream.architecture.get("model_type", "gpt2")
-        architecture = {key: value for key, value in stream.architecture.items() if key != "model_type"}
-        config = pretrained.configuration(classes(source, kind)[1], architecture)
-        tokenizer, limit = tokens.Words(config.vocab_size), 10**6
+        says = {key: value for key, value in stream.architecture.items() if key != "model_type"}
+        config = tokens.configured(source, kind, says, classes)
+        tokenizer, limit = tokens.Words(config["vocab_size"]), 10**6
     else:
         folder = weights.locate(source)
         says = weights.config(folder)
         kind = str(says.get("model_type"))
-        config = classes(source, kind)[1](**says)
+        config = tokens.configured(source, kind, says, classes)
         tokenizer, limit = tokens.of_checkpoint(source, folder)
-    limit = min(limit, getattr(config, "max_position_embeddings", None) or 10**6)
+    limit = min(limit, config["max_position_embeddings"] or 10**6)
     if options["max_length"] is not None:
         if not 8 <= options["max_length"] <= limit:
             raise ParamsError(
@@ -167,7 +165,7 @@ def build(stream: Stream) -> Extractor:
         limit = options["max_length"]
     if options["turns"] < 0:
         raise ParamsError(f"turns {options['turns']} is a number of turns; write 0 or more.")
-    pooling.check_layer(stream.layer, config.num_hidden_layers)
+    pooling.check_layer(stream.layer, config["num_hidden_layers"])
     prepare = Prepare(tokenizer, limit, options["turns"], stream.pooling != "none" and stream.rate is None)
     identity = {
         "family": FAMILY.name,

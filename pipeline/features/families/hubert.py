@@ -17,7 +17,7 @@ import numpy as np
 
 from ...errors import WeightsError
 from ...params import Stream
-from .. import pooling, weights
+from .. import facts, pooling, weights
 from ..extractor import Clip, Extractor, Prepared
 from . import sound
 from .family import Family
@@ -172,24 +172,19 @@ def build(stream: Stream) -> Extractor:
             waveform is normalised or that wants another rate than 16 kHz.
         ParamsError: a layer that is not there, an architecture key that is not known.
     """
-    import transformers
-
-    from .. import pretrained
-
     options = FAMILY.options | stream.options
     source = weights.parse(stream.weights)
     if source.random:
         kind = stream.architecture.get("model_type", "hubert")
         _known(source, kind)
-        architecture = {key: value for key, value in stream.architecture.items() if key != "model_type"}
-        config = pretrained.configuration(getattr(transformers, MODELS[kind][1]), architecture).to_dict()
+        config = configured(kind, {key: value for key, value in stream.architecture.items() if key != "model_type"}, {})
         normalise = True
     else:
         folder = weights.locate(source)
         config = weights.config(folder)
         kind = str(config.get("model_type"))
         _known(source, kind)
-        config = pretrained.configuration(getattr(transformers, MODELS[kind][1]), {}).to_dict() | config
+        config = configured(kind, {}, config)
         normalise = _normalises(source, sound.front(folder))
     if options["normalise"] is not None:
         normalise = bool(options["normalise"])
@@ -205,6 +200,27 @@ def build(stream: Stream) -> Extractor:
         "preprocessing": {"rate": RATE, "normalise": normalise, "chunk": options["chunk"]},
     }
     return Extractor(identity, prepare, partial(load, stream, prepare, kind), budget=60.0)
+
+
+def configured(kind: str, architecture: dict, says: dict) -> dict:
+    """`num_hidden_layers`, `conv_kernel` and `conv_stride`: as a checkpoint's config.json says, else the library's.
+
+    Raises:
+        ParamsError: the architecture of a stand-in holds an unknown key.
+    """
+    keys = ("num_hidden_layers", "conv_kernel", "conv_stride")
+
+    def ask() -> dict:
+        import transformers
+
+        from .. import pretrained
+
+        config = pretrained.configuration(getattr(transformers, MODELS[kind][1]), architecture).to_dict()
+        return {key: config[key] for key in keys}
+
+    if says.keys() >= set(keys):
+        return says
+    return facts.remembered("speech configuration", ask, libraries=("transformers",), about=[kind, architecture]) | says
 
 
 def _known(source: weights.Source, kind: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ...errors import ParamsError, WeightsError
 from ...params import Stream
-from .. import images, pooling, weights
+from .. import facts, images, pooling, weights
 from ..extractor import Extractor
 from . import framewise
 from .family import Family
@@ -38,15 +38,19 @@ def folder(stream: Stream) -> Path | None:
         return None
     if source.scheme != "open_clip":
         return weights.locate(source)
-    import open_clip
-
     name, _, tag = source.rest.partition("/")
-    found = open_clip.get_pretrained_cfg(name, tag) if tag else None
-    if not found or not found.get("hf_hub"):
+
+    def ask() -> str | None:
+        import open_clip
+
+        return ((open_clip.get_pretrained_cfg(name, tag) if tag else None) or {}).get("hf_hub")
+
+    hub = facts.remembered("open_clip tag", ask, libraries=("open_clip_torch",), about=[name, tag])
+    if not hub:
         raise WeightsError(f"{source} is no pretrained tag that the hub holds; write open_clip:ARCH/TAG as "
                            "`open_clip.list_pretrained()` shows.")
     # `owner/name/` or `owner/name/file`
-    return weights.locate("hf:" + "/".join(found["hf_hub"].split("/")[:2]))
+    return weights.locate("hf:" + "/".join(hub.split("/")[:2]))
 
 
 def configuration(stream: Stream, path: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -70,9 +74,14 @@ def preprocessing(origin: str, model: dict[str, Any], config: dict[str, Any]) ->
     Raises:
         WeightsError: a field is not what it should be, or images are to be padded.
     """
-    from open_clip.transform import PreprocessCfg
 
-    config = dataclasses.asdict(PreprocessCfg()) | {"size": model["vision_cfg"].get("image_size", 224)} | config
+    def ask() -> dict[str, Any]:
+        from open_clip.transform import PreprocessCfg
+
+        return dataclasses.asdict(PreprocessCfg())
+
+    defaults = facts.remembered("open_clip preprocessing", ask, libraries=("open_clip_torch",), about=None)
+    config = defaults | {"size": model["vision_cfg"].get("image_size", 224)} | config
     size, mode = config["size"], config["resize_mode"]
     height, width = (size, size) if isinstance(size, int) else tuple(size)
     mean, std = images.statistics(origin, config["mean"], config["std"])

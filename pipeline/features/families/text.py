@@ -139,24 +139,22 @@ def build(stream: Stream) -> Extractor:
         WeightsError: absent weights or tokenizer, another architecture.
         ParamsError: an option out of range, a layer that is not there.
     """
-    from .. import pretrained
-
     options = FAMILY.options | stream.options
     source = weights.parse(stream.weights)
     if source.random:
         kind = stream.architecture.get("model_type", "bert")
-        architecture = {key: value for key, value in stream.architecture.items() if key != "model_type"}
-        config = pretrained.configuration(classes(source, kind)[1], architecture)
-        tokenizer, limit = tokens.Words(config.vocab_size), 10**6
+        says = {key: value for key, value in stream.architecture.items() if key != "model_type"}
+        config = tokens.configured(source, kind, says, classes)
+        tokenizer, limit = tokens.Words(config["vocab_size"]), 10**6
     else:
         folder = weights.locate(source)
         says = weights.config(folder)
         kind = str(says.get("model_type"))
-        config = classes(source, kind)[1](**says)
+        config = tokens.configured(source, kind, says, classes)
         tokenizer, limit = tokens.of_checkpoint(source, folder)
-    positions = getattr(config, "max_position_embeddings", None) or 10**6
+    positions = config["max_position_embeddings"] or 10**6
     if kind in SHIFTED:
-        positions -= config.pad_token_id + 1
+        positions -= config["pad_token_id"] + 1
     limit = min(limit, positions)
     if options["max_length"] is not None:
         if not 3 <= options["max_length"] <= limit:
@@ -171,7 +169,7 @@ def build(stream: Stream) -> Extractor:
     # One row per token, or per window of time, is about the words; a vector of the text is [CLS] or takes it in.
     rowwise = stream.pooling == "none" or stream.rate is not None
     special = not rowwise if options["special"] == "auto" else options["special"] == "keep"
-    pooling.check_layer(stream.layer, config.num_hidden_layers)
+    pooling.check_layer(stream.layer, config["num_hidden_layers"])
     prepare = Prepare(tokenizer, limit, options["turns"], special)
     identity = {
         "family": FAMILY.name,

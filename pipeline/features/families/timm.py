@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import ParamsError, WeightsError, one_of
 from ...params import Stream
-from .. import images, pooling, weights
+from .. import facts, images, pooling, weights
 from ..extractor import Extractor
 from . import framewise
 from .family import Family
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 READOUTS = ("pooled", "logits", "cls", "mean", "tokens")
 LIBRARIES = ("torch", "timm")
+#: What is read of timm's entry for a tag.
+ENTRY = ("hf_hub_id", "input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
 
 
 def resolve(stream: Stream) -> tuple[Path | None, str, dict[str, Any], dict[str, Any]]:
@@ -32,8 +34,6 @@ def resolve(stream: Stream) -> tuple[Path | None, str, dict[str, Any], dict[str,
         WeightsError: the weights are not there, or do not say which model they are of.
         ParamsError: unknown model.
     """
-    import timm
-
     source = weights.parse(stream.weights)
     named = stream.options.get("model")
     if source.random:
@@ -41,10 +41,9 @@ def resolve(stream: Stream) -> tuple[Path | None, str, dict[str, Any], dict[str,
         name = keywords.pop("model", named)
         return None, known(name), keywords, data_configuration(name, keywords)
     if source.scheme == "timm":
-        found = timm.get_pretrained_cfg(known(source.rest))
-        if found is None or not found.hf_hub_id:
+        hub = entry(known(source.rest)).get("hf_hub_id")
+        if not hub:
             raise WeightsError(f"{source} has no weights at the hub; name a tag that `timm.list_pretrained()` shows.")
-        hub = found.hf_hub_id
         path = weights.locate(f"hf:{hub + source.rest if hub.endswith('/') else hub}")
     else:
         path = weights.locate(source)
@@ -69,19 +68,32 @@ def known(name: object) -> str:
     Raises:
         ParamsError: it has not.
     """
-    import timm
 
-    if not isinstance(name, str) or not timm.is_model(name.partition(".")[0]):
-        raise one_of("timm model", str(name), timm.list_models())
-    return name
+    def ask() -> str:
+        import timm
+
+        if not isinstance(name, str) or not timm.is_model(name.partition(".")[0]):
+            raise one_of("timm model", str(name), timm.list_models())
+        return name
+
+    return facts.remembered("timm model", ask, libraries=("timm",), about=name)
+
+
+def entry(name: str) -> dict[str, Any]:
+    """timm's own entry for a model or tag: where its weights are and how images are prepared; {} when it has none."""
+
+    def ask() -> dict[str, Any]:
+        import timm
+
+        found = timm.get_pretrained_cfg(name)
+        return {key: getattr(found, key) for key in ENTRY} if found is not None else {}
+
+    return facts.remembered("timm entry", ask, libraries=("timm",), about=name)
 
 
 def data_configuration(name: str, keywords: dict[str, Any]) -> dict[str, Any]:
     """timm's own entry for a model or tag, at the stand-in's size."""
-    import timm
-
-    found = timm.get_pretrained_cfg(name)
-    config = found.to_dict() if found is not None else {}
+    config = entry(name)
     if size := keywords.get("img_size"):
         config |= {"input_size": (3, size, size), "crop_pct": 1.0}
     return config

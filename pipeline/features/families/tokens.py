@@ -14,10 +14,15 @@ import numpy as np
 import xxhash
 
 from ...errors import WeightsError
+from .. import facts, weights
 from ..extractor import Clip, Missing
 
 #: Files a tokenizer may keep its vocabulary in.
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+#: What turns the files of a checkpoint into a tokenizer.
+LIBRARIES = ("transformers", "tokenizers", "sentencepiece", "tiktoken")
+#: What the families need to know of a configuration.
+CONFIGURED = ("vocab_size", "max_position_embeddings", "num_hidden_layers", "pad_token_id")
 
 
 @dataclass(frozen=True)
@@ -173,14 +178,43 @@ def of_checkpoint(source: object, folder: Path) -> tuple[Fast, int]:
     Raises:
         WeightsError: there is none, or it has no fast version.
     """
-    tokenizer = decoder(source, folder)
-    if not tokenizer.is_fast:
-        raise WeightsError(
-            f"{source}: {type(tokenizer).__name__} tells no character offsets; save the model "
-            "with a fast tokenizer (tokenizer.json)."
-        )
-    backend = tokenizer.backend_tokenizer.to_str()
-    return Fast(backend, tokenizer.unk_token_id), int(min(tokenizer.model_max_length, 10**6))
+
+    def ask() -> tuple[str, int | None, int]:
+        tokenizer = decoder(source, folder)
+        if not tokenizer.is_fast:
+            raise WeightsError(
+                f"{source}: {type(tokenizer).__name__} tells no character offsets; save the model "
+                "with a fast tokenizer (tokenizer.json)."
+            )
+        backend = tokenizer.backend_tokenizer.to_str()
+        return backend, tokenizer.unk_token_id, int(min(tokenizer.model_max_length, 10**6))
+
+    texts = {file.name: weights.sha256(file) for pattern in weights.TEXT for file in sorted(folder.glob(pattern))}
+    backend, unknown, limit = facts.remembered("fast tokenizer", ask, libraries=LIBRARIES, about=texts)
+    return Fast(backend, unknown), limit
+
+
+def configured(source: weights.Source, kind: str, says: dict, classes: Callable[[object, str], tuple]) -> dict:
+    """What a text model's configuration says, with the library's defaults for what `says` leaves out.
+
+    Args:
+        says: config.json of a checkpoint; the architecture of a stand-in, which is closed to unknown keys.
+        classes: model and configuration class of a `model_type`; raises WeightsError for a wrong one.
+
+    Raises:
+        ParamsError: a stand-in's architecture does not fit.
+    """
+
+    def ask() -> dict:
+        from .. import pretrained
+
+        kind_of = classes(source, kind)[1]
+        config = pretrained.configuration(kind_of, says) if source.random else kind_of(**says)
+        return {key: getattr(config, key, None) for key in CONFIGURED}
+
+    # The family's module stands for what it accepts.
+    about = [classes.__module__.rpartition(".")[2], kind, source.random, says]
+    return facts.remembered("text configuration", ask, libraries=("transformers",), about=about)
 
 
 def transcript(clip: Clip) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ...errors import ParamsError, WeightsError
 from ...params import Stream
-from .. import pooling, weights
+from .. import facts, pooling, weights
 from ..extractor import Clip, Extractor, Prepared
 from . import mel, sound
 from .family import Family
@@ -133,8 +133,6 @@ def build(stream: Stream) -> Extractor:
         WeightsError: absent weights, another architecture, a front end that does not fit the encoder.
         ParamsError: unknown padding, a layer that is not there.
     """
-    from transformers import WhisperConfig
-
     from .. import pretrained
 
     padding = (FAMILY.options | stream.options)["padding"]
@@ -142,7 +140,7 @@ def build(stream: Stream) -> Extractor:
         raise ParamsError(f"Whisper's padding is exact or full, not {padding!r}.")
     source = weights.parse(stream.weights)
     if source.random:
-        config = pretrained.configuration(WhisperConfig, stream.architecture).to_dict()
+        config = configured(stream.architecture)
         says = {
             "feature_size": config["num_mel_bins"],
             "n_fft": 400,
@@ -174,6 +172,24 @@ def build(stream: Stream) -> Extractor:
         },
     }
     return Extractor(identity, prepare, partial(load, stream, prepare), budget=120.0)
+
+
+def configured(architecture: dict) -> dict:
+    """`num_mel_bins`, `max_source_positions` and `encoder_layers` of a stand-in.
+
+    Raises:
+        ParamsError: the architecture holds an unknown key.
+    """
+
+    def ask() -> dict:
+        from transformers import WhisperConfig
+
+        from .. import pretrained
+
+        config = pretrained.configuration(WhisperConfig, architecture)
+        return {key: getattr(config, key) for key in ("num_mel_bins", "max_source_positions", "encoder_layers")}
+
+    return facts.remembered("whisper configuration", ask, libraries=("transformers",), about=architecture)
 
 
 def front_of(source: weights.Source, config: dict, says: dict) -> Front:
