@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -209,9 +210,8 @@ def unprepared(job: Job, outcome: Outcome, stats: Stats) -> dict[str, Entry]:
 
 
 def _release() -> None:
-    import torch
-
-    if torch.cuda.is_available():
+    # Not imported for this: an encoder without a network has no such memory.
+    if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
@@ -225,7 +225,7 @@ def run(
     device: str = "cpu",
     advance: Callable[[int], None] = lambda _: None,
 ) -> Stats:
-    """Compute `jobs` and commit them to `cache`.
+    """Compute `jobs` and commit them to `cache`, whole batches in an order that follows from `jobs` alone.
 
     Raises:
         UserError: weights that do not load, a cache that cannot be written.
@@ -236,7 +236,8 @@ def run(
     by_key = {job.content: job for job in jobs}
     preload = (reader.__class__.__module__, type(extractor.prepare).__module__)
     pool = Pool(reader, workers=options.workers, timeout=options.timeout, preload=preload)
-    source = pool.imap_unordered((key, job) for key, job in by_key.items())
+    # In order: which clips meet in a batch must not depend on which reader was quicker.
+    source = pool.imap(by_key.items(), window=AHEAD)
     # The workers start reading while the network loads.
     with pool, Writer(cache) as writer, Prefetch(source, AHEAD) as prefetch:
         outcomes = iter(prefetch)

@@ -26,3 +26,13 @@ def test_like_meets_like():
     made = list(batches(((i, prepared(cost)) for i, cost in enumerate(costs)), 18.0))
     mixed = [batch for batch in made if len({p.cost for _, p in batch}) > 1]
     assert len(mixed) <= 3
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 20), st.integers(0, 3)), max_size=60), st.floats(1, 30), st.data())
+def test_going_on_after_some_batches_makes_the_same_batches(items, budget, data):
+    work = [(i, prepared(cost, bucket)) for i, (cost, bucket) in enumerate(items)]
+    whole = [[key for key, _ in batch] for batch in batches(work, budget)]
+    done = data.draw(st.integers(0, len(whole)))
+    gone = {key for batch in whole[:done] for key in batch}
+    rest = [[key for key, _ in batch] for batch in batches([item for item in work if item[0] not in gone], budget)]
+    assert rest == whole[done:]

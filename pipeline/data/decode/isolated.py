@@ -94,18 +94,19 @@ class Pool:
             self._bury(one)
         self._workers = []
 
-    def imap(self, tasks: Iterable[tuple[Hashable, object]]) -> Iterator[Outcome]:
+    def imap(self, tasks: Iterable[tuple[Hashable, object]], *, window: int = 0) -> Iterator[Outcome]:
         """Outcomes of `(key, payload)` tasks in the order given.
 
-        At most a few tasks per worker are drawn from `tasks` beyond the outcome yielded last.
+        At most a few tasks per worker, or `window`, are drawn from `tasks` beyond the outcome yielded last:
+        so many others are worked on while a slow one holds up the line.
         """
-        return self._run(tasks, ordered=True)
+        return self._run(tasks, ordered=True, window=window)
 
     def imap_unordered(self, tasks: Iterable[tuple[Hashable, object]]) -> Iterator[Outcome]:
         """Outcomes as they come. Leaving the loop early ends the workers."""
         return self._run(tasks, ordered=False)
 
-    def _run(self, tasks: Iterable[tuple[Hashable, object]], *, ordered: bool) -> Iterator[Outcome]:
+    def _run(self, tasks: Iterable[tuple[Hashable, object]], *, ordered: bool, window: int = 0) -> Iterator[Outcome]:
         source = iter(tasks)
         if self._count <= 0:
             yield from (_outcome(key, worker._answer(self._function, 0, payload)) for key, payload in source)
@@ -114,7 +115,7 @@ class Pool:
         again: deque[int] = deque()  # to be sent again: they stood behind a task that took its worker down
         finished: dict[int, Outcome] = {}
         drawn = given = 0
-        room = self._count * self._ahead * (2 if ordered else 1)
+        room = max(window, self._count * self._ahead * (2 if ordered else 1))
         exhausted = False
         done = False
         try:
