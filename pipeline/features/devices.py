@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 
+from ..data.decode import worker
 from ..errors import DeviceError, UserError
 from ..params import Run, Stream
 from . import engine
@@ -16,8 +18,12 @@ from .reader import Job, Reader
 
 
 def compute(stream: Stream, extractor: Extractor, reader: Reader, jobs: Sequence[Job], cache: ClipCache, options: Run,
-            devices: Sequence[str], advance: Callable[[int], None]) -> Stats:
+            devices: Sequence[str], advance: Callable[[int], None], *, among: Iterable[str] = ()) -> Stats:
     """Run the engine on every device, or on a Ray cluster. `jobs` end up in `cache` whichever way they went.
+
+    Args:
+        among: contents of all clips of the stream, cached ones too. A clip's device follows from its place
+            among them, so that a run that goes on makes the batches it would have made.
 
     Raises:
         UserError: a device process stopped before its clips were done; what it committed stays.
@@ -32,8 +38,8 @@ def compute(stream: Stream, extractor: Extractor, reader: Reader, jobs: Sequence
     results = context.Queue()
     cached = (cache.identity, cache.folder.parent.name, cache.folder.parent.parent)
     running = [
-        context.Process(target=_serve, args=(stream, reader, list(jobs[i :: len(devices)]), cached, options, device, results))
-        for i, device in enumerate(devices)
+        context.Process(target=_serve, args=(stream, reader, share, cached, options, device, results))
+        for device, share in zip(devices, shares(jobs, among, len(devices)), strict=True)
     ]
     for process in running:
         process.start()
@@ -62,9 +68,17 @@ def compute(stream: Stream, extractor: Extractor, reader: Reader, jobs: Sequence
     return reduce(Stats.beside, stats)
 
 
+def shares(jobs: Sequence[Job], among: Iterable[str], count: int) -> list[list[Job]]:
+    """`jobs` in `count` parts of about the same size; hashes are in no order of the corpus."""
+    place = {content: i for i, content in enumerate(sorted({*among, *(job.content for job in jobs)}))}
+    return [[job for job in jobs if place[job.content] % count == part] for part in range(count)]
+
+
 def _serve(stream: Stream, reader: Reader, jobs: list[Job], cached: tuple, options: Run, device: str, results) -> None:
     from . import registry
 
+    worker.die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle.
     identity, kind, base = cached
     try:
         with ClipCache(kind, identity, base=base) as cache:
@@ -94,5 +108,3 @@ def pick_device(name: str) -> list[str]:
         if int(index) >= count:
             raise DeviceError(f"run.device asks for {device}, but {count} GPUs are visible; use -S run.device=auto or cpu.")
     return wanted
-
-

@@ -50,14 +50,15 @@ def extract(params: Params, name: str, *, manifest: str | Path = "data/manifest.
         identity["decode"] = Media(source).identity
     with ClipCache("extract", identity) as cache:
         missing = cache.missing(job.content for job in work)
-        todo = [job for job in {job.content: job for job in work}.values() if job.content in missing]
+        unique = {job.content: job for job in work}
+        todo = [job for job in unique.values() if job.content in missing]
         stats = Stats()
         if todo:
             devices = ["a Ray cluster"] if params.run.engine == "ray" else pick_device(params.run.device)
             log.info("%s: %d of %d clips to encode on %s", name, len(todo), len(work), ", ".join(devices))
             with track(len(todo), f"extract@{name}") as advance:
                 reader = Reader(extractor.prepare, stream.modality, source if "decode" in identity else None)
-                stats = compute(stream, extractor, reader, todo, cache, params.run, devices, advance)
+                stats = compute(stream, extractor, reader, todo, cache, params.run, devices, advance, among=unique)
         _pack(out, name, stream, extractor, identity, cache, work, stats.failures, params.quarantine.max_rate)
     if todo:
         write_json(out.with_suffix(".stats.json"), stats.report())

@@ -64,19 +64,22 @@ def reduce(
         ParamsError: unknown pooling.
         ValueError: no row is left, or `times` does not fit `values`.
     """
-    import torch
-
     if pooling != "none" and pooling not in POOLS:
         raise one_of("pooling", pooling, ["none", *POOLS])
-    values = torch.as_tensor(values)
     times = np.asarray(times, dtype=np.float64)
     if times.shape != (len(values), 2):
         raise ValueError(f"{len(values)} rows with times of shape {times.shape}")
     if mask is not None:
         mask = np.asarray(mask, dtype=bool)
-        values, times = values[torch.as_tensor(mask, device=values.device)], times[mask]
+        values, times = values[np.flatnonzero(mask)], times[mask]
     if len(values) == 0:
         raise ValueError("there is no row to pool")
+    if isinstance(values, np.ndarray) and pooling == "none" and rate is None:
+        # Nothing is pooled: a computed or imported feature needs no framework.
+        return np.array(values, np.float32), times.astype(np.float32)
+    import torch
+
+    values = torch.as_tensor(values)
     if rate is not None:
         return to_rate(values, times, rate, pooling)
     if pooling != "none":

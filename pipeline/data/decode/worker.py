@@ -23,7 +23,7 @@ FAILED = "failed"
 
 def serve(connection: Connection, function: Callable, threads: int) -> None:
     """Answer tasks `(number, payload)` with `(DONE, number, value)` or `(FAILED, number, reason, detail)`."""
-    _die_with_parent()
+    die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     faulthandler.disable()  # A crash is reported as a result, not as a page of text.
@@ -62,7 +62,7 @@ def _limit_threads(threads: int) -> None:
         sys.modules["torch"].set_num_threads(threads)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """No orphans, whatever way the parent ends."""
     if sys.platform == "linux":
         # The parent here is the fork server, which ends as soon as the main process does.
