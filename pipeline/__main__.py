@@ -1,6 +1,10 @@
 """`python -m pipeline`."""
 
-from .cli import main
+from .stop import stoppable
 
 if __name__ == "__main__":
-    main()
+    with stoppable():
+        # Here, so that Ctrl-C while libraries load is one line as well.
+        from .cli import main
+
+        main()

@@ -6,7 +6,6 @@ Every module is imported by the command that needs it, so that `--help` answers 
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -253,15 +252,11 @@ def main() -> None:
                         handlers=[RichHandler(console=Console(stderr=True), show_path=False, markup=False)])
     for noisy in ("httpx", "httpx2", "httpcore", "huggingface_hub", "transformers"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         app()
     except UserError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {_escape(str(error))}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("Interrupted. What was computed is kept; run the same command to go on.")
-        sys.exit(130)
 
 
 def _escape(text: str) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 
-from ..data.decode import worker
 from ..errors import DeviceError, UserError
 from ..params import Run, Stream
+from ..stop import die_with_parent, follow_parent
 from . import engine
 from .cache import ClipCache
 from .engine import Stats
@@ -77,8 +76,8 @@ def shares(jobs: Sequence[Job], among: Iterable[str], count: int) -> list[list[J
 def _serve(stream: Stream, reader: Reader, jobs: list[Job], cached: tuple, options: Run, device: str, results) -> None:
     from . import registry
 
-    worker.die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle.
+    die_with_parent()
+    follow_parent()
     identity, kind, base = cached
     try:
         with ClipCache(kind, identity, base=base) as cache:

@@ -17,16 +17,23 @@ log = logging.getLogger(__name__)
 
 #: Actors that may fail to start in a row before their place is given up.
 STARTS = 3
-#: Seconds for the cluster to find room for a first actor and load the network in it.
+#: Seconds for the cluster to find room for a first actor. Loading the network there takes as long as it takes.
 PATIENCE = 300.0
 
 
 @dataclass
 class _Place:
-    """Room for one actor; when it ends, another one follows. `running`: call → its clips (None: `start`)."""
+    """Room for one actor; when it ends, another one follows.
+
+    Attributes:
+        running: call → its clips (None: `arrive` or `start`).
+        arrived: the cluster has found room; the actor lives and loads the network.
+        ready: it takes tasks.
+    """
 
     actor: object = None
     running: dict[object, list[Job] | None] = field(default_factory=dict)
+    arrived: bool = False
     ready: bool = False
     failed_starts: int = 0
 
@@ -60,7 +67,7 @@ class Crew:
             done, _ = self._ray.wait(list(calls), num_returns=1, timeout=PATIENCE)
             if done:
                 yield from self._settle(done[0], calls[done[0]], lost)
-            elif not any(place.ready for place in self.places):
+            elif not any(place.arrived for place in self.places):
                 raise DeviceError(f"no Ray node had room for an actor within {PATIENCE:g} s; `ray status` shows what the "
                                   "cluster lacks.")
 
@@ -80,16 +87,20 @@ class Crew:
             if place.failed_starts < STARTS:
                 self._fill(place)
             return
-        if place.running.pop(call) is None:
-            place.ready, place.failed_starts = True, 0
-        else:
+        if place.running.pop(call) is not None:
             yield result
+        elif not place.arrived:
+            log.info("a Ray actor on %s loads the network", result)
+            place.arrived = True
+            place.running[place.actor.start.remote()] = None
+        else:
+            place.ready, place.failed_starts = True, 0
 
     def _fill(self, place: _Place) -> None:
         place.actor = self._make()
-        place.running[place.actor.start.remote()] = None
+        place.running[place.actor.arrive.remote()] = None
 
     def _empty(self, place: _Place) -> None:
         if place.actor is not None:
             self._ray.kill(place.actor)
-        place.actor, place.ready, place.running = None, False, {}
+        place.actor, place.arrived, place.ready, place.running = None, False, False, {}

@@ -47,6 +47,10 @@ class Encoder:
         self._folder, self._identity, self._device = folder, identity, device
         self._reading, self._inferring = threading.Lock(), threading.Lock()
 
+    def arrive(self) -> str:
+        """The node on which the cluster found room."""
+        return socket.gethostname()
+
     def start(self) -> None:
         """Load the network.
 

@@ -30,6 +30,7 @@ from ..features.index import sha256
 from ..features.targets import fold_numbers
 from ..params import Params
 from ..progress import track
+from ..stop import follow_parent
 from .checkpoint import place, save_run
 from .device import resolve
 from .loop import Progress, fit
@@ -151,11 +152,16 @@ def _results(params: Params, sources: Sources, jobs: list[Job]) -> Iterator[tupl
             yield job, *run_job(params, sources, job)
         return
     # spawn: torch's thread pools do not survive a fork.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), follow_parent) as pool:
         pending = {pool.submit(run_job, params, sources, job): job for job in rest}
         try:
             for future in as_completed(pending):
                 yield pending[future], *future.result()
+        except BaseException:
+            # A run takes minutes and its state is saved: nobody waits for it to end.
+            for child in multiprocessing.active_children():
+                child.kill()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 

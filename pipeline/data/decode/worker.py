@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
-import multiprocessing
 import os
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
+from ...stop import die_with_parent, follow_parent
 from . import transfer
 
 READY = "ready"
@@ -23,9 +20,9 @@ FAILED = "failed"
 
 def serve(connection: Connection, function: Callable, threads: int) -> None:
     """Answer tasks `(number, payload)` with `(DONE, number, value)` or `(FAILED, number, reason, detail)`."""
+    # The parent here is the fork server, which ends as soon as the main process does.
     die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    follow_parent()
     faulthandler.disable()  # A crash is reported as a result, not as a page of text.
     _limit_threads(threads)
     try:
@@ -60,13 +57,3 @@ def _limit_threads(threads: int) -> None:
         os.environ[name] = str(threads)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
-
-
-def die_with_parent() -> None:
-    """No orphans, whatever way the parent ends."""
-    if sys.platform == "linux":
-        # The parent here is the fork server, which ends as soon as the main process does.
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

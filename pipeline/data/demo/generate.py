@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ...atomic import write_text
 from ...errors import CorpusError
+from ...stop import follow_parent
 from . import emotions, render, script
 from .options import Options
 from .script import Line
@@ -82,7 +83,7 @@ def _render(lines: list[Line], options: Options, out: Path, workers: int | None)
             task(line)
         return
     # Spawned, not forked: the caller may hold threads and native libraries.
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+    with multiprocessing.get_context("spawn").Pool(workers, follow_parent) as pool:
         for _ in pool.imap_unordered(task, lines, chunksize=4):
             pass
 
