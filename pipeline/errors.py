@@ -29,6 +29,10 @@ class CacheError(UserError):
     """The clip cache cannot be opened or written."""
 
 
+class DiskError(UserError):
+    """A disk is full or write-protected."""
+
+
 class DeviceError(UserError):
     """The device asked for is not there."""
 

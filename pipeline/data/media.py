@@ -19,10 +19,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ..atomic import replacing
 from ..errors import QuarantineError, StoreError
 from ..features.cache import ClipCache
 from ..features.store import SCHEMA_VERSION, Entry, Status
+from ..hdf5 import writing
 from ..params import Params
 from ..progress import track
 from . import flac
@@ -173,7 +173,7 @@ def pack(out: Path, rows: list[dict], modality: str, cache: ClipCache, identity:
                 for row, outcome in lost]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    with replacing(out) as temporary, h5py.File(temporary, "w") as file:
+    with writing(out) as file:
         file.create_dataset("ids", data=np.array([row["id"].encode() for row in rows], dtype=object),
                             dtype=h5py.string_dtype("utf-8"))
         file.create_dataset("offsets", data=offsets)

@@ -16,9 +16,9 @@ import h5py
 import numpy as np
 import polars as pl
 
-from ..atomic import replacing
 from ..data import manifest as tables
 from ..errors import StoreError
+from ..hdf5 import writing
 from ..params import Params
 from .store import Status, Store
 
@@ -52,7 +52,7 @@ def build(
     numbers, training = training_rows(tables.read(folds), ids, folds)
     coverage = {}
     out = Path(out)
-    with replacing(out) as temporary, h5py.File(temporary, "w", track_order=False) as file:
+    with writing(out) as file:
         file.create_dataset("ids", data=np.array([i.encode() for i in ids], dtype=object),
                             dtype=h5py.string_dtype("utf-8"))
         file.create_dataset("folds", data=np.array(numbers, dtype=np.int64))

@@ -17,8 +17,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ..atomic import replacing
 from ..errors import StoreError
+from ..hdf5 import writing
 
 SCHEMA_VERSION = 1
 #: Bytes of rows gathered before a write: one write a clip costs more than all the rest of packing.
@@ -88,7 +88,7 @@ def write(
         layout = {"compression": "gzip", "compression_opts": 4, "shuffle": True,
                   "chunks": (max(1, min(total or 1, 1024)), *shape)}
     worst = 0.0
-    with replacing(path) as temporary, h5py.File(temporary, "w", track_order=False) as file:
+    with writing(path) as file:
         file.create_dataset("ids", data=np.array([i.encode() for i in ids], dtype=object),
                             dtype=h5py.string_dtype("utf-8"))
         file.create_dataset("offsets", data=offsets)

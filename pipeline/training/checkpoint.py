@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +16,7 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
-from ..atomic import fsync_folder, replacing, write_json
+from ..atomic import placing, replacing, write_json
 from ..errors import StoreError, one_of
 from ..features.dataset import Dataset, shorten
 from ..models.model import EmotionModel, ModelSpec
@@ -129,27 +126,11 @@ def save_run(folder: str | Path, model: EmotionModel, data: Dataset, config: dic
     for name in model.spec.streams:
         stream = data.streams[name]
         tensors |= {f"normalisation.{name}.mean": stream.mean, f"normalisation.{name}.std": stream.std}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with placing(folder, keep="history.json") as made:
         with replacing(made / "model.safetensors") as temporary:
             safetensors.numpy.save_file({k: np.ascontiguousarray(v) for k, v in sorted(tensors.items())}, temporary)
         write_json(made / "config.json", {"version": VERSION, "model": model.spec.model_dump(mode="json"), **config})
         write_json(made / "history.json", [{k: finite(v) for k, v in row.items()} for row in history])
-        place(made, folder)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-
-
-def place(made: Path, folder: Path) -> None:
-    """Rename the finished folder `made` to `folder`, replacing what is there."""
-    umask = os.umask(0)
-    os.umask(umask)
-    made.chmod(0o777 & ~umask)
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(made, folder)
-    fsync_folder(folder.parent)
 
 
 def load_run(folder: str | Path) -> TrainedModel:

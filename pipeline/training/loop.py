@@ -195,7 +195,10 @@ def _save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, order:
 def _restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, order: torch.Generator) -> Progress | None:
     """Put everything back; None when the file fails its checksum, then the run starts over."""
     device = next(model.parameters()).device
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None  # another process has finished this run meanwhile
     if xxhash.xxh3_64_digest(content[8:]) != content[:8]:
         return None
     held = torch.load(io.BytesIO(content[8:]), map_location="cpu", weights_only=True)

@@ -14,7 +14,6 @@ import io
 import json
 import multiprocessing
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from ..atomic import write_json, write_text
+from ..atomic import placing, write_json, write_text
 from ..errors import StoreError
 from ..features.cache import digest, root
 from ..features.dataset import Dataset
@@ -31,7 +30,7 @@ from ..features.targets import fold_numbers
 from ..params import Params
 from ..progress import track
 from ..stop import follow_parent
-from .checkpoint import place, save_run
+from .checkpoint import save_run
 from .device import resolve
 from .loop import Progress, fit
 from .variants import Variant, spec, variants
@@ -99,10 +98,8 @@ def train(
     histories: dict[str, list[dict]] = {}
     with track(len(jobs), "train") as advance:
         for done, (job, folder, history) in enumerate(_results(params, sources, jobs), 1):
-            made = Path(tempfile.mkdtemp(prefix=".run.", dir=out))
-            shutil.copytree(folder, made, dirs_exist_ok=True)
-            (out / job.path).parent.mkdir(parents=True, exist_ok=True)
-            place(made, out / job.path)
+            with placing(out / job.path) as made:
+                shutil.copytree(folder, made, dirs_exist_ok=True)
             histories[job.path] = history
             advance(1)
             if on_run is not None:
@@ -228,9 +225,9 @@ def _clear(out: Path, wanted: set[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if not out.is_dir():
         raise StoreError(f"{out} is not a folder.")
-    for config in out.glob("*/fold*/seed*/config.json"):
-        if config.parent.relative_to(out).as_posix() not in wanted:
-            shutil.rmtree(config.parent)
+    for folder in out.glob("*/fold*/seed*"):
+        if folder.is_dir() and folder.relative_to(out).as_posix() not in wanted:
+            shutil.rmtree(folder)
 
 
 def _table(jobs: list[Job], histories: dict[str, list[dict]]) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from ...atomic import replacing
 from ...errors import QuarantineError
 from ...features.cache import ClipCache
 from ...features.images import decode
@@ -68,7 +69,8 @@ def extract_faces(params: Params, manifest: str | Path = "data/manifest.parquet"
         for row in rows:
             row["face"] = row["video"] if wanted and source[row["id"]].status == Status.OK else None
         problems = pack(out, rows, "face", cache, identity, failures)
-        _boxes(rows, cache, failures).write_parquet(out.with_suffix(".parquet"))
+        with replacing(out.with_suffix(".parquet")) as temporary:
+            _boxes(rows, cache, failures).write_parquet(temporary)
     table = manifests.frame([{**problem, "stage": "faces"} for problem in problems], manifests.QUARANTINE)
     manifests.write(table, out.with_name("faces.quarantine.parquet"))
     if len(problems) > params.quarantine.max_rate * max(len(rows), 1):
