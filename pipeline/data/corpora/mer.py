@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +18,9 @@ MER_EMOTIONS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
 MERR_EMOTIONS = (*MER_EMOTIONS, "fear", "contempt", "doubt")
 #: Stands for "no valence" in the lists.
 NO_VALENCE = -10.0
-MER_LAYOUT = "lists named {train,val,test}*.txt (`<name> <frames> <label> <valence or -10>`), films in video/ or below"
+MER_LAYOUT = ("{train,test1,test2,test3}-label.csv (name, discrete, valence) beside train/, test1/, … as distributed, or lists "
+              "named {train,val,test}*.txt (`<name> <frames> <label> <valence or -10>`) with films anywhere below; "
+              "transcription*.csv (name, sentence) when there is one")
 MERR_LAYOUT = "a *.json of records by name (pseu_emotion | emotion | label, text), films in video/ or below"
 _LABEL_KEYS = ("pseu_emotion", "emotion", "label", "answer", "openset")
 _NAME_KEYS = ("video_name", "video_id", "video", "name", "id")
@@ -35,8 +39,8 @@ class MerrOptions(Options):
     media: Literal["video", "none"] = "video"
 
 
-def line_of(text: str, scale: float) -> tuple[str, int, str, float | None]:
-    """(name, frames, emotion, valence in [-1, 1] or None) of a list line.
+def line_of(text: str, scale: float) -> tuple[str, str, float | None]:
+    """(name, emotion, valence in [-1, 1] or None) of a list line.
 
     Raises:
         ValueError: it has not four fields, or one of them is not what it should be.
@@ -45,38 +49,59 @@ def line_of(text: str, scale: float) -> tuple[str, int, str, float | None]:
     if len(fields) != 4:
         raise ValueError(f"{len(fields)} fields instead of name, frames, label, valence")
     name, count, emotion, valence = fields
+    int(count)
+    return name, *_truth(emotion, valence, scale)
+
+
+def _truth(emotion: str, valence: str, scale: float) -> tuple[str, float | None]:
     if emotion not in MER_EMOTIONS:
         raise ValueError(f"label {emotion!r} is not of MER2023")
-    value = float(valence)
-    if value == NO_VALENCE:
-        return name, int(count), emotion, None
-    return name, int(count), emotion, round(table.number(valence, -scale, scale) / scale, 9)
+    if not valence or float(valence) == NO_VALENCE:
+        return emotion, None
+    return emotion, round(table.number(valence, -scale, scale) / scale, 9)
 
 
 def read_mer(corpus: params.Corpus) -> Tables:
-    """One clip per line of the list files; the file's name says the split."""
+    """One clip per line of the tables or lists; the file's name says the split."""
     options = parse(corpus, MerOptions)
     root = folder.root_of(corpus.root, MER_LAYOUT)
-    lists = [(path, split) for path in sorted(root.rglob("*.txt")) for start, split in
+    lists = [(path, split) for path in sorted([*root.rglob("*-label.csv"), *root.rglob("*.txt")]) for start, split in
              (("train", "train"), ("val", "val"), ("test", "test")) if path.name.lower().startswith(start)]
     if not lists:
         raise CorpusError(f"{root} holds no list of MER2023. Expected {MER_LAYOUT}.")
-    films = _films(root, options.media)
+    films, spoken = _films(root, options.media), _spoken(root)
     result = Tables(clips=[])
     for path, split in lists:
-        for number, text in enumerate(table.text_of(path).splitlines(), 1):
-            if not text.strip():
-                continue
+        for number, read in _lines(path, options.scale):
             try:
-                name, _, emotion, valence = line_of(text, options.scale)
+                name, emotion, valence = read()
             except (ValueError, TypeError) as error:
                 result.problems.append(folder.problem(None, path.name, "row", f"line {number}: {error}"))
                 continue
-            result.clips.append({"id": f"mer2023/{split}/{name}", "corpus": "mer2023", "split": split,
-                                 "language": "zh", "emotion": emotion, "valence": valence,
-                                 **_film(films, name, options.media)})
+            result.clips.append({"id": f"mer2023/{split}/{name}", "corpus": "mer2023", "split": split, "language": "zh",
+                                 "emotion": emotion, "valence": valence, "text": spoken.get(name),
+                                 **_film(films, name, options.media, path.name.removesuffix("-label.csv"))})
     result.notes["clips"] = dict(sorted(Counter(clip["split"] for clip in result.clips).items()))
     return result
+
+
+def _lines(path: Path, scale: float) -> Iterator[tuple[int, Callable[[], tuple[str, str, float | None]]]]:
+    """(line number, what reads that line) of a list or a table."""
+    if path.suffix == ".csv":
+        for number, row in table.rows_of(path, ("name", "discrete")):
+            yield number, lambda row=row: (row["name"], *_truth(row["discrete"], row.get("valence", ""), scale))
+    else:
+        for number, text in enumerate(table.text_of(path).splitlines(), 1):
+            if text.strip():
+                yield number, partial(line_of, text, scale)
+
+
+def _spoken(root: Path) -> dict[str, str]:
+    """Name → what is said, of the transcript that the organisers' baseline writes; {} without one."""
+    found = sorted(root.rglob("transcription*.csv"))
+    if not found:
+        return {}
+    return {row["name"]: row["sentence"] for _, row in table.rows_of(found[0], ("name", "sentence")) if row["sentence"]}
 
 
 def read_merr(corpus: params.Corpus) -> Tables:
@@ -121,13 +146,17 @@ def _record(key: str | None, record: object) -> tuple[str, str, str | None, dict
 
 
 def _films(root: Path, media: str) -> dict[str, str]:
-    return {Path(p).stem: p for p in folder.files(root, folder.VIDEO)} if media == "video" else {}
+    """Path by name, and by `folder/name`: parts of a corpus may use a name twice."""
+    found: dict[str, str] = {}
+    for path in folder.files(root, folder.VIDEO) if media == "video" else ():
+        found[Path(path).stem] = found[f"{Path(path).parent.name}/{Path(path).stem}"] = path
+    return found
 
 
-def _film(films: dict[str, str], name: str, media: str) -> dict:
+def _film(films: dict[str, str], name: str, media: str, place: str = "video") -> dict:
     if media == "none":
         return {}
-    film = films.get(name, f"video/{name}.mp4")
+    film = films.get(f"{place}/{name}") or films.get(name, f"video/{name}.mp4")
     return {"video": film, "audio": film}
 
 

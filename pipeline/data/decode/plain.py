@@ -61,7 +61,11 @@ def read(path: Path, table: Packets, moments: np.ndarray) -> Iterator[tuple[int,
             if number < 0:
                 continue
             if number != shown:
-                shown, image = number, Image.fromarray(video[number].asnumpy())
+                pixels = video[number].asnumpy()
+                if pixels.shape[2] != 3:
+                    # It takes the channels from the padded length of a line, which is wrong below 49 pixels of width.
+                    raise Refused
+                shown, image = number, Image.fromarray(pixels)
             yield position, image
     except failures as error:
         raise Refused from error
