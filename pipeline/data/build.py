@@ -16,7 +16,8 @@ from .card import card
 from .corpora.adapter import Adapter
 from .corpora.folder import problem
 from .examine import facts
-from .integrity import BENIGN, judge, precheck, unique_media
+from .integrity import judge, precheck, unique_media
+from .reasons import BENIGN
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ def build(params: Params, out: Path = Path("data"), *, strict: bool = False) -> 
     leaks = leakage.find(table, folds, params.protocol.leakage)
     leakage.enforce(leaks, params.protocol)
     near = leakage.texts(table, folds) if "text" not in params.protocol.leakage else []
-    write_json(out / "card.json", card(found.adapter, table, folds, found.quarantine,
-                                         leakage.worst(leaks + near), found.notes))
+    write_json(out / "card.json", card(found.adapter, table, folds, found.quarantine, leakage.worst(leaks),
+                                       leakage.worst(near), found.notes))
     held = _held(table, folds, params)
     single = split.single(params.protocol)
     roles = folds.select("id", pl.col("role").alias("split")) if single else None

@@ -12,12 +12,13 @@ from .manifest import LABELS
 
 
 def card(adapter: Adapter, table: pl.DataFrame, folds: pl.DataFrame, quarantine: pl.DataFrame, leaks: list[Leak],
-         notes: dict[str, object]) -> dict:
+         similar: list[Leak], notes: dict[str, object]) -> dict:
     """Counts, hours, class histograms per role, speakers, leaks, quarantine and notes as JSON values.
 
     Args:
         table: every clip with its labels, before the held-out ones are taken out.
         folds: table of `split.FOLDS`; the histograms are of fold 0.
+        similar: near-identical texts between splits.
     """
     first = folds.filter(pl.col("fold") == 0).select("id", "role")
     roles = table.join(first, on="id")
@@ -39,6 +40,7 @@ def card(adapter: Adapter, table: pl.DataFrame, folds: pl.DataFrame, quarantine:
         "roles": {role: _part(roles.filter(pl.col("role") == role)) for role in ("train", "val", "test")},
         "labelled": {name: int(table[name].is_not_null().sum()) for name in LABELS},
         "leaks": [leak.plain() for leak in leaks],
+        "similar_text": [leak.plain() | {"said": leak.said()} for leak in similar],
         "quarantine": histogram(quarantine, "reason"),
         "notes": notes,
     }

@@ -14,7 +14,7 @@ def check(params: Params) -> dict:
 
     Returns:
         corpus, licence, clips, failed, rate, allowed, ok, quarantine (reason → count), problems (rows),
-        emotions (class → count), sentiments, length (seconds: least, mean, most), leaks (sentences), notes.
+        emotions (class → count), sentiments, length (seconds: least, mean, most), leaks and similar_text (sentences), notes.
 
     Raises:
         CorpusError: the folder or a table is not what the adapter expects.
@@ -22,11 +22,12 @@ def check(params: Params) -> dict:
     found = check_media(params)
     table = found.table
     length = table["duration"].drop_nulls()
-    leaks: list[str] = []
+    leaks, similar = [], []
     try:
         folds = split.folds(table, params.protocol)
         overlaps = leakage.find(table, folds, params.protocol.leakage)
-        leaks = [str(leak) for leak in leakage.worst(overlaps + leakage.texts(table, folds))]
+        leaks = [str(leak) for leak in leakage.worst(overlaps)]
+        similar = [leak.said() for leak in leakage.worst(leakage.texts(table, folds))]
     except (CorpusError, ParamsError) as error:
         leaks = [f"not checked: {error}"]
         overlaps = []
@@ -38,5 +39,5 @@ def check(params: Params) -> dict:
         "quarantine": histogram(found.quarantine, "reason"), "problems": found.quarantine.to_dicts(),
         "emotions": histogram(table, "emotion"), "sentiments": histogram(table, "sentiment"),
         "length": {"least": length.min(), "mean": length.mean(), "most": length.max()} if len(length) else None,
-        "leaks": leaks, "notes": found.notes,
+        "leaks": leaks, "similar_text": similar, "notes": found.notes,
     }

@@ -11,28 +11,9 @@ from pathlib import Path
 
 from ..params import Integrity
 from .corpora.folder import IMAGE, inside, problem
-from .decode.errors import REASONS as DECODING
 
-#: Why a clip or a line is in the quarantine; the decoders' own reasons among them.
-REASONS = DECODING | {
-    "missing": "the annotated file is not there",
-    "empty": "the file has no bytes, the cut no length",
-    "silent": "the sound stays below integrity.silence",
-    "too_short": "shorter than integrity.min_duration",
-    "too_long": "longer than integrity.max_duration",
-    "drift": "length differs from the annotation by more than integrity.max_drift",
-    "duplicate": "the same id, or the same media and cut, as another clip",
-    "no_modality": "neither picture nor sound where the annotation promises one",
-    "escape": "the path leads out of the corpus root",
-    "row": "a line of a table cannot be read",
-    "label": "a label the corpus does not define",
-    "name": "a file name the corpus does not define",
-    "known": "on the list of clips known to be damaged as distributed",
-    "surplus": "media without annotation",
-}
-
-#: Rows that tell of a file nobody asked for, or of one modality lost: not failures of a clip.
-BENIGN = frozenset({"surplus"})
+#: How a pointer of git-lfs begins; it is shorter than any medium.
+_STUB, _STUB_BYTES = b"version https://git-lfs", 1024
 
 
 @dataclass(frozen=True)
@@ -83,6 +64,8 @@ def precheck(row: dict, root: Path) -> dict | None:
             return problem(row["id"], relative, "missing", f"{modality} file is not there")
         if not os.path.isdir(path) and size.st_size == 0:
             return problem(row["id"], relative, "empty", f"{modality} file has no bytes")
+        if size.st_size < _STUB_BYTES and path.is_file() and path.read_bytes().startswith(_STUB):
+            return problem(row["id"], relative, "stub", "fetch the files themselves with `git lfs pull`")
     start, end = row.get("start"), row.get("end")
     if start is not None and end is not None and not end > start:
         return problem(row["id"], row.get("video") or row.get("audio"), "empty", f"the cut {start}..{end} s is empty")

@@ -43,6 +43,12 @@ class Leak:
         return (f"{first} and {second} share {self.values} values of {self.column} "
                 f"({', '.join(self.examples)}{more}); {self.clips} {second} clips ({self.share:.1%}) are affected")
 
+    def said(self) -> str:
+        """Of `text`: a fact about the sentences, not an accusation."""
+        first, second = self.splits
+        return (f"{self.clips} {second} clips ({self.share:.1%}) say a sentence that {first} clips say too "
+                f"({self.values} sentences)")
+
     def plain(self) -> dict:
         """As JSON values."""
         return json.loads(json.dumps(asdict(self)))
@@ -70,7 +76,8 @@ def find(table: pl.DataFrame, folds: pl.DataFrame, columns: tuple[str, ...]) -> 
 def texts(table: pl.DataFrame, folds: pl.DataFrame) -> list[Leak]:
     """Near-identical texts between two roles: equal after case, accents, punctuation and word order.
 
-    Only reported, never a reason to stop: scripted corpora share their sentences by design.
+    A note in the data card, never a leak: scripted corpora share their sentences by design, and people say
+    the same things. `text` in `protocol.leakage` makes identical texts a leak.
     """
     plain = (pl.col("text").str.normalize("NFKD").str.to_lowercase()
              .str.replace_all(r"\p{M}+", "").str.replace_all(r"[^\p{L}\p{N}]+", " ").str.strip_chars())

@@ -51,7 +51,7 @@ QUARANTINE: dict[str, pl.DataType] = {
     "id": pl.String(),
     "media": pl.String(),
     "stage": pl.String(),  # manifest | frames | audio | extract@<stream>
-    "reason": pl.String(),  # one of pipeline.data.integrity.REASONS
+    "reason": pl.String(),  # one of pipeline.data.reasons.REASONS
     "detail": pl.String(),
 }
 

@@ -59,7 +59,7 @@ def card(data: Path) -> Card | None:
         splits=_splits(table, data),
         classes=names,
         histogram={split: [counts.get(name, 0) for name in names] for split, counts in histogram.items()},
-        notes=sentences(written.get("notes")),
+        notes=sentences(written.get("notes")) + _similar(written.get("similar_text")),
         leaks=leak_lines(written.get("leaks")),
         checked="leaks" in written,
     )
@@ -140,6 +140,12 @@ def sentences(value: object) -> list[str]:
     return [str(value)]
 
 
+def _similar(value: object) -> list[str]:
+    """Sentences that splits have in common: a fact of the corpus, no leak."""
+    found = value if isinstance(value, list) else []
+    return [f"Texts: {item['said']}." for item in found if isinstance(item, dict) and isinstance(item.get("said"), str)]
+
+
 def leak_lines(value: object) -> list[str]:
     """Leaks as `pipeline.data.leakage.Leak.plain` writes them, one sentence each."""
     found = value if isinstance(value, list) else []
@@ -152,6 +158,7 @@ def leak_lines(value: object) -> list[str]:
                 text
                 + (f" ({examples})" if examples else "")
                 + (f"; {leak['clips']} clips are affected" if "clips" in leak else "")
+                + (f" ({leak['share']:.1%} of {leak['splits'][-1]})" if isinstance(leak.get("share"), float) else "")
             )
         else:
             lines += sentences([leak])

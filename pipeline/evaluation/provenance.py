@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 
 from ..data import manifest
+from ..data.reasons import REASONS
 from ..errors import StoreError
 from ..features.store import Status
 from ..params import Params
@@ -35,11 +36,11 @@ def json_file(path: Path) -> dict | list | None:
 
 @dataclass(frozen=True)
 class Quarantined:
-    """Clips left out: the rows shown (at most `SHOWN`), how many there are, how many per reason."""
+    """Clips left out: the rows shown (at most `SHOWN`), how many there are, (reason, how many, what it means)."""
 
     rows: list[dict]
     total: int
-    reasons: list[tuple[str, int]]
+    reasons: list[tuple[str, int, str]]
 
 
 def quarantine(data: Path, streams: Iterable[StreamFacts] = ()) -> Quarantined:
@@ -56,7 +57,8 @@ def quarantine(data: Path, streams: Iterable[StreamFacts] = ()) -> Quarantined:
     rows = [{name: value or "" for name, value in row.items()} for row in rows]
     rows.sort(key=lambda row: (order.get(row["stage"], 9), row["stage"], row["reason"], row["id"], row["media"]))
     counted = Counter(row["reason"] for row in rows)
-    return Quarantined(rows[:SHOWN], len(rows), sorted(counted.items(), key=lambda item: (-item[1], item[0])))
+    ranked = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
+    return Quarantined(rows[:SHOWN], len(rows), [(name, count, REASONS.get(name, "")) for name, count in ranked])
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import shutil
 import polars as pl
 import pytest
 
-from pipeline.data import build, hashing, integrity, manifest
+from pipeline.data import build, hashing, manifest
+from pipeline.data.reasons import REASONS
 from pipeline.errors import CorpusError, LeakageError, QuarantineError
 
 FILES = ("manifest.parquet", "truth.parquet", "annotations.parquet", "truth_annotations.parquet", "folds.parquet",
@@ -74,7 +75,7 @@ def test_damage_becomes_quarantine_rows_with_reasons(ravdess, tmp_path, settings
     build.build(settings("ravdess", ravdess), tmp_path / "data")
     found = read(tmp_path / "data", "quarantine")
     assert sorted(found["reason"]) == ["duplicate", "empty", "name", "name", "silent", "too_short", "unreadable"]
-    assert set(found["reason"]) <= set(integrity.REASONS)
+    assert set(found["reason"]) <= set(REASONS)
     table = read(tmp_path / "data", "manifest")
     assert table.height == 24 - 5
     assert not set(found["id"].drop_nulls()) & set(table["id"])

@@ -64,7 +64,10 @@ def test_an_unknown_column_is_one_line():
     ("我真的不知道", "我真的不知道。", True),
 ])
 def test_near_identical_text(first, second, near):
-    assert bool(leakage.texts(clips(text=[first, second]), folds("train", "test"))) is near
+    found = leakage.texts(clips(text=[first, second]), folds("train", "test"))
+    assert bool(found) is near
+    if near:
+        assert found[0].said() == "1 test clips (100.0%) say a sentence that train clips say too (1 sentences)"
 
 
 def test_worst_keeps_the_fold_where_most_is_affected():

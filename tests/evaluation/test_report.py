@@ -13,6 +13,8 @@ import polars as pl
 import pytest
 
 from pipeline.atomic import write_json
+from pipeline.data import leakage
+from pipeline.data.reasons import REASONS
 from pipeline.errors import StoreError
 from pipeline.evaluation import report
 from pipeline.evaluation.evaluate import evaluate
@@ -117,6 +119,7 @@ def test_quarantine_shows_every_stage_and_escapes_text(run):
     assert "5 entries" in text  # two of the manifest, one of the frames, one of each encoder
     assert "&lt;moov&gt; atom not found" in text and "<moov>" not in text
     assert "extract@audio" in text and "the encoder crashed" in text
+    assert REASONS["failed"] in text, "each reason is explained"
 
 
 def test_confusion_counts_equal_a_plain_count(run):
@@ -156,8 +159,18 @@ def test_leaks_are_said_at_the_top(run):
     }
     write_json(path, card)
     text = page(run)
-    assert "train and test share 2 values of speaker (spk01, spk02); 9 clips are affected" in text.split("<main>")[0]
+    said = "train and test share 2 values of speaker (spk01, spk02); 9 clips are affected (10.0% of test)"
+    assert said in text.split("<main>")[0]
     assert "No overlap found" not in text
+
+
+def test_sentences_in_common_are_a_note_and_no_alarm(run):
+    path = run / "data" / "card.json"
+    similar = leakage.Leak("text", 0, ("train", "test"), 2, 9, 0.45, ("kids are talking by the door",))
+    write_json(path, json.loads(path.read_text()) | {"similar_text": [similar.plain() | {"said": similar.said()}]})
+    head, body = page(run).split("<main>")
+    assert "share what they should not" not in head
+    assert "9 test clips (45.0%) say a sentence that train clips say too" in body and "No overlap found" in body
 
 
 def test_no_leaks_is_only_said_when_looked_for(run):

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from pipeline.data.decode.audio import read_waveform
-from pipeline.data.decode.errors import REASONS, DecodeError
+from pipeline.data.decode.errors import DecodeError
 from pipeline.data.decode.isolated import Pool
 from pipeline.data.decode.probe import probe
 from pipeline.data.decode.video import read_frames
+from pipeline.data.reasons import REASONS
 from pipeline.params import DecodeVideo
 from tests.fuzz import mutations
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import CorpusError
+from ..reasons import known
 
 #: Suffixes of media files, lower case.
 AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
@@ -60,4 +61,4 @@ def inside(root: Path, relative: str) -> bool:
 
 def problem(id_: str | None, media: str | None, reason: str, detail: str) -> dict:
     """A quarantine row of the stage `manifest`."""
-    return {"id": id_, "media": media, "stage": "manifest", "reason": reason, "detail": detail}
+    return {"id": id_, "media": media, "stage": "manifest", "reason": known(reason), "detail": detail}

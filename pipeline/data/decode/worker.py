@@ -10,6 +10,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from ...stop import die_with_parent, follow_parent
+from ..reasons import REASONS
 from . import transfer
 
 READY = "ready"
@@ -44,7 +45,8 @@ def _answer(function: Callable, number: int, payload: object) -> tuple:
         return FAILED, number, "memory", str(error) or "out of memory"
     except Exception as error:  # noqa: BLE001 - whatever a decoder raises costs this one task
         reason = getattr(error, "reason", None)
-        if isinstance(reason, str):
+        # Some exceptions of the standard library have a `reason` too, in words of their own.
+        if isinstance(reason, str) and reason in REASONS:
             return FAILED, number, reason, str(getattr(error, "detail", error))
         where = traceback.extract_tb(error.__traceback__)[-1]
         text = " ".join(str(error).split())[:300]

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,7 +16,6 @@ from pipeline.cli import app
 from pipeline.compose import compose
 from pipeline.data import manifest as manifests
 from pipeline.data import split
-from pipeline.data.media import Media
 from pipeline.features.store import Status
 from pipeline.params import Params, read
 
