@@ -13,7 +13,7 @@ help:
 
 setup: $(VENV)/.installed .dvc/config.local
 
-$(VENV)/.installed: requirements.txt requirements-test.txt requirements-ray.txt
+$(VENV)/.installed: requirements.txt requirements-test.txt requirements-ray.txt requirements-nodeps.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-test.txt -r requirements-ray.txt

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ..errors import ParamsError, WeightsError
+from . import gguf
 from .weights import Source, config, covered, files, locate, parse, seeded
 
 
@@ -42,6 +44,8 @@ def load(model_class: type, source: Source | str, *, architecture: dict | None =
     path = locate(source)
     files(path)
     expect(source, config(path), types or (model_class.config_class.model_type,))
+    if path.suffix == gguf.SUFFIX:
+        return _from_gguf(model_class, path, source, dropped, dtype, kwargs)
     with quiet():
         try:
             model, info = model_class.from_pretrained(path, output_loading_info=True, local_files_only=True,
@@ -58,6 +62,43 @@ def load(model_class: type, source: Source | str, *, architecture: dict | None =
     return model.eval().requires_grad_(False)
 
 
+def _from_gguf(model_class: type, path: Path, source: Source, dropped: Sequence[str], dtype: str, kwargs: dict) -> Any:
+    """A model of `model_class` from one GGUF file, with its language model head or without."""
+    import torch
+    from transformers.initialization import no_init_weights
+
+    try:
+        settings = configuration(model_class.config_class, config(path))
+        with torch.device("meta"):  # shapes alone, so that a damaged width is no request for memory
+            sketch = model_class._from_config(settings, **kwargs)
+    except (ParamsError, RuntimeError, ValueError, TypeError, ArithmeticError) as error:
+        raise WeightsError(f"{source} cannot be built as {model_class.__name__} "
+                           f"({' '.join(str(error).split())[:120]}).") from error
+    state = gguf.state(path)
+    if sketch.base_model is sketch:
+        state = {key.removeprefix("model."): value for key, value in state.items()}
+    elif sketch.config.tie_word_embeddings and "model.embed_tokens.weight" in state:
+        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    fitting(sketch, state, source, dropped=dropped)
+    with no_init_weights():  # every weight is filled below
+        model = model_class._from_config(settings, **kwargs)
+    return assemble(model, state, source, dropped=dropped, dtype=dtype)
+
+
+def fitting(model: Any, state: dict, source: object, *, dropped: Sequence[str] = ()) -> set[str]:
+    """The keys a module and a state dict share; all there are, but for `dropped`.
+
+    Raises:
+        WeightsError: the state dict does not cover the module, or holds something else.
+    """
+    own = model.state_dict()
+    shaped = {key: f"{key} of shape {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
+              for key in own.keys() & state.keys() if state[key].shape != own[key].shape}
+    missing = [*(own.keys() - state.keys()), *shaped.values()]
+    covered(source, own, missing, state.keys() - own.keys(), dropped=dropped)
+    return own.keys() & state.keys()
+
+
 def assemble(model: Any, state: dict, source: object, *, dropped: Sequence[str] = (), dtype: str = "float32") -> Any:
     """Fill a built module from a state dict, strictly; evaluation mode, no gradients.
 
@@ -69,12 +110,8 @@ def assemble(model: Any, state: dict, source: object, *, dropped: Sequence[str] 
     """
     import torch
 
-    own = model.state_dict()
-    shaped = {key: f"{key} of shape {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
-              for key in own.keys() & state.keys() if state[key].shape != own[key].shape}
-    missing = [*(own.keys() - state.keys()), *shaped.values()]
-    covered(source, own, missing, state.keys() - own.keys(), dropped=dropped)
-    model.load_state_dict({key: state[key] for key in own.keys() & state.keys()}, strict=False)
+    keys = fitting(model, state, source, dropped=dropped)
+    model.load_state_dict({key: state[key] for key in keys}, strict=False)
     return model.to(getattr(torch, dtype)).eval().requires_grad_(False)
 
 

@@ -3,7 +3,7 @@
 `hf:NAME[@REVISION]`   a model hub repository; also read from the hub's local cache when offline
 `open_clip:ARCH/TAG`   a pretrained tag of the open_clip library
 `timm:NAME`            a pretrained tag of the timm library
-`local:PATH`           a folder in the library's own format, or one weight file
+`local:PATH`           a folder in the library's own format, or one weight file (a GGUF file brings its configuration)
 `package:NAME/sub`     such a folder inside an installed wheel; the package is not imported
 `random:SEED`          a seeded stand-in of `Stream.architecture`; its features mean nothing
 `file:PATH`            ready-made features or vectors (imports, GloVe)
@@ -31,7 +31,7 @@ import xxhash
 
 from ..atomic import write_text
 from ..errors import ParamsError, WeightsError, one_of
-from . import cache
+from . import cache, gguf
 
 if TYPE_CHECKING:
     import torch
@@ -210,11 +210,13 @@ def identity(source: Source | str, *, architecture: dict | None = None, path: Pa
 
 
 def config(path: Path, name: str = "config.json") -> dict:
-    """A JSON file beside the weights; {} when it is absent and is not `config.json`.
+    """A JSON file beside the weights; {} when it is absent and is not `config.json`. A GGUF file holds its own.
 
     Raises:
         WeightsError: `config.json` is absent, or the file is not a JSON object.
     """
+    if path.suffix == gguf.SUFFIX and path.is_file():
+        return gguf.config(path) if name == "config.json" else {}
     file = path / name
     if not file.is_file():
         if name == "config.json":

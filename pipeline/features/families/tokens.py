@@ -14,7 +14,7 @@ import numpy as np
 import xxhash
 
 from ...errors import WeightsError
-from .. import facts, weights
+from .. import facts, gguf, weights
 from ..extractor import Clip, Missing
 
 #: Files a tokenizer may keep its vocabulary in.
@@ -173,11 +173,14 @@ def decoder(source: object, folder: Path) -> Any:
 
 
 def of_checkpoint(source: object, folder: Path) -> tuple[Fast, int]:
-    """The tokenizer in a checkpoint's folder, and the most tokens it says the model takes.
+    """The tokenizer in a checkpoint's folder (or GGUF file), and the most tokens it says the model takes.
 
     Raises:
         WeightsError: there is none, or it has no fast version.
     """
+    if folder.suffix == gguf.SUFFIX:
+        text, limit = gguf.tokenizer(folder)
+        return Fast(text), limit
 
     def ask() -> tuple[str, int | None, int]:
         tokenizer = decoder(source, folder)
