@@ -7,14 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ...errors import ParamsError, WeightsError, one_of
 from ...params import Stream
 from .. import images, pooling, weights
 from ..extractor import Extractor
-from . import framewise
-from .clip import PROCESSOR
+from . import framewise, tokens
+from .clip import preprocessing
 from .family import Family
+
+if TYPE_CHECKING:
+    import torch
 
 OUTPUTS = ("probability", "similarity")
 CLASSES = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised")
@@ -31,22 +37,16 @@ def load(stream: Stream, classes: list[str], templates: list[str], output: str, 
          device: str = "cpu") -> Callable:
     """Both towers on `device`; sentences are encoded once → forward."""
     import torch
-    from transformers import AutoTokenizer, CLIPModel
+    from transformers import CLIPModel
 
     from .. import pretrained
 
-    path = weights.locate(stream.weights)
-    model = pretrained.load(CLIPModel, stream.weights, dtype=stream.dtype).to(device)
-    try:
-        with pretrained.quiet():
-            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"{stream.weights} has no tokeniser beside its weights; put its tokenizer.json "
-                           "there.") from error
+    architecture = _standing_in(stream) if weights.parse(stream.weights).random else None
+    model = pretrained.load(CLIPModel, stream.weights, architecture=architecture, dtype=stream.dtype).to(device)
+    size = model.config.text_config.vocab_size
+    sentences = _tokens(stream.weights, prompts(classes, templates), size)
     with torch.inference_mode():
-        tokens = tokenizer(prompts(classes, templates), padding=True, return_tensors="pt").to(device)
-        tokens = {key: tokens[key] for key in ("input_ids", "attention_mask")}
-        pooled = model.text_model(**tokens).pooler_output
+        pooled = model.text_model(**{key: value.to(device) for key, value in sentences.items()}).pooler_output
         text = torch.nn.functional.normalize(model.text_projection(pooled).float(), dim=-1)
         text = torch.nn.functional.normalize(text.unflatten(0, (len(classes), len(templates))).mean(1), dim=-1)
     scale = model.logit_scale.exp().float()
@@ -57,6 +57,38 @@ def load(stream: Stream, classes: list[str], templates: list[str], output: str, 
         return (rows * scale).softmax(-1) if output == "probability" else rows
 
     return framewise.forward(encode, stream, spec, device=device)
+
+
+def _standing_in(stream: Stream) -> dict:
+    """The architecture with the markers that hashed words have: texts end in the last word of the vocabulary."""
+    text = dict(stream.architecture.get("text_config", {}))
+    ends = {"bos_token_id": 1, "eos_token_id": int(text.get("vocab_size", 49408)) - 1, "pad_token_id": 0}
+    return {**stream.architecture, "text_config": text | ends}
+
+
+def _tokens(origin: str, texts: list[str], size: int) -> dict[str, torch.Tensor]:
+    """`input_ids` and `attention_mask` (N, L) by the checkpoint's tokeniser; a stand-in hashes words.
+
+    Raises:
+        WeightsError: there is no tokeniser beside the weights.
+    """
+    import torch
+
+    if weights.parse(origin).random:
+        rows = [tokens.Words(size - 1)(text, None, 64).ids for text in texts]
+        ids, mask = tokens.pad([np.append(row[:-1], size - 1) for row in rows], 0)
+        return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+    from transformers import AutoTokenizer
+
+    from .. import pretrained
+
+    try:
+        with pretrained.quiet():
+            tokenizer = AutoTokenizer.from_pretrained(weights.locate(origin), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise WeightsError(f"{origin} has no tokeniser beside its weights; put its tokenizer.json there.") from error
+    found = tokenizer(texts, padding=True, return_tensors="pt")
+    return {key: found[key] for key in ("input_ids", "attention_mask")}
 
 
 def build(stream: Stream) -> Extractor:
@@ -76,10 +108,11 @@ def build(stream: Stream) -> Extractor:
         raise ParamsError(f"template {bad[0]!r} of encoder zero_shot has no {{}} for the class.")
     if stream.layer != -1:
         raise ParamsError("encoder zero_shot reads the last layer only; set layer to -1.")
-    spec = images.of_transformers(weights.locate(stream.weights), square=False, defaults=PROCESSOR)
+    vision = stream.architecture.get("vision_config", {})
+    spec = preprocessing(stream.model_copy(update={"architecture": vision}))
     identity = {
         "family": FAMILY.name, "version": 1, "dtype": stream.dtype, **pooling.settings(stream),
-        "weights": weights.identity(stream.weights), "preprocessing": spec.identity(),
+        "weights": weights.identity(stream.weights, architecture=stream.architecture), "preprocessing": spec.identity(),
         "classes": classes, "templates": templates, "output": options["output"],
     }
     return Extractor(identity, framewise.Prepare(spec),
@@ -90,7 +123,7 @@ FAMILY = Family(
     name="zero_shot",
     title="CLIP zero-shot emotion prompts",
     modalities=("video", "face"),
-    sources=("hf", "local", "package"),
+    sources=("hf", "local", "package", "random"),
     build=build,
     #: classes and templates: lists (null = seven emotions, three wordings); output: probability | similarity.
     options={"classes": None, "templates": None, "output": "probability"},
