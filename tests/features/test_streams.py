@@ -125,7 +125,8 @@ def test_without_the_hub_it_is_one_line_with_the_command(name, composed, decoded
 @pytest.mark.parametrize("name", [name for name in STREAMS if scheme(name) in ("file", "local")])
 def test_files_that_are_not_in_place_are_one_line(name, composed, decoded, monkeypatch, tmp_path):
     monkeypatch.chdir(decoded)
-    with pytest.raises(WeightsError, match=f"{weights.parse(STREAMS[name][0].weights).rest} is not there; put the files") as caught:
+    file = weights.parse(STREAMS[name][0].weights).rest
+    with pytest.raises(WeightsError, match=f"{file} is not there; put the files") as caught:
         extract(params.parse(composed[name]), slot(name), out=tmp_path / "x.h5")
     assert "\n" not in str(caught.value)
 
