@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import resource
-import time
 from pathlib import Path
 
 import openpyxl
@@ -105,9 +104,7 @@ def test_a_hundred_thousand_rows(tmp_path, settings):
     lines = ["id,text,speaker,emotion,valence"]
     lines += [f"{i},sentence number {i} of many,s{i % 500},{'abcdefg'[i % 7]},{(i % 21) / 10 - 1}" for i in range(100_000)]
     (tmp_path / "t.csv").write_text("\n".join(lines))
-    start = time.monotonic()
     build.build(settings("generic", tmp_path, {"table": "t.csv"}), tmp_path / "data")
-    assert time.monotonic() - start < 20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1.5e6  # KiB; the test process holds more than the run
 
 
