@@ -209,6 +209,14 @@ def unprepared(job: Job, outcome: Outcome, stats: Stats) -> dict[str, Entry]:
     return {}
 
 
+def _compile(forward: Forward) -> None:
+    """Have an encoder of images fuse its kernels. Inputs of the others differ in length: each would be compiled anew."""
+    if hasattr(forward, "compile"):
+        forward.compile()
+    else:
+        log.info("run.compile: this encoder is not compiled, its inputs differ in length")
+
+
 def _release() -> None:
     # Not imported for this: an encoder without a network has no such memory.
     if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
@@ -242,6 +250,8 @@ def run(
     with pool, Writer(cache) as writer, Prefetch(source, AHEAD) as prefetch:
         outcomes = iter(prefetch)
         forward = extractor.load(device=device)
+        if options.compile:
+            _compile(forward)
         stats.load = time.perf_counter() - begun
         batcher: Batcher[Job] = Batcher(extractor.budget * options.batch)
 

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ..errors import WeightsError
+from ..errors import WeightsError, one_of
 from . import weights
 
 if TYPE_CHECKING:
     import torch
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+DECODERS = ("pillow", "nvjpeg")
 _RESAMPLING = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR,
                "bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS,
                "box": Image.Resampling.BOX, "hamming": Image.Resampling.HAMMING}
@@ -40,6 +42,8 @@ class Preprocessing:
         scale: factor from 8 bits to the model's range, 1/255 as a rule.
         mean: per channel, after scaling.
         std: per channel, after scaling.
+        decoder: `pillow`, in worker processes, or `nvjpeg`: JPEGs are decoded, resized and cropped on the GPU
+            (`gpu_images`). Pixels differ by a few levels, so features do: two identities.
     """
 
     resize: tuple[int, ...] | None
@@ -49,15 +53,30 @@ class Preprocessing:
     scale: float = 1 / 255
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    decoder: Literal["pillow", "nvjpeg"] = "pillow"
 
     def identity(self) -> dict:
-        """JSON values."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        """JSON values. The default decoder is not named, as it was the only one once."""
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        if self.decoder == "pillow":
+            del values["decoder"]
+            return values
+        return values | {"torchvision": metadata.version("torchvision")}
+
+    def by(self, decoder: object) -> Preprocessing:
+        """The same with another decoder.
+
+        Raises:
+            ParamsError: unknown decoder.
+        """
+        if decoder not in DECODERS:
+            raise one_of("decoder", str(decoder), DECODERS)
+        return replace(self, decoder=decoder)
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """(H, W, 3) uint8 from an RGB image."""
         if self.resize is not None:
-            image = image.resize(_target(image.size, self.resize), _RESAMPLING[self.interpolation])
+            image = image.resize(target(image.size, self.resize), _RESAMPLING[self.interpolation])
         return np.asarray(image if self.crop is None else _centre(image, self.crop, self.rounding))
 
     def pixels(self, jpegs: Sequence[bytes]) -> np.ndarray:
@@ -69,7 +88,9 @@ class Preprocessing:
         import torch
 
         mean, std = (torch.tensor(v, dtype=torch.float32, device=pixels.device) for v in (self.mean, self.std))
-        return ((pixels.float() * self.scale - mean) / std).movedim(-1, -3).contiguous()
+        result = ((pixels.float() * self.scale - mean) / std).movedim(-1, -3)
+        # Moved axes are channels-last already, which is what convolutions on a GPU want.
+        return result if result.is_cuda and result.ndim == 4 else result.contiguous()
 
 
 def decode(data: bytes) -> Image.Image:
@@ -85,7 +106,7 @@ def decode(data: bytes) -> Image.Image:
         raise ValueError(f"a frame of {len(data)} bytes is no whole image ({error})") from error
 
 
-def _target(size: tuple[int, int], resize: tuple[int, ...]) -> tuple[int, int]:
+def target(size: tuple[int, int], resize: tuple[int, ...]) -> tuple[int, int]:
     """(width, height) after resizing; the longer side is rounded down, as all three libraries do."""
     if len(resize) == 2:
         return resize[1], resize[0]

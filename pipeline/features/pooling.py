@@ -159,8 +159,11 @@ def check_layer(layer: int | str, layers: int) -> None:
 
 
 def cut(batch: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
-    """(B, T, ...) padded rows → B tensors (T_i, ...) without padding."""
-    return [rows[:length] for rows, length in zip(batch, lengths, strict=True)]
+    """(B, T, ...) padded rows on any device → B tensors (T_i, ...) without padding, in main memory.
+
+    They leave the device here, all at once: pooling clip by clip there would wait for it once per clip.
+    """
+    return [rows[:length] for rows, length in zip(batch.cpu(), lengths, strict=True)]
 
 
 def frame_times(count: int, rate: float, duration: float | None = None) -> np.ndarray:

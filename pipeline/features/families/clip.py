@@ -7,7 +7,7 @@ from functools import partial
 
 from ...errors import ParamsError, one_of
 from ...params import Stream
-from .. import images, pooling, weights
+from .. import images, pooling, staging, weights
 from ..extractor import Extractor
 from . import framewise, open_clip
 from .family import Family
@@ -38,8 +38,9 @@ def load(stream: Stream, readout: str, normalise: bool, spec: images.Preprocessi
 
     from .. import pretrained
 
-    model = pretrained.load(CLIPVisionModelWithProjection, stream.weights, architecture=stream.architecture,
-                            dropped=TEXT_TOWER, types=TYPES, dtype=stream.dtype).to(device)
+    model = staging.settled(pretrained.load(
+        CLIPVisionModelWithProjection, stream.weights, architecture=stream.architecture, dropped=TEXT_TOWER, types=TYPES,
+        dtype=stream.dtype), device)
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
         output = model(pixel_values=pixels.to(model.dtype), output_hidden_states=readout != "projection")
@@ -54,7 +55,7 @@ def load(stream: Stream, readout: str, normalise: bool, spec: images.Preprocessi
         rows = rows.float()
         return torch.nn.functional.normalize(rows, dim=-1, eps=1e-6) if normalise else rows
 
-    return framewise.forward(encode, stream, spec, device=device)
+    return framewise.Forward(encode, stream, spec, device)
 
 
 def _of_open_clip(stream: Stream, backend: str) -> bool:
@@ -70,7 +71,7 @@ def build(stream: Stream) -> Extractor:
 
     Raises:
         WeightsError: absent weights, another architecture, no preprocessing beside them.
-        ParamsError: unknown readout, or a projection of a layer that is not the last.
+        ParamsError: unknown readout or decoder, or a projection of a layer that is not the last.
     """
     options = FAMILY.options | stream.options
     if options["backend"] not in BACKENDS:
@@ -87,7 +88,7 @@ def build(stream: Stream) -> Extractor:
     if readout == "projection" and stream.layer != -1:
         raise ParamsError(f"clip projects its last layer only; with layer {stream.layer} set options.readout "
                           "to cls or mean.")
-    spec = preprocessing(stream)
+    spec = preprocessing(stream).by(options["decoder"])
     identity = {
         "family": FAMILY.name, "version": 1, "dtype": stream.dtype, **pooling.settings(stream),
         "weights": weights.identity(stream.weights, architecture=stream.architecture),
@@ -104,5 +105,6 @@ FAMILY = Family(
     sources=("hf", "open_clip", "local", "package", "random"),
     build=build,
     #: readout: projection | cls | mean | tokens; normalise: every frame to length 1; backend: auto | hf | open_clip.
-    options={"readout": "projection", "normalise": False, "backend": "auto"},
+    #: decoder: pillow | nvjpeg (on the GPU).
+    options={"readout": "projection", "normalise": False, "backend": "auto", "decoder": "pillow"},
 )

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...errors import ParamsError, WeightsError
 from ...params import Stream
-from .. import pooling, weights
+from .. import pooling, staging, weights
 from ..extractor import Clip, Extractor, Missing, Prepared
 from . import tokens
 from .family import Family
@@ -92,8 +92,8 @@ def load(stream: Stream, kind: str, device: str = "cpu") -> Callable:
         # Padding stands on the right, where no token of a causal model looks.
         ids, mask = tokens.pad([item.inputs["ids"] for item in batch], 0)
         output = model(
-            input_ids=torch.from_numpy(ids).to(device),
-            attention_mask=torch.from_numpy(mask).to(device),
+            input_ids=staging.onto(ids, device),
+            attention_mask=staging.onto(mask, device),
             use_cache=False,
             output_hidden_states=stream.layer != -1,
         )
@@ -103,7 +103,7 @@ def load(stream: Stream, kind: str, device: str = "cpu") -> Callable:
         chosen = pooling.cut(pooling.select(states, stream.layer), mask.sum(1).tolist())
         return [
             pooling.reduce(
-                values[torch.from_numpy(item.inputs["rows"]).to(device)],
+                values[torch.from_numpy(item.inputs["rows"])],
                 item.times,
                 pooling=stream.pooling,
                 rate=stream.rate,

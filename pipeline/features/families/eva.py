@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import ParamsError, WeightsError, one_of
 from ...params import Stream
-from .. import images, pooling, weights
+from .. import images, pooling, staging, weights
 from ..extractor import Extractor
 from . import framewise
 from . import timm as timm_family
@@ -121,7 +121,8 @@ def load(stream: Stream, options: dict[str, Any], spec: images.Preprocessing, de
     """The tower on `device` → forward."""
     import torch
 
-    model = network(stream, size=options["size"], blocks=options["blocks"], norm=options["norm"]).to(device)
+    model = network(stream, size=options["size"], blocks=options["blocks"], norm=options["norm"])
+    model = staging.settled(model, device)
     if options["norm"] == "plain":
         # BLIP-2's LayerNorm keeps the default epsilon, 1e-5; EVA's own norms have 1e-6.
         model.norm = torch.nn.LayerNorm(model.embed_dim, elementwise_affine=False)
@@ -130,7 +131,7 @@ def load(stream: Stream, options: dict[str, Any], spec: images.Preprocessing, de
     def encode(pixels: torch.Tensor) -> torch.Tensor:
         return read(model.forward_features(pixels.to(dtype)).float(), options["readout"])
 
-    return framewise.forward(encode, stream, spec, device=device, chunk=CHUNK)
+    return framewise.Forward(encode, stream, spec, device, CHUNK)
 
 
 def build(stream: Stream) -> Extractor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,9 +10,10 @@ import numpy as np
 
 from ...errors import one_of
 from ...params import Stream
-from .. import pooling
+from .. import gpu_images, pooling
 from ..extractor import Clip, Missing, Prepared
 from ..images import Preprocessing, decode
+from ..staging import onto
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,7 @@ WHICH = ("all", "first", "middle", "peak")
 
 @dataclass(frozen=True)
 class Prepare:
-    """Clip → array `pixels` (T, H, W, 3) uint8, one row per frame."""
+    """Clip → array `pixels` (T, H, W, 3) uint8, one row per frame; the JPEGs themselves for `decoder: nvjpeg`."""
 
     images: Preprocessing
     #: all | first | middle | peak
@@ -30,7 +31,8 @@ class Prepare:
 
     def __call__(self, clip: Clip) -> Prepared:
         jpegs, times = choose(*frames(clip), self.which)
-        return Prepared({"pixels": self.images.pixels(jpegs)}, times, cost=float(len(jpegs)))
+        inputs = {"pixels": self.images.pixels(jpegs)} if self.images.decoder == "pillow" else gpu_images.packed(jpegs)
+        return Prepared(inputs, times, cost=float(len(jpegs)))
 
 
 def frames(clip: Clip) -> tuple[list[bytes], np.ndarray]:
@@ -83,21 +85,47 @@ def peak(jpegs: Sequence[bytes]) -> int:
     return int(far.argmax()) if far.max() > 1.0 else middle
 
 
-def forward(encode: Callable[[torch.Tensor], torch.Tensor], stream: Stream, images: Preprocessing, *, device: str,
-            chunk: int = 64) -> Callable:
+@dataclass
+class Forward:
     """`forward` of an extractor from `encode`: (N, 3, H, W) float32 pixels → (N, ...) rows.
 
     Frames of all clips go through together, at most `chunk` at a time.
     """
-    import torch
 
-    @torch.inference_mode()
-    def run(batch: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
-        pixels = np.concatenate([item.inputs["pixels"] for item in batch])
-        parts = [encode(images.normalise(torch.from_numpy(part).to(device)))
-                 for part in np.split(pixels, range(chunk, len(pixels), chunk))]
-        rows = torch.split(torch.cat(parts), [len(item.inputs["pixels"]) for item in batch])
-        return [pooling.reduce(values, item.times, pooling=stream.pooling, rate=stream.rate)
+    encode: Callable[[torch.Tensor], torch.Tensor]
+    stream: Stream
+    images: Preprocessing
+    device: str
+    chunk: int = 64
+
+    def __post_init__(self) -> None:
+        if self.images.decoder == "nvjpeg":
+            gpu_images.require(self.device)
+
+    def __call__(self, batch: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
+        import torch
+
+        with torch.inference_mode():
+            parts = [self.encode(self.images.normalise(part)) for part in self._pixels(batch)]
+            # One wait for the device; pooling goes on in main memory.
+            rows = torch.split(torch.cat(parts).cpu(), [len(item.times) for item in batch])
+        return [pooling.reduce(values, item.times, pooling=self.stream.pooling, rate=self.stream.rate)
                 for values, item in zip(rows, batch, strict=True)]
 
-    return run
+    def _pixels(self, batch: Sequence[Prepared]) -> Iterator[torch.Tensor]:
+        """(N, H, W, 3) uint8 on the device, N at most `chunk`."""
+        if self.images.decoder == "pillow":
+            pixels = np.concatenate([item.inputs["pixels"] for item in batch])
+            for part in np.split(pixels, range(self.chunk, len(pixels), self.chunk)):
+                yield onto(part, self.device)
+            return
+        jpegs = [data for item in batch for data in gpu_images.unpacked(item.inputs)]
+        for low in range(0, len(jpegs), self.chunk):
+            yield gpu_images.pixels(self.images, jpegs[low : low + self.chunk], self.device)
+
+    def compile(self) -> None:
+        """`run.compile`: fuse the tower's kernels at the first batches. A tower that cannot be compiled runs as it is."""
+        import torch
+
+        torch._dynamo.config.suppress_errors = True
+        self.encode = torch.compile(self.encode)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ...errors import WeightsError
 from ...params import Stream
-from .. import facts, pooling, weights
+from .. import facts, pooling, staging, weights
 from ..extractor import Clip, Extractor, Prepared
 from . import sound
 from .family import Family
@@ -131,7 +131,7 @@ def load(stream: Stream, prepare: Prepare, kind: str, device: str = "cpu") -> Ca
             norm.lengths = [frames(size, kernels[:1], strides[:1]) for size in sizes] if ragged else None
         if position is not None:
             position.lengths = lengths if ragged else None
-        batch = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True).to(device, model.dtype)
+        batch = staging.onto(torch.nn.utils.rnn.pad_sequence(waves, batch_first=True), device).to(model.dtype)
         mask = torch.arange(batch.shape[1], device=device) < torch.tensor(sizes, device=device)[:, None]
         with warnings.catch_warnings():
             # WavLM hands torch a boolean padding mask beside a float position bias; torch adds them rightly.

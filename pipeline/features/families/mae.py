@@ -12,7 +12,7 @@ from typing import Any
 
 from ...errors import WeightsError, one_of
 from ...params import Stream
-from .. import images, pooling, weights
+from .. import images, pooling, staging, weights
 from ..extractor import Extractor
 from . import framewise
 from .family import Family
@@ -69,7 +69,7 @@ def load(stream: Stream, readout: str, spec: images.Preprocessing, device: str =
     """The encoder on `device` → forward."""
     import torch
 
-    model = network(stream).to(device)
+    model = staging.settled(network(stream), device)
     patches = model.embeddings.patch_embeddings.num_patches
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
@@ -81,7 +81,7 @@ def load(stream: Stream, readout: str, spec: images.Preprocessing, device: str =
             tokens = pooling.select([*output.hidden_states[:-1], tokens], stream.layer)
         return {"cls": tokens[:, 0], "mean": tokens[:, 1:].mean(1), "tokens": tokens}[readout].float()
 
-    return framewise.forward(encode, stream, spec, device=device)
+    return framewise.Forward(encode, stream, spec, device)
 
 
 def build(stream: Stream) -> Extractor:
@@ -89,14 +89,14 @@ def build(stream: Stream) -> Extractor:
 
     Raises:
         WeightsError: absent weights, another architecture, no word on preprocessing.
-        ParamsError: unknown readout or statistics.
+        ParamsError: unknown readout, statistics or decoder.
     """
     options = FAMILY.options | stream.options
     if options["readout"] not in READOUTS:
         raise one_of("readout of mae", str(options["readout"]), READOUTS)
     source = weights.parse(stream.weights)
     path = None if source.random else weights.locate(source)
-    spec = preprocessing(stream, path, options["statistics"])
+    spec = preprocessing(stream, path, options["statistics"]).by(options["decoder"])
     identity = {
         "family": FAMILY.name, "version": 1, "dtype": stream.dtype, **pooling.settings(stream),
         "weights": weights.identity(source, architecture=stream.architecture, path=path),
@@ -111,6 +111,6 @@ FAMILY = Family(
     modalities=("face", "video"),
     sources=("hf", "local", "package", "random"),
     build=build,
-    #: readout: cls | mean | tokens; statistics of a single file: unit | imagenet.
-    options={"readout": "cls", "statistics": None},
+    #: readout: cls | mean | tokens; statistics of a single file: unit | imagenet; decoder: pillow | nvjpeg (on the GPU).
+    options={"readout": "cls", "statistics": None, "decoder": "pillow"},
 )

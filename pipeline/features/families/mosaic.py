@@ -15,7 +15,7 @@ from PIL import Image
 
 from ...errors import ParamsError, one_of
 from ...params import Stream
-from .. import images, pooling, weights
+from .. import images, pooling, staging, weights
 from ..extractor import Clip, Extractor, Prepared
 from . import framewise
 from . import timm as timm_family
@@ -64,13 +64,13 @@ def load(stream: Stream, prepare: Prepare, device: str = "cpu") -> Callable:
     """The network on `device` → forward."""
     import torch
 
-    model = timm_family.network(stream).to(device)
+    model = staging.settled(timm_family.network(stream), device)
     dtype = next(model.parameters()).dtype
 
     @torch.inference_mode()
     def forward(batch: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
-        pixels = prepare.images.normalise(torch.from_numpy(np.stack([i.inputs["pixels"] for i in batch])).to(device))
-        rows = timm_family.read(model, pixels.to(dtype), "pooled").float()
+        pixels = prepare.images.normalise(staging.onto(np.stack([i.inputs["pixels"] for i in batch]), device))
+        rows = timm_family.read(model, pixels.to(dtype), "pooled").float().cpu()
         return [pooling.reduce(row[None], item.times) for row, item in zip(rows, batch, strict=True)]
 
     return forward

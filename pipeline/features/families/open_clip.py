@@ -14,7 +14,7 @@ from typing import Any
 
 from ...errors import ParamsError, WeightsError
 from ...params import Stream
-from .. import facts, images, pooling, weights
+from .. import facts, images, pooling, staging, weights
 from ..extractor import Extractor
 from . import framewise
 from .family import Family
@@ -127,14 +127,14 @@ def load(stream: Stream, normalise: bool, spec: images.Preprocessing, device: st
     """The image tower on `device` → forward."""
     import torch
 
-    visual = tower(stream).to(device)
+    visual = staging.settled(tower(stream), device)
     dtype = next(visual.parameters()).dtype
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
         rows = visual(pixels.to(dtype)).float()
         return torch.nn.functional.normalize(rows, dim=-1, eps=1e-6) if normalise else rows
 
-    return framewise.forward(encode, stream, spec, device=device)
+    return framewise.Forward(encode, stream, spec, device)
 
 
 def build(stream: Stream) -> Extractor:
@@ -142,7 +142,7 @@ def build(stream: Stream) -> Extractor:
 
     Raises:
         WeightsError: absent weights, another architecture, preprocessing that is not known.
-        ParamsError: a layer other than the last.
+        ParamsError: a layer other than the last, unknown decoder.
     """
     options = FAMILY.options | stream.options
     if stream.layer != -1:
@@ -151,7 +151,7 @@ def build(stream: Stream) -> Extractor:
     model, config = configuration(stream, path)
     if not isinstance(model.get("vision_cfg"), dict):
         raise ParamsError("open_clip stand-in: architecture needs embed_dim and vision_cfg.")
-    spec = preprocessing(stream.weights, model, config)
+    spec = preprocessing(stream.weights, model, config).by(options["decoder"])
     identity = {
         "family": FAMILY.name, "version": 1, "dtype": stream.dtype, **pooling.settings(stream),
         "weights": weights.identity(stream.weights, architecture=stream.architecture, path=path, libraries=LIBRARIES,
@@ -167,5 +167,6 @@ FAMILY = Family(
     modalities=("video", "face"),
     sources=("open_clip", "hf", "local", "package", "random"),
     build=build,
-    options={"normalise": False},
+    #: decoder: pillow | nvjpeg (on the GPU).
+    options={"normalise": False, "decoder": "pillow"},
 )

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...errors import ParamsError, WeightsError, one_of
 from ...params import Stream
-from .. import pooling, weights
+from .. import pooling, staging, weights
 from ..extractor import Clip, Extractor, Missing, Prepared
 from . import tokens
 from .family import Family
@@ -90,7 +90,7 @@ def load(stream: Stream, kind: str, device: str = "cpu") -> Callable:
         if typed:
             inputs["token_type_ids"] = tokens.pad([item.inputs["types"] for item in batch], 0)[0]
         output = model(
-            **{name: torch.from_numpy(value).to(device) for name, value in inputs.items()},
+            **{name: staging.onto(value, device) for name, value in inputs.items()},
             output_hidden_states=stream.layer != -1,
         )
         states = [output.last_hidden_state]
@@ -99,7 +99,7 @@ def load(stream: Stream, kind: str, device: str = "cpu") -> Callable:
         chosen = pooling.cut(pooling.select(states, stream.layer), mask.sum(1).tolist())
         return [
             pooling.reduce(
-                values[torch.from_numpy(item.inputs["rows"]).to(device)],
+                values[torch.from_numpy(item.inputs["rows"])],
                 item.times,
                 pooling=stream.pooling,
                 rate=stream.rate,

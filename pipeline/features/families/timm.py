@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import ParamsError, WeightsError, one_of
 from ...params import Stream
-from .. import facts, images, pooling, weights
+from .. import facts, images, pooling, staging, weights
 from ..extractor import Extractor
 from . import framewise
 from .family import Family
@@ -150,9 +150,9 @@ def read(model: Any, pixels: torch.Tensor, readout: str) -> torch.Tensor:
 
 def load(stream: Stream, readout: str, spec: images.Preprocessing, device: str = "cpu") -> Callable:
     """The network on `device` → forward."""
-    model = network(stream).to(device)
+    model = staging.settled(network(stream), device)
     dtype = next(model.parameters()).dtype
-    return framewise.forward(lambda pixels: read(model, pixels.to(dtype), readout).float(), stream, spec, device=device)
+    return framewise.Forward(lambda pixels: read(model, pixels.to(dtype), readout).float(), stream, spec, device)
 
 
 def build(stream: Stream) -> Extractor:
@@ -160,7 +160,7 @@ def build(stream: Stream) -> Extractor:
 
     Raises:
         WeightsError: absent weights, or a folder that does not say which model it holds.
-        ParamsError: unknown model, readout or choice of frames, or a layer other than the last.
+        ParamsError: unknown model, readout, decoder or choice of frames, or a layer other than the last.
     """
     options = FAMILY.options | stream.options
     if options["readout"] not in READOUTS:
@@ -170,7 +170,7 @@ def build(stream: Stream) -> Extractor:
     if stream.layer != -1:
         raise ParamsError("encoder timm reads the last layer only; set layer to -1.")
     path, name, _, data = resolve(stream)
-    spec = images.of_config(stream.weights, data)
+    spec = images.of_config(stream.weights, data).by(options["decoder"])
     identity = {
         "family": FAMILY.name, "version": 1, "model": name, "dtype": stream.dtype, **pooling.settings(stream),
         "weights": weights.identity(stream.weights, architecture=stream.architecture, path=path, libraries=LIBRARIES),
@@ -187,6 +187,6 @@ FAMILY = Family(
     sources=("timm", "hf", "local", "package", "random"),
     build=build,
     #: model: name or tag, for weights that do not say it; readout: pooled | logits | cls | mean | tokens;
-    #: frames: all | first | middle | peak.
-    options={"model": None, "readout": "pooled", "frames": "all"},
+    #: frames: all | first | middle | peak; decoder: pillow | nvjpeg (on the GPU).
+    options={"model": None, "readout": "pooled", "frames": "all", "decoder": "pillow"},
 )

@@ -21,7 +21,7 @@ import numpy as np
 
 from ...errors import ParamsError, WeightsError, one_of
 from ...params import Stream
-from .. import images, pooling, weights
+from .. import images, pooling, staging, weights
 from ..extractor import Clip, Extractor, Prepared
 from . import framewise
 from .family import Family
@@ -103,9 +103,9 @@ def load(stream: Stream, prepare: Prepare, device: str = "cpu") -> Callable:
 
     @torch.inference_mode()
     def forward(batch: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
-        pixels = prepare.images.normalise(torch.from_numpy(np.stack([i.inputs["pixels"] for i in batch])).to(device))
+        pixels = prepare.images.normalise(staging.onto(np.stack([i.inputs["pixels"] for i in batch]), device))
         results = []
-        for tokens, item in zip(encode(pixels), batch, strict=True):
+        for tokens, item in zip(encode(pixels).cpu(), batch, strict=True):
             if prepare.output == "utterance":
                 rows = tokens.mean(0, keepdim=True)
             elif prepare.output == "tokens":

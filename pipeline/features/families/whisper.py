@@ -17,7 +17,7 @@ import numpy as np
 
 from ...errors import ParamsError, WeightsError
 from ...params import Stream
-from .. import facts, pooling, weights
+from .. import facts, pooling, staging, weights
 from ..extractor import Clip, Extractor, Prepared
 from . import mel, sound
 from .family import Family
@@ -89,7 +89,7 @@ def load(stream: Stream, prepare: Prepare, device: str = "cpu") -> Callable:
     def encode(pieces: list[torch.Tensor]) -> list[torch.Tensor]:
         lengths = [piece.shape[1] for piece in pieces]
         batch = torch.nn.utils.rnn.pad_sequence([piece.T for piece in pieces], batch_first=True)
-        batch = batch.transpose(1, 2).to(device, encoder.dtype)
+        batch = staging.onto(batch.transpose(1, 2), device).to(encoder.dtype)
         rows, mask = [length // STRIDE for length in lengths], None
         hidden = gelu(encoder.conv1(batch))
         if len(set(lengths)) > 1:

@@ -56,7 +56,7 @@ def load(stream: Stream, classes: list[str], templates: list[str], output: str, 
         rows = torch.nn.functional.normalize(model.visual_projection(pooled).float(), dim=-1) @ text.T
         return (rows * scale).softmax(-1) if output == "probability" else rows
 
-    return framewise.forward(encode, stream, spec, device=device)
+    return framewise.Forward(encode, stream, spec, device)
 
 
 def _standing_in(stream: Stream) -> dict:
