@@ -82,13 +82,13 @@ def frames(folder: Path, clips: int, count: int, *, width: int = 340, height: in
     identity = {"kind": "frames", "benchmark": [clips, count, width, height]}
     with ClipCache("frames", identity, base=folder / "cache") as cache:
         for row in rows:
-            cache.put({row["content"]: media.joined([_jpeg(p) for p in pictures(chance, count, width, height)], times)})
+            cache.put({row["content"]: media.joined([jpeg(p) for p in pictures(chance, count, width, height)], times)})
         media.pack(folder / "frames.h5", rows, "video", cache, identity, {})
     manifests.write(manifests.frame(rows), folder / "manifest.parquet")
     return folder / "manifest.parquet", folder / "frames.h5"
 
 
-def _jpeg(picture: np.ndarray) -> bytes:
+def jpeg(picture: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=95)
     return buffer.getvalue()
