@@ -32,6 +32,12 @@ def extract(folder: Path, manifest: Path, workers: int) -> int:
     return len(Store(stage(params, "text", manifest=manifest, out=folder / "text.h5")))
 
 
+def libraries() -> None:
+    """What an encoder has to import before it encodes its first clip."""
+    import torch  # noqa: F401
+    from transformers import BertModel  # noqa: F401
+
+
 def fill(manifest: Path) -> int:
     """Put an entry of 8 × 32 numbers for every clip straight into the clip cache. Returns how many."""
     import numpy as np
@@ -76,11 +82,14 @@ def measure(folder: Path, size: Size) -> list[Figure]:
     full = stage("full", n)
     again = stage("full", n)
     more = stage("full", n + n // 100)
+    imports = apart.run(libraries, cache=folder / "full", isolated=size.isolated)
     return [
         Figure(f"first run of {n} clips", full.seconds, "s", "", "two reader processes, a tiny text encoder"),
         Figure(f"rerun of {n} clips, all cached", again.seconds, "s", "<= 20", "cache looked up, store packed anew"),
         Figure(f"{n // 100} clips more", more.seconds, "s", f"<= {0.02 * full.seconds + 5:.3g}",
                "at most 2 % of the first run + 5 s"),
+        Figure("importing torch and transformers", imports.seconds, "s", "",
+               f"part of the time of {n // 100} clips more, and of any number"),
         Figure("peak memory of extract, 10 × the clips", full.anonymous / tenth.anonymous, "ratio", "<= 1.1",
                f"own memory of the main process, {n} clips against {n // 10}"),
         Figure("peak memory of extract, 10 × the clips, with pages of the cache file", full.resident / tenth.resident,
