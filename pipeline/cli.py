@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from . import params as parameters
+from .atomic import refusal
 from .errors import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -257,6 +258,13 @@ def main() -> None:
     except UserError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {_escape(str(error))}")
         sys.exit(error.exit_code)
+    except OSError as error:
+        if not (reason := refusal(error)):
+            raise
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"[bold red]error:[/] {_escape(str(error.filename or 'the disk'))}: {reason}. What was computed is kept; make "
+            "room or take another folder, then run again.")
+        sys.exit(2)
 
 
 def _escape(text: str) -> str:

@@ -29,7 +29,7 @@ class CacheError(UserError):
     """The clip cache cannot be opened or written."""
 
 
-class DiskError(UserError):
+class DiskError(UserError, OSError):
     """A disk is full or write-protected."""
 
 

@@ -32,7 +32,7 @@ class FileMemo:
         folder = (base or cache.root()) / "files" / kind
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lmdb = lmdb.open(str(folder), map_size=cache.MAP_SIZE, readahead=False, max_readers=1024)
+            self._lmdb = cache.table(folder)
         except (OSError, lmdb.Error) as error:
             raise CacheError(f"the cache {folder} cannot be opened ({error}). Make it writable, or point "
                              "AFFECTORY_CACHE to another folder.") from error
@@ -58,7 +58,7 @@ class FileMemo:
             with self._lmdb.begin(write=True) as transaction:
                 for key, value in facts.items():
                     transaction.put(_short(key), value.encode())
-        except lmdb.Error as error:
+        except (lmdb.Error, OSError) as error:
             raise CacheError(f"the cache of file facts cannot be written ({error}). Free space, then run "
                              "again.") from error
 

@@ -7,24 +7,28 @@ What is not identity (batch size, workers, device, engine) is not in the key.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import lmdb
 import numpy as np
 import safetensors.numpy
 import xxhash
 
-from ..atomic import write_json
+from ..atomic import refusal, write_json
 from ..errors import CacheError
 from .store import Entry, Status
 
 Value = TypeVar("Value")
 #: Sparse on Linux: the file is as large as what is in it.
 MAP_SIZE = 1 << 40
+#: Processes that may read at once, and the bytes of LMDB's file of locks for so many.
+READERS, LOCKS = 1024, 1026 * 64
 
 
 def root() -> Path:
@@ -76,6 +80,22 @@ def outline(data: bytes | memoryview) -> tuple[int, tuple[int, ...], Status, str
             metadata["reason"])
 
 
+def table(folder: Path, *, readonly: bool = False) -> lmdb.Environment:
+    """The LMDB in `folder`.
+
+    Raises:
+        OSError, lmdb.Error: it cannot be opened.
+    """
+    locks = folder / "lock.mdb"
+    if not readonly and not (locks.exists() and locks.stat().st_size >= LOCKS):
+        # LMDB maps this file: without room on the disk the first lock would end the process.
+        with open(locks, "ab") as file:
+            os.posix_fallocate(file.fileno(), 0, LOCKS)
+    environment = lmdb.open(str(folder), map_size=MAP_SIZE, max_readers=READERS, readonly=readonly, readahead=False)
+    environment.reader_check()  # a killed process leaves its lock behind
+    return environment
+
+
 class ClipCache:
     """Entries of one identity.
 
@@ -91,17 +111,37 @@ class ClipCache:
         self.identity = identity
         self.folder = (base or root()) / kind / digest(identity)
         try:
-            if not readonly:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                if (self.folder / "identity.json").exists():
-                    os.utime(self.folder / "identity.json")  # last use, for `cache gc`
-                else:
-                    write_json(self.folder / "identity.json", identity)
-            self._lmdb = lmdb.open(str(self.folder), map_size=MAP_SIZE, max_readers=1024, readonly=readonly,
-                                   readahead=False, metasync=True, sync=True)
+            self._held = self._hold(readonly)
+            self._lmdb = table(self.folder, readonly=not self._held.writable())
         except (OSError, lmdb.Error) as error:
             raise CacheError(f"the clip cache {self.folder} cannot be opened ({error}). Make it writable, "
                              "or point AFFECTORY_CACHE to another folder.") from error
+
+    def _hold(self, readonly: bool) -> IO[bytes]:
+        """The identity file, open, with a lock that keeps `cache gc` away; read-only when the disk is."""
+        path = self.folder / "identity.json"
+        while not readonly:
+            try:
+                if path.exists():
+                    os.utime(path)  # last use, for `cache gc`
+                else:
+                    write_json(path, self.identity)
+                held = open(path, "r+b")
+            except FileNotFoundError:
+                continue  # collected just now
+            except OSError as error:
+                if refusal(error) and (self.folder / "data.mdb").exists():
+                    break  # what is there can be read
+                raise
+            with suppress(OSError):  # some network file systems know no locks
+                fcntl.flock(held, fcntl.LOCK_SH)
+            if os.fstat(held.fileno()).st_nlink:
+                return held
+            held.close()  # collected while we waited
+        held = open(path, "rb")
+        with suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_SH)
+        return held
 
     def __enter__(self) -> ClipCache:
         return self
@@ -111,6 +151,7 @@ class ClipCache:
 
     def close(self) -> None:
         self._lmdb.close()
+        self._held.close()
 
     def __len__(self) -> int:
         return self._lmdb.stat()["entries"]
