@@ -47,7 +47,11 @@ def writing(path: str | Path) -> Iterator[h5py.File]:
         DiskError: the disk is full, or the folder cannot be written.
     """
     with replacing(path) as temporary, _Sink(temporary, "r+") as sink:
-        with h5py.File(sink, "w", track_order=False) as file:
-            yield file
+        try:
+            with h5py.File(sink, "w", track_order=False) as file:
+                yield file
+        except Exception:
+            if sink.error is None:  # else HDF5 stumbled over what was dropped
+                raise
         if sink.error is not None:
             raise sink.error

@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -122,8 +123,8 @@ def ended(pid: int) -> int:
 
 
 def disturbed(whole: Workspace, other: Workspace, kills: int, chance: random.Random) -> dict:
-    """Every stage killed again and again, until it has run through; each time what is there is old or whole."""
-    found: dict = {"kills": {}, "partial": [], "failed": [], "updated": [], "left": []}
+    """Every stage stopped again and again, then left to run through; after each stop what is there is old or whole."""
+    found: dict = {"kills": {}, "asked": {}, "partial": [], "failed": [], "unheard": []}
     known: dict[str, bytes] = {}
     for words in STAGES:
         name = " ".join(words)
@@ -141,25 +142,33 @@ def disturbed(whole: Workspace, other: Workspace, kills: int, chance: random.Ran
             old.write_bytes(OLD)
             (other.folder / file).parent.mkdir(parents=True, exist_ok=True)
             os.link(old, other.folder / file)
-        struck = 0
-        for attempt in range(3 * kills):
-            if struck == kills:
+        killed = asked = 0
+        for attempt in range(5 * kills):
+            if killed >= kills and asked:
                 break
-            # Before a change of a file, or at any time at all, as inside a library.
-            if attempt % 3 == 1:
-                pid, started = other.start(words), time.monotonic()
+            # Killed at any time at all, as inside a library, or before a change of a file; and once asked to end.
+            number = signal.SIGKILL if killed < kills else chance.choice((signal.SIGTERM, signal.SIGINT))
+            started = time.monotonic()
+            if attempt % 2 and number == signal.SIGKILL:
+                pid = other.start(words)
                 time.sleep(chance.uniform(0, seconds))
-                os.killpg(pid, signal.SIGKILL)
+                os.killpg(pid, number)
                 code = ended(pid)
             else:
-                started, code = time.monotonic(), other.run(words, at=chance.randint(1, changes))
-            struck += code == -signal.SIGKILL
+                code = other.run(words, at=chance.randint(1, changes), number=number)
             if code == 0:  # done: what is left to do is less
                 seconds, changes = time.monotonic() - started, int(other.count.read_text())
+            elif number == signal.SIGKILL:
+                killed += code == -number
+            else:
+                asked += 1
+                said = other.log.read_text()
+                if code != 128 + number or said.count("run the same command to go on.\n") != 1 or "Traceback" in said:
+                    found["unheard"].append([name, number, code, said])
             for file, content in other.files().items():
                 if file in known and content not in (OLD, known[file]) and not file.endswith(TIMED):
                     found["partial"].append([name, file])
-        found["kills"][name] = struck
+        found["kills"][name], found["asked"][name] = killed, asked
         if other.run(words):
             found["failed"].append([name, other.log.read_text()])
     found["updated"] = [old.name for old in other.folder.parent.glob("old*") if old.read_bytes() != OLD]
@@ -175,6 +184,33 @@ def load(workspace: Workspace) -> None:
         if name not in sys.modules and not name.startswith("__"):
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
+
+
+def together(whole: Workspace, folder: Path) -> dict:
+    """Two clones at once on one cache, which is checked and cleared the while."""
+    stages = (("audio",), ("extract", "audio"), ("extract", "text"), ("index",), ("train",))
+    care = (("cache", "verify"), ("cache", "gc", "--days", "0"), ("cache", "stats"))
+    clones = [Workspace(folder / name, folder / "cache.shared", whole.params) for name in ("one", "two")]
+    keeper = Workspace(folder / "keeper", folder / "cache.shared", whole.params)
+    known, found = whole.files(), {"failed": [], "differ": []}
+    for clone in clones:
+        for file in ("manifest", "folds", "annotations"):
+            (clone.folder / "data").mkdir(exist_ok=True)
+            shutil.copy(whole.folder / "data" / f"{file}.parquet", clone.folder / "data")
+        os.symlink(whole.folder / "data" / "corpus", clone.folder / "data" / "corpus")
+    for words in stages:
+        running = [clone.start(words) for clone in clones]
+        codes = [keeper.run(command) for command in care]
+        codes += [ended(pid) for pid in running]
+        if any(codes):
+            found["failed"].append([" ".join(words), codes, *(w.log.read_text() for w in (keeper, *clones))])
+    if keeper.run(("cache", "verify")):
+        found["failed"].append(["cache verify", keeper.log.read_text()])
+    for clone in clones:
+        mine = {file: content for file, content in clone.files().items() if not file.endswith(TIMED)}
+        found["differ"] += [file for file, content in mine.items() if known.get(file) != content]
+    found["files"] = len(mine)
+    return found
 
 
 def main() -> None:
@@ -195,6 +231,7 @@ def main() -> None:
     whole = Workspace(folder / "whole", folder / "cache.whole", params)
     other = Workspace(folder / "other", folder / "cache.other", params)
     found = disturbed(whole, other, int(sys.argv[2]), random.Random(0))
+    found["together"] = together(whole, folder)
     found["seconds"] = time.monotonic() - begun
     sys.stdout.write(json.dumps(found))
 

@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -111,8 +111,10 @@ class ClipCache:
         self.identity = identity
         self.folder = (base or root()) / kind / digest(identity)
         try:
-            self._held = self._hold(readonly)
-            self._lmdb = table(self.folder, readonly=not self._held.writable())
+            with ExitStack() as stack:
+                self._held = stack.enter_context(self._hold(readonly))
+                self._lmdb = table(self.folder, readonly=not self._held.writable())
+                stack.pop_all()
         except (OSError, lmdb.Error) as error:
             raise CacheError(f"the clip cache {self.folder} cannot be opened ({error}). Make it writable, "
                              "or point AFFECTORY_CACHE to another folder.") from error
