@@ -41,6 +41,7 @@ def corpus_prepare(params: ParamsFile = Path("params.yaml"), folder: Path = Path
 @corpus_app.command("check")
 def corpus_check(name: Annotated[str | None, typer.Argument(help="A recipe; none = params.yaml.")] = None,
                  root: Annotated[str | None, typer.Option(help="Folder of the corpus.")] = None,
+                 strict: Annotated[bool, typer.Option("--strict", help="One damaged clip or line is too many.")] = False,
                  params: ParamsFile = Path("params.yaml")) -> None:
     """Examine a corpus folder: damage, labels, lengths, leaks. Writes nothing."""
     import json
@@ -51,7 +52,7 @@ def corpus_check(name: Annotated[str | None, typer.Argument(help="A recipe; none
     values = compose([f"recipe={name}"]) if name else parameters.read(params).model_dump()
     if root:
         values["corpus"]["root"] = root
-    found = check(parameters.parse(values))
+    found = check(parameters.parse(values), strict=strict)
     typer.echo(json.dumps(found, indent=2, ensure_ascii=False, default=str))
     if not found["ok"]:
         raise typer.Exit(3)
@@ -88,11 +89,13 @@ def corpus_labels(table: Path, column: str, out_folder: Annotated[Path, typer.Op
 
 
 @app.command(rich_help_panel=STAGES)
-def manifest(params: ParamsFile = Path("params.yaml")) -> None:
+def manifest(params: ParamsFile = Path("params.yaml"),
+             strict: Annotated[bool, typer.Option("--strict", help="Stop at the first damaged clip or line.")] = False,
+             ) -> None:
     """Corpus folder → data/manifest.parquet, with integrity, splits and leakage checks."""
     from .data.build import build
 
-    build(parameters.read(params))
+    build(parameters.read(params), strict=strict)
 
 
 @app.command(rich_help_panel=STAGES)

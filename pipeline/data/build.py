@@ -148,7 +148,7 @@ def _unique(clips: list[dict]) -> tuple[list[dict], list[dict]]:
     for clip in clips:
         if clip["id"] in taken:
             doubled.append(problem(clip["id"], clip.get("video") or clip.get("audio"), "duplicate",
-                                   f"the id occurs {seen[clip['id']]} times; the first is kept"))
+                                   f"the id occurs {seen[clip['id']]} times; the first is kept{_where(clip)}"))
         else:
             taken.add(clip["id"])
             rows.append(clip)
@@ -159,8 +159,13 @@ def _present(rows: list[dict], root: Path) -> tuple[list[dict], list[dict]]:
     kept, lost = [], []
     for row in rows:
         bad = precheck(row, root)
-        (lost if bad else kept).append(bad or row)
+        (lost if bad else kept).append(bad | {"detail": bad["detail"] + _where(row)} if bad else row)
     return kept, lost
+
+
+def _where(row: dict) -> str:
+    """Table and line of a clip, where its adapter told them."""
+    return f" ({row['where']})" if row.get("where") else ""
 
 
 def _judged(rows: list[dict], root: Path, params: Params) -> tuple[list[dict], list[dict], list[dict]]:

@@ -9,8 +9,11 @@ from .build import check_media
 from .card import histogram
 
 
-def check(params: Params) -> dict:
+def check(params: Params, *, strict: bool = False) -> dict:
     """Integrity, labels and leakage of `params.corpus` as JSON values; writes nothing.
+
+    Args:
+        strict: one damaged clip or line is not `ok`.
 
     Returns:
         corpus, licence, clips, failed, rate, allowed, ok, quarantine (reason → count), problems (rows),
@@ -31,11 +34,12 @@ def check(params: Params) -> dict:
     except (CorpusError, ParamsError) as error:
         leaks = [f"not checked: {error}"]
         overlaps = []
+    allowed = 0.0 if strict else params.quarantine.max_rate
     stops = bool(overlaps) and params.protocol.on_leak == "stop"
     return {
         "corpus": found.adapter.name, "licence": found.adapter.licence, "clips": table.height,
-        "failed": len(found.failures), "rate": found.rate, "allowed": params.quarantine.max_rate,
-        "ok": found.rate <= params.quarantine.max_rate and not stops,
+        "failed": len(found.failures), "rate": found.rate, "allowed": allowed,
+        "ok": found.rate <= allowed and not stops,
         "quarantine": histogram(found.quarantine, "reason"), "problems": found.quarantine.to_dicts(),
         "emotions": histogram(table, "emotion"), "sentiments": histogram(table, "sentiment"),
         "length": {"least": length.min(), "mean": length.mean(), "most": length.max()} if len(length) else None,

@@ -7,7 +7,10 @@ import shutil
 
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
+from pipeline.cli import app
+from pipeline.compose import text
 from pipeline.data import build, hashing, manifest
 from pipeline.data.reasons import REASONS
 from pipeline.errors import CorpusError, LeakageError, QuarantineError
@@ -93,11 +96,24 @@ def test_too_much_damage_stops_after_the_table_is_written(ravdess, tmp_path, set
     assert not (tmp_path / "data/manifest.parquet").exists()
 
 
-def test_strict_stops_at_the_first_damaged_clip(ravdess, tmp_path, settings):
+def test_strict_stops_at_the_first_damaged_clip(ravdess, tmp_path, settings, monkeypatch):
     sorted((ravdess / "Actor_01").iterdir())[0].write_bytes(b"")
+    (tmp_path / "params.yaml").write_text(text(settings("ravdess", ravdess).model_dump(mode="json")))
+    monkeypatch.chdir(tmp_path)
+    run = CliRunner().invoke
+    assert run(app, ["manifest"], catch_exceptions=False).exit_code == 0
+    assert (tmp_path / "data/manifest.parquet").is_file()
+    with pytest.raises(QuarantineError, match="1 of 24 clips .* failed: 1 empty.*At most 0.0%"):
+        run(app, ["manifest", "--strict"], catch_exceptions=False)
+    assert run(app, ["corpus", "check"]).exit_code == 0 and run(app, ["corpus", "check", "--strict"]).exit_code == 3
+
+
+def test_a_pointer_of_git_lfs_is_told_from_a_broken_file(ravdess, tmp_path, settings):
+    stub = sorted((ravdess / "Actor_01").iterdir())[0]
+    stub.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:9269ed5e\nsize 414429\n")
     build.build(settings("ravdess", ravdess), tmp_path / "data")
-    with pytest.raises(QuarantineError):
-        build.build(settings("ravdess", ravdess), tmp_path / "data", strict=True)
+    (row,) = read(tmp_path / "data", "quarantine").to_dicts()
+    assert (row["reason"], row["detail"]) == ("stub", "fetch the files themselves with `git lfs pull`")
 
 
 def test_an_unknown_corpus_and_an_absent_folder_are_one_line(tmp_path, settings):
@@ -137,6 +153,9 @@ def test_duplicate_ids_and_paths_out_of_the_root_are_quarantined(leaking, tmp_pa
     build.build(params, tmp_path / "data")
     found = read(tmp_path / "data", "quarantine")
     assert sorted(found["reason"]) == ["duplicate", "escape", "escape", "missing"]
+    # Each says in which line of which file.
+    assert {detail[detail.rindex("("):] for detail in found["detail"]} == {
+        f"(clips.csv, line {number})" for number in (7, 8, 9, 10)}
 
 
 def test_hashes_are_remembered_until_the_file_changes(tmp_path, monkeypatch):

@@ -175,3 +175,20 @@ def test_damage_is_one_line_and_a_subfolder_can_be_taken(tmp_path):
         pack.writestr("other/b.csv", "y")
     assert archive.unpack(tmp_path / "y.zip", tmp_path / "out", under="MELD-RAW/MELD.Raw") == 1
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.csv"]
+
+
+def test_a_damaged_member_is_one_line(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as pack:
+        pack.writestr("a.txt", "what was said in the clip")
+    data = (tmp_path / "x.zip").read_bytes()
+    (tmp_path / "x.zip").write_bytes(data.replace(b"what was said", b"what was paid", 1))
+    with pytest.raises(CorpusError, match="x.zip cannot be unpacked: Bad CRC-32 for file 'a.txt'") as caught:
+        archive.unpack(tmp_path / "x.zip", tmp_path / "in")
+    assert "\n" not in str(caught.value)
+    with tarfile.open(tmp_path / "x.tar", "w") as pack:
+        member = tarfile.TarInfo("b.txt")
+        member.size = 4096
+        pack.addfile(member, io.BytesIO(bytes(4096)))
+    (tmp_path / "x.tar").write_bytes((tmp_path / "x.tar").read_bytes()[:1500])
+    with pytest.raises(CorpusError, match="x.tar cannot be unpacked: unexpected end"):
+        archive.unpack(tmp_path / "x.tar", tmp_path / "in")

@@ -14,7 +14,9 @@ class Tables:
     """What an adapter reads from a corpus folder.
 
     Attributes:
-        clips: one dict per clip with columns of `manifest.SCHEMA` (all but `content`, `duration`).
+        clips: one dict per clip with columns of `manifest.SCHEMA` (all but `content`, `duration`), and what the
+            check needs beside them: `expected` (seconds annotated), `where` (table and line), `landmarks`
+            (digest of face points the corpus gives).
         annotations: rows of `manifest.ANNOTATIONS`, frame-level truth; empty when there is none.
         problems: rows of `manifest.QUARANTINE`: lines and files that did not become clips.
         notes: facts for the data card, e.g. the counts found or an official split that leaks.

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Literal
 
+import xxhash
+
 from ... import params
 from ...errors import CorpusError
+from ..decode import folder as decoding
+from ..decode.errors import DecodeError
 from . import folder, table
 from .adapter import Adapter, Tables
 from .options import Options, parse
@@ -18,8 +23,6 @@ LAYOUT = "NNN/NNNNN.png (or .jpg) and NNN/NNN.json for each clip 001..600"
 
 
 class AfewOptions(Options):
-    #: Frames per second of the folders; the clips were taken from films at 25.
-    fps: float = 25.0
     #: What unannotated frames inside a clip are: without truth (they carry no row), or a damaged clip.
     partial: Literal["keep", "quarantine"] = "keep"
 
@@ -65,22 +68,12 @@ def frames(value: object, where: str) -> tuple[str | None, dict[int, tuple[float
     return actor or None, found
 
 
-def boxes(value: dict, enlarge: float = 1.25) -> dict[int, tuple[float, float, float, float]]:
-    """Frame number → (left, top, right, bottom) of a square around its 68 landmarks, in pixels.
-
-    Args:
-        value: the genuine JSON of a clip.
-        enlarge: side of the square over the longer side of the landmarks' bounding box.
-    """
-    result = {}
-    for key, item in value.get("frames", {}).items():
-        points = item.get("landmarks") or []
-        if points:
-            xs, ys = [p[0] for p in points], [p[1] for p in points]
-            half = max(max(xs) - min(xs), max(ys) - min(ys)) * enlarge / 2
-            x, y = (max(xs) + min(xs)) / 2, (max(ys) + min(ys)) / 2
-            result[int(key)] = (x - half, y - half, x + half, y + half)
-    return result
+def landmarks(value: object) -> str | None:
+    """Digest of the face points a clip brings, part of its identity: where the face is decides its crops. None: none."""
+    inner = value.get("frames") if isinstance(value, dict) else None
+    entries = inner.items() if isinstance(inner, dict) else ()
+    points = [(key, item["landmarks"]) for key, item in entries if isinstance(item, dict) and item.get("landmarks")]
+    return xxhash.xxh3_128_hexdigest(json.dumps(points).encode()) if points else None
 
 
 def original(value: float) -> int:
@@ -91,7 +84,8 @@ def original(value: float) -> int:
 def read(corpus: params.Corpus) -> Tables:
     """One clip per folder; its valence and arousal are the means over its frames.
 
-    A frame's time is its place among the images that are there (as the decoder counts them).
+    A frame's time is the middle of its place among the images that are there, at the rate the decoder takes
+    them: 25 per second, as the films, or the number in the folder's `fps.txt`.
 
     Raises:
         CorpusError: no clip, or none with an actor in the genuine layout.
@@ -107,12 +101,17 @@ def read(corpus: params.Corpus) -> Tables:
             result.problems.append(folder.problem(id_, relative, "missing", f"{path.name} is not there"))
             continue
         try:
-            actor, found = frames(table.load_json(table.text_of(path), str(path)), str(path))
+            value = table.load_json(table.text_of(path), str(path))
+            actor, found = frames(value, str(path))
+            fps = decoding.rate(place)
+        except DecodeError as error:
+            result.problems.append(folder.problem(id_, relative, error.reason, error.detail))
+            continue
         except CorpusError as error:
             result.problems.append(folder.problem(id_, f"{relative}/{path.name}", "row", str(error)))
             continue
         here = _images(place)
-        rows = [(at / options.fps, found[number]) for at, number in enumerate(here) if number in found]
+        rows = [((at + 0.5) / fps, found[number]) for at, number in enumerate(here) if number in found]
         absent = len(found) - len(rows)
         lacking += absent
         if not rows or (absent and options.partial == "quarantine"):
@@ -124,7 +123,7 @@ def read(corpus: params.Corpus) -> Tables:
             "id": id_, "corpus": "afew_va", "video": relative, "speaker": actor,
             "valence": sum(v for _, (v, _) in rows) / len(rows) / SCALE,
             "arousal": sum(a for _, (_, a) in rows) / len(rows) / SCALE,
-            "expected": len(here) / options.fps,
+            "expected": len(here) / fps, "landmarks": landmarks(value),
         })
     if not result.clips and not result.problems:
         raise CorpusError(f"{root} holds no clip of AFEW-VA. Expected {LAYOUT}.")

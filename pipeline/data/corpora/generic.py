@@ -68,7 +68,8 @@ def _table(root: Path, options: GenericOptions) -> Tables:
     result = Tables(clips=[])
     for line, row in rows:
         try:
-            result.clips.append(_clip({name: row.get(column, "") for name, column in names.items()}, line, options))
+            clip = _clip({name: row.get(column, "") for name, column in names.items()}, line, options)
+            result.clips.append(clip | {"where": f"{path.name}, line {line}"})
         except LookupError as error:
             result.problems.append(folder.problem(None, path.name, "label", f"line {line}: {error.args[0]}"))
         except ValueError as error:

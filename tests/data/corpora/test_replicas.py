@@ -128,10 +128,6 @@ def test_afew_va_damage_names_the_file(bad):
         afew_va.frames(bad, "x.json")
 
 
-def test_afew_va_boxes():
-    assert afew_va.boxes(nested([(3, 0, 0)])) == {3: (7.5, 12.5, 32.5, 37.5)}
-
-
 def test_afew_va(tmp_path, settings):
     root = tmp_path / "AFEW-VA"
     for clip in range(1, 9):
@@ -148,10 +144,10 @@ def test_afew_va(tmp_path, settings):
     assert row["duration"] == pytest.approx(0.2) and row["audio"] is None
     frames = pl.read_parquet(tmp_path / "data/truth_annotations.parquet")
     first = frames.filter(pl.col("id") == "afew_va/001")
-    assert first["time"].to_list() == pytest.approx([0, 0.04, 0.08, 0.12, 0.16]) and first["valence"][4] == 0.4
+    assert first["time"].to_list() == pytest.approx([0.02, 0.06, 0.1, 0.14, 0.18]) and first["valence"][4] == 0.4
     # The second frame of clip 002 is absent: what follows keeps its own label, at its place among the images.
     second = frames.filter(pl.col("id") == "afew_va/002")
-    assert second["valence"].to_list() == [0.0, 0.2, 0.3, 0.4] and second["time"][1] == pytest.approx(0.04)
+    assert second["valence"].to_list() == [0.0, 0.2, 0.3, 0.4] and second["time"][1] == pytest.approx(0.06)
     folds = pl.read_parquet(tmp_path / "data/folds.parquet").join(table.select("id", "speaker"), on="id")
     for fold in (0, 1):
         parts = {r: set(folds.filter((pl.col("fold") == fold) & (pl.col("role") == r))["speaker"])
@@ -199,12 +195,23 @@ def test_crema_d(tmp_path, tone, settings):
     assert acted.crema_d_name("1001_IEO_HAP_HI")["labels"] == '{"level": "high"}'
 
 
-def test_emo_db(tmp_path, tone):
-    for stem in ("03a01Fa", "08b10Wb", "16a05Lc"):
-        tone(tmp_path / f"wav/{stem}.wav")
-    clips = read("emo_db", tmp_path).clips
-    assert [(c["speaker"], c["emotion"]) for c in clips] == [("03", "happiness"), ("08", "anger"), ("16", "boredom")]
-    assert "Tüten" not in clips[0]["text"] and clips[2]["text"].startswith("Das schwarze Stück")
+def test_emo_db(tmp_path, tone, settings):
+    root = tmp_path / "e"
+    for at, stem in enumerate(("03a01Fa", "03a01Na", "08b10Wb", "08a01Fa", "16a05Lc", "16a05Wc")):
+        tone(root / f"wav/{stem}.wav", frequency=200 + 30 * at, amplitude=0 if stem == "16a05Wc" else 0.3)
+    tone(root / "wav/04a01Fa.wav")
+    (root / "wav/08a01Fa.wav").write_bytes((root / "wav/08b10Wb.wav").read_bytes())
+    table, lost = built(settings, tmp_path, "emo_db", root, protocol={"kind": "leave_one_out", "on_leak": "report", "val": 0})
+    assert table.select("id", "speaker", "emotion").rows() == [
+        ("emo_db/03a01Fa", "03", "happiness"), ("emo_db/03a01Na", "03", "neutral"), ("emo_db/08a01Fa", "08", "happiness"),
+        ("emo_db/16a05Lc", "16", "boredom")]
+    assert table["text"][3].startswith("Das schwarze Stück") and table["language"].unique().to_list() == ["de"]
+    assert [(row["id"], row["reason"]) for row in lost.to_dicts()] == [
+        ("emo_db/08b10Wb", "duplicate"), ("emo_db/16a05Wc", "silent"), (None, "name")]
+    card = json.loads((tmp_path / "data/card.json").read_text())
+    # The speakers say the same sentences: known, and no leak.
+    assert card["leaks"] == [] and [(item["examples"], item["clips"]) for item in card["similar_text"]] == [
+        (["auf dem der eisschrank lappen liegt"], 2)]
     for bad in ("04a01Fa", "03a03Fa", "03a01Xa", "03a01F"):
         with pytest.raises(ValueError):
             acted.emo_db_name(bad)
@@ -265,6 +272,37 @@ def test_mer2023(tmp_path, tone, settings):
     assert [leak["column"] for leak in card["leaks"]] == ["content"], "one film under two splits is seen"
     with pytest.raises(ValueError, match="3 fields"):
         mer.line_of("a 1 happy", 5)
+
+
+def test_mer2023_as_distributed(tmp_path):
+    """Tables beside the folders of their films; test3 has no valence; one name may stand in two parts."""
+    write(tmp_path / "train-label.csv", "name,discrete,valence\nsample_1,happy,2.5\nsample_2,glee,1\n")
+    write(tmp_path / "test3-label.csv", "name,discrete\nsample_1,sad\n")
+    write(tmp_path / "transcription.csv", "name,sentence\nsample_1,你好\n")
+    for part in ("train", "test3"):
+        write(tmp_path / part / "sample_1.mp4", "")
+    tables = read("mer2023", tmp_path)
+    assert [(c["id"], c["emotion"], c["valence"], c["video"], c["text"]) for c in tables.clips] == [
+        ("mer2023/test/sample_1", "sad", None, "test3/sample_1.mp4", "你好"),
+        ("mer2023/train/sample_1", "happy", 0.5, "train/sample_1.mp4", "你好")]
+    assert [p["detail"] for p in tables.problems] == ["line 3: label 'glee' is not of MER2023"]
+
+
+def test_merr_through_the_stage(tmp_path, tone, settings):
+    root, records = tmp_path / "m", {}
+    for i in range(6):
+        records[f"sample_{i}"] = {"pseu_emotion": "happy" if i % 2 else "doubt", "text": f"这是第{i}句话"}
+        tone(root / f"video/sample_{i}.wav", frequency=200 + 30 * i).rename(root / f"video/sample_{i}.mp4")
+    (root / "video/sample_4.mp4").unlink()
+    (root / "video/sample_5.mp4").write_bytes((root / "video/sample_0.mp4").read_bytes())
+    write(root / "MERR.json", json.dumps(records | {"sample_7": {"pseu_emotion": "glee"}}))
+    protocol = {"kind": "kfold", "group": "id", "folds": 2, "val": 0.25}
+    table, lost = built(settings, tmp_path, "merr", root, protocol=protocol)
+    assert table["id"].to_list() == [f"merr/sample_{i}" for i in range(4)]
+    assert [(row["id"], row["reason"]) for row in lost.to_dicts()] == [
+        ("merr/sample_4", "missing"), ("merr/sample_5", "duplicate"), (None, "row")]
+    # Sound under the name of a film: the picture it promises is not there.
+    assert table["video"].null_count() == 4 and json.loads((tmp_path / "data/card.json").read_text())["leaks"] == []
 
 
 def test_merr(tmp_path):
