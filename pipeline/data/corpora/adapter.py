@@ -38,6 +38,7 @@ class Adapter:
         classes: emotion names in the corpus' own order.
         read: (corpus parameters) → Tables. Raises CorpusError with file and row.
         prepare: (corpus parameters, output folder) → None; generates or checks the corpus. None: check only.
+        checked: which of the publisher's own files the reader was tried on; "" when replicas alone prove it.
     """
 
     name: str
@@ -48,3 +49,4 @@ class Adapter:
     classes: tuple[str, ...]
     read: Callable[[params.Corpus], Tables]
     prepare: Callable[[params.Corpus, Path], None] | None = None
+    checked: str = ""

@@ -82,4 +82,5 @@ ADAPTER = Adapter(
     classes=emotions.EMOTIONS,
     read=read,
     prepare=prepare,
+    checked="all of it, it is made here",
 )

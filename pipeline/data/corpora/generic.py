@@ -139,5 +139,5 @@ def _tree(root: Path, options: GenericOptions) -> Tables:
 
 ADAPTER = Adapter(
     name="generic", title="Any table or tree of folders", licence="your own", homepage="docs/corpora/generic.md",
-    layout=LAYOUT, classes=(), read=read,
+    layout=LAYOUT, classes=(), read=read, checked="there is no publisher",
 )

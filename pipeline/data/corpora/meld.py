@@ -199,4 +199,5 @@ ADAPTER = Adapter(
     layout=LAYOUT,
     classes=EMOTIONS,
     read=read,
+    checked="the train and dev tables (counts, classes, speakers, times); no film",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..reasons import REASONS
 from . import ADAPTERS, names
 
 
@@ -13,11 +14,12 @@ def page() -> str:
         "# Corpora",
         "",
         "Generated from the adapters; `python -m pipeline corpus table > docs/corpora.md` writes it anew.",
-        "Choose one with `dvc exp run -S dataset=NAME`, put the files under `corpora/NAME` (or set",
-        "`corpus.root`), and look at it with `python -m pipeline corpus check NAME`.",
+        "Put the files under `corpora/NAME` (or set `corpus.root`), look at them with `python -m pipeline corpus check NAME`,",
+        "and run `dvc exp run -S recipe=NAME`: corpus, encoders, protocol and task at once. Every recipe is run on a replica",
+        "of its corpus in the tests.",
         "",
-        "| name | corpus | classes | licence | how to get it | layout |",
-        "|---|---|---|---|---|---|",
+        "| name | corpus | classes | licence | how to get it | layout | checked |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name in names():
         adapter = ADAPTERS[name]
@@ -25,6 +27,21 @@ def page() -> str:
             f"`corpus fetch {name}`" if sources(name) else "on request")
         home = f"[{adapter.title}]({adapter.homepage})" if adapter.homepage.startswith("http") else adapter.title
         cells = (f"[{name}](corpora/{name}.md)", home, ", ".join(adapter.classes) or "none of its own",
-                 adapter.licence, way, adapter.layout)
+                 adapter.licence, way, adapter.layout, adapter.checked or "replica only")
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    lines += [
+        "",
+        "*Checked* says what of the layout was read from the publisher's own files; everything else is written from the",
+        "published descriptions and proved on replicas, so look at `corpus check` before you trust it.",
+        "",
+        "## Why something is set aside",
+        "",
+        "One vocabulary for all stages: the column `reason` of `data/*quarantine.parquet`, the data card and the report.",
+        "By default a damaged clip or line is set aside and the run goes on, up to `quarantine.max_rate` of the clips;",
+        "`python -m pipeline manifest --strict` (or `corpus check NAME --strict`) stops at the first.",
+        "",
+        "| reason | meaning |",
+        "|---|---|",
+        *(f"| `{reason}` | {meaning} |" for reason, meaning in REASONS.items()),
+    ]
     return "\n".join(lines) + "\n"

@@ -135,4 +135,5 @@ ADAPTER = Adapter(
     layout=LAYOUT,
     classes=EMOTIONS,
     read=read,
+    checked="1,080 spoken takes of 18 actors, one film, file names",
 )

@@ -105,7 +105,7 @@ def meld(root: Path) -> Expected:
 
 
 def iemocap(root: Path) -> Expected:
-    """Five sessions; a turn without majority in each."""
+    """Five sessions of one dialogue, its sentences apart and whole with film; a turn without majority in each."""
     media = Media(root)
     for session in range(1, 6):
         name, place = f"Ses0{session}F_impro01", f"Session{session}"
@@ -116,6 +116,8 @@ def iemocap(root: Path) -> Expected:
                        "C-E2:\tNeutral;\t()", ""]
             spoken.append(f"{name}_{turn} [{start:08.4f}-{end:08.4f}]: Turn {at} of session {session} is said.")
             media.sound(f"{place}/sentences/wav/{name}/{name}_{turn}.wav")
+        media.sound(f"{place}/dialog/wav/{name}.wav", seconds=2.0)
+        media.film(f"{place}/dialog/avi/DivX/{name}.avi", frames=32)
         media.text(f"{place}/dialog/EmoEvaluation/{name}.txt", "\n".join(blocks))
         media.text(f"{place}/dialog/transcriptions/{name}.txt", "\n".join(spoken))
     return Expected(15, labels=("neutral", "happy", "angry"))
