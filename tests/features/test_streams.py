@@ -85,10 +85,11 @@ def offline(monkeypatch):
 @pytest.mark.parametrize("name", list(STREAMS))
 def test_one_override_puts_it_into_the_demo(name, composed):
     values = composed[name]
-    said = yaml.safe_load((ROOT / "conf" / "stream" / f"{name}.yaml").read_text(encoding="utf-8"))
+    text = (ROOT / "conf" / "stream" / f"{name}.yaml").read_text(encoding="utf-8")
+    said = yaml.safe_load(text.replace("${corpus.root}", values["corpus"]["root"]))
     assert values["streams"][slot(name)] == said and values["recipe"] == "demo"
     assert set(values["streams"]) == set(SLOTS)
-    assert params.parse(values).stream(slot(name)) == STREAMS[name][0]
+    assert params.parse(values).stream(slot(name)) == params.parse_stream(said, name)
 
 
 @pytest.mark.parametrize("name", [name for name in STREAMS if scheme(name) in ("random", "none", "package")])
@@ -125,7 +126,7 @@ def test_without_the_hub_it_is_one_line_with_the_command(name, composed, decoded
 @pytest.mark.parametrize("name", [name for name in STREAMS if scheme(name) in ("file", "local")])
 def test_files_that_are_not_in_place_are_one_line(name, composed, decoded, monkeypatch, tmp_path):
     monkeypatch.chdir(decoded)
-    file = weights.parse(STREAMS[name][0].weights).rest
+    file = weights.parse(composed[name]["streams"][slot(name)]["weights"]).rest
     with pytest.raises(WeightsError, match=f"{file} is not there; put the files") as caught:
         extract(params.parse(composed[name]), slot(name), out=tmp_path / "x.h5")
     assert "\n" not in str(caught.value)
