@@ -173,12 +173,18 @@ def report(params: ParamsFile = Path("params.yaml")) -> None:
 @app.command(rich_help_panel=TOOLS)
 def predict(clip: Path, text: Annotated[str | None, typer.Option(help="What is said in the clip.")] = None,
             start: float | None = None, end: float | None = None,
+            speaker: Annotated[str | None, typer.Option(help="Who says it.")] = None,
+            context: Annotated[list[str] | None, typer.Option(help="An earlier turn, `NAME: words`; again for each, "
+                                                                   "oldest first.")] = None,
             json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
             params: ParamsFile = Path("params.yaml")) -> None:
     """Emotion probabilities and valence/arousal of a raw media file."""
     from .serving.predictor import Predictor, format_json, format_text
+    from .serving.source import turn
 
-    prediction = Predictor.load(parameters.read(params)).predict(clip, text=text, start=start, end=end)
+    predictor = Predictor.load(parameters.read(params))
+    prediction = predictor.predict(clip, text=text, start=start, end=end, speaker=speaker,
+                                   context=[turn(said) for said in context or ()])
     if json:
         typer.echo(format_json(prediction))  # rich would read brackets as markup and wrap lines
     else:

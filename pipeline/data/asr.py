@@ -120,6 +120,17 @@ class Recogniser:
         return recognise
 
 
+def recogniser(params: Params, rate: int) -> Recogniser:
+    """The recogniser of a run whose sound was decoded at `rate`.
+
+    Raises:
+        ParamsError: Whisper hears another rate.
+    """
+    if rate != whisper.RATE:
+        raise ParamsError(f"Whisper hears {whisper.RATE} Hz; set decode.audio.rate to {whisper.RATE}.")
+    return Recogniser(params.asr.weights, params.asr.language)
+
+
 def transcribe(
     params: Params,
     manifest: str | Path = "data/manifest.parquet",
@@ -138,16 +149,14 @@ def transcribe(
     rows: list[dict] = []
     if params.asr.weights:
         media = Media(audio)
-        if media.rate != whisper.RATE:
-            raise ParamsError(f"Whisper hears {whisper.RATE} Hz; set decode.audio.rate to {whisper.RATE}.")
-        recogniser = Recogniser(params.asr.weights, params.asr.language)
+        hears = recogniser(params, media.rate)
         wanted = [
             row
             for row in table.filter(silent(table)).select("id", "content").to_dicts()
             if row["id"] in media.position and media.status[media.position[row["id"]]] == Status.OK
         ]
-        with ClipCache("asr", {**recogniser.identity(), "decode": media.identity}) as cache:
-            _compute(recogniser, media, wanted, cache, params)
+        with ClipCache("asr", {**hears.identity(), "decode": media.identity}) as cache:
+            _compute(hears, media, wanted, cache, params)
             for row in wanted:
                 text = bytes(cache.get(row["content"]).values).decode()
                 rows.append({"id": row["id"], "text": text or None, "weights": params.asr.weights})

@@ -23,7 +23,7 @@ from ..errors import QuarantineError, StoreError
 from ..features.cache import ClipCache
 from ..features.store import SCHEMA_VERSION, Entry, Status
 from ..hdf5 import writing
-from ..params import Params
+from ..params import DecodeVideo, Params
 from ..progress import track
 from . import flac
 from . import manifest as manifests
@@ -55,7 +55,7 @@ def extract_frames(params: Params, manifest: str | Path = "data/manifest.parquet
     spec = params.decode.video
     identity = {"kind": "frames", "version": VERSION, "spec": spec.model_dump(),
                 **_versions("av", "decord", "pillow")}
-    return _decode(params, "frames", "video", identity, partial(_frames, spec), Path(manifest), Path(out))
+    return _decode(params, "frames", "video", identity, partial(frames, spec), Path(manifest), Path(out))
 
 
 def extract_audio(params: Params, manifest: str | Path = "data/manifest.parquet",
@@ -63,7 +63,7 @@ def extract_audio(params: Params, manifest: str | Path = "data/manifest.parquet"
     """Stage `audio`: every clip's sound. See `_decode` for what it raises."""
     rate = params.decode.audio.rate
     identity = {"kind": "audio", "version": VERSION, "rate": rate, **_versions("av", "soundfile", "torchaudio")}
-    return _decode(params, "audio", "audio", identity, partial(_sound, rate), Path(manifest), Path(out))
+    return _decode(params, "audio", "audio", identity, partial(sound, rate), Path(manifest), Path(out))
 
 
 def _versions(*packages: str) -> dict[str, str | None]:
@@ -77,12 +77,22 @@ def _versions(*packages: str) -> dict[str, str | None]:
     return found
 
 
-def _frames(spec, cut: Cut) -> Entry:
-    frames = video.read_frames(cut.path, spec, cut.start, cut.end)
-    return joined(frames.jpegs, frames.times)
+def frames(spec: DecodeVideo, cut: Cut) -> Entry:
+    """Sampled frames of one clip, as `joined` has them.
+
+    Raises:
+        DecodeError: there are none to be had.
+    """
+    found = video.read_frames(cut.path, spec, cut.start, cut.end)
+    return joined(found.jpegs, found.times)
 
 
-def _sound(rate: int, cut: Cut) -> Entry:
+def sound(rate: int, cut: Cut) -> Entry:
+    """The sound of one clip as one FLAC file, as `joined` has it.
+
+    Raises:
+        DecodeError: there is none to be had.
+    """
     waveform = audio.read_waveform(cut.path, rate, cut.start, cut.end, cut.channel)
     return joined([flac.encode(waveform, rate)], np.array([[0.0, len(waveform) / rate]], np.float32))
 
@@ -93,6 +103,12 @@ def joined(items: list[bytes], times: np.ndarray) -> Entry:
     if (lengths > 2**24).any():
         raise StoreError("a decoded frame or sound is larger than 16 MiB; lower decode.video.size or cut the clip.")
     return Entry(np.frombuffer(b"".join(items), np.uint8), np.concatenate([times.astype(np.float32), lengths], 1))
+
+
+def split(entry: Entry) -> list[bytes]:
+    """The files that `joined` put together."""
+    ends = np.cumsum(entry.times[:, 2]).astype(np.int64)
+    return [part.tobytes() for part in np.split(entry.values, ends[:-1])] if len(ends) else []
 
 
 def _decode(params: Params, stage: str, modality: str, identity: dict, function: Callable[[Cut], Entry], manifest: Path,

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data import asr
 from ..data.decode.errors import DecodeError
 from ..errors import StoreError, UserError, one_of
 from ..features import registry
 from ..features.devices import pick_device
 from ..features.engine import Stats, infer
-from ..features.extractor import Extractor, Missing, Prepared
+from ..features.extractor import Extractor, Missing, Prepared, Turn
 from ..features.reader import Job
 from ..features.store import Status
 from ..params import Params, Stream
@@ -21,7 +22,7 @@ from ..training.checkpoint import Prediction as Output
 from ..training.checkpoint import TrainedModel, average, load_run
 from ..training.variants import FUSED
 from .show import format_json, format_text
-from .source import Source, missing_reason
+from .source import Source, Spoken, missing_reason
 
 __all__ = ["Prediction", "Predictor", "StreamUse", "format_json", "format_text"]
 
@@ -49,6 +50,7 @@ class Prediction:
         streams: use of every stream of the model.
         random: streams whose encoder has random weights: their features mean nothing.
         models: how many trained models (seeds) were averaged.
+        heard: words that were recognised because none were given; None when nobody listened.
     """
 
     path: str
@@ -60,6 +62,7 @@ class Prediction:
     streams: dict[str, StreamUse]
     random: tuple[str, ...]
     models: int
+    heard: str | None = None
 
     @property
     def valence(self) -> float | None:
@@ -83,6 +86,7 @@ class Predictor:
     device: str = "cpu"
     _extractors: dict[str, Extractor] = field(default_factory=dict, repr=False)
     _forwards: dict[str, Forward] = field(default_factory=dict, repr=False)
+    _recognise: Callable[[Sequence[np.ndarray]], list[str]] | None = field(default=None, repr=False)
 
     @classmethod
     def load(
@@ -120,21 +124,30 @@ class Predictor:
         return cls(runs, encoders, params, pick_device(device or params.run.device)[0])
 
     def predict(
-        self, path: str | Path, text: str | None = None, start: float | None = None, end: float | None = None
+        self,
+        path: str | Path,
+        text: str | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        *,
+        speaker: str | None = None,
+        context: Sequence[Turn] = (),
     ) -> Prediction:
         """Predict one media file. A modality it lacks is missing, as it would be in training.
 
         Args:
             path: media file, or a folder of frame images.
-            text: what is said; without it text streams are missing.
+            text: what is said; without it, text streams that read recognised words (`asr.weights`) listen, others
+                are missing.
             start, end: seconds of the file to look at.
+            speaker, context: who speaks, and earlier turns of the dialogue, oldest first.
 
         Raises:
             DecodeError: the file is not there, or no decoder can read it.
             UserError: an empty cut, or not one of the model's streams can be had from the file.
-            WeightsError: an encoder's weights are not there.
+            WeightsError: the weights of an encoder or of the recogniser are not there.
         """
-        source = Source(Path(path), self.params.decode, start, end, text, self.params.integrity.silence)
+        source = self.source(path, Spoken(text, speaker, tuple(context)), start, end)
         _ = source.facts  # a file that is absent or no medium stops here, with one line
         features, use = self.features(source)
         if not features:
@@ -143,14 +156,17 @@ class Predictor:
         output = average([run.predict(features) for run in self.runs])
         return self._prediction(source, output, use)
 
+    def source(self, path: str | Path, spoken: Spoken = Spoken(), start: float | None = None,  # noqa: B008  frozen
+               end: float | None = None) -> Source:
+        """A file to be looked at as this model's training clips were."""
+        return Source(Path(path), self.params, start, end, spoken, self._hear if self.params.asr.weights else None)
+
     def features(self, source: Source) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, StreamUse]]:
         """Rows (T, ...) float32 and times (T, 2) of each stream that is there, and the use of every stream."""
         features, use = {}, {}
         for name, stream in self.encoders.items():
             try:
-                prepared = self._extractor(name).prepare(
-                    source.bare() if stream.encoder == "import" else source.clip(stream.modality)
-                )
+                prepared = self._extractor(name).prepare(source.clip(stream))
             except (Missing, DecodeError) as error:
                 status = Status.FAILED if isinstance(error, DecodeError) else Status.MISSING
                 use[name] = StreamUse(status, reason=missing_reason(error))
@@ -168,6 +184,11 @@ class Predictor:
             features[name] = (values, entry.times.astype(np.float32))
             use[name] = StreamUse(Status.OK, len(values))
         return features, use
+
+    def _hear(self, waveform: np.ndarray) -> str:
+        if self._recognise is None:
+            self._recognise = asr.recogniser(self.params, self.params.decode.audio.rate).load(self.device)
+        return self._recognise([waveform])[0]
 
     def _extractor(self, name: str) -> Extractor:
         if name not in self._extractors:
@@ -195,4 +216,5 @@ class Predictor:
             streams=use,
             random=tuple(name for name, stream in self.encoders.items() if stream.weights.startswith("random:")),
             models=len(self.runs),
+            heard=source.heard,
         )

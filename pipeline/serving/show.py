@@ -47,6 +47,8 @@ def format_text(prediction: Prediction) -> Group:
         for name, one in prediction.streams.items()
         if one.status != Status.OK
     ]
+    if prediction.heard:
+        parts.append(Text(f"heard: {prediction.heard}", "dim"))
     if prediction.random:
         parts.append(
             Text(
@@ -76,6 +78,7 @@ def format_json(prediction: Prediction) -> str:
             name: {"status": one.status.name.lower(), "rows": one.rows, "reason": one.reason or None}
             for name, one in prediction.streams.items()
         },
+        "heard": prediction.heard,
         "random_weights": list(prediction.random),
         "models": prediction.models,
     }

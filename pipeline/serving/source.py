@@ -1,20 +1,42 @@
-"""A raw media file as the extractors saw clips in training: same sampling, same codecs, same limits."""
+"""A raw media file as the extractors saw clips in training: same sampling, same codecs, same limits, same faces.
+
+Every look at the file happens in a worker process with a time limit, as in the stages, so that a damaged
+file costs one line (`run.workers: 0` works in this process, for debugging).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
-from ..data import flac
-from ..data.decode import audio, video
+from ..data import asr, flac, media
 from ..data.decode.errors import DecodeError
+from ..data.decode.isolated import Outcome, Pool
 from ..data.decode.probe import Probe, probe
+from ..data.faces import stage as faces
 from ..errors import UserError
-from ..features.extractor import Clip, Missing
-from ..params import Decode
+from ..features.extractor import Clip, Missing, Turn
+from ..features.store import Entry, Status
+from ..params import Params, Stream
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """What is known of the words, beside the file.
+
+    Attributes:
+        text: what is said; None or blank when nobody wrote it down.
+        speaker: who says it.
+        context: earlier turns of the dialogue, oldest first.
+    """
+
+    text: str | None = None
+    speaker: str | None = None
+    context: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -23,21 +45,21 @@ class Source:
 
     Args:
         path: media file or folder of frame images.
-        decode: parameters of the stages `frames` and `audio`.
+        params: `decode`, `faces`, `integrity.silence` and `run` of the run that is served.
         start, end: cut in seconds of the medium's time; None is its own start or end.
-        text: what is said.
-        silence: peak in dBFS below which a sound track counts as none, as in the manifest.
+        spoken: words that came with it.
+        hear: (S,) float32 waveform → what is said in it; None when no recogniser is set.
 
     Raises:
         UserError: the cut is empty; (on first use) DecodeError when the file is absent or no medium.
     """
 
     path: Path
-    decode: Decode
+    params: Params
     start: float | None = None
     end: float | None = None
-    text: str | None = None
-    silence: float = -60.0
+    spoken: Spoken = Spoken()
+    hear: Callable[[np.ndarray], str] | None = None
 
     def __post_init__(self) -> None:
         low = self.start or 0.0
@@ -49,7 +71,7 @@ class Source:
 
     @cached_property
     def facts(self) -> Probe:
-        return probe(self.path)
+        return self._value(self._isolated(probe, self.path))
 
     @property
     def duration(self) -> float:
@@ -57,47 +79,105 @@ class Source:
         whole = self.facts.duration
         return max(0.0, (whole if self.end is None else min(self.end, whole)) - (self.start or 0.0))
 
-    def clip(self, modality: str) -> Clip:
-        """The clip as an encoder of `modality` reads it.
+    def clip(self, stream: Stream) -> Clip:
+        """The clip as the encoder of `stream` reads it.
 
         Raises:
             Missing: the file has no such modality, or it is silent; the reason is for people.
             DecodeError: it has, but it cannot be decoded.
         """
-        name, length = Path(self.path).stem, self.duration
+        name, length, modality = Path(self.path).stem, self.duration, stream.modality
+        if stream.encoder == "import":  # looked up by clip id
+            return Clip(name, text=self.spoken.text, duration=length)
         if modality == "text":
-            if not (self.text or "").strip():
-                raise Missing("no text was given")
-            return Clip(name, text=self.text, duration=length)
-        if modality == "video":
-            if not self.facts.has_video:
-                raise Missing("the file has no video")
-            jpegs, times = self._frames
-            return Clip(name, frames=jpegs, frame_times=times, duration=length)
+            return Clip(name, text=self._text(stream), speaker=self.spoken.speaker, context=self.spoken.context,
+                        duration=length)
         if modality == "audio":
-            if not self.facts.has_audio:
-                raise Missing("the file has no sound")
-            return Clip(name, waveform=self._waveform, rate=self.decode.audio.rate, duration=length)
-        raise Missing(f"{modality} is not found in a single file")
+            return Clip(name, waveform=self._waveform(), rate=self.params.decode.audio.rate, duration=length)
+        jpegs, times = self._pictures(modality)
+        return Clip(name, frames=jpegs, frame_times=times, duration=length)
 
-    def bare(self) -> Clip:
-        """The clip without media, for streams that look features up by clip id."""
-        return Clip(Path(self.path).stem, text=self.text, duration=self.duration)
+    @property
+    def heard(self) -> str | None:
+        """What was recognised, once a stream has asked for it."""
+        return self.__dict__.get("_transcript")
+
+    def _text(self, stream: Stream) -> str:
+        if (self.spoken.text or "").strip():
+            return self.spoken.text
+        if stream.source != asr.TABLE or self.hear is None:
+            raise Missing("no text was given")
+        if not self._transcript:
+            raise Missing("no text was given, and no speech was recognised")
+        return self._transcript
 
     @cached_property
-    def _frames(self) -> tuple[list[bytes], np.ndarray]:
-        found = video.read_frames(self.path, self.decode.video, self.start, self.end)
-        return list(found.jpegs), np.asarray(found.times, np.float32)
+    def _transcript(self) -> str:
+        try:
+            return self.hear(self._waveform()).strip()
+        except (Missing, DecodeError) as error:
+            raise Missing(f"no text was given, and {missing_reason(error)}") from error
+
+    def _pictures(self, modality: str) -> tuple[list[bytes], np.ndarray]:
+        """JPEGs and their (T, 2) seconds: sampled frames, or the crops of one face."""
+        if not self.facts.has_video:
+            raise Missing("the file has no video")
+        entry = self._value(self._frames if modality == "video" else self._faces)
+        if entry.status == Status.MISSING:
+            raise Missing(entry.reason)
+        return media.split(entry), entry.times[:, :2]
 
     @cached_property
+    def _frames(self) -> Outcome:
+        return self._isolated(partial(media.frames, self.params.decode.video), self._cut)
+
+    @cached_property
+    def _faces(self) -> Outcome:
+        if not self._frames.ok:
+            return self._frames
+        frames: Entry = self._frames.value
+        folder = Path(self.path) if Path(self.path).is_dir() else None
+        find = partial(faces.find, self.params.faces, folder=folder, start=self.start)
+        return self._isolated(find, (media.split(frames), frames.times[:, :2]))
+
+    @cached_property
+    def _sound(self) -> Outcome:
+        return self._isolated(partial(media.sound, self.params.decode.audio.rate), self._cut)
+
     def _waveform(self) -> np.ndarray:
-        rate = self.decode.audio.rate
-        wave = audio.read_waveform(self.path, rate, self.start, self.end, None)
+        if not self.facts.has_audio:
+            raise Missing("the file has no sound")
+        # Training reads FLAC: this one was written and is read the same way.
+        wave = flac.decode(self._value(self._sound).values.tobytes())[0]
         peak = float(np.abs(wave).max()) if wave.size else 0.0
-        if peak <= 0 or 20 * np.log10(peak) < self.silence:
+        if peak <= 0 or 20 * np.log10(peak) < self.params.integrity.silence:
             raise Missing("the sound is silent")
-        # Training reads FLAC; going through it keeps its rounding.
-        return flac.decode(flac.encode(wave, rate))[0]
+        return wave
+
+    @property
+    def _cut(self) -> media.Cut:
+        return media.Cut(str(self.path), self.start, self.end)
+
+    def _isolated(self, function: Callable, payload: object) -> Outcome:
+        run = self.params.run
+        with Pool(function, workers=min(1, run.workers), timeout=run.timeout) as pool:
+            (outcome,) = pool.imap([(str(self.path), payload)])
+        return outcome
+
+    def _value(self, outcome: Outcome) -> object:
+        """
+        Raises:
+            DecodeError: it went wrong; also when the decoder crashed or took too long.
+        """
+        if not outcome.ok:
+            raise DecodeError(outcome.reason, outcome.detail, self.path)
+        return outcome.value
+
+
+def turn(said: str) -> Turn:
+    """`Ann: Did it rain?` → a turn of Ann's; without a name nobody is known to have said it."""
+    speaker, colon, text = said.partition(": ")
+    return Turn(speaker.strip() or None, text.strip()) if colon else Turn(None, said.strip())
 
 
 def missing_reason(error: Missing | DecodeError) -> str:

@@ -21,14 +21,21 @@ EMOTIONS = ("joy", "sadness")
 
 
 def film(
-    path: Path, *, seconds: float = 1.0, seed: int = 0, video: bool = True, audio: bool = True, loud: float = 0.3
+    path: Path,
+    *,
+    seconds: float = 1.0,
+    seed: int = 0,
+    video: bool = True,
+    audio: bool = True,
+    loud: float = 0.3,
+    portrait: np.ndarray | None = None,
 ) -> Path:
-    """An mp4 with a moving square and a tone."""
+    """An mp4 with a moving square (or `portrait`, moving) and a tone."""
     rng = np.random.default_rng(seed)
     with av.open(str(path), "w") as container:
         if video:
             stream = container.add_stream("libx264", rate=12)
-            stream.width = stream.height = 64
+            stream.width = stream.height = 64 if portrait is None else portrait.shape[0]
             stream.pix_fmt = "yuv420p"
         if audio:
             sound = container.add_stream("aac", rate=16000)
@@ -38,6 +45,8 @@ def film(
             for i in range(int(12 * seconds)):
                 picture = np.full((64, 64, 3), 30, np.uint8)
                 picture[8:40, i % 30 : i % 30 + 24] = colour
+                if portrait is not None:
+                    picture = np.roll(portrait, 2 * i, axis=1)
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             container.mux(stream.encode())
         if audio:
@@ -51,7 +60,7 @@ def film(
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_film():
     return film
 

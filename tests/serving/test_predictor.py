@@ -13,7 +13,7 @@ from pipeline.data.decode.errors import DecodeError
 from pipeline.errors import DeviceError, StoreError, UserError
 from pipeline.features.store import Status, Store
 from pipeline.serving.predictor import Predictor
-from pipeline.serving.source import Source
+from pipeline.serving.source import Spoken
 from pipeline.training.checkpoint import average, load_run
 
 
@@ -55,7 +55,7 @@ def test_raw_clip_equals_cached_features(trained, predictor, number):
 def test_features_are_the_stores(trained, predictor, number):
     """Decoding, encoder and rounding are those of training, up to the last digit of float16."""
     row = trained.rows[number]
-    source = Source(trained.folder / "corpus" / f"clip{number}.mp4", trained.params.decode, text=row["text"])
+    source = predictor.source(trained.folder / "corpus" / f"clip{number}.mp4", Spoken(row["text"]))
     found, _ = predictor.features(source)
     expected = cached(trained, row["id"])
     assert found.keys() == expected.keys()

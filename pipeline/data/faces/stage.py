@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -116,19 +116,33 @@ def _media(path: str) -> Media:
 
 
 def search(spec: Faces, frames: str, task: Task) -> Entry:
-    """Crops of one clip; columns of `times` beyond the third are the box, the score and whether it was filled in."""
+    """`find` in the frames of one clip of the store `frames`."""
     entry = _media(frames)[task.clip]
-    pictures = [decode(bytes(item)) for item in entry.items]
-    size, find = pictures[0].size, detect.detector(spec)
+    folder = Path(task.folder) if task.folder else None
+    return find(spec, ([bytes(item) for item in entry.items], entry.times), folder=folder, start=task.start)
+
+
+def find(spec: Faces, clip: tuple[Sequence[bytes], np.ndarray], *, folder: Path | None = None,
+         start: float | None = None) -> Entry:
+    """Crops of one clip; columns of `times` beyond the third are the box, the score and whether it was filled in.
+
+    Args:
+        clip: JPEGs of the sampled frames, and their (T, 2) seconds.
+        folder: the clip's own folder of frames if it is one, where landmarks may lie.
+        start: seconds of the medium the clip starts at.
+    """
+    items, times = clip
+    pictures = [decode(item) for item in items]
+    size, see = pictures[0].size, detect.detector(spec)
     given: list[detect.Detection | None] = [None] * len(pictures)
-    if spec.landmarks and task.folder:
-        given = landmarks.detections(Path(task.folder), entry.times, size, task.start)
-    found = [[] if one is not None else find(picture) for one, picture in zip(given, pictures, strict=True)]
-    track = follow(landmarks.merged(given, found), entry.times, size, spec)
+    if spec.landmarks and folder:
+        given = landmarks.detections(folder, times, size, start)
+    found = [[] if one is not None else see(picture) for one, picture in zip(given, pictures, strict=True)]
+    track = follow(landmarks.merged(given, found), times, size, spec)
     if track is None:
         return absent(f"no face in {len(pictures)} frames")
     numbers = list(track.boxes)
-    crops = joined([crop(pictures[n], track.boxes[n], spec) for n in numbers], entry.times[numbers])
+    crops = joined([crop(pictures[n], track.boxes[n], spec) for n in numbers], times[numbers])
     where = [[*track.boxes[n].box, track.boxes[n].score, n in track.filled] for n in numbers]
     return Entry(crops.values, np.concatenate([crops.times, np.asarray(where, np.float32)], 1))
 
