@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ..errors import ParamsError
+from ..errors import ParamsError, one_of
 from ..features.cache import ClipCache
 from ..features.families import mel, sound, tokens, whisper
 from ..features.store import Entry, Status
@@ -69,10 +69,11 @@ class Recogniser:
 
         Raises:
             WeightsError: absent, another architecture, or without a tokenizer.
-            ParamsError: a language for an English-only checkpoint.
+            ParamsError: a language for an English-only checkpoint, or one that a checkpoint does not know.
         """
         import torch
         from transformers import WhisperForConditionalGeneration
+        from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
         from ..features import pretrained, weights
 
@@ -86,6 +87,9 @@ class Recogniser:
         multilingual = bool(getattr(settings, "is_multilingual", False))
         if self.language and not multilingual:
             raise ParamsError(f"{self.weights} knows English alone; set asr.language to null.")
+        known = {token.strip("<|>") for token in getattr(settings, "lang_to_id", None) or ()}
+        if self.language and TO_LANGUAGE_CODE.get(self.language, self.language) not in known:
+            raise one_of(f"language of {self.weights}", self.language, known)
         options = {"task": "transcribe", "language": self.language} if multilingual else {}
         piece = front.frames * front.hop
 

@@ -9,6 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 import soundfile
+import tokenizers
+import transformers
 
 from pipeline.data import asr, manifest, media
 from pipeline.errors import ParamsError, StoreError, WeightsError
@@ -119,3 +121,24 @@ def test_bad_input(corpus, real, tmp_path):
         run(folder, weights=f"local:{bare}")
     with pytest.raises(StoreError):
         asr.filled(manifest.read(folder / "manifest.parquet"), folder / "absent.parquet")
+
+
+def test_a_language_the_checkpoint_does_not_know(tmp_path):
+    """A tiny multilingual Whisper of two languages."""
+    marks = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|de|>", "<|transcribe|>", "<|notimestamps|>"]
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE({word: i for i, word in enumerate([*marks, "a"])}, []))
+    transformers.PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=marks[0]).save_pretrained(tmp_path)
+    model = transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(
+        vocab_size=8, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=16, decoder_ffn_dim=16, eos_token_id=0, bos_token_id=0, pad_token_id=0, decoder_start_token_id=1))
+    model.generation_config = transformers.GenerationConfig(
+        is_multilingual=True, lang_to_id={"<|en|>": 2, "<|de|>": 3}, task_to_id={"transcribe": 4}, no_timestamps_token_id=5,
+        eos_token_id=0, pad_token_id=0, decoder_start_token_id=1)
+    model.save_pretrained(tmp_path)
+    transformers.WhisperFeatureExtractor().save_pretrained(tmp_path)
+    weights = f"local:{tmp_path}"
+    with pytest.raises(ParamsError, match="Unknown language of .* 'dd'. Known: de, en.") as caught:
+        asr.Recogniser(weights, "dd").load()
+    assert "\n" not in str(caught.value)
+    for language in ("de", "german", None):
+        assert len(asr.Recogniser(weights, language, limit=3).load()([np.zeros(1600, np.float32)])) == 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...errors import ParamsError, WeightsError, one_of
+from ...errors import ParamsError, one_of
 from ...params import Stream
 from .. import images, pooling, weights
 from ..extractor import Extractor
@@ -70,7 +70,7 @@ def _tokens(origin: str, texts: list[str], size: int) -> dict[str, torch.Tensor]
     """`input_ids` and `attention_mask` (N, L) by the checkpoint's tokeniser; a stand-in hashes words.
 
     Raises:
-        WeightsError: there is no tokeniser beside the weights.
+        WeightsError: there is no tokenizer beside the weights.
     """
     import torch
 
@@ -78,15 +78,7 @@ def _tokens(origin: str, texts: list[str], size: int) -> dict[str, torch.Tensor]
         rows = [tokens.Words(size - 1)(text, None, 64).ids for text in texts]
         ids, mask = tokens.pad([np.append(row[:-1], size - 1) for row in rows], 0)
         return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
-    from transformers import AutoTokenizer
-
-    from .. import pretrained
-
-    try:
-        with pretrained.quiet():
-            tokenizer = AutoTokenizer.from_pretrained(weights.locate(origin), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"{origin} has no tokeniser beside its weights; put its tokenizer.json there.") from error
+    tokenizer = tokens.decoder(origin, weights.locate(origin))
     found = tokenizer(texts, padding=True, return_tensors="pt")
     return {key: found[key] for key in ("input_ids", "attention_mask")}
 

@@ -248,6 +248,21 @@ def test_bad_input(saved, tmp_path):
             text.build(stream(f"local:{tmp_path}"))
 
 
+@pytest.mark.parametrize(("kind", "message"), [
+    ("BertJapaneseTokenizer", "has no tokenizer that can be read"), ("CanineTokenizer", "tells no character offsets"),
+])
+def test_a_tokenizer_for_a_language_not_supported_here(saved, tmp_path, kind, message):
+    """One that needs a morphological analyser that is not installed; one without offsets."""
+    folder, *_ = saved("bert")
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n雨\n")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind, "word_tokenizer_type": "mecab"}))
+    with pytest.raises(WeightsError, match=message) as caught:
+        text.build(stream(f"local:{tmp_path}"))
+    assert "\n" not in str(caught.value)
+
+
 def test_roberta_positions_are_shifted(saved):
     folder, *_ = saved("roberta")
     extractor = text.build(stream(f"local:{folder}"))

@@ -89,3 +89,25 @@ def test_image_tower_alone_is_not_enough(checkpoint, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config["vision_config"] | {"model_type": "clip_vision_model"}))
     with pytest.raises(WeightsError, match="'clip_vision_model' model, this family reads clip"):
         registry.build(stream(tmp_path)).load()
+
+
+def test_without_a_tokenizer(checkpoint, tmp_path):
+    for path in checkpoint.iterdir():
+        if "token" not in path.name and "vocab" not in path.name:
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(WeightsError, match="has no tokenizer; fetch its tokenizer.json") as caught:
+        registry.build(stream(tmp_path)).load()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_stand_in_tells_sentences_apart(frames_clip, encode):
+    """Hashed words: order of the classes is order of the columns, and no two sentences are the same."""
+    text = {key: VISION[key] for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")}
+    architecture = {"vision_config": VISION, "text_config": text | {"vocab_size": 512}, "projection_dim": 16}
+    seeded = Stream(modality="face", source="data/faces.h5", encoder="zero_shot", weights="random:0", architecture=architecture)
+    clip, rows = frames_clip(5), []
+    for classes in (["happy", "sad", "angry"], ["angry", "sad", "happy"]):
+        one = seeded.model_copy(update={"options": {"classes": classes, "output": "similarity"}})
+        rows.append(encode(registry.build(one), [clip])[0][0])
+    np.testing.assert_allclose(rows[0], rows[1][:, ::-1], atol=1e-5)
+    assert np.abs(np.diff(rows[0], axis=1)).min() > 1e-4
