@@ -160,7 +160,8 @@ class ClipCache:
 
     def missing(self, contents: Iterable[str]) -> set[str]:
         """Those of `contents` that are not cached."""
-        with self._lmdb.begin() as transaction:
+        # Buffers: the values of what is there are not read, which may be all of a corpus' frames.
+        with self._lmdb.begin(buffers=True) as transaction:
             return {c for c in set(contents) if transaction.get(c.encode()) is None}
 
     def put(self, entries: dict[str, Entry]) -> None:
