@@ -136,7 +136,7 @@ def afew_va(root: Path) -> Expected:
         if clip == 12:
             value = {name: [entry["valence"], entry["arousal"]] for name, entry in entries.items()}
         media.text(f"{clip:03}/{clip:03}.json", json.dumps(value))
-    return Expected(12)
+    return Expected(12, {"face": 1})
 
 
 def _sentiment(scale: float, text: str):
