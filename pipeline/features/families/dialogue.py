@@ -14,11 +14,11 @@ from functools import partial
 
 import numpy as np
 
-from ...errors import ParamsError, WeightsError
+from ...errors import WeightsError
 from ...params import Stream
 from .. import pooling, staging, weights
 from ..extractor import Clip, Extractor, Missing, Prepared
-from . import tokens
+from . import language, outputs, tokens
 from .family import Family
 
 #: Part of the identity: another wording is another feature.
@@ -72,20 +72,7 @@ def load(stream: Stream, kind: str, device: str = "cpu") -> Callable:
     """The network on `device` → forward."""
     import torch
 
-    from .. import pretrained
-
-    model_class, config_class = classes(stream.weights, kind)
-    architecture = {key: value for key, value in stream.architecture.items() if key != "model_type"}
-    model = pretrained.load(
-        model_class,
-        stream.weights,
-        architecture=architecture,
-        config_class=config_class,
-        dropped=("lm_head", "score"),
-        types=(kind,),
-        dtype=stream.dtype,
-        attention=None,
-    ).to(device)
+    model = language.network(stream, kind, classes, dropped=("lm_head", "score")).to(device)
 
     @torch.inference_mode()
     def forward(batch: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -97,19 +84,7 @@ def load(stream: Stream, kind: str, device: str = "cpu") -> Callable:
             use_cache=False,
             output_hidden_states=stream.layer != -1,
         )
-        states = [output.last_hidden_state]
-        if stream.layer != -1:
-            states = [*output.hidden_states[:-1], output.last_hidden_state]
-        chosen = pooling.cut(pooling.select(states, stream.layer), mask.sum(1).tolist())
-        return [
-            pooling.reduce(
-                values[torch.from_numpy(item.inputs["rows"])],
-                item.times,
-                pooling=stream.pooling,
-                rate=stream.rate,
-            )
-            for values, item in zip(chosen, batch, strict=True)
-        ]
+        return language.token_rows(outputs.selected(output, stream.layer), mask, batch, stream)
 
     return forward
 
@@ -144,46 +119,25 @@ def build(stream: Stream) -> Extractor:
         ParamsError: an option out of range, a layer that is not there.
     """
     options = FAMILY.options | stream.options
-    source = weights.parse(stream.weights)
-    if source.random:
-        kind = stream.architecture.get("model_type", "gpt2")
-        says = {key: value for key, value in stream.architecture.items() if key != "model_type"}
-        config = tokens.configured(source, kind, says, classes)
-        tokenizer, limit = tokens.Words(config["vocab_size"]), 10**6
-    else:
-        folder = weights.locate(source)
-        says = weights.config(folder)
-        kind = str(says.get("model_type"))
-        config = tokens.configured(source, kind, says, classes)
-        tokenizer, limit = tokens.of_checkpoint(source, folder)
-    limit = min(limit, config["max_position_embeddings"] or 10**6)
-    if options["max_length"] is not None:
-        if not 8 <= options["max_length"] <= limit:
-            raise ParamsError(
-                f"max_length {options['max_length']} is out of range; {source} takes 8 to {limit} tokens."
-            )
-        limit = options["max_length"]
-    if options["turns"] < 0:
-        raise ParamsError(f"turns {options['turns']} is a number of turns; write 0 or more.")
-    pooling.check_layer(stream.layer, config["num_hidden_layers"])
-    prepare = Prepare(tokenizer, limit, options["turns"], stream.pooling != "none" and stream.rate is None)
+    model = language.opened(stream, "gpt2", classes)
+    most = min(model.limit, model.config["max_position_embeddings"] or 10**6)
+    limit = model.length(options["max_length"], 8, most)
+    prepare = Prepare(model.tokenizer, limit, options["turns"], stream.pooling != "none" and stream.rate is None)
     identity = {
         "family": FAMILY.name,
         "version": 1,
-        "model": kind,
+        "model": model.kind,
         "dtype": stream.dtype,
         **pooling.settings(stream),
-        "weights": weights.identity(
-            source, architecture=stream.architecture, libraries=("torch", "transformers", "tokenizers")
-        ),
+        "weights": weights.identity(model.source, architecture=stream.architecture, libraries=language.LIBRARIES),
         "preprocessing": {
-            "tokenizer": tokenizer.digest,
+            "tokenizer": model.tokenizer.digest,
             "max_length": limit,
             "turns": options["turns"],
             "prompt": [TURN, BETWEEN, NOBODY],
         },
     }
-    return Extractor(identity, prepare, partial(load, stream, kind), budget=4096.0)
+    return Extractor(identity, prepare, partial(load, stream, model.kind), budget=4096.0)
 
 
 FAMILY = Family(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -19,7 +18,7 @@ from ...errors import ParamsError, WeightsError
 from ...params import Stream
 from .. import pooling
 from ..extractor import Clip, Extractor, Missing, Prepared
-from . import sound
+from . import outputs, sound
 from .family import Family
 
 RATE = 16000
@@ -57,18 +56,6 @@ def _smile(functionals: bool) -> Any:
     return opensmile.Smile(feature_set=opensmile.FeatureSet.eGeMAPSv02, feature_level=level)
 
 
-def load(stream: Stream, device: str = "cpu") -> Callable:
-    """There is no network: rows are pooled as the stream says."""
-
-    def forward(batch: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
-        return [
-            pooling.reduce(item.inputs["values"], item.times, pooling=stream.pooling, rate=stream.rate)
-            for item in batch
-        ]
-
-    return forward
-
-
 def build(stream: Stream) -> Extractor:
     """The extractor of one stream.
 
@@ -91,7 +78,7 @@ def build(stream: Stream) -> Extractor:
         "weights": {"source": "none", "versions": {PACKAGE: importlib.metadata.version(PACKAGE)}},
         "preprocessing": {"rate": RATE, "set": "eGeMAPSv02", "functionals": functionals},
     }
-    return Extractor(identity, Prepare(functionals), partial(load, stream), budget=600.0)
+    return Extractor(identity, Prepare(functionals), partial(outputs.computed, stream), budget=600.0)
 
 
 FAMILY = Family(

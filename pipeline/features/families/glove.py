@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from ...errors import ParamsError, WeightsError
 from ...params import Stream
 from .. import cache, pooling, weights
 from ..extractor import Clip, Extractor, Missing, Prepared
-from . import tokens
+from . import outputs, tokens
 from .family import Family
 
 #: Words, the parts of English contractions (do n't, it 's) as treebank vocabularies have them, and punctuation.
@@ -107,18 +107,6 @@ def parse(path: Path) -> Iterator[tuple[str, np.ndarray]]:
         raise WeightsError(f"{path} is no text file of word vectors ({' '.join(str(error).split())[:100]}).") from error
 
 
-def load(stream: Stream, device: str = "cpu") -> Callable:
-    """There is no network: vectors are pooled as the stream says."""
-
-    def forward(batch: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
-        return [
-            pooling.reduce(item.inputs["values"], item.times, pooling=stream.pooling, rate=stream.rate)
-            for item in batch
-        ]
-
-    return forward
-
-
 def build(stream: Stream) -> Extractor:
     """The extractor of one stream.
 
@@ -146,7 +134,7 @@ def build(stream: Stream) -> Extractor:
     return Extractor(
         identity,
         Prepare(str(folder), options["lower"]),
-        partial(load, stream),
+        partial(outputs.computed, stream),
         budget=1e6,
         notes={"words": len(hashes), "width": int(vectors.shape[1])},
     )

@@ -19,7 +19,7 @@ from ...errors import WeightsError
 from ...params import Stream
 from .. import facts, pooling, staging, weights
 from ..extractor import Clip, Extractor, Prepared
-from . import sound
+from . import outputs, sound
 from .family import Family
 
 RATE = 16000
@@ -139,11 +139,7 @@ def load(stream: Stream, prepare: Prepare, kind: str, device: str = "cpu") -> Ca
             output = model(
                 batch, attention_mask=mask.long() if ragged else None, output_hidden_states=stream.layer != -1
             )
-        states = [output.last_hidden_state]
-        if stream.layer != -1:
-            # The last layer's own output lacks the final norm of pre-norm models; the model's result has it.
-            states = [*output.hidden_states[:-1], output.last_hidden_state]
-        return pooling.cut(pooling.select(states, stream.layer), lengths)
+        return pooling.cut(outputs.selected(output, stream.layer), lengths)
 
     @torch.inference_mode()
     def forward(batch: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -8,7 +8,7 @@ the file does not have, or has only as NaN, is a missing modality.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from ...params import Stream
 from .. import layout as layouts
 from .. import pooling, readymade, weights
 from ..extractor import Clip, Extractor, Missing, Prepared
-from . import tokens
+from . import outputs, tokens
 from .family import Family
 
 
@@ -104,18 +104,6 @@ def _renamed(features: layouts.Features, path: str, pattern: str | None) -> Mapp
     return _Renamed(features, names)
 
 
-def load(stream: Stream, device: str = "cpu") -> Callable:
-    """There is no network: rows are pooled as the stream says."""
-
-    def forward(batch: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
-        return [
-            pooling.reduce(item.inputs["values"], item.times, pooling=stream.pooling, rate=stream.rate)
-            for item in batch
-        ]
-
-    return forward
-
-
 def build(stream: Stream) -> Extractor:
     """The extractor of one stream.
 
@@ -165,7 +153,7 @@ def build(stream: Stream) -> Extractor:
         "imported columns": found._features.columns or [],
         "imported names": sorted(found)[:3],
     }
-    return Extractor(identity, prepare, partial(load, stream), budget=1e6, notes=notes)
+    return Extractor(identity, prepare, partial(outputs.computed, stream), budget=1e6, notes=notes)
 
 
 FAMILY = Family(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,7 +11,7 @@ from ...errors import ParamsError
 from ...params import Stream
 from .. import pooling
 from ..extractor import Clip, Extractor, Prepared
-from . import mel, sound
+from . import mel, outputs, sound
 from .family import Family
 
 RATE = 16000
@@ -38,17 +37,6 @@ class Prepare:
         return Prepared(
             {"mel": log.astype(np.float32)}, pooling.frame_times(count, RATE / HOP, duration), cost=duration
         )
-
-
-def load(stream: Stream, device: str = "cpu") -> Callable:
-    """There is no network: frames are pooled as the stream says."""
-
-    def forward(batch: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
-        return [
-            pooling.reduce(item.inputs["mel"], item.times, pooling=stream.pooling, rate=stream.rate) for item in batch
-        ]
-
-    return forward
 
 
 def build(stream: Stream) -> Extractor:
@@ -77,7 +65,7 @@ def build(stream: Stream) -> Extractor:
             "normalise": options["normalise"],
         },
     }
-    return Extractor(identity, prepare, partial(load, stream), budget=600.0)
+    return Extractor(identity, prepare, partial(outputs.computed, stream, "mel"), budget=600.0)
 
 
 FAMILY = Family(

@@ -14,7 +14,7 @@ from ...errors import WeightsError, one_of
 from ...params import Stream
 from .. import images, pooling, staging, weights
 from ..extractor import Extractor
-from . import framewise
+from . import framewise, outputs
 from .family import Family
 
 TYPES = ("vit_mae",)
@@ -76,9 +76,7 @@ def load(stream: Stream, readout: str, spec: images.Preprocessing, device: str =
         # The model shuffles patches by this noise even when it masks none; in order, tokens stay where they are.
         noise = torch.arange(patches, device=pixels.device, dtype=torch.float32).expand(len(pixels), -1)
         output = model(pixel_values=pixels.to(model.dtype), noise=noise, output_hidden_states=stream.layer != -1)
-        tokens = output.last_hidden_state
-        if stream.layer != -1:
-            tokens = pooling.select([*output.hidden_states[:-1], tokens], stream.layer)
+        tokens = outputs.selected(output, stream.layer)
         return {"cls": tokens[:, 0], "mean": tokens[:, 1:].mean(1), "tokens": tokens}[readout].float()
 
     return framewise.Forward(encode, stream, spec, device)

@@ -13,11 +13,11 @@ from functools import partial
 
 import numpy as np
 
-from ...errors import ParamsError, WeightsError, one_of
+from ...errors import WeightsError, one_of
 from ...params import Stream
 from .. import pooling, staging, weights
 from ..extractor import Clip, Extractor, Missing, Prepared
-from . import tokens
+from . import language, outputs, tokens
 from .family import Family
 
 #: Parts of published checkpoints that are no part of the encoder.
@@ -65,21 +65,7 @@ def load(stream: Stream, kind: str, device: str = "cpu") -> Callable:
     """The network on `device` → forward."""
     import torch
 
-    from .. import pretrained
-
-    model_class, config_class = classes(stream.weights, kind)
-    architecture = {key: value for key, value in stream.architecture.items() if key != "model_type"}
-    model = pretrained.load(
-        model_class,
-        stream.weights,
-        architecture=architecture,
-        config_class=config_class,
-        dropped=HEADS,
-        optional=("pooler",),
-        types=(kind,),
-        dtype=stream.dtype,
-        attention=None,
-    ).to(device)
+    model = language.network(stream, kind, classes, dropped=HEADS, optional=("pooler",)).to(device)
     padding = model.config.pad_token_id or 0
     typed = getattr(model.config, "type_vocab_size", 0) > 1
 
@@ -93,19 +79,7 @@ def load(stream: Stream, kind: str, device: str = "cpu") -> Callable:
             **{name: staging.onto(value, device) for name, value in inputs.items()},
             output_hidden_states=stream.layer != -1,
         )
-        states = [output.last_hidden_state]
-        if stream.layer != -1:
-            states = [*output.hidden_states[:-1], output.last_hidden_state]
-        chosen = pooling.cut(pooling.select(states, stream.layer), mask.sum(1).tolist())
-        return [
-            pooling.reduce(
-                values[torch.from_numpy(item.inputs["rows"])],
-                item.times,
-                pooling=stream.pooling,
-                rate=stream.rate,
-            )
-            for values, item in zip(chosen, batch, strict=True)
-        ]
+        return language.token_rows(outputs.selected(output, stream.layer), mask, batch, stream)
 
     return forward
 
@@ -140,54 +114,32 @@ def build(stream: Stream) -> Extractor:
         ParamsError: an option out of range, a layer that is not there.
     """
     options = FAMILY.options | stream.options
-    source = weights.parse(stream.weights)
-    if source.random:
-        kind = stream.architecture.get("model_type", "bert")
-        says = {key: value for key, value in stream.architecture.items() if key != "model_type"}
-        config = tokens.configured(source, kind, says, classes)
-        tokenizer, limit = tokens.Words(config["vocab_size"]), 10**6
-    else:
-        folder = weights.locate(source)
-        says = weights.config(folder)
-        kind = str(says.get("model_type"))
-        config = tokens.configured(source, kind, says, classes)
-        tokenizer, limit = tokens.of_checkpoint(source, folder)
-    positions = config["max_position_embeddings"] or 10**6
-    if kind in SHIFTED:
-        positions -= config["pad_token_id"] + 1
-    limit = min(limit, positions)
-    if options["max_length"] is not None:
-        if not 3 <= options["max_length"] <= limit:
-            raise ParamsError(
-                f"max_length {options['max_length']} is out of range; {source} takes 3 to {limit} tokens."
-            )
-        limit = options["max_length"]
-    if options["turns"] < 0:
-        raise ParamsError(f"turns {options['turns']} is a number of turns; write 0 or more.")
+    model = language.opened(stream, "bert", classes)
+    positions = model.config["max_position_embeddings"] or 10**6
+    if model.kind in SHIFTED:
+        positions -= model.config["pad_token_id"] + 1
+    limit = model.length(options["max_length"], 3, min(model.limit, positions))
     if options["special"] not in ("auto", "keep", "drop"):
         raise one_of("option special", str(options["special"]), ("auto", "keep", "drop"))
     # One row per token, or per window of time, is about the words; a vector of the text is [CLS] or takes it in.
     rowwise = stream.pooling == "none" or stream.rate is not None
     special = not rowwise if options["special"] == "auto" else options["special"] == "keep"
-    pooling.check_layer(stream.layer, config["num_hidden_layers"])
-    prepare = Prepare(tokenizer, limit, options["turns"], special)
+    prepare = Prepare(model.tokenizer, limit, options["turns"], special)
     identity = {
         "family": FAMILY.name,
         "version": 1,
-        "model": kind,
+        "model": model.kind,
         "dtype": stream.dtype,
         **pooling.settings(stream),
-        "weights": weights.identity(
-            source, architecture=stream.architecture, libraries=("torch", "transformers", "tokenizers")
-        ),
+        "weights": weights.identity(model.source, architecture=stream.architecture, libraries=language.LIBRARIES),
         "preprocessing": {
-            "tokenizer": tokenizer.digest,
+            "tokenizer": model.tokenizer.digest,
             "max_length": limit,
             "turns": options["turns"],
             "special": special,
         },
     }
-    return Extractor(identity, prepare, partial(load, stream, kind), budget=4096.0)
+    return Extractor(identity, prepare, partial(load, stream, model.kind), budget=4096.0)
 
 
 FAMILY = Family(

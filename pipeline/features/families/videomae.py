@@ -23,7 +23,7 @@ from ...errors import ParamsError, WeightsError, one_of
 from ...params import Stream
 from .. import images, pooling, staging, weights
 from ..extractor import Clip, Extractor, Prepared
-from . import framewise
+from . import framewise, outputs
 from .family import Family
 from .mae import STATISTICS
 
@@ -96,10 +96,7 @@ def load(stream: Stream, prepare: Prepare, device: str = "cpu") -> Callable:
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
         output = model(pixel_values=pixels.to(model.dtype), output_hidden_states=stream.layer != -1)
-        tokens = output.last_hidden_state
-        if stream.layer != -1:
-            tokens = pooling.select([*output.hidden_states[:-1], tokens], stream.layer)
-        return tokens.float()
+        return outputs.selected(output, stream.layer).float()
 
     @torch.inference_mode()
     def forward(batch: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
