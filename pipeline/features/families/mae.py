@@ -27,21 +27,27 @@ STATISTICS = {"unit": ((0.0,) * 3, (1.0,) * 3), "imagenet": IMAGENET}
 
 
 def preprocessing(stream: Stream, path: Path | None, statistics: str | None) -> images.Preprocessing:
-    """From the checkpoint's folder; a single file says nothing, so `options.statistics` must.
-
-    Raises:
-        WeightsError: neither says it.
-    """
-    if statistics is not None and statistics not in STATISTICS:
-        raise one_of("statistics of mae", statistics, STATISTICS)
+    """From the checkpoint's folder; of a single file, from `options.statistics`. See `said`."""
+    mean, std = said(stream, path, statistics) or STATISTICS["unit"]
     if path is not None and path.is_dir():
         return images.of_transformers(path, square=True, defaults=PROCESSOR)
-    if path is not None and statistics is None:
+    size = int(stream.architecture.get("image_size", 224))
+    return images.Preprocessing((size, size), None, "bicubic", mean=mean, std=std)
+
+
+def said(stream: Stream, path: Path | None, statistics: str | None) -> tuple | None:
+    """Mean and deviation that `options.statistics` names; None when it names none and need not.
+
+    Raises:
+        ParamsError: a name that is not known.
+        WeightsError: a single weight file says nothing of its images, and neither does the stream.
+    """
+    if statistics is not None and statistics not in STATISTICS:
+        raise one_of(f"statistics of {stream.encoder}", statistics, STATISTICS)
+    if statistics is None and path is not None and path.is_file():
         raise WeightsError(f"{stream.weights} does not say how images are prepared; set options.statistics to unit "
                            "(no mean and deviation, as face-trained MAE) or imagenet.")
-    size = int(stream.architecture.get("image_size", 224))
-    mean, std = STATISTICS[statistics or "unit"]
-    return images.Preprocessing((size, size), None, "bicubic", mean=mean, std=std)
+    return STATISTICS[statistics] if statistics else None
 
 
 def network(stream: Stream) -> Any:

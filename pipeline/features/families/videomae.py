@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import ParamsError, WeightsError, one_of
+from ...errors import ParamsError, one_of
 from ...params import Stream
 from .. import images, pooling, staging, weights
 from ..extractor import Clip, Extractor, Prepared
 from . import framewise, outputs
 from .family import Family
-from .mae import STATISTICS
+from .mae import STATISTICS, said
 
 TYPES = ("videomae",)
 HEADS = ("decoder.", "mask_token", "encoder_to_decoder.", "fc_norm.", "classifier.")
@@ -147,20 +147,11 @@ def build(stream: Stream) -> Extractor:
 
 
 def preprocessing(stream: Stream, path: Path | None, statistics: str | None) -> images.Preprocessing:
-    """From the checkpoint's folder; a single file says nothing, so `options.statistics` must.
-
-    Raises:
-        WeightsError: neither says it.
-    """
-    if statistics is not None and statistics not in STATISTICS:
-        raise one_of("statistics of videomae", statistics, STATISTICS)
+    """From the checkpoint's folder; of a single file, from `options.statistics`. See `mae.said`."""
+    mean, std = said(stream, path, statistics) or STATISTICS["imagenet"]
     if path is not None and path.is_dir():
         return images.of_transformers(path, square=False, defaults=PROCESSOR)
-    if path is not None and statistics is None:
-        raise WeightsError(f"{stream.weights} does not say how images are prepared; set options.statistics to unit "
-                           "(no mean and deviation) or imagenet.")
     size = int(stream.architecture.get("image_size", 224))
-    mean, std = STATISTICS[statistics or "imagenet"]
     return images.Preprocessing((size,), (size, size), "bilinear", mean=mean, std=std)
 
 
