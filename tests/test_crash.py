@@ -203,6 +203,12 @@ if __name__ == "__main__":
         if how == "pool":
             with Pool(work, workers=2) as pool:
                 list(pool.imap_unordered([(0, folder), (1, folder)]))
+        elif how == "engine":
+            from pipeline.features.engine import Prefetch
+
+            with Pool(work, workers=2) as pool:
+                with Prefetch(pool.imap_unordered([(0, folder), (1, folder)]), 2, pool.interrupt) as outcomes:
+                    list(outcomes)
         else:
             context = multiprocessing.get_context("spawn")
             with concurrent.futures.ProcessPoolExecutor(2, context, follow_parent) as pool:
@@ -216,7 +222,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize(("number", "group"), [(signal.SIGTERM, False), (signal.SIGINT, True), (signal.SIGKILL, False)])
-@pytest.mark.parametrize("how", ["pool", "executor"])
+@pytest.mark.parametrize("how", ["pool", "engine", "executor"])
 def test_workers_end_with_their_run(tmp_path, how, number, group):
     script, folder = tmp_path / "script.py", tmp_path / "pids"
     script.write_text(WORKERS)

@@ -1,7 +1,9 @@
 """The whole DAG on a tiny demo corpus, from a source archive without git, by DVC as a user runs it."""
 
+import html
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from pipeline.compose import compose, text
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
-    "corpus.options.sessions=5", "corpus.options.dialogues=5", "corpus.options.turns=4", "+corpus.options.shortest=1.0",
+    "corpus.options.sessions=4", "corpus.options.dialogues=4", "corpus.options.turns=5", "+corpus.options.shortest=1.0",
     "+corpus.options.longest=1.2", "training=quick", "training.epochs=2", "quarantine.max_rate=0.2",
 ]
 
@@ -56,15 +58,36 @@ def ran(done) -> list[str]:
     return [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")]
 
 
+def fuse(workspace, values):
+    yaml = YAML()
+    params = yaml.load((workspace / "params.yaml").read_text()) | {"fusion": values}
+    with (workspace / "params.yaml").open("w") as file:
+        yaml.dump(params, file)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_repro_and_changes(workspace, dvc):
+    assert ran(dvc("repro", "corpus")) == ["corpus"]
+    # Two files are damaged behind DVC's back, and it is told that this is the corpus.
+    garbled, emptied = sorted((workspace / "data/corpus/media").glob("*.mp4"))[7:9]
+    garbled.write_bytes(b"this is no film\n" * 99)
+    emptied.write_bytes(b"")
+    dvc("commit", "-f", "corpus")
+
     first = dvc("repro")
-    assert {"corpus", "manifest", "extract@audio", "train", "report"} <= set(ran(first))
+    assert {"manifest", "extract@audio", "train", "report"} <= set(ran(first)) and "corpus" not in ran(first)
     assert json.loads((workspace / "reports/metrics.json").read_text())["fused"]["uar"]["mean"] >= 0
     page = (workspace / "reports/index.html").read_text()
     assert "Random weights" in page
+    lost = {row["media"]: row for row in pl.read_parquet(workspace / "data/quarantine.parquet").to_dicts()}
+    for path, reason in ((garbled, "unreadable"), (emptied, "empty")):
+        row = lost[f"media/{path.name}"]
+        assert row["reason"] == reason
+        shown = re.search(rf"<tr>[^/]*>{reason}<(?:(?!</tr>).)*{re.escape(row['id'])}(?:(?!</tr>).)*</tr>", page, re.DOTALL)
+        assert shown and html.escape(row["detail"]).split("(")[0] in shown.group(), row
     manifest = pl.read_parquet(workspace / "data/manifest.parquet")
+    assert not {row["id"] for row in lost.values()} & set(manifest["id"])
     held = manifest.filter(pl.col("split") == "test")
     assert held.height and held["emotion"].is_null().all() and held["valence"].is_null().all()
     with h5py.File(workspace / "data/index.h5") as index:
@@ -74,10 +97,15 @@ def test_repro_and_changes(workspace, dvc):
     assert ran(again) == []
     assert "up to date" in dvc("status").stdout
 
+    # A fusion that is none: one line, and what was made stays.
+    fuse(workspace, {"name": "magic", "options": {}})
+    refused = dvc("repro", check=False)
+    said = refused.stdout + refused.stderr
+    assert refused.returncode and ran(refused) == ["train"] and "Traceback" not in said
+    (line,) = (line for line in said.splitlines() if line.startswith("error:"))
+    assert "magic" in line and "gated" in line
+    assert (workspace / "reports/index.html").read_text() == page
+
     # Another fusion: nothing before `train` runs.
-    yaml = YAML()
-    values = yaml.load((workspace / "params.yaml").read_text())
-    values["fusion"] = {"name": "adaptive", "options": {"modality_dropout": 0.2}}
-    with (workspace / "params.yaml").open("w") as file:
-        yaml.dump(values, file)
+    fuse(workspace, {"name": "adaptive", "options": {"modality_dropout": 0.2}})
     assert ran(dvc("repro")) == ["train", "evaluate", "report"]

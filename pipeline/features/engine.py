@@ -83,8 +83,8 @@ class Stats:
 class Prefetch:
     """Drains an iterator in a thread, a bounded number of items ahead: reading goes on while the device works."""
 
-    def __init__(self, source: Iterator[Outcome], ahead: int) -> None:
-        self._source = source
+    def __init__(self, source: Iterator[Outcome], ahead: int, interrupt: Callable[[], None] = lambda: None) -> None:
+        self._source, self._interrupt = source, interrupt
         self._queue: queue.Queue = queue.Queue(maxsize=ahead)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._drain, name="reader", daemon=True)
@@ -93,8 +93,10 @@ class Prefetch:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stop.set()
+        if kind is not None:
+            self._interrupt()  # a run that is to end does not wait for the clip being read
         self._thread.join()
 
     def __iter__(self) -> Iterator[Outcome]:
@@ -247,7 +249,7 @@ def run(
     # In order: which clips meet in a batch must not depend on which reader was quicker.
     source = pool.imap(by_key.items(), window=AHEAD)
     # The workers start reading while the network loads.
-    with pool, Writer(cache) as writer, Prefetch(source, AHEAD) as prefetch:
+    with pool, Writer(cache) as writer, Prefetch(source, AHEAD, pool.interrupt) as prefetch:
         outcomes = iter(prefetch)
         forward = extractor.load(device=device)
         if options.compile:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -41,11 +43,14 @@ def connected(ray: ModuleType, address: str | None) -> Iterator[None]:
     options = {"include_dashboard": False} if address is None else {}
     if address not in (None, "auto"):
         _reach(address)
+    before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address or "local", configure_logging=False, log_to_driver=False, **options)
     except (ConnectionError, OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise DeviceError(f"run.ray_address {address or 'null'}: no Ray cluster ({' '.join(str(error).split())[:160]}); "
                           "start one with `ray start --head`, or use -S run.ray_address=null.") from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)  # Ray put its own in place, which leaves with another code and no word
     try:
         yield
     finally:

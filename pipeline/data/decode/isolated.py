@@ -79,12 +79,19 @@ class Pool:
         self._context.set_forkserver_preload(["__main__", *([home] if home and home != "__main__" else []), *preload])
         self._workers: list[_Worker] = []
         self._failed_starts = 0
+        self._interrupted = False
 
     def __enter__(self) -> Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def interrupt(self) -> None:
+        """From another thread: whoever waits for outcomes is given no more of them. The pool still has to be closed."""
+        self._interrupted = True
+        for one in list(self._workers):
+            one.process.kill()
 
     def close(self) -> None:
         """End all workers at once; tasks under way are lost."""
@@ -119,7 +126,7 @@ class Pool:
         exhausted = False
         done = False
         try:
-            while True:
+            while not self._interrupted:
                 while not exhausted and drawn - given < room:
                     try:
                         waiting[drawn] = next(source)
