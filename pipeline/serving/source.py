@@ -160,7 +160,8 @@ class Source:
 
     def _isolated(self, function: Callable, payload: object) -> Outcome:
         run = self.params.run
-        with Pool(function, workers=min(1, run.workers), timeout=run.timeout) as pool:
+        preload = (media.__name__, faces.__name__)  # imported once for all looks at all files
+        with Pool(function, workers=min(1, run.workers), timeout=run.timeout, preload=preload) as pool:
             (outcome,) = pool.imap([(str(self.path), payload)])
         return outcome
 
