@@ -1,7 +1,8 @@
 """Stage `evaluate`: every trained run on the held-out clips of its fold; the only stage that reads the truth.
 
 Writes below `out`: `predictions.parquet`, `traces.parquet`, `metrics.json`, `per_class.json`, `per_speaker.parquet`,
-`comparisons.json`, and for DVC and the report `plots/{confusion,variants,missing,calibration,history}.csv`.
+`comparisons.json`, `summary.json` (the few figures `dvc exp show` lists), and for DVC and the report
+`plots/{confusion,variants,missing,calibration,history}.csv`.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ def evaluate(
     tables.write(predictions, out / "predictions.parquet", sort=(*KEYS, "id"))
     tables.write(_mean_trace(traces, names), out / "traces.parquet", sort=("id", "time"))
     atomic.write_json(out / "metrics.json", result)
-    _details(out, seeds, result, params.training.select, classes, names)
+    select = params.training.select if params.training.select != "loss" else ("uar" if classes else "ccc")
+    atomic.write_json(out / "summary.json", summary.glance(result, select, FUSED))
+    _details(out, seeds, result, select, classes, names)
     _plots(out, seeds, result, kept, known, classes, names)
     history = Path(runs) / "history.csv"
     if history.is_file():
@@ -141,7 +144,7 @@ def _mean_trace(traces: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:
     return fused.group_by("id", "time", maintain_order=True).agg(pl.col(columns).mean())
 
 
-def _details(out: Path, seeds: dict[str, list[pl.DataFrame]], result: dict, select: str, classes: tuple[str, ...],
+def _details(out: Path, seeds: dict[str, list[pl.DataFrame]], result: dict, metric: str, classes: tuple[str, ...],
              names: tuple[str, ...]) -> None:
     """Per class, per speaker, and fused against each other variant."""
     atomic.write_json(out / "per_class.json",
@@ -150,7 +153,6 @@ def _details(out: Path, seeds: dict[str, list[pl.DataFrame]], result: dict, sele
                 summary.per_speaker(parts, classes, names)]
     tables.write(pl.DataFrame(speakers) if speakers else pl.DataFrame(schema={"variant": pl.String(),
                  "speaker": pl.String()}), out / "per_speaker.parquet", sort=("variant", "speaker"))
-    metric = select if select != "loss" else ("uar" if classes else "ccc")
     compared = {}
     for variant in seeds:
         if FUSED not in seeds or variant == FUSED:

@@ -8,6 +8,9 @@ import polars as pl
 from . import intervals, metrics
 from .intervals import Interval
 
+#: Metrics that a list of experiments shows, where they exist.
+SHOWN = ("uar", "macro_f1", "weighted_f1", "accuracy", "ccc", "valence_ccc", "arousal_ccc", "dominance_ccc")
+
 
 def indices(names: pl.Series, classes: tuple[str, ...]) -> np.ndarray:
     """Class indices, -1 for null and for names that are not classes."""
@@ -43,6 +46,27 @@ def trace_scalars(table: pl.DataFrame, dimensions: tuple[str, ...]) -> dict[str,
 
 def over_seeds(per_seed: list[dict[str, float]]) -> dict[str, Interval]:
     return {name: intervals.over_seeds([seed[name] for seed in per_seed]) for name in per_seed[0]}
+
+
+def glance(result: dict[str, dict[str, dict]], select: str, fused: str) -> dict[str, float | None]:
+    """What a list of experiments shows: the means of `SHOWN`, and of the selecting metric the interval and the best alone.
+
+    Args:
+        result: variant → metric → mean, low, high.
+        select: metric that selected the checkpoints.
+        fused: name of the variant that is shown.
+    """
+    ours = result.get(fused) or next(iter(result.values()))
+    shown: dict[str, float | None] = {}
+    for name in (select, *(name for name in SHOWN if name != select)):
+        if name not in ours:
+            continue
+        shown[name] = ours[name]["mean"]
+        if name == select:
+            shown |= {f"{name}_low": ours[name]["low"], f"{name}_high": ours[name]["high"]}
+            alone = [values[name]["mean"] for variant, values in result.items() if variant != fused and name in values]
+            shown |= {f"{name}_best_alone": max(alone)} if alone else {}
+    return shown
 
 
 def per_class(tables: list[pl.DataFrame], classes: tuple[str, ...]) -> dict[str, dict[str, object]]:
