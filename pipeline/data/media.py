@@ -105,9 +105,14 @@ def joined(items: list[bytes], times: np.ndarray) -> Entry:
     return Entry(np.frombuffer(b"".join(items), np.uint8), np.concatenate([times.astype(np.float32), lengths], 1))
 
 
+def _ends(times: np.ndarray) -> np.ndarray:
+    """(T,) int64, where each file ends. Whole numbers first: sums in float32 are wrong beyond 16 MiB."""
+    return np.cumsum(times[:, 2].astype(np.int64))
+
+
 def split(entry: Entry) -> list[bytes]:
     """The files that `joined` put together."""
-    ends = np.cumsum(entry.times[:, 2]).astype(np.int64)
+    ends = _ends(entry.times)
     return [part.tobytes() for part in np.split(entry.values, ends[:-1])] if len(ends) else []
 
 
@@ -203,7 +208,7 @@ def pack(out: Path, rows: list[dict], modality: str, cache: ClipCache, identity:
                 values[starts[i] : starts[i + 1]] = entry.values
                 low, high = offsets[i], offsets[i + 1]
                 times[low:high] = entry.times[:, :2]
-                extents[low + 1 : high + 1] = starts[i] + np.cumsum(entry.times[:, 2]).astype(np.int64)
+                extents[low + 1 : high + 1] = starts[i] + _ends(entry.times)
         file.create_dataset("times", data=times)
         file.create_dataset("extents", data=extents)
         file.create_dataset("status", data=status)

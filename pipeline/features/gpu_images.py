@@ -47,7 +47,6 @@ def pixels(spec: Preprocessing, jpegs: Sequence[np.ndarray], device: str) -> tor
     from torchvision import io
     from torchvision.transforms.v2 import functional
 
-    modes = {name: functional.InterpolationMode(name) for name in ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")}
     # The decoder takes the bytes from main memory and leaves the pixels on the device.
     images = io.decode_jpeg([torch.from_numpy(data.copy()) for data in jpegs], mode=io.ImageReadMode.RGB, device=device)
     done = []
@@ -55,7 +54,7 @@ def pixels(spec: Preprocessing, jpegs: Sequence[np.ndarray], device: str) -> tor
         height, width = image.shape[-2:]
         if spec.resize is not None:
             width, height = target((width, height), spec.resize)
-            image = functional.resize(image, [height, width], modes[spec.interpolation], antialias=True)
+            image = functional.resize(image, [height, width], functional.InterpolationMode(spec.interpolation), antialias=True)
         if spec.crop is not None:
             half = round if spec.rounding == "round" else int
             top, left = half((height - spec.crop[0]) / 2), half((width - spec.crop[1]) / 2)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ..errors import WeightsError, one_of
+from ..errors import ParamsError, WeightsError, one_of
 from . import weights
 
 if TYPE_CHECKING:
@@ -67,10 +67,13 @@ class Preprocessing:
         """The same with another decoder.
 
         Raises:
-            ParamsError: unknown decoder.
+            ParamsError: unknown decoder, or one that has not the filter the checkpoint wants.
         """
         if decoder not in DECODERS:
             raise one_of("decoder", str(decoder), DECODERS)
+        if decoder == "nvjpeg" and self.interpolation not in ("bilinear", "bicubic"):
+            raise ParamsError(f"decoder nvjpeg resizes bilinear or bicubic and this checkpoint wants {self.interpolation}; "
+                              "set options.decoder to pillow.")
         return replace(self, decoder=decoder)
 
     def __call__(self, image: Image.Image) -> np.ndarray:

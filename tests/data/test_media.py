@@ -109,6 +109,17 @@ def test_what_is_stored_is_what_was_decoded(corpus, tmp_path):
         frames["c/77"]
 
 
+def test_a_clip_of_more_than_16_mib_keeps_its_files_apart(tmp_path):
+    """Beyond 2**24 bytes float32 knows no odd number."""
+    items = [bytes([i]) * (2**23 + 1 + 2 * i) for i in range(4)]
+    entry, row = media.joined(items, np.zeros((4, 2))), {"id": "a", "content": "c", "video": "a.mp4"}
+    assert media.split(entry) == items
+    with ClipCache("frames", {}) as cache:
+        cache.put({"c": entry})
+        media.pack(tmp_path / "frames.h5", [row], "video", cache, {}, {})
+    assert [bytes(item) for item in media.Media(tmp_path / "frames.h5")["a"].items] == items
+
+
 def test_same_clips_same_bytes(corpus, tmp_path, monkeypatch):
     first = corpus.frames("a.h5").read_bytes(), corpus.audio("b.h5").read_bytes()
     monkeypatch.setenv("AFFECTORY_CACHE", str(tmp_path / "another"))

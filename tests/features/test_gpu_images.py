@@ -49,6 +49,8 @@ def test_decoder_is_identity_and_the_default_is_not_named():
     assert registry.build(stream(decoder="pillow")).identity == registry.build(stream()).identity
     with pytest.raises(ParamsError, match="decoder"):
         registry.build(stream(decoder="nvjpg"))
+    with pytest.raises(ParamsError, match="lanczos; set options.decoder to pillow"):
+        Preprocessing((32,), (32, 32), "lanczos").by("nvjpeg")
 
 
 def test_it_needs_a_gpu_and_says_so(monkeypatch):
