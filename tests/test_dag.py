@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
     "corpus.options.sessions=4", "corpus.options.dialogues=4", "corpus.options.turns=5", "+corpus.options.shortest=1.0",
     "+corpus.options.longest=1.2", "training=quick", "training.epochs=2", "quarantine.max_rate=0.2",
+    # One stream that loads a large library is enough here.
+    "stream@streams.audio=logmel", "~stream@streams.text",
 ]
 
 
