@@ -15,10 +15,10 @@ from rich.table import Table
 
 from pipeline.atomic import write_json
 
-from . import cache, dag, efficiency, invariance, machine, naive, store
+from . import cache, dag, efficiency, invariance, machine, manifest, naive, store
 from .figures import Figure
 
-BENCHMARKS = {"store": store, "cache": cache, "efficiency": efficiency, "naive": naive,
+BENCHMARKS = {"manifest": manifest, "store": store, "cache": cache, "efficiency": efficiency, "naive": naive,
               "invariance": invariance, "dag": dag}
 RESULTS = Path(__file__).with_name("results.json")
 MARKS = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}

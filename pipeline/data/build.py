@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,8 +124,9 @@ def check_media(params: Params) -> Checked:
     rows, doubled = _unique(tables.clips)
     rows, absent = _present(rows, root)
     rows, broken, masked = _judged(rows, root, params)
-    hashes = hashing.media([str(root / m) for m in unique_media(rows)], max(2, params.run.workers))
-    hashes = {m: hashes[str(root / m)] for m in unique_media(rows)}
+    places = {m: os.path.join(root, m) for m in unique_media(rows)}
+    hashes = hashing.media(list(places.values()), max(2, params.run.workers))
+    hashes = {m: hashes[place] for m, place in places.items()}
     rows, twins = _without_twins([row | {"content": hashing.content(row, hashes)} for row in rows])
     failures = [p for p in tables.problems if p["reason"] not in BENIGN] + doubled + absent + broken + twins
     problems = [p for p in tables.problems if p["reason"] in BENIGN] + masked + failures
@@ -170,9 +172,9 @@ def _where(row: dict) -> str:
 
 def _judged(rows: list[dict], root: Path, params: Params) -> tuple[list[dict], list[dict], list[dict]]:
     """(clips kept, rows of those lost, rows of modalities lost)."""
-    paths = unique_media(rows)
-    absolute = facts([str(root / path) for path in paths], params) if paths else {}
-    known = {path: absolute[str(root / path)] for path in paths}
+    places = {path: os.path.join(root, path) for path in unique_media(rows)}
+    absolute = facts(list(places.values()), params) if places else {}
+    known = {path: absolute[place] for path, place in places.items()}
     kept, broken, masked = [], [], []
     for row in rows:
         row, listed, keep = judge(row, known, params.integrity)

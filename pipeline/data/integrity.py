@@ -57,14 +57,14 @@ def precheck(row: dict, root: Path) -> dict | None:
             continue
         if not inside(root, relative):
             return problem(row["id"], relative, "escape", f"{modality} path leads out of the corpus root")
-        path = root / relative
+        path = os.path.join(root, relative)
         try:
             size = os.stat(path)
         except OSError:
             return problem(row["id"], relative, "missing", f"{modality} file is not there")
         if not os.path.isdir(path) and size.st_size == 0:
             return problem(row["id"], relative, "empty", f"{modality} file has no bytes")
-        if size.st_size < _STUB_BYTES and path.is_file() and path.read_bytes().startswith(_STUB):
+        if size.st_size < _STUB_BYTES and os.path.isfile(path) and Path(path).read_bytes().startswith(_STUB):
             return problem(row["id"], relative, "stub", "fetch the files themselves with `git lfs pull`")
     start, end = row.get("start"), row.get("end")
     if start is not None and end is not None and not end > start:
