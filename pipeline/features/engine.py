@@ -100,7 +100,13 @@ class Prefetch:
         self._thread.join()
 
     def __iter__(self) -> Iterator[Outcome]:
-        while (item := self._queue.get()) is not None:
+        while True:
+            try:
+                item = self._queue.get(timeout=1.0)
+            except queue.Empty:
+                continue  # a signal that another thread has caught is heard only here, between two waits
+            if item is None:
+                return
             if isinstance(item, BaseException):
                 raise item
             yield item
