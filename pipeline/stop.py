@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -49,6 +49,37 @@ def stoppable() -> Iterator[None]:
     except Stopped as stopped:
         sys.stderr.write(f"{stopped}\n")
         raise
+
+
+@contextmanager
+def held() -> Iterator[Callable[[], None]]:
+    """Note the first of `SIGNALS` instead of raising it, for calls into a library that no exception may cross.
+
+    Yields a function that raises what was noted; leaving the block raises it too. Only the main thread hears signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    noted: list[int] = []
+    handlers = {number: handler for number in SIGNALS if callable(handler := signal.getsignal(number))}
+
+    def note(number: int, _: FrameType | None) -> None:
+        if noted:
+            os._exit(128 + number)
+        noted.append(number)
+
+    def heed() -> None:
+        for number in noted:
+            handlers[number](number, None)
+
+    for number in handlers:
+        signal.signal(number, note)
+    try:
+        yield heed
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    heed()
 
 
 def follow_parent() -> None:

@@ -1,5 +1,6 @@
 """Crash safety of the real command line: killed, asked to end, run twice at once, on a disk that takes no more."""
 
+import errno
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from pipeline.errors import CacheError, DiskError
 from pipeline.features import caches, store
 from pipeline.features.cache import ClipCache
 from pipeline.features.store import Entry
-from pipeline.stop import Stopped
+from pipeline.stop import SIGNALS, Stopped, stoppable
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMES = np.zeros((1, 2), np.float32)
@@ -175,15 +176,60 @@ def test_what_ended_processes_left_is_removed_and_what_others_write_is_not(tmp_p
     assert sorted(os.listdir(tmp_path)) == sorted([*living, "y.h5"])
 
 
-def test_a_stop_while_hdf5_writes_ends_the_run_and_not_the_process(tmp_path, monkeypatch):
+@pytest.fixture
+def handlers():
+    """Signals as a run hears them, and afterwards as the tests do."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    with stoppable():
+        yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("moment", [1, 2, 5, 9])
+def test_a_stop_while_hdf5_writes_ends_the_run_and_not_the_process(tmp_path, monkeypatch, handlers, moment):
     class Sink(hdf5._Sink):
+        calls = 0
+
         def write(self, data):
-            self.error = self.error or Stopped(signal.SIGTERM)
+            self.calls += 1
+            if self.calls == moment:
+                signal.raise_signal(signal.SIGTERM)
             return super().write(data)
 
     monkeypatch.setattr(hdf5, "_Sink", Sink)
     with pytest.raises(Stopped):
         write(tmp_path / "x.h5", 10)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_stop_between_two_writes_does_not_wait_for_the_end(tmp_path, monkeypatch, handlers):
+    monkeypatch.setattr(store, "BLOCK", 4000)
+    seen = []
+
+    def entries():
+        for i in range(100):
+            seen.append(i)
+            if i == 10:
+                signal.raise_signal(signal.SIGINT)
+            yield entry(500)
+
+    with pytest.raises(Stopped):
+        store.write(tmp_path / "x.h5", [f"{i:05d}" for i in range(100)], entries(), rows=[1] * 100, shape=(500,))
+    assert os.listdir(tmp_path) == [] and len(seen) < 20
+
+
+@pytest.mark.parametrize("room", [0, 1, 100, 1000, 3000, 5000, 9000, 13000, 20999, 21500])
+def test_a_disk_that_refuses_at_any_byte(tmp_path, monkeypatch, room):
+    class Sink(hdf5._Sink):
+        def write(self, data):
+            if self.tell() + len(data) > room and self.error is None:
+                self.error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(data)
+
+    monkeypatch.setattr(hdf5, "_Sink", Sink)
+    with pytest.raises(DiskError, match="No space left"):
+        write(tmp_path / "x.h5", 20)
     assert os.listdir(tmp_path) == []
 
 

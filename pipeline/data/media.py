@@ -194,7 +194,7 @@ def pack(out: Path, rows: list[dict], modality: str, cache: ClipCache, identity:
                 for row, outcome in lost]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    with writing(out) as file:
+    with writing(out) as (file, check):
         file.create_dataset("ids", data=np.array([row["id"].encode() for row in rows], dtype=object),
                             dtype=h5py.string_dtype("utf-8"))
         file.create_dataset("offsets", data=offsets)
@@ -203,6 +203,7 @@ def pack(out: Path, rows: list[dict], modality: str, cache: ClipCache, identity:
         extents = np.zeros(int(offsets[-1]) + 1, np.int64)
         status = np.empty(len(rows), np.uint8)
         for i, entry in enumerate(entries()):
+            check()
             status[i] = int(entry.status)
             if counts[i]:
                 values[starts[i] : starts[i + 1]] = entry.values

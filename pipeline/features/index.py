@@ -52,11 +52,12 @@ def build(
     numbers, training = training_rows(tables.read(folds), ids, folds)
     coverage = {}
     out = Path(out)
-    with writing(out) as file:
+    with writing(out) as (file, check):
         file.create_dataset("ids", data=np.array([i.encode() for i in ids], dtype=object),
                             dtype=h5py.string_dtype("utf-8"))
         file.create_dataset("folds", data=np.array(numbers, dtype=np.int64))
         for name in sorted(params.streams):
+            check()
             path = Path(features) / f"{name}.h5"
             store = Store(path)
             _belongs(store, name, params.streams[name].modality)

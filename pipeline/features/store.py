@@ -88,7 +88,7 @@ def write(
         layout = {"compression": "gzip", "compression_opts": 4, "shuffle": True,
                   "chunks": (max(1, min(total or 1, 1024)), *shape)}
     worst = 0.0
-    with writing(path) as file:
+    with writing(path) as (file, check):
         file.create_dataset("ids", data=np.array([i.encode() for i in ids], dtype=object),
                             dtype=h5py.string_dtype("utf-8"))
         file.create_dataset("offsets", data=offsets)
@@ -117,6 +117,7 @@ def write(
             size += stored.nbytes
             if size >= BLOCK:
                 begun, size = _flush(values, times, held, begun), 0
+                check()
         if held:
             _flush(values, times, held, begun)
         codes[:] = status
