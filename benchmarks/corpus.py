@@ -33,9 +33,14 @@ def parameters(streams: dict[str, dict], workers: int = 2) -> Params:
                   "fusion": {"name": "concat"}, "run": {"device": "auto", "workers": workers}}, "benchmark")
 
 
-def text_stream() -> dict:
+#: As large as BERT-base, but for the vocabulary.
+BASE_TEXT = {"model_type": "bert", "vocab_size": 2000, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+             "intermediate_size": 3072}
+
+
+def text_stream(architecture: dict | None = None) -> dict:
     return {"modality": "text", "source": "manifest.parquet", "encoder": "text", "weights": "random:0",
-            "architecture": TINY_TEXT}
+            "architecture": architecture or TINY_TEXT}
 
 
 def image_stream(architecture: dict, source: Path, **more: object) -> dict:
