@@ -7,6 +7,7 @@ Writes below `out`: `predictions.parquet`, `traces.parquet`, `metrics.json`, `pe
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -125,12 +126,17 @@ def _summary(variant: str, parts: list[pl.DataFrame], traces: pl.DataFrame, clas
     # One run says nothing about seeds; how much the test speakers matter can still be said.
     table, result = parts[0], {}
     speakers = table["speaker"].fill_null("?").to_list()
+    drawn: dict[bytes, dict[str, float]] = {}  # every metric meets the same resamples
+
+    def resampled(rows: np.ndarray, name: str) -> float:
+        if (key := rows.tobytes()) not in drawn:
+            drawn[key] = summary.scalars(table[rows.tolist()], classes, names)
+        return drawn[key][name]
+
     for name, value in per_seed[0].items():
         interval = intervals.Interval(value, float("nan"), float("nan"))
         if not name.startswith("frame_"):
-            interval = intervals.over_groups(
-                lambda rows, name=name: summary.scalars(table[rows.tolist()], classes, names)[name], speakers,
-                resamples=200)
+            interval = intervals.over_groups(partial(resampled, name=name), speakers, resamples=200)
         result[name] = interval.rounded()
     return result
 
