@@ -81,7 +81,8 @@ class Encoder:
         stats, entries, prepared = Stats(clips=len(jobs)), {}, []
         by_key = {job.content: job for job in jobs}
         with self._reading:
-            for outcome in self._pool.imap_unordered(by_key.items()):
+            # In order, as the local engine: which clips meet in a batch follows from the chunk alone.
+            for outcome in self._pool.imap(by_key.items(), window=len(by_key)):
                 job = by_key[outcome.key]
                 if isinstance(outcome.value, Prepared):
                     prepared.append((job, outcome.value))
