@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import functools
-import hashlib
 import io
 import json
 import multiprocessing
@@ -22,10 +21,10 @@ from pathlib import Path
 import torch
 
 from ..atomic import placing, write_json, write_text
+from ..code import code_digest
 from ..errors import StoreError
 from ..features.cache import digest, root
 from ..features.dataset import Dataset
-from ..features.index import sha256
 from ..features.targets import fold_numbers
 from ..params import Params
 from ..progress import track
@@ -34,10 +33,6 @@ from .checkpoint import save_run
 from .device import resolve
 from .loop import Progress, fit
 from .variants import Variant, spec, variants
-
-#: Code whose change makes cached runs void.
-SOURCES = ("models", "training/loop.py", "training/objective.py", "training/schedule.py", "features/dataset.py",
-           "features/targets.py")
 
 #: Below this, starting worker processes costs more than it saves.
 FEW = 4
@@ -196,16 +191,9 @@ def _identity(params: Params, job: Job, data: Dataset, device: torch.device) -> 
         "model": spec(params, job.variant, data).model_dump(mode="json"),
         "streams": {name: data.streams[name].facts for name in job.variant.streams},
         "encoders": {name: params.streams[name].model_dump(mode="json") for name in job.variant.streams},
-        "labels": data.fingerprint(job.variant.streams), "code": _code(), "torch": torch.__version__,
+        "labels": data.fingerprint(job.variant.streams), "code": code_digest("pipeline.training.loop", "pipeline.training.checkpoint"), "torch": torch.__version__,
         "device": device.type,
     }
-
-
-@functools.cache
-def _code() -> str:
-    package = Path(__file__).resolve().parents[1]
-    files = [f for name in SOURCES for f in sorted((package / name).glob("*.py")) or [package / name]]
-    return hashlib.sha256("".join(sha256(f) for f in files).encode()).hexdigest()
 
 
 def _config(params: Params, job: Job, data: Dataset, progress: Progress) -> dict:
