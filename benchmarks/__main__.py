@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.atomic import write_json
+from pipeline.storage.atomic import write_json
 
 from . import cache, dag, efficiency, invariance, machine, manifest, naive, store
 from .figures import Figure

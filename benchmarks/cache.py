@@ -29,7 +29,7 @@ TINY = Size(clips=100, many=200, isolated=False, workers=0, real=corpus.TINY_TEX
 def extract(folder: Path, manifest: Path, workers: int, architecture: dict | None = None) -> int:
     """Stage `extract` over a manifest. Returns how many clips the store holds."""
     from pipeline.features.extract import extract as stage
-    from pipeline.features.store import Store
+    from pipeline.storage.feature_store import Store
 
     params = corpus.parameters({"text": corpus.text_stream(architecture)}, workers)
     return len(Store(stage(params, "text", manifest=manifest, out=folder / "text.h5")))
@@ -45,13 +45,14 @@ def fill(manifest: Path) -> int:
     """Put an entry of 8 × 32 numbers for every clip straight into the clip cache. Returns how many."""
     import numpy as np
 
-    from pipeline.data import manifest as manifests
-    from pipeline.features import reader, registry
-    from pipeline.features.cache import ClipCache
-    from pipeline.features.store import Entry
+    from pipeline.features.encoders import registry
+    from pipeline.features.engine import reader
+    from pipeline.storage import tables
+    from pipeline.storage.clip_cache import ClipCache
+    from pipeline.storage.feature_store import Entry
 
     stream = corpus.stream(corpus.text_stream())
-    work = reader.jobs(manifests.read(manifest), stream)
+    work = reader.jobs(tables.read(manifest), stream)
     chance = np.random.default_rng(0)
     times = np.stack([np.arange(8), np.arange(1, 9)], 1).astype(np.float32) / 4
     with ClipCache("extract", dict(registry.build(stream).identity)) as cache:

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.data import manifest as manifests
-from pipeline.data import media
-from pipeline.features.cache import ClipCache, digest
 from pipeline.params import Params, Stream, parse
+from pipeline.storage import media_store, tables
+from pipeline.storage.clip_cache import ClipCache, digest
 
 WORDS = "the a of to and it was never always so very quiet loud glad sorry angry late early home again".split()
 #: ViT-B/32, the image tower of CLIP's smallest published model.
@@ -52,7 +51,7 @@ def transcripts(path: Path, clips: int) -> None:
     """A manifest of `clips` clips with a transcript of 8 words each, in dialogue-free sessions of 10 speakers."""
     chance = np.random.default_rng(0)
     said = chance.integers(0, len(WORDS), (clips, 8))
-    manifests.write(manifests.frame([
+    tables.write(tables.frame([
         {"id": f"clip{i:06d}", "corpus": "benchmark", "speaker": f"s{i % 10}", "duration": 2.0,
          "text": f"{i} " + " ".join(WORDS[w] for w in said[i]), "content": digest({"clip": i})}
         for i in range(clips)]), path)
@@ -60,9 +59,9 @@ def transcripts(path: Path, clips: int) -> None:
 
 def folds(path: Path, clips: int) -> None:
     """One fold, four fifths of the clips for training."""
-    manifests.write(manifests.frame(
+    tables.write(tables.frame(
         [{"id": f"clip{i:06d}", "fold": 0, "role": "test" if i % 5 == 0 else "train"} for i in range(clips)],
-        {"id": manifests.SCHEMA["id"], "fold": manifests.SCHEMA["turn"], "role": manifests.SCHEMA["split"]}), path)
+        {"id": tables.SCHEMA["id"], "fold": tables.SCHEMA["turn"], "role": tables.SCHEMA["split"]}), path)
 
 
 def pictures(chance: np.random.Generator, count: int, width: int, height: int) -> list[np.ndarray]:
@@ -87,9 +86,9 @@ def frames(folder: Path, clips: int, count: int, *, width: int = 340, height: in
     identity = {"kind": "frames", "benchmark": [clips, count, width, height]}
     with ClipCache("frames", identity, base=folder / "cache") as cache:
         for row in rows:
-            cache.put({row["content"]: media.joined([jpeg(p) for p in pictures(chance, count, width, height)], times)})
-        media.pack(folder / "frames.h5", rows, "video", cache, identity, {})
-    manifests.write(manifests.frame(rows), folder / "manifest.parquet")
+            cache.put({row["content"]: media_store.joined([jpeg(p) for p in pictures(chance, count, width, height)], times)})
+        media_store.pack(folder / "frames.h5", rows, "video", cache, identity, {})
+    tables.write(tables.frame(rows), folder / "manifest.parquet")
     return folder / "manifest.parquet", folder / "frames.h5"
 
 
@@ -116,7 +115,7 @@ def videos(folder: Path, clips: int, *, seconds: float = 3.0, width: int = 640, 
             container.mux(stream.encode())
         rows.append({"id": f"clip{i:04d}", "corpus": "benchmark", "video": name, "duration": seconds,
                      "content": digest({"video": i})})
-    manifests.write(manifests.frame(rows), folder / "manifest.parquet")
+    tables.write(tables.frame(rows), folder / "manifest.parquet")
     return folder / "manifest.parquet"
 
 

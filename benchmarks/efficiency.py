@@ -57,12 +57,13 @@ def _model(folder: Path, manifest: Path, frames: Path, size: Size, title: str, a
     """Both ways in turn, with the network loaded once: bare, engine, bare, engine, bare …"""
     import torch
 
-    from pipeline.data import manifest as manifests
-    from pipeline.features import engine, registry
-    from pipeline.features.batcher import batches
-    from pipeline.features.cache import ClipCache
-    from pipeline.features.reader import Reader, jobs
+    from pipeline.features.encoders import registry
+    from pipeline.features.engine import run as engine
+    from pipeline.features.engine.batcher import batches
+    from pipeline.features.engine.reader import Reader, jobs
     from pipeline.params import Run
+    from pipeline.storage import tables
+    from pipeline.storage.clip_cache import ClipCache
 
     stream = corpus.stream(corpus.image_stream(architecture, frames, dtype=dtype))
     extractor = registry.build(stream)
@@ -74,7 +75,7 @@ def _model(folder: Path, manifest: Path, frames: Path, size: Size, title: str, a
         return forward(batch)
 
     loaded = replace(extractor, load=lambda device: counted)
-    work = jobs(manifests.read(manifest), stream)
+    work = jobs(tables.read(manifest), stream)
     reader = Reader(extractor.prepare, "video", frames)
     begun = time.process_time()
     prepared = [(job, reader(job)) for job in work]

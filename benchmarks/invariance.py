@@ -40,7 +40,7 @@ def measure(folder: Path, size: Size) -> list[Figure]:
     """Largest difference of a value, as a share of the features' own standard deviation; float32 has a target."""
     import torch
 
-    from pipeline.features import registry
+    from pipeline.features.encoders import registry
 
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     figures = []
@@ -60,7 +60,7 @@ def measure(folder: Path, size: Size) -> list[Figure]:
 
 
 def _clips(modality: str, count: int) -> list:
-    from pipeline.features.extractor import Clip
+    from pipeline.features.encoders.extractor import Clip
 
     chance = np.random.default_rng(0)
     clips = []

@@ -44,15 +44,15 @@ def remember(root: Path, clips: int) -> int:
     import os
 
     from pipeline.data.examine import VERSION
-    from pipeline.data.hashing import FileMemo, file_key
     from pipeline.data.integrity import Fact
+    from pipeline.storage.memo import Memo, file_key
 
     paths = [str(root / f"m/{i // 1000}/{i}.wav") for i in range(clips)]
     states = [os.stat(path) for path in paths]
     fact = Fact(duration=2.0, audio=True, level=-20.0).dump()
-    with FileMemo("facts") as memo:
+    with Memo("facts") as memo:
         memo.put({file_key(path, state, VERSION): fact for path, state in zip(paths, states, strict=True)})
-    with FileMemo("hash") as memo:
+    with Memo("hash") as memo:
         memo.put({file_key(path, state): f"{i:032x}" for i, (path, state) in enumerate(zip(paths, states, strict=True))})
     return clips
 
@@ -60,16 +60,16 @@ def remember(root: Path, clips: int) -> int:
 def build(root: Path, out: Path) -> tuple[int, float]:
     """The stage. Returns how many clips the manifest holds, and the seconds of processor time it took."""
     begun = time.process_time()
-    from pipeline.data import manifest
     from pipeline.data.build import build as stage
     from pipeline.params import parse
+    from pipeline.storage import tables
 
     from .corpus import text_stream
 
     stage(parse({"recipe": "benchmark", "corpus": {"name": "generic", "root": str(root), "options": {"table": "clips.csv"}},
                  "streams": {"text": text_stream()}, "fusion": {"name": "concat"}}, "benchmark"), out)
     taken = time.process_time() - begun
-    return manifest.read(out / "manifest.parquet").height, taken
+    return tables.read(out / "manifest.parquet").height, taken
 
 
 def measure(folder: Path, size: Size) -> list[Figure]:

@@ -28,17 +28,18 @@ TINY = Size(clips=2, seconds=0.4, repeats=1, workers=0)
 
 
 def measure(folder: Path, size: Size) -> list[Figure]:
-    from pipeline.data import manifest as manifests
     from pipeline.data import media
     from pipeline.data.decode import video
-    from pipeline.features import engine, registry, store
-    from pipeline.features.cache import ClipCache
-    from pipeline.features.extractor import Clip
-    from pipeline.features.reader import Reader, jobs
+    from pipeline.features.encoders import registry
+    from pipeline.features.encoders.extractor import Clip
+    from pipeline.features.engine import run as engine
+    from pipeline.features.engine.reader import Reader, jobs
     from pipeline.params import DecodeVideo
+    from pipeline.storage import feature_store, media_store, tables
+    from pipeline.storage.clip_cache import ClipCache
 
     manifest = corpus.videos(folder / "videos", size.clips, seconds=size.seconds)
-    table = manifests.read(manifest)
+    table = tables.read(manifest)
     spec = DecodeVideo()
     streams = {name: corpus.image_stream(corpus.TINY_VIT, folder / "frames.h5", options={"readout": name})
                for name in READOUTS}
@@ -70,7 +71,7 @@ def measure(folder: Path, size: Size) -> list[Figure]:
                 engine.run(_ready(extractor, forwards[name]), Reader(extractor.prepare, "video", folder / "frames.h5"), work,
                            cache, params.run)
                 entries = list(cache.iterate(job.content for job in work))
-            store.write(folder / "stores" / f"{name}.h5", [job.id for job in work], entries,
+            feature_store.write(folder / "stores" / f"{name}.h5", [job.id for job in work], entries,
                         rows=[len(entry.times) for entry in entries], shape=entries[0].values.shape[1:], dtype="float32")
 
     def _decode(rows: list[dict], base: Path) -> None:
@@ -80,7 +81,7 @@ def measure(folder: Path, size: Size) -> list[Figure]:
             tasks = [(row["content"], media.Cut(str(folder / "videos" / row["video"]), None, None)) for row in rows]
             with media.Pool(function, workers=size.workers) as pool:
                 cache.put({done.key: done.value for done in pool.imap_unordered(tasks)})
-            media.pack(folder / "frames.h5", rows, "video", cache, {"spec": spec.model_dump()}, {})
+            media_store.pack(folder / "frames.h5", rows, "video", cache, {"spec": spec.model_dump()}, {})
 
     start = seconds(ours)
     taken = alternate({"common": common, "ours": ours}, size.repeats)
@@ -103,7 +104,7 @@ def _ready(extractor, forward: Callable):
 
 
 def _difference(folder: Path, name: str, ids: list[str]) -> float:
-    from pipeline.features.store import Store
+    from pipeline.storage.feature_store import Store
 
     ours = Store(folder / "stores" / f"{name}.h5")
     return max(float(np.abs(ours[clip].values - np.load(folder / "npy" / f"{clip}.{name}.npy")).max()) for clip in ids)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.features import store
-from pipeline.features.store import Entry, Store
+from pipeline.storage import feature_store
+from pipeline.storage.feature_store import Entry, Store
 
 from .figures import Figure, alternate, ratio
 
@@ -38,7 +38,7 @@ def measure(folder: Path, size: Size) -> list[Figure]:
     ids = [f"clip{i:05d}" for i in range(size.clips)]
     path, arrays = folder / "features.h5", folder / "npy"
     arrays.mkdir()
-    store.write(path, ids, _entries(size), rows=[size.rows] * size.clips, shape=(size.width,))
+    feature_store.write(path, ids, _entries(size), rows=[size.rows] * size.clips, shape=(size.width,))
     for clip, entry in zip(ids, _entries(size), strict=True):
         np.save(arrays / f"{clip}.npy", entry.values)
     ours = Store(path)

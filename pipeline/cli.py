@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from . import params as parameters
-from .atomic import refusal
 from .errors import UserError
+from .storage.atomic import refusal
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Two-phase feature-cache pipeline for multimodal emotion recognition.")
@@ -125,7 +125,7 @@ def audio(params: ParamsFile = Path("params.yaml")) -> None:
 @app.command(rich_help_panel=STAGES)
 def transcribe(params: ParamsFile = Path("params.yaml")) -> None:
     """Speech → text for clips that have none, in data/transcripts.parquet (when asr.weights is set)."""
-    from .data.asr import transcribe as run
+    from .features.transcribe import transcribe as run
 
     run(parameters.read(params))
 
@@ -149,7 +149,7 @@ def index(params: ParamsFile = Path("params.yaml")) -> None:
 @app.command(rich_help_panel=STAGES)
 def train(params: ParamsFile = Path("params.yaml")) -> None:
     """Cached tokens → models/runs, several seeds."""
-    from .training.train import train as run
+    from .training.stage import train as run
 
     run(parameters.read(params))
 
@@ -195,11 +195,11 @@ def predict(clip: Path, text: Annotated[str | None, typer.Option(help="What is s
 def inspect(store: Path,
             export: Annotated[Path | None, typer.Option(help="Write a media store's files here.")] = None) -> None:
     """Print what an HDF5 store or index holds."""
-    from .features.inspect import describe
+    from .storage.inspect import describe
 
     out.print(describe(store))
     if export:
-        from .data.media import Media
+        from .storage.media_store import Media
 
         out.print(f"{Media(store).export(export)} files in {export}")
 
@@ -207,7 +207,7 @@ def inspect(store: Path,
 @app.command(rich_help_panel=TOOLS)
 def streams() -> None:
     """List every ready-made encoder: modality, width, rate, licence, weights."""
-    from .features.registry import table
+    from .features.encoders.registry import table
 
     out.print(table(), soft_wrap=True)
 
@@ -216,8 +216,8 @@ def streams() -> None:
 def compose_params(overrides: Annotated[list[str] | None, typer.Argument(help="e.g. recipe=ravdess")] = None,
                    write: Annotated[bool, typer.Option("--write", help="Write params.yaml.")] = False) -> None:
     """Compose conf/ and print, or write, the parameters."""
-    from .atomic import write_text
     from .compose import compose, text
+    from .storage.atomic import write_text
 
     values = compose(overrides or ())
     parameters.parse(values, "conf")
@@ -230,7 +230,7 @@ def compose_params(overrides: Annotated[list[str] | None, typer.Argument(help="e
 @cache_app.command()
 def stats() -> None:
     """Entries and bytes per identity."""
-    from .features.caches import stats as table
+    from .storage.housekeeping import stats as table
 
     out.print(table(), soft_wrap=True)
 
@@ -238,7 +238,7 @@ def stats() -> None:
 @cache_app.command()
 def verify(repair: Annotated[bool, typer.Option(help="Drop what is damaged, to be computed again.")] = False) -> None:
     """Check every entry against its checksum."""
-    from .features.caches import verify as check
+    from .storage.housekeeping import verify as check
 
     damaged = check(repair=repair)
     out.print(f"{damaged} damaged entries{' dropped' if repair and damaged else ''}")
@@ -250,7 +250,7 @@ def verify(repair: Annotated[bool, typer.Option(help="Drop what is damaged, to b
 def gc(days: Annotated[float, typer.Option(help="Remove identities not used for so many days.")] = 30.0,
        dry_run: bool = False) -> None:
     """Free the space of identities no longer used."""
-    from .features.caches import collect
+    from .storage.housekeeping import collect
 
     for line in collect(days=days, dry_run=dry_run):
         out.print(line)

@@ -28,8 +28,11 @@ EXEMPT = (
     "params",
     "progress",
     "stop",
-    "atomic",
-    "hdf5",
+    "storage.atomic",
+    "storage.clip_cache",
+    "storage.hdf5",
+    "storage.housekeeping",
+    "storage.memo",
 )
 
 

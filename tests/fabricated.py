@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 
 from pipeline import params as parameters
-from pipeline.data import manifest as tables
-from pipeline.features import index, store
+from pipeline.features import index
+from pipeline.storage import feature_store, tables
 
 CLASSES = ("anger", "joy", "neutral", "sadness")
 WIDTHS = {"audio": (6,), "text": (5,), "video": (8,)}
@@ -68,21 +68,21 @@ class Fabricated:
         """Every ninth clip lacks text, every thirteenth failed in video."""
         entries = []
         for i, clip in enumerate(ids or self.ids):
-            status = store.Status.OK
+            status = feature_store.Status.OK
             if name == "text" and i % 9 == 4:
-                status = store.Status.MISSING
+                status = feature_store.Status.MISSING
             if name == "video" and i % 13 == 7:
-                status = store.Status.FAILED
-            length = int(self.rng.integers(2, 7)) if status == store.Status.OK else 0
+                status = feature_store.Status.FAILED
+            length = int(self.rng.integers(2, 7)) if status == feature_store.Status.OK else 0
             kind = int(self.classes[self.ids.index(clip)]) if clip in self.ids else 0
             signal = {"audio": kind // 2, "video": kind % 2, "text": kind / 3}[name] - 0.5
             values = self.rng.normal(3.0, noise, (length, *shape))
             values[..., 0] += 2 * signal
             edges = np.linspace(0, 4, length + 1)
-            entries.append(store.Entry(values.astype(np.float32), np.stack([edges[:-1], edges[1:]], 1).astype(np.float32),
+            entries.append(feature_store.Entry(values.astype(np.float32), np.stack([edges[:-1], edges[1:]], 1).astype(np.float32),
                                        status))
         source = "random:0" if name == "audio" else "local:x"
-        store.write(self.path(f"features/{name}.h5"), ids or self.ids, entries, rows=[len(e.values) for e in entries],
+        feature_store.write(self.path(f"features/{name}.h5"), ids or self.ids, entries, rows=[len(e.values) for e in entries],
                     shape=shape, attributes={"stream": name, "modality": name, "identity": {"weights": {"source": source}}})
 
     def params(self, **groups: dict) -> parameters.Params:

@@ -8,9 +8,8 @@ import numpy as np
 import polars as pl
 
 from pipeline import params as parameters
-from pipeline.atomic import write_json
-from pipeline.data import manifest
-from pipeline.features import store
+from pipeline.storage import feature_store, tables
+from pipeline.storage.atomic import write_json
 
 CLASSES = ["anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise"]
 ACCURACY = {"fused": 0.86, "audio": 0.62, "text": 0.5, "video": 0.7}
@@ -56,9 +55,9 @@ def make_data(folder: Path, rng) -> list[str]:
         }
         for i, c in enumerate(ids)
     ]
-    manifest.write(manifest.frame(clips), folder / "manifest.parquet")
+    tables.write(tables.frame(clips), folder / "manifest.parquet")
     roles = ["test" if i % 5 == 0 else "val" if i % 5 == 1 else "train" for i in range(240)]
-    manifest.write(
+    tables.write(
         pl.DataFrame({"fold": [0] * 240, "id": ids, "role": roles}), folder / "folds.parquet", sort=("fold", "id")
     )
     histogram = {s: {c: int(rng.integers(4, 30)) for c in CLASSES} for s in ("test", "train", "val")}
@@ -74,8 +73,8 @@ def make_data(folder: Path, rng) -> list[str]:
             "notes": {"generator": "version 1, seed 0"},
         },
     )
-    manifest.write(
-        manifest.frame(
+    tables.write(
+        tables.frame(
             [
                 {
                     "id": "demo/s1/dia03_utt07",
@@ -92,12 +91,12 @@ def make_data(folder: Path, rng) -> list[str]:
                     "detail": "audio: peak -91 dBFS; the clip stays without it",
                 },
             ],
-            manifest.QUARANTINE,
+            tables.QUARANTINE,
         ),
         folder / "quarantine.parquet",
     )
-    manifest.write(
-        manifest.frame(
+    tables.write(
+        tables.frame(
             [
                 {
                     "id": "demo/s0/dia01_utt02",
@@ -107,7 +106,7 @@ def make_data(folder: Path, rng) -> list[str]:
                     "detail": "decoding took longer than 60 s",
                 }
             ],
-            manifest.QUARANTINE,
+            tables.QUARANTINE,
         ),
         folder / "frames.quarantine.parquet",
     )
@@ -119,11 +118,11 @@ def make_features(folder: Path, ids: list[str], rng) -> None:
         ("video", {"source": "random:0", "random": True}),
         ("audio", {"source": "local:weights/hubert", "sha256": "0f3a" * 16}),
     ):
-        entries = [store.Entry(rng.normal(size=(4, 32)), np.tile(np.float32([0, 1]), (4, 1))) for _ in sorted(ids)]
-        entries[3] = store.Entry(np.zeros((0, 32)), np.zeros((0, 2), np.float32), store.Status.MISSING, "no sound")
-        entries[5] = store.Entry(np.zeros((0, 32)), np.zeros((0, 2), np.float32), store.Status.FAILED, "crashed")
+        entries = [feature_store.Entry(rng.normal(size=(4, 32)), np.tile(np.float32([0, 1]), (4, 1))) for _ in sorted(ids)]
+        entries[3] = feature_store.Entry(np.zeros((0, 32)), np.zeros((0, 2), np.float32), feature_store.Status.MISSING, "no sound")
+        entries[5] = feature_store.Entry(np.zeros((0, 32)), np.zeros((0, 2), np.float32), feature_store.Status.FAILED, "crashed")
         failures = {sorted(ids)[5]: "the encoder crashed"}
-        store.write(
+        feature_store.write(
             folder / f"{name}.h5",
             sorted(ids),
             entries,

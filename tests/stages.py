@@ -215,8 +215,8 @@ def together(whole: Workspace, folder: Path) -> dict:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    import pipeline.training.train as training
-    from pipeline.data.decode import isolated
+    import pipeline.training.stage as training
+    from pipeline.workers import pool as isolated
 
     # Loaded by the first step of an optimiser, which would make `train` look long.
     importlib.import_module("torch._dynamo")

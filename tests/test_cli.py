@@ -1,6 +1,7 @@
 """The command line: help is quick to read, mistakes are one line with an exit code."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,8 +34,10 @@ def test_help_names_every_stage_of_the_dag():
         (("index", "--params", "none.yaml"), "none.yaml is not there"),
     ],
 )
-def test_a_mistake_is_one_line(words, said):
-    done = run(*words)
+def test_a_mistake_is_one_line(words, said, tmp_path):
+    # In a folder of its own: the checkout may hold trained models.
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    done = run(*words, cwd=tmp_path)
     assert done.returncode == 2
     assert said in done.stderr and "Traceback" not in done.stderr
     assert done.stderr.count("error:") == 1

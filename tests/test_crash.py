@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import atomic, hdf5
-from pipeline.atomic import placing, replacing
 from pipeline.errors import CacheError, DiskError
-from pipeline.features import caches, store
-from pipeline.features.cache import ClipCache
-from pipeline.features.store import Entry
 from pipeline.stop import SIGNALS, Stopped, stoppable
+from pipeline.storage import atomic, feature_store, hdf5, housekeeping
+from pipeline.storage.atomic import placing, replacing
+from pipeline.storage.clip_cache import ClipCache
+from pipeline.storage.feature_store import Entry
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMES = np.zeros((1, 2), np.float32)
@@ -86,7 +85,7 @@ def entry(size: int, value: float = 1.0) -> Entry:
 
 
 def write(path: Path, count: int) -> None:
-    store.write(path, [f"{i:05d}" for i in range(count)], (entry(500) for _ in range(count)), rows=[1] * count, shape=(500,))
+    feature_store.write(path, [f"{i:05d}" for i in range(count)], (entry(500) for _ in range(count)), rows=[1] * count, shape=(500,))
 
 
 @pytest.mark.parametrize("count", [249, 260, 4000])
@@ -101,7 +100,7 @@ def test_a_store_on_a_full_disk_is_a_line_and_the_old_one_stays(disk, count):
     assert os.listdir(folder) == ["x.h5"] and (folder / "x.h5").read_bytes() == before
     remount("size=64m")
     write(folder / "x.h5", count)
-    assert len(store.Store(folder / "x.h5")) == count
+    assert len(feature_store.Store(folder / "x.h5")) == count
     remount("ro")
     with pytest.raises(DiskError, match="Read-only"):
         write(folder / "x.h5", 1)
@@ -140,16 +139,16 @@ def test_a_write_protected_cache_serves_what_it_has(disk):
 def test_gc_keeps_what_a_run_uses(tmp_path):
     with ClipCache("extract", {"a": 1}) as cache:
         cache.put({"x": entry(3)})
-        assert caches.collect(days=0)[0].endswith("a run uses it")
-    assert caches.collect(days=0)[0].startswith("removed") and not cache.folder.exists()
+        assert housekeeping.collect(days=0)[0].endswith("a run uses it")
+    assert housekeeping.collect(days=0)[0].startswith("removed") and not cache.folder.exists()
 
 
 def test_looking_at_the_cache_is_no_use_of_it():
     with ClipCache("extract", {"a": 1}) as cache:
         cache.put({"x": entry(3)})
     os.utime(cache.folder / "identity.json", (1, 1))
-    assert "0.0 days idle" not in caches.stats() and caches.verify() == 0
-    assert caches.collect(days=1000)[0].startswith("removed")
+    assert "0.0 days idle" not in housekeeping.stats() and housekeeping.verify() == 0
+    assert housekeeping.collect(days=1000)[0].startswith("removed")
 
 
 def test_a_folder_is_replaced_in_one_rename_or_kept(tmp_path):
@@ -165,7 +164,7 @@ def test_a_folder_is_replaced_in_one_rename_or_kept(tmp_path):
 
 
 def test_what_ended_processes_left_is_removed_and_what_others_write_is_not(tmp_path, monkeypatch):
-    script = "import os, sys; from pipeline.atomic import replacing\nwith replacing(sys.argv[1]): os.kill(os.getpid(), 9)"
+    script = "import os, sys; from pipeline.storage.atomic import replacing\nwith replacing(sys.argv[1]): os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "x.h5")], env=os.environ | {"PYTHONPATH": str(ROOT)})
     (left,) = os.listdir(tmp_path)
     living = [left.replace(left.split(".")[-3], name) for name in (f"{atomic._host()}-{os.getpid()}", "elsewhere-1")]
@@ -204,7 +203,7 @@ def test_a_stop_while_hdf5_writes_ends_the_run_and_not_the_process(tmp_path, mon
 
 
 def test_a_stop_between_two_writes_does_not_wait_for_the_end(tmp_path, monkeypatch, handlers):
-    monkeypatch.setattr(store, "BLOCK", 4000)
+    monkeypatch.setattr(feature_store, "BLOCK", 4000)
     seen = []
 
     def entries():
@@ -215,7 +214,7 @@ def test_a_stop_between_two_writes_does_not_wait_for_the_end(tmp_path, monkeypat
             yield entry(500)
 
     with pytest.raises(Stopped):
-        store.write(tmp_path / "x.h5", [f"{i:05d}" for i in range(100)], entries(), rows=[1] * 100, shape=(500,))
+        feature_store.write(tmp_path / "x.h5", [f"{i:05d}" for i in range(100)], entries(), rows=[1] * 100, shape=(500,))
     assert os.listdir(tmp_path) == [] and len(seen) < 20
 
 
@@ -236,7 +235,7 @@ def test_a_disk_that_refuses_at_any_byte(tmp_path, monkeypatch, room):
 WORKERS = """
 import concurrent.futures, multiprocessing, os, sys, time
 from pathlib import Path
-from pipeline.data.decode.isolated import Pool
+from pipeline.workers.pool import Pool
 from pipeline.stop import follow_parent, stoppable
 
 def work(folder):
@@ -250,7 +249,7 @@ if __name__ == "__main__":
             with Pool(work, workers=2) as pool:
                 list(pool.imap_unordered([(0, folder), (1, folder)]))
         elif how == "engine":
-            from pipeline.features.engine import Prefetch
+            from pipeline.features.engine.run import Prefetch
 
             with Pool(work, workers=2) as pool:
                 with Prefetch(pool.imap_unordered([(0, folder), (1, folder)]), 2, pool.interrupt) as outcomes:

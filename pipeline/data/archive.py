@@ -7,7 +7,8 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-from ..errors import CorpusError
+from pipeline.errors import CorpusError
+
 from .corpora.folder import inside
 
 

@@ -9,16 +9,18 @@ from pathlib import Path
 
 import polars as pl
 
-from ..atomic import write_json
-from ..errors import CorpusError, QuarantineError
-from ..params import Params
-from . import corpora, hashing, leakage, manifest, split
+from pipeline.errors import CorpusError, QuarantineError
+from pipeline.params import Params
+from pipeline.reasons import BENIGN
+from pipeline.storage import tables as manifest
+from pipeline.storage.atomic import write_json
+
+from . import corpora, hashing, leakage, split
 from .card import card
 from .corpora.adapter import Adapter
 from .corpora.folder import problem
 from .examine import facts
 from .integrity import judge, precheck, unique_media
-from .reasons import BENIGN
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ import math
 
 import polars as pl
 
+from pipeline.storage.tables import LABELS
+
 from .corpora.adapter import Adapter
 from .leakage import Leak
-from .manifest import LABELS
 
 
 def card(adapter: Adapter, table: pl.DataFrame, folds: pl.DataFrame, quarantine: pl.DataFrame, leaks: list[Leak],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ..errors import CorpusError, ParamsError
-from ..params import Params
+from pipeline.errors import CorpusError, ParamsError
+from pipeline.params import Params
+
 from . import leakage, split
 from .build import check_media
 from .card import histogram

@@ -8,8 +8,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..atomic import replacing, write_text
-from ..errors import CorpusError
+from pipeline.errors import CorpusError
+from pipeline.storage.atomic import replacing, write_text
+
 from .corpora import table
 
 #: Between labels of one cell: comma, bar, semicolon, slash, and their Chinese kin.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
-from ..params import Params
-from .hashing import FileMemo, file_key
+from pipeline.params import Params
+from pipeline.storage.memo import Memo, file_key
+
 from .integrity import Fact, frames_fact
 
 #: Part of the memo's key: raised when a fact of the same file would come out differently.
@@ -45,7 +46,7 @@ def facts(paths: Sequence[str], params: Params) -> dict[str, Fact]:
     """
     result = {path: frames_fact(path) for path in paths if os.path.isdir(path)}
     keys = {path: file_key(path, os.stat(path), VERSION) for path in paths if path not in result}
-    with FileMemo("facts") as memo:
+    with Memo("facts") as memo:
         known = memo.get(keys.values())
         result |= {path: Fact.load(known[key]) for path, key in keys.items() if key in known}
         todo = [path for path in keys if path not in result]
@@ -69,7 +70,7 @@ def _lasting(fresh: dict[str, Fact], keys: dict[str, str]) -> dict[str, str]:
 
 def _examined(paths: Sequence[str], params: Params) -> Iterator[tuple[str, Fact]]:
     """(path, fact) as they come; each file is the business of a worker process."""
-    from .decode.isolated import Pool
+    from pipeline.workers.pool import Pool
 
     with Pool(examine, workers=max(1, params.run.workers), timeout=params.run.timeout) as pool:
         for outcome in pool.imap_unordered((path, path) for path in paths):

@@ -14,8 +14,9 @@ from urllib.parse import unquote, urlsplit
 
 from ruamel.yaml import YAML
 
-from ..atomic import write_text
-from ..errors import CorpusError
+from pipeline.errors import CorpusError
+from pipeline.storage.atomic import write_text
+
 from . import corpora
 from .archive import unpack
 

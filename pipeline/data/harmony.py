@@ -9,7 +9,7 @@ from importlib.resources import files
 import polars as pl
 from ruamel.yaml import YAML
 
-from ..errors import CorpusError, one_of
+from pipeline.errors import CorpusError, one_of
 
 #: Names after `emotion`.
 COMMON = ("anger", "contempt", "disgust", "fear", "joy", "neutral", "sadness", "surprise")

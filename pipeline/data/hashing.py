@@ -5,72 +5,14 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import lmdb
 import xxhash
 
-from ..errors import CacheError
-from ..features import cache
+from pipeline.storage.memo import Memo, file_key
 
 _CHUNK = 1 << 20
-
-
-class FileMemo:
-    """Facts about files, remembered while path, size and modification time stay the same.
-
-    Args:
-        kind: what is remembered, e.g. `hash`; one small LMDB each in the user's cache folder.
-
-    Raises:
-        CacheError: the cache folder cannot be made or opened.
-    """
-
-    def __init__(self, kind: str, base: Path | None = None) -> None:
-        folder = (base or cache.root()) / "files" / kind
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lmdb = cache.table(folder)
-        except (OSError, lmdb.Error) as error:
-            raise CacheError(f"the cache {folder} cannot be opened ({error}). Make it writable, or point "
-                             "AFFECTORY_CACHE to another folder.") from error
-
-    def __enter__(self) -> FileMemo:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._lmdb.close()
-
-    def get(self, keys: Iterable[str]) -> dict[str, str]:
-        """What is known of `keys` (see `file_key`)."""
-        known = {}
-        with self._lmdb.begin() as transaction:
-            for key in keys:
-                value = transaction.get(_short(key))
-                if value is not None:
-                    known[key] = value.decode()
-        return known
-
-    def put(self, facts: dict[str, str]) -> None:
-        try:
-            with self._lmdb.begin(write=True) as transaction:
-                for key, value in facts.items():
-                    transaction.put(_short(key), value.encode())
-        except (lmdb.Error, OSError) as error:
-            raise CacheError(f"the cache of file facts cannot be written ({error}). Free space, then run "
-                             "again.") from error
-
-
-def _short(key: str) -> bytes:
-    # LMDB keys end at 511 bytes, paths do not.
-    return xxhash.xxh3_128_digest(key.encode(errors="surrogateescape"))
-
-
-def file_key(path: str, state: os.stat_result, extra: str = "") -> str:
-    """Key of a file in a memo: absolute path, size, mtime in ns, and what else decides the fact."""
-    return f"{os.path.abspath(path)}\0{state.st_size}\0{state.st_mtime_ns}\0{extra}"
 
 
 def digest(path: str) -> str:
@@ -106,7 +48,7 @@ def media(paths: Sequence[str], workers: int = 8) -> dict[str, str | None]:
         except OSError:
             members[path] = []
     wanted = {key: file for entries in members.values() for _, file, key in entries}
-    with FileMemo("hash") as memo:
+    with Memo("hash") as memo:
         known = memo.get(wanted)
         todo = [key for key in wanted if key not in known]
         with ThreadPoolExecutor(max(1, workers)) as pool:

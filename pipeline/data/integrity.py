@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..params import Integrity
+from pipeline.params import Integrity
+
 from .corpora.folder import IMAGE, inside, problem
 
 #: How a pointer of git-lfs begins; it is shorter than any medium.

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 
 import polars as pl
 
-from ..errors import LeakageError, ParamsError
-from ..params import Protocol
+from pipeline.errors import LeakageError, ParamsError
+from pipeline.params import Protocol
 
 #: Texts of fewer words ("Okay.", "What?") recur by nature and are not counted as copies.
 MIN_WORDS = 4

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..atomic import write_json
-from ..errors import CorpusError
-from ..params import Params
+from pipeline.errors import CorpusError
+from pipeline.params import Params
+from pipeline.storage.atomic import write_json
+
 from . import corpora
 
 

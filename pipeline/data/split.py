@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from ..errors import CorpusError, ParamsError
-from ..params import Protocol
-from .manifest import SCHEMA
+from pipeline.errors import CorpusError, ParamsError
+from pipeline.params import Protocol
+from pipeline.storage.tables import SCHEMA
 
 #: Columns of `data/folds.parquet`.
 FOLDS: dict[str, pl.DataType] = {"id": pl.String(), "fold": pl.Int32(), "role": pl.String()}

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import polars as pl
 
-from ..data import manifest
+from pipeline.storage import tables
+
 from .provenance import json_file
 
 #: In the order people read them.
@@ -40,7 +41,7 @@ def card(data: Path) -> Card | None:
     written = json_file(data / "card.json")
     written = written if isinstance(written, dict) else {}
     path = data / "manifest.parquet"
-    table = manifest.read(path) if path.is_file() else manifest.frame([])
+    table = tables.read(path) if path.is_file() else tables.frame([])
     if not written and table.is_empty():
         return None
     facts = [

@@ -13,14 +13,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from .. import atomic
-from ..data import manifest as tables
-from ..errors import StoreError
-from ..features.dataset import Dataset
-from ..params import Params
-from ..training.checkpoint import TrainedModel, finite, load_run
-from ..training.variants import FUSED
-from . import intervals, metrics, summary
+from pipeline import metrics
+from pipeline.errors import StoreError
+from pipeline.params import Params
+from pipeline.runs.run import TrainedModel, finite, load_run
+from pipeline.storage import atomic, tables
+from pipeline.training.data.dataset import Dataset
+from pipeline.training.variants import FUSED
+
+from . import intervals, summary
 from .predictions import predict_rows, run_folders, subsets, trace_rows, truth_table
 
 __all__ = ["evaluate", "load_run"]

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from ..params import Params
+from pipeline.params import Params
+
 from . import plots, tables
 from .plots import Interval, Line
 from .svg import number

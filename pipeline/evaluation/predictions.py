@@ -10,11 +10,11 @@ import numpy as np
 import polars as pl
 import torch
 
-from ..data import manifest as tables
-from ..features.dataset import Dataset
-from ..features.targets import frame_truth, interpolate
-from ..training.checkpoint import TrainedModel, load_run
-from ..training.loop import joined, predict
+from pipeline.runs.run import TrainedModel, load_run
+from pipeline.storage import tables
+from pipeline.training.data.dataset import Dataset
+from pipeline.training.data.labels import frame_truth, interpolate
+from pipeline.training.loop import joined, predict
 
 
 def run_folders(runs: str | Path) -> list[Path]:

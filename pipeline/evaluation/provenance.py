@@ -10,11 +10,11 @@ from pathlib import Path
 
 import h5py
 
-from ..data import manifest
-from ..data.reasons import REASONS
-from ..errors import StoreError
-from ..features.store import Status
-from ..params import Params
+from pipeline.errors import StoreError
+from pipeline.params import Params
+from pipeline.reasons import REASONS
+from pipeline.storage import tables
+from pipeline.storage.feature_store import Status
 
 #: Rows of the quarantine shown on the page; the tables hold the rest.
 SHOWN = 100
@@ -48,7 +48,7 @@ def quarantine(data: Path, streams: Iterable[StreamFacts] = ()) -> Quarantined:
     order = {"manifest": 0, "frames": 1, "audio": 2, "faces": 3}
     rows: list[dict] = []
     for path in sorted(data.glob("*quarantine.parquet")):
-        rows += manifest.read(path).select(list(manifest.QUARANTINE)).to_dicts()
+        rows += tables.read(path).select(list(tables.QUARANTINE)).to_dicts()
     rows += [
         {"id": clip, "media": "", "stage": f"extract@{stream.name}", "reason": "failed", "detail": reason}
         for stream in streams

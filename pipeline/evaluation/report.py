@@ -11,8 +11,9 @@ import polars as pl
 from markupsafe import Markup
 from ruamel.yaml import YAML
 
-from .. import atomic
-from ..params import Params
+from pipeline.params import Params
+from pipeline.storage import atomic
+
 from . import datacard, panels, plots, provenance, tables
 from .svg import number
 

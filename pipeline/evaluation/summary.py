@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from . import intervals, metrics
+from pipeline import metrics
+
+from . import intervals
 from .intervals import Interval
 
 #: Metrics that a list of experiments shows, where they exist.

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from . import metrics as measures
+from pipeline import metrics as measures
+
 from .plots import Bin, Interval
 from .provenance import json_file
 

@@ -8,21 +8,23 @@ from pathlib import Path
 
 import numpy as np
 
-from ..atomic import write_json
-from ..data import asr
-from ..data import manifest as manifests
-from ..data.media import Media
-from ..errors import QuarantineError, StoreError
-from ..params import Params, Stream
-from ..progress import track
-from . import registry, store
-from .cache import ClipCache, digest
-from .devices import compute, pick_device
-from .engine import Stats
-from .extractor import Extractor
-from .families import imported
-from .reader import Job, Reader, jobs
-from .store import Entry, Status
+from pipeline.devices import pick_devices
+from pipeline.errors import QuarantineError, StoreError
+from pipeline.params import Params, Stream
+from pipeline.progress import track
+from pipeline.storage import feature_store, tables
+from pipeline.storage.atomic import write_json
+from pipeline.storage.clip_cache import ClipCache, digest
+from pipeline.storage.feature_store import Entry, Status
+from pipeline.storage.media_store import Media
+
+from . import transcribe
+from .encoders import registry
+from .encoders.extractor import Extractor
+from .encoders.imports import import_
+from .engine.devices import compute
+from .engine.reader import Job, Reader, jobs
+from .engine.run import Stats
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +41,9 @@ def extract(params: Params, name: str, *, manifest: str | Path = "data/manifest.
     stream = params.stream(name)
     out = Path(out or f"features/{name}.h5")
     extractor = registry.build(stream)
-    table = manifests.read(manifest).sort("id")
-    if stream.modality == "text" and stream.source == asr.TABLE:
-        table = asr.filled(table, stream.source)
+    table = tables.read(manifest).sort("id")
+    if stream.modality == "text" and stream.source == transcribe.TABLE:
+        table = transcribe.filled(table, stream.source)
     if stream.encoder == "import":
         _report_coverage(name, extractor, table["id"].to_list())
     work = jobs(table, stream, turns=int(stream.options.get("turns", 0) or 0))
@@ -54,7 +56,7 @@ def extract(params: Params, name: str, *, manifest: str | Path = "data/manifest.
         todo = [job for job in unique.values() if job.content in missing]
         stats = Stats()
         if todo:
-            devices = ["a Ray cluster"] if params.run.engine == "ray" else pick_device(params.run.device)
+            devices = ["a Ray cluster"] if params.run.engine == "ray" else pick_devices(params.run.device)
             log.info("%s: %d of %d clips to encode on %s", name, len(todo), len(work), ", ".join(devices))
             with track(len(todo), f"extract@{name}") as advance:
                 reader = Reader(extractor.prepare, stream.modality, source if "decode" in identity else None)
@@ -72,7 +74,7 @@ def _report_coverage(name: str, extractor: Extractor, ids: list[str]) -> None:
     Raises:
         StoreError: none, which is a wrong column or pattern rather than missing data.
     """
-    found = imported.coverage(extractor, ids)
+    found = import_.coverage(extractor, ids)
     if not found["covered"]:
         raise StoreError(f"stream {name}: the imported file knows none of the {len(ids)} clips (clips like {ids[0]!r}, "
                          f"file like {next(iter(found['unused names']), '–')!r}); mend options.file_id and options.clip_id.")
@@ -103,7 +105,7 @@ def _pack(out: Path, name: str, stream: Stream, extractor: Extractor, identity: 
         raise StoreError(f"stream {name}: no clip has this modality; drop it with -S '~stream@streams.{name}'.")
     shape = shapes.pop()
     rows = [layout[job.content][0] if job.content in layout else 0 for job in work]
-    store.write(
+    feature_store.write(
         out, [job.id for job in work], _entries(cache, work, failures, shape), rows=rows, shape=shape,
         dtype=stream.store.dtype, compression=stream.store.compression,
         attributes={"stream": name, "modality": stream.modality, "level": level(stream), "identity": identity,

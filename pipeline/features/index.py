@@ -1,13 +1,10 @@
-"""Stage `index`: manifest and stores joined by id, checked, in one HDF5 file.
+"""Stage `index`: manifest and stores joined by id, checked, in one HDF5 file (layout: `pipeline/storage/index.py`).
 
-`data/index.h5` holds `ids`, and per stream a group `streams/<name>` with an external link `store` to
-the feature store, `row` (position of each clip in it, -1 = none), `status`, and the mean and standard
-deviation of each fold's training rows. Its bytes change exactly when something `train` reads does.
+Its bytes change exactly when something `train` reads does.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -16,13 +13,13 @@ import h5py
 import numpy as np
 import polars as pl
 
-from ..data import manifest as tables
-from ..errors import StoreError
-from ..hdf5 import writing
-from ..params import Params
-from .store import Status, Store
-
-SCHEMA_VERSION = 1
+from pipeline.errors import StoreError
+from pipeline.params import Params
+from pipeline.storage import tables
+from pipeline.storage.feature_store import Status, Store
+from pipeline.storage.hdf5 import writing
+from pipeline.storage.index import SCHEMA_VERSION
+from pipeline.storage.memo import sum_file
 
 #: A standard deviation below this is a constant feature; it is centred, not blown up.
 FLOOR = 1e-6
@@ -142,12 +139,6 @@ def normalisation(
     return mean.astype(np.float32), np.where(constant, 1, deviation).astype(np.float32)
 
 
-def sha256(path: str | Path) -> str:
-    """Digest of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _belongs(store: Store, name: str, modality: str) -> None:
     found = store.attributes.get("modality", modality)
     if found != modality:
@@ -176,7 +167,7 @@ def _facts(store: Store, path: Path) -> dict[str, object]:
     weights = identity.get("weights") if isinstance(identity, dict) else None
     source = str(weights.get("source", "")) if isinstance(weights, dict) else str(weights or "")
     return {
-        "digest": sha256(path),
+        "digest": sum_file(path),
         "modality": str(store.attributes.get("modality", "")),
         "width": int(store.shape[-1]),
         "levels": int(store.shape[1]) if len(store.shape) == 3 else 0,

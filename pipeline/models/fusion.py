@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..errors import ParamsError, one_of
-from .temporal import Attention, feed_forward
+from pipeline.errors import ParamsError, one_of
+
+from .stream import Attention, feed_forward
 
 Streams = dict[str, Tensor]
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..params import Loss
+from pipeline.params import Loss
 
 EPSILON = 1e-8
 

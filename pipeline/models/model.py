@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from . import fusion
+from .batch import Tokens
 from .heads import ClassHead, DimensionHead, FrameHead
-from .temporal import StreamEncoder
-from .tokens import Tokens
+from .stream import StreamEncoder
 
 
 class StreamSpec(BaseModel):

@@ -8,19 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data import asr
-from ..data.decode.errors import DecodeError
-from ..errors import StoreError, UserError, one_of
-from ..features import registry
-from ..features.devices import pick_device
-from ..features.engine import Stats, infer
-from ..features.extractor import Extractor, Missing, Prepared, Turn
-from ..features.reader import Job
-from ..features.store import Status
-from ..params import Params, Stream
-from ..training.checkpoint import Prediction as Output
-from ..training.checkpoint import TrainedModel, average, load_run
-from ..training.variants import FUSED
+from pipeline.data.decode.errors import DecodeError
+from pipeline.devices import pick_devices
+from pipeline.errors import StoreError, UserError, one_of
+from pipeline.features import transcribe
+from pipeline.features.encoders import registry
+from pipeline.features.encoders.extractor import Extractor, Missing, Prepared, Turn
+from pipeline.features.engine.reader import Job
+from pipeline.features.engine.run import Stats, infer
+from pipeline.params import Params, Stream
+from pipeline.runs.run import Prediction as Output
+from pipeline.runs.run import TrainedModel, average, load_run
+from pipeline.storage.feature_store import Status
+from pipeline.training.variants import FUSED
+
 from .show import format_json, format_text
 from .source import Source, Spoken, missing_reason
 
@@ -121,7 +122,7 @@ class Predictor:
             raise StoreError(f"{models / variant} has no fold {fold}. Run `dvc repro train`.")
         runs = [load_run(folder) for folder in folders]
         encoders = {name: Stream.model_validate(spec) for name, spec in runs[0].config["encoders"].items()}
-        return cls(runs, encoders, params, pick_device(device or params.run.device)[0])
+        return cls(runs, encoders, params, pick_devices(device or params.run.device)[0])
 
     def predict(
         self,
@@ -137,7 +138,7 @@ class Predictor:
 
         Args:
             path: media file, or a folder of frame images.
-            text: what is said; without it, text streams that read recognised words (`asr.weights`) listen, others
+            text: what is said; without it, text streams that read recognised words (`transcribe.weights`) listen, others
                 are missing.
             start, end: seconds of the file to look at.
             speaker, context: who speaks, and earlier turns of the dialogue, oldest first.
@@ -187,7 +188,7 @@ class Predictor:
 
     def _hear(self, waveform: np.ndarray) -> str:
         if self._recognise is None:
-            self._recognise = asr.recogniser(self.params, self.params.decode.audio.rate).load(self.device)
+            self._recognise = transcribe.recogniser(self.params, self.params.decode.audio.rate).load(self.device)
         return self._recognise([waveform])[0]
 
     def _extractor(self, name: str) -> Extractor:

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ..features.store import Status
+from pipeline.storage.feature_store import Status
 
 if TYPE_CHECKING:
     from .predictor import Prediction

@@ -13,15 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data import asr, flac, media
-from ..data.decode.errors import DecodeError
-from ..data.decode.isolated import Outcome, Pool
-from ..data.decode.probe import Probe, probe
-from ..data.faces import stage as faces
-from ..errors import UserError
-from ..features.extractor import Clip, Missing, Turn
-from ..features.store import Entry, Status
-from ..params import Params, Stream
+from pipeline.data import media
+from pipeline.data.decode.errors import DecodeError
+from pipeline.data.decode.probe import Probe, probe
+from pipeline.data.faces import stage as faces
+from pipeline.errors import UserError
+from pipeline.features import transcribe
+from pipeline.features.encoders.extractor import Clip, Missing, Turn
+from pipeline.params import Params, Stream
+from pipeline.storage import flac, media_store
+from pipeline.storage.feature_store import Entry, Status
+from pipeline.workers.pool import Outcome, Pool
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class Source:
     def _text(self, stream: Stream) -> str:
         if (self.spoken.text or "").strip():
             return self.spoken.text
-        if stream.source != asr.TABLE or self.hear is None:
+        if stream.source != transcribe.TABLE or self.hear is None:
             raise Missing("no text was given")
         if not self._transcript:
             raise Missing("no text was given, and no speech was recognised")
@@ -125,7 +127,7 @@ class Source:
         entry = self._value(self._frames if modality == "video" else self._faces)
         if entry.status == Status.MISSING:
             raise Missing(entry.reason)
-        return media.split(entry), entry.times[:, :2]
+        return media_store.split(entry), entry.times[:, :2]
 
     @cached_property
     def _frames(self) -> Outcome:
@@ -138,7 +140,7 @@ class Source:
         frames: Entry = self._frames.value
         folder = Path(self.path) if Path(self.path).is_dir() else None
         find = partial(faces.find, self.params.faces, folder=folder, start=self.start)
-        return self._isolated(find, (media.split(frames), frames.times[:, :2]))
+        return self._isolated(find, (media_store.split(frames), frames.times[:, :2]))
 
     @cached_property
     def _sound(self) -> Outcome:

@@ -13,13 +13,14 @@ import torch
 import xxhash
 from torch import Tensor, nn
 
-from ..atomic import replacing
-from ..errors import ParamsError, StoreError
-from ..features.dataset import Dataset
-from ..models.losses import class_weights
-from ..models.model import EmotionModel, ModelSpec, Output
-from ..params import Params
+from pipeline.errors import ParamsError, StoreError
+from pipeline.models.losses import class_weights
+from pipeline.models.model import EmotionModel, ModelSpec, Output
+from pipeline.params import Params
+from pipeline.storage.atomic import replacing
+
 from . import objective
+from .data.dataset import Dataset
 from .schedule import warmup_cosine
 
 

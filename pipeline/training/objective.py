@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from ..evaluation import metrics
-from ..features.targets import Targets
-from ..models import losses
-from ..models.model import Output
-from ..params import Loss
+from pipeline import metrics
+from pipeline.models import losses
+from pipeline.models.model import Output
+from pipeline.params import Loss
+
+from .data.labels import Targets
 
 
 def total(output: Output, targets: Targets, loss: Loss, weights: Tensor | None) -> Tensor:

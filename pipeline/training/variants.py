@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import ParamsError, one_of
-from ..features.dataset import Dataset
-from ..models.model import ModelSpec, StreamSpec
-from ..params import Fusion, Params
+from pipeline.errors import ParamsError, one_of
+from pipeline.models.model import ModelSpec, StreamSpec
+from pipeline.params import Fusion, Params
+
+from .data.dataset import Dataset
 
 FUSED = "fused"
 

@@ -11,9 +11,10 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.compose import text
-from pipeline.data import build, hashing, manifest
-from pipeline.data.reasons import REASONS
+from pipeline.data import build, hashing
 from pipeline.errors import CorpusError, LeakageError, QuarantineError
+from pipeline.reasons import REASONS
+from pipeline.storage import tables as manifest
 
 FILES = ("manifest.parquet", "truth.parquet", "annotations.parquet", "truth_annotations.parquet", "folds.parquet",
          "quarantine.parquet", "card.json")

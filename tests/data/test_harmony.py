@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data import corpora, harmony, manifest
+from pipeline.data import corpora, harmony
 from pipeline.errors import CorpusError
+from pipeline.storage import tables
 
 #: Classes no other corpus has a counterpart of.
 ALONE = {"boredom", "other", "frustrated", "doubt", "negative", "positive"}
@@ -59,9 +60,9 @@ def test_goemotions_both_ways():
 
 
 def test_two_corpora_become_one_by_name():
-    one = manifest.frame([{"id": "r/1", "corpus": "ravdess", "emotion": "happy", "speaker": "1"},
+    one = tables.frame([{"id": "r/1", "corpus": "ravdess", "emotion": "happy", "speaker": "1"},
                           {"id": "r/2", "corpus": "ravdess", "emotion": "disgust", "speaker": "2"}])
-    two = manifest.frame([{"id": "m/1", "corpus": "meld", "emotion": "joy", "speaker": "1", "valence": 0.5},
+    two = tables.frame([{"id": "m/1", "corpus": "meld", "emotion": "joy", "speaker": "1", "valence": 0.5},
                           {"id": "m/2", "corpus": "emo_db", "emotion": "boredom", "speaker": None}])
     whole = harmony.harmonised(one, two, classes=("joy", "sadness"))
     assert whole["emotion"].to_list() == ["joy", None, "joy", None]

@@ -5,15 +5,16 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from pipeline.data import leakage, manifest
+from pipeline.data import leakage
 from pipeline.data.split import FOLDS
 from pipeline.errors import LeakageError, ParamsError
 from pipeline.params import Protocol
+from pipeline.storage import tables
 
 
 def clips(**columns: list) -> pl.DataFrame:
     count = len(next(iter(columns.values())))
-    return manifest.frame([{"id": f"c{i}", **{k: v[i] for k, v in columns.items()}} for i in range(count)])
+    return tables.frame([{"id": f"c{i}", **{k: v[i] for k, v in columns.items()}} for i in range(count)])
 
 
 def folds(*roles: str) -> pl.DataFrame:

@@ -18,11 +18,12 @@ import pytest
 import soundfile
 from PIL import Image
 
-from pipeline.data import manifest, media
+from pipeline.data import media
 from pipeline.errors import CacheError, QuarantineError, StoreError
-from pipeline.features.cache import ClipCache
-from pipeline.features.store import Status
 from pipeline.params import parse
+from pipeline.storage import media_store, tables
+from pipeline.storage.clip_cache import ClipCache
+from pipeline.storage.feature_store import Status
 
 RATE = 16000
 
@@ -52,7 +53,7 @@ class Corpus:
         self.write()
 
     def write(self):
-        manifest.write(manifest.frame(self.rows), self.data / "manifest.parquet")
+        tables.write(tables.frame(self.rows), self.data / "manifest.parquet")
 
     def params(self, **options):
         return parse({"recipe": "t", "corpus": {"name": "folder", "root": str(self.root)}, "fusion": {"name": "concat"},
@@ -66,7 +67,7 @@ class Corpus:
         return media.extract_audio(self.params(**options), self.data / "manifest.parquet", self.data / name)
 
     def quarantine(self, stage):
-        return manifest.read(self.data / f"{stage}.quarantine.parquet").to_dicts()
+        return tables.read(self.data / f"{stage}.quarantine.parquet").to_dicts()
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ HERE = {"run": {"workers": 0}}
 
 
 def test_what_is_stored_is_what_was_decoded(corpus, tmp_path):
-    frames, audio = media.Media(corpus.frames()), media.Media(corpus.audio())
+    frames, audio = media_store.Media(corpus.frames()), media_store.Media(corpus.audio())
     assert frames.ids == audio.ids == [f"c/{i}" for i in range(6)] and audio.rate == RATE
     expected = media.video.read_frames(corpus.root / "2.mp4", corpus.params().decode.video)
     entry = frames["c/2"]
@@ -112,12 +113,12 @@ def test_what_is_stored_is_what_was_decoded(corpus, tmp_path):
 def test_a_clip_of_more_than_16_mib_keeps_its_files_apart(tmp_path):
     """Beyond 2**24 bytes float32 knows no odd number."""
     items = [bytes([i]) * (2**23 + 1 + 2 * i) for i in range(4)]
-    entry, row = media.joined(items, np.zeros((4, 2))), {"id": "a", "content": "c", "video": "a.mp4"}
-    assert media.split(entry) == items
+    entry, row = media_store.joined(items, np.zeros((4, 2))), {"id": "a", "content": "c", "video": "a.mp4"}
+    assert media_store.split(entry) == items
     with ClipCache("frames", {}) as cache:
         cache.put({"c": entry})
-        media.pack(tmp_path / "frames.h5", [row], "video", cache, {}, {})
-    assert [bytes(item) for item in media.Media(tmp_path / "frames.h5")["a"].items] == items
+        media_store.pack(tmp_path / "frames.h5", [row], "video", cache, {}, {})
+    assert [bytes(item) for item in media_store.Media(tmp_path / "frames.h5")["a"].items] == items
 
 
 def test_same_clips_same_bytes(corpus, tmp_path, monkeypatch):
@@ -139,7 +140,7 @@ def test_only_what_changed_is_decoded(corpus, decoded):
     decoded.clear()
     corpus.frames(**HERE)
     assert sorted(decoded) == ["1.mp4", "new.mp4"]
-    assert media.Media(corpus.data / "frames.h5").ids == ["c/0", "c/1", "c/2", "c/3", "c/new"]
+    assert media_store.Media(corpus.data / "frames.h5").ids == ["c/0", "c/1", "c/2", "c/3", "c/new"]
     decoded.clear()
     corpus.frames(decode={"video": {"fps": 2}}, **HERE)
     assert len(decoded) == 5  # another identity
@@ -151,7 +152,7 @@ def test_missing_is_no_failure_and_failure_has_a_reason(corpus):
     (corpus.root / "2.mp4").write_bytes(b"")
     (corpus.root / "3.mp4").unlink()
     corpus.write()
-    store = media.Media(corpus.frames(quarantine={"max_rate": 0.5}))
+    store = media_store.Media(corpus.frames(quarantine={"max_rate": 0.5}))
     assert store.status.tolist() == [Status.MISSING, Status.MISSING, Status.FAILED, Status.FAILED, Status.OK, Status.OK]
     assert not store["c/0"].items and store["c/0"].times.shape == (0, 2)
     assert [(r["id"], r["stage"], r["reason"]) for r in corpus.quarantine("frames")] == [
@@ -171,18 +172,18 @@ def test_too_many_failures_stop_but_lose_nothing(corpus, decoded):
 def test_a_corpus_without_clips(corpus):
     corpus.rows = []
     corpus.write()
-    assert media.Media(corpus.frames()).ids == []
+    assert media_store.Media(corpus.frames()).ids == []
 
 
 def test_a_store_half_written_is_none(corpus, tmp_path):
     whole = corpus.audio().read_bytes()
     (tmp_path / "half.h5").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(StoreError, match="half.h5"):
-        media.Media(tmp_path / "half.h5")
+        media_store.Media(tmp_path / "half.h5")
     with h5py.File(tmp_path / "part.h5", "w") as file:
         file["ids"] = [b"a"]
     with pytest.raises(StoreError, match="not complete"):
-        media.Media(tmp_path / "part.h5")
+        media_store.Media(tmp_path / "part.h5")
 
 
 SCRIPT = """
@@ -256,7 +257,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(corpus):
     again = run(corpus)
     assert again.communicate(timeout=60)[1] == "" and again.returncode == 0
     assert kept <= cached(corpus) and len(cached(corpus)) == 6
-    assert (media.Media(corpus.data / "frames.h5").status == Status.OK).all()
+    assert (media_store.Media(corpus.data / "frames.h5").status == Status.OK).all()
 
 
 def test_a_cache_that_cannot_be_written(corpus, monkeypatch, tmp_path):

@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data import manifest, split
+from pipeline.data import split
 from pipeline.errors import CorpusError, ParamsError
 from pipeline.params import Protocol
+from pipeline.storage import tables
 
 
 def table(speakers: list[str | None], emotions: list[str] | None = None, **more: list) -> pl.DataFrame:
     emotions = emotions or [("happy", "sad")[i % 2] for i in range(len(speakers))]
-    return manifest.frame([
+    return tables.frame([
         {"id": f"c{i:04}", "speaker": s, "emotion": e, **{k: v[i] for k, v in more.items()}}
         for i, (s, e) in enumerate(zip(speakers, emotions, strict=True))])
 

@@ -6,12 +6,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.data import manifest as tables
+from pipeline import metrics
 from pipeline.errors import StoreError
-from pipeline.evaluation import metrics
 from pipeline.evaluation.evaluate import evaluate, load_run
-from pipeline.features.store import Store
-from pipeline.training.train import train
+from pipeline.storage import tables
+from pipeline.storage.feature_store import Store
+from pipeline.training.stage import train
 
 
 def run(corpus, params, out="reports"):

@@ -12,13 +12,13 @@ import h5py
 import polars as pl
 import pytest
 
-from pipeline.atomic import write_json
 from pipeline.data import leakage
-from pipeline.data.reasons import REASONS
 from pipeline.errors import StoreError
 from pipeline.evaluation import report
 from pipeline.evaluation.evaluate import evaluate
-from pipeline.training.train import train
+from pipeline.reasons import REASONS
+from pipeline.storage.atomic import write_json
+from pipeline.training.stage import train
 from tests.fabricated_report import CLASSES, make_params, make_run
 
 

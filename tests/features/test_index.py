@@ -9,11 +9,12 @@ import polars as pl
 import pytest
 import torch
 
-from pipeline.data import manifest as tables
 from pipeline.errors import StoreError
-from pipeline.features.dataset import Dataset, shorten
-from pipeline.features.store import Status, Store
-from pipeline.features.targets import interpolate
+from pipeline.models.batch import shorten
+from pipeline.storage import tables
+from pipeline.storage.feature_store import Status, Store
+from pipeline.training.data.dataset import Dataset
+from pipeline.training.data.labels import interpolate
 
 
 def load(corpus, params=None, fold=0):

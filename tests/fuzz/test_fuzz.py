@@ -9,11 +9,11 @@ import pytest
 
 from pipeline.data.decode.audio import read_waveform
 from pipeline.data.decode.errors import DecodeError
-from pipeline.data.decode.isolated import Pool
 from pipeline.data.decode.probe import probe
 from pipeline.data.decode.video import read_frames
-from pipeline.data.reasons import REASONS
 from pipeline.params import DecodeVideo
+from pipeline.reasons import REASONS
+from pipeline.workers.pool import Pool
 from tests.fuzz import mutations
 
 #: Reasons that would mean our own code, and not the file, is at fault.

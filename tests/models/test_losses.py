@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.evaluation import metrics
+from pipeline import metrics
 from pipeline.models import losses
 from pipeline.params import Loss
 

@@ -8,9 +8,9 @@ from torch import nn
 
 from pipeline.errors import ParamsError
 from pipeline.models import fusion
+from pipeline.models.batch import Tokens
 from pipeline.models.model import EmotionModel, ModelSpec, StreamSpec
-from pipeline.models.temporal import attend
-from pipeline.models.tokens import Tokens
+from pipeline.models.stream import attend
 
 NAMES = sorted(fusion.FUSIONS)
 STREAMS = {"audio": StreamSpec(width=6, levels=3), "text": StreamSpec(width=5), "video": StreamSpec(width=8)}

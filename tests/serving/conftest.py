@@ -13,9 +13,10 @@ import polars as pl
 import pytest
 
 from pipeline import params as parameters
-from pipeline.data import manifest, media
+from pipeline.data import media
 from pipeline.features import extract, index
-from pipeline.training import train
+from pipeline.storage import tables
+from pipeline.training import stage as train
 
 EMOTIONS = ("joy", "sadness")
 
@@ -136,9 +137,9 @@ def trained(tmp_path_factory):
                     "content": f"{i:032x}",
                 }
             )
-        manifest.write(manifest.frame(rows), Path("data/manifest.parquet"))
+        tables.write(tables.frame(rows), Path("data/manifest.parquet"))
         roles = ["train"] * 6 + ["val"] * 2
-        manifest.write(
+        tables.write(
             pl.DataFrame({"fold": [0] * 8, "id": [r["id"] for r in rows], "role": roles}),
             "data/folds.parquet",
             sort=("fold", "id"),

@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 from pipeline import cli
 from pipeline.data.decode.errors import DecodeError
 from pipeline.errors import DeviceError, StoreError, UserError
-from pipeline.features.store import Status, Store
+from pipeline.runs.run import average, load_run
 from pipeline.serving.predictor import Predictor
 from pipeline.serving.source import Spoken
-from pipeline.training.checkpoint import average, load_run
+from pipeline.storage.feature_store import Status, Store
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from pipeline.features.store import Status
 from pipeline.serving.predictor import Prediction, StreamUse, format_json, format_text
 from pipeline.serving.show import bar, needle, spark
+from pipeline.storage.feature_store import Status
 
 
 @pytest.fixture

@@ -13,15 +13,16 @@ import skimage
 from PIL import Image
 
 from pipeline import params as parameters
-from pipeline.data import asr, manifest, media
+from pipeline.data import media
 from pipeline.data.decode.errors import DecodeError
 from pipeline.data.faces import stage
 from pipeline.errors import ParamsError
-from pipeline.features import extract
-from pipeline.features.extractor import Turn
-from pipeline.features.store import Status, Store
+from pipeline.features import extract, transcribe
+from pipeline.features.encoders.extractor import Turn
 from pipeline.serving.predictor import Predictor
 from pipeline.serving.source import Source, Spoken, turn
+from pipeline.storage import tables
+from pipeline.storage.feature_store import Status, Store
 
 VIT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "image_size": 32,
        "patch_size": 16}
@@ -45,7 +46,7 @@ def params_of(root: Path, **run) -> parameters.Params:
         "quarantine": {"max_rate": 1.0},
         "streams": {
             "face": stream | {"modality": "face", "source": "data/faces.h5", "encoder": "mae", "architecture": VIT},
-            "words": stream | {"modality": "text", "source": asr.TABLE, "encoder": "dialogue", "architecture": GPT2,
+            "words": stream | {"modality": "text", "source": transcribe.TABLE, "encoder": "dialogue", "architecture": GPT2,
                                "pooling": "last", "options": {"turns": 2}},
             "written": stream | {"modality": "text", "source": "data/manifest.parquet", "encoder": "dialogue",
                                  "architecture": GPT2, "pooling": "last"},
@@ -73,14 +74,14 @@ def stored(tmp_path_factory, make_film):
     params = params_of(folder / "corpus")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AFFECTORY_CACHE", str(folder / "cache"))
-        patch.setattr(asr.Recogniser, "load", listening)
-        patch.setattr(asr.Recogniser, "identity", lambda self: {"kind": "asr", "test": True})
+        patch.setattr(transcribe.Recogniser, "load", listening)
+        patch.setattr(transcribe.Recogniser, "identity", lambda self: {"kind": "asr", "test": True})
         patch.chdir(folder)
-        manifest.write(manifest.frame(rows), Path("data/manifest.parquet"))
+        tables.write(tables.frame(rows), Path("data/manifest.parquet"))
         media.extract_frames(params)
         media.extract_audio(params)
         stage.extract_faces(params)
-        asr.transcribe(params)
+        transcribe.transcribe(params)
         for name in params.streams:
             extract.extract(params, name)
     return folder, params
@@ -89,13 +90,13 @@ def stored(tmp_path_factory, make_film):
 @pytest.fixture
 def predictor(stored, monkeypatch):
     folder, params = stored
-    monkeypatch.setattr(asr.Recogniser, "load", listening)
+    monkeypatch.setattr(transcribe.Recogniser, "load", listening)
     return Predictor([], dict(params.streams), params)
 
 
 def said_before(folder: Path, clip: str) -> tuple[Turn, ...]:
     """Earlier turns, as the stages know them: written or recognised."""
-    table = asr.filled(pl.read_parquet(folder / "data/manifest.parquet"), folder / asr.TABLE).sort("turn")
+    table = transcribe.filled(pl.read_parquet(folder / "data/manifest.parquet"), folder / transcribe.TABLE).sort("turn")
     return tuple(Turn(row["speaker"], row["text"]) for row in table.to_dicts() if row["turn"] < CLIPS.index(clip))
 
 

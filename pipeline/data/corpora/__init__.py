@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 
-from ...errors import CorpusError, one_of
+from pipeline.errors import CorpusError, one_of
+
 from .adapter import Adapter, Tables
 
 __all__ = ["ADAPTERS", "Adapter", "Tables", "get", "names"]

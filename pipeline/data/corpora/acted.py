@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
-from ... import params
-from ...errors import CorpusError
+from pipeline import params
+from pipeline.errors import CorpusError
+
 from . import folder, table
 from .adapter import Adapter, Tables
 from .options import Options, parse

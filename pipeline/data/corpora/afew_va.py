@@ -9,10 +9,11 @@ from typing import Literal
 
 import xxhash
 
-from ... import params
-from ...errors import CorpusError
-from ..decode import folder as decoding
-from ..decode.errors import DecodeError
+from pipeline import params
+from pipeline.data.decode import folder as decoding
+from pipeline.data.decode.errors import DecodeError
+from pipeline.errors import CorpusError
+
 from . import folder, table
 from .adapter import Adapter, Tables
 from .options import Options, parse

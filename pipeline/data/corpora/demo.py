@@ -6,11 +6,12 @@ import csv
 from collections import Counter
 from pathlib import Path
 
-from ... import params
-from ...errors import CorpusError
-from ..demo import emotions
-from ..demo.generate import ANNOTATIONS, CLIPS, COLUMNS, generate
-from ..demo.options import parse
+from pipeline import params
+from pipeline.data.demo import emotions
+from pipeline.data.demo.generate import ANNOTATIONS, CLIPS, COLUMNS, generate
+from pipeline.data.demo.options import parse
+from pipeline.errors import CorpusError
+
 from .adapter import Adapter, Tables
 
 

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...errors import CorpusError
-from ..reasons import known
+from pipeline.errors import CorpusError
+from pipeline.reasons import known
 
 #: Suffixes of media files, lower case.
 AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")

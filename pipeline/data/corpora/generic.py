@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from ... import params
-from ...errors import CorpusError, ParamsError
-from ..manifest import SCHEMA
+from pipeline import params
+from pipeline.errors import CorpusError, ParamsError
+from pipeline.storage.tables import SCHEMA
+
 from . import folder, table
 from .adapter import Adapter, Tables
 from .options import Options, parse

@@ -13,8 +13,9 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Literal
 
-from ... import params
-from ...errors import CorpusError
+from pipeline import params
+from pipeline.errors import CorpusError
+
 from . import folder, table
 from .adapter import Adapter, Tables
 from .options import Options, parse

@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from ... import params
-from ...errors import CorpusError
+from pipeline import params
+from pipeline.errors import CorpusError
+
 from . import folder, table
 from .adapter import Adapter, Tables
 from .options import Options, parse

@@ -6,8 +6,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ...errors import ParamsError
-from ...params import Corpus
+from pipeline.errors import ParamsError
+from pipeline.params import Corpus
 
 
 class Options(BaseModel):

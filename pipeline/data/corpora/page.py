@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from ..reasons import REASONS
+from pipeline.reasons import REASONS
+
 from . import ADAPTERS, names
 
 
 def page() -> str:
     """The whole of `docs/corpora.md` as Markdown."""
-    from ..fetch import sources
+    from pipeline.data.fetch import sources
 
     lines = [
         "# Corpora",

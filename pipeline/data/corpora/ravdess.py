@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
-from ... import params
-from ...errors import CorpusError
+from pipeline import params
+from pipeline.errors import CorpusError
+
 from . import folder
 from .adapter import Adapter, Tables
 from .options import Options, parse

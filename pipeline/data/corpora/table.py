@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from ...errors import CorpusError
+from pipeline.errors import CorpusError
 
 #: UTF-8 read as Windows-1252 and saved again: the damage of many transcripts.
 _MOJIBAKE = ("â€", "Ã", "Â", "ï»¿")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...errors import UserError
-from ..reasons import REASONS, known
+from pipeline.errors import UserError
+from pipeline.reasons import REASONS, known
 
 
 class DecodeError(UserError):
     """One clip cannot be decoded.
 
     Attributes:
-        reason: a key of `pipeline.data.reasons.REASONS`.
+        reason: a key of `pipeline.reasons.REASONS`.
         detail: what exactly, on one line.
         path: the media.
     """

@@ -1,8 +1,6 @@
-"""From a decoded picture to the JPEG that is kept."""
+"""The size in which a decoded picture is kept."""
 
 from __future__ import annotations
-
-import io
 
 from PIL import Image
 
@@ -17,10 +15,3 @@ def shrink(image: Image.Image, size: int | None) -> Image.Image:
         return image
     scale = size / min(width, height)
     return image.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.BICUBIC)
-
-
-def jpeg(image: Image.Image, quality: int) -> bytes:
-    """Baseline JPEG; the same pixels give the same bytes."""
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality, optimize=False, progressive=False)
-    return buffer.getvalue()

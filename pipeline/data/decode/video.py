@@ -19,11 +19,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ...params import DecodeVideo
+from pipeline.params import DecodeVideo
+from pipeline.storage import jpeg
+
 from . import container as media
 from . import folder, plain
 from .errors import DecodeError
-from .picture import jpeg, shrink
+from .picture import shrink
 from .probe import display
 from .timeline import Packets, packets, segments
 
@@ -152,7 +154,7 @@ def _picture(frame, stream, path: Path) -> Image.Image:
 def _keep(shots, spans: np.ndarray, spec: DecodeVideo, path: Path) -> Frames:
     jpegs, rows = [], []
     for position, image in shots:
-        jpegs.append(jpeg(shrink(image, spec.size), spec.quality))
+        jpegs.append(jpeg.encode(shrink(image, spec.size), spec.quality))
         rows.append(position)
     if not jpegs:
         raise DecodeError("unreadable", "the video stream yields no frame", path)

@@ -11,9 +11,10 @@ import re
 from functools import partial
 from pathlib import Path
 
-from ...atomic import write_text
-from ...errors import CorpusError
-from ...stop import follow_parent
+from pipeline.errors import CorpusError
+from pipeline.stop import follow_parent
+from pipeline.storage.atomic import write_text
+
 from . import emotions, render, script
 from .options import Options
 from .script import Line

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field, ValidationError, model_validator
 
-from ...errors import ParamsError
-from ...params import Group, Positive, Share
+from pipeline.errors import ParamsError
+from pipeline.params import Group, Positive, Share
 
 
 class Options(Group):

@@ -9,7 +9,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from ...atomic import replacing
+from pipeline.storage.atomic import replacing
+
 from . import emotions, expression, face, voice
 from .options import Options
 from .script import Line

@@ -6,8 +6,9 @@ import math
 
 from PIL import Image
 
-from ...params import Faces
-from ..decode.picture import jpeg
+from pipeline.params import Faces
+from pipeline.storage import jpeg
+
 from .detect import Detection
 
 
@@ -32,4 +33,4 @@ def crop(image: Image.Image, face: Detection, spec: Faces) -> bytes:
     left, top = round(x - side / 2), round(y - side / 2)
     side = max(1, round(side))
     cut = image.crop((left, top, left + side, top + side))
-    return jpeg(cut.resize((spec.size, spec.size), Image.Resampling.BICUBIC), spec.quality)
+    return jpeg.encode(cut.resize((spec.size, spec.size), Image.Resampling.BICUBIC), spec.quality)

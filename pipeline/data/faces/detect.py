@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ...errors import WeightsError
-from ...features import weights
-from ...params import Faces
+from pipeline import weights
+from pipeline.errors import WeightsError
+from pipeline.params import Faces
 
 #: Pictures are reduced to this shorter side for detection; boxes are given in the picture's own pixels.
 SIDE = 192

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..decode import folder
+from pipeline.data.decode import folder
+
 from .detect import Detection
 
 LEFT, RIGHT = slice(36, 42), slice(42, 48)

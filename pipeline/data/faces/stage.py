@@ -16,16 +16,18 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ...atomic import replacing
-from ...errors import QuarantineError
-from ...features.cache import ClipCache
-from ...features.images import decode
-from ...features.store import Entry, Status
-from ...params import Faces, Params
-from ...progress import track as progress
-from .. import manifest as manifests
-from ..decode.isolated import Outcome, Pool
-from ..media import COMMIT, Media, absent, joined, pack
+from pipeline.data.media import COMMIT
+from pipeline.errors import QuarantineError
+from pipeline.params import Faces, Params
+from pipeline.progress import track as progress
+from pipeline.storage import tables
+from pipeline.storage.atomic import replacing
+from pipeline.storage.clip_cache import ClipCache
+from pipeline.storage.feature_store import Entry, Status
+from pipeline.storage.jpeg import decode
+from pipeline.storage.media_store import Media, absent, joined, pack
+from pipeline.workers.pool import Pool
+
 from . import detect, landmarks
 from .crop import crop
 from .track import follow
@@ -60,7 +62,7 @@ def extract_faces(params: Params, manifest: str | Path = "data/manifest.parquet"
     """
     spec, out, frames = params.faces, Path(out), Path(frames)
     source = Media(frames)
-    rows = manifests.read(manifest).sort("id").select("id", "content", "video", "start").to_dicts()
+    rows = tables.read(manifest).sort("id").select("id", "content", "video", "start").to_dicts()
     identity = {"kind": "faces", "version": VERSION, "frames": source.identity, "detector": detect.identity(spec),
                 "spec": spec.model_dump(exclude={"weights", "sha256"})}
     wanted = any(stream.modality == "face" for stream in params.streams.values())
@@ -71,8 +73,8 @@ def extract_faces(params: Params, manifest: str | Path = "data/manifest.parquet"
         problems = pack(out, rows, "face", cache, identity, failures)
         with replacing(out.with_suffix(".parquet")) as temporary:
             _boxes(rows, cache, failures).write_parquet(temporary)
-    table = manifests.frame([{**problem, "stage": "faces"} for problem in problems], manifests.QUARANTINE)
-    manifests.write(table, out.with_name("faces.quarantine.parquet"))
+    table = tables.frame([{**problem, "stage": "faces"} for problem in problems], tables.QUARANTINE)
+    tables.write(table, out.with_name("faces.quarantine.parquet"))
     if len(problems) > params.quarantine.max_rate * max(len(rows), 1):
         raise QuarantineError(f"faces: {len(problems)} of {len(rows)} clips failed, more than quarantine.max_rate "
                               f"{params.quarantine.max_rate:g} allows. First: {problems[0]['id']}: "
@@ -80,7 +82,7 @@ def extract_faces(params: Params, manifest: str | Path = "data/manifest.parquet"
     return out
 
 
-def _compute(params: Params, rows: list[dict], source: Media, cache: ClipCache) -> dict[str, Outcome]:
+def _compute(params: Params, rows: list[dict], source: Media, cache: ClipCache) -> dict[str, tuple[str, str]]:
     """Fill the cache; returns what failed, by content."""
     root = Path(params.corpus.root).resolve()
     present = {row["content"]: row for row in rows if source[row["id"]].status == Status.OK}
@@ -88,7 +90,7 @@ def _compute(params: Params, rows: list[dict], source: Media, cache: ClipCache) 
     log.info("faces: %d of %d clips to search", len(missing), len(rows))
     pool = Pool(partial(search, params.faces, str(source.path.resolve())), workers=params.run.workers,
                 timeout=params.run.timeout)
-    failures: dict[str, Outcome] = {}
+    failures: dict[str, tuple[str, str]] = {}
     pending: dict[str, Entry] = {}
     since = time.monotonic()
     with pool, progress(len(missing), "faces") as advance:
@@ -97,7 +99,7 @@ def _compute(params: Params, rows: list[dict], source: Media, cache: ClipCache) 
             if outcome.ok:
                 pending[outcome.key] = outcome.value
             else:
-                failures[outcome.key] = outcome  # not cached: the next run tries again
+                failures[outcome.key] = outcome.reason, outcome.detail  # not cached: the next run tries again
             if time.monotonic() - since > COMMIT:
                 cache.put(pending)
                 pending, since = {}, time.monotonic()
@@ -147,7 +149,7 @@ def find(spec: Faces, clip: tuple[Sequence[bytes], np.ndarray], *, folder: Path 
     return Entry(crops.values, np.concatenate([crops.times, np.asarray(where, np.float32)], 1))
 
 
-def _boxes(rows: list[dict], cache: ClipCache, failures: dict[str, Outcome]) -> pl.DataFrame:
+def _boxes(rows: list[dict], cache: ClipCache, failures: dict[str, tuple[str, str]]) -> pl.DataFrame:
     def lines() -> Iterator[dict]:
         for row in rows:
             if row["face"] is None or row["content"] in failures:

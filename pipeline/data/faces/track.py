@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ...params import Faces
+from pipeline.params import Faces
+
 from .detect import Detection, area, overlap
 
 #: Boxes of neighbouring frames that overlap less are different faces.

@@ -8,10 +8,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline import params
-from pipeline.data import manifest
 from pipeline.data.corpora.demo import ADAPTER
 from pipeline.data.demo.options import parse
 from pipeline.errors import CorpusError, ParamsError
+from pipeline.storage import tables as manifest
 
 ROOT = Path(__file__).resolve().parents[3]
 TINY = {"sessions": 2, "dialogues": 2, "turns": 3, "size": 48, "fps": 8, "shortest": 0.6, "longest": 0.8,

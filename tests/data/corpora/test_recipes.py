@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.compose import compose
-from pipeline.data import manifest as manifests
 from pipeline.data import split
-from pipeline.data.media import Media
-from pipeline.features.store import Status
 from pipeline.params import Params, read
+from pipeline.storage import tables
+from pipeline.storage.feature_store import Status
+from pipeline.storage.media_store import Media
 
 ROOT = Path(__file__).resolve().parents[3]
 RECIPES = sorted(path.stem for path in (ROOT / "conf" / "recipe").glob("*.yaml"))
@@ -122,14 +122,14 @@ def stores_are_whole(table: pl.DataFrame, params: Params, expected) -> None:
 def truth_is_apart(table: pl.DataFrame, params: Params, expected) -> None:
     truth, folds = pl.read_parquet("data/truth.parquet"), pl.read_parquet("data/folds.parquet")
     assert folds.filter(pl.col("role") == "test")["id"].n_unique() == truth.height
-    labels = [name for name in manifests.LABELS if truth[name].null_count() < truth.height]
+    labels = [name for name in tables.LABELS if truth[name].null_count() < truth.height]
     assert bool(expected.labels) == ("emotion" in labels) or params.recipe == "demo"
     if expected.labels:
         assert set(truth["emotion"]) | set(table["emotion"].drop_nulls()) == set(expected.labels)
     if split.single(params.protocol):
         held = table.filter(pl.col("id").is_in(truth["id"].implode()))
         assert held.height == truth.height < table.height
-        assert all(held[name].is_null().all() for name in manifests.LABELS)
+        assert all(held[name].is_null().all() for name in tables.LABELS)
         assert not set(pl.read_parquet("data/annotations.parquet")["id"]) & set(truth["id"])
     else:
         assert truth.height == table.height

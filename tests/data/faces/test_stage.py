@@ -9,15 +9,13 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from pipeline.data import manifest, media
 from pipeline.data.decode import video
-from pipeline.data.decode.picture import jpeg
 from pipeline.data.faces import stage
 from pipeline.errors import QuarantineError, StoreError
-from pipeline.features import images
-from pipeline.features.cache import ClipCache
-from pipeline.features.store import Status
 from pipeline.params import DecodeVideo, Faces, Params
+from pipeline.storage import jpeg, media_store, tables
+from pipeline.storage.clip_cache import ClipCache
+from pipeline.storage.feature_store import Status
 
 
 def params(root=".", faces=None, **kwargs) -> Params:
@@ -29,23 +27,23 @@ def params(root=".", faces=None, **kwargs) -> Params:
 
 
 def store(folder, clips: dict[str, list[Image.Image] | None]) -> None:
-    """`manifest.parquet` and `frames.h5` of pictures at four per second; None = no video."""
+    """`tables.parquet` and `frames.h5` of pictures at four per second; None = no video."""
     rows = [{"id": clip, "content": f"c-{clip}", "video": None if pictures is None else f"{clip}.mp4"}
             for clip, pictures in sorted(clips.items())]
-    manifest.write(manifest.frame(rows), folder / "manifest.parquet")
+    tables.write(tables.frame(rows), folder / "manifest.parquet")
     identity = {"kind": "frames", "test": True}
     with ClipCache("frames", identity) as cache:
         for clip, pictures in clips.items():
             if pictures is not None:
                 edges = np.arange(len(pictures) + 1) / 4
                 times = np.stack([edges[:-1], edges[1:]], 1)
-                cache.put({f"c-{clip}": media.joined([jpeg(p, 95) for p in pictures], times)})
-        media.pack(folder / "frames.h5", rows, "video", cache, identity, {})
+                cache.put({f"c-{clip}": media_store.joined([jpeg.encode(p, 95) for p in pictures], times)})
+        media_store.pack(folder / "frames.h5", rows, "video", cache, identity, {})
 
 
 def run(folder, **kwargs):
     out = stage.extract_faces(params(**kwargs), folder / "manifest.parquet", folder / "frames.h5", folder / "faces.h5")
-    return media.Media(out)
+    return media_store.Media(out)
 
 
 @pytest.fixture
@@ -65,7 +63,7 @@ def test_crops_times_and_masks(corpus):
     np.testing.assert_array_equal(found["a"].times, [[0, 0.25], [0.25, 0.5], [0.5, 0.75]])
     # Five empty frames are longer than faces.gap: they are masked, and the rows say which moments are there.
     np.testing.assert_array_equal(found["gone"].times, [[0, 0.25], [0.25, 0.5], [1.75, 2]])
-    assert images.decode(bytes(found["a"].items[0])).size == (64, 64)
+    assert jpeg.decode(bytes(found["a"].items[0])).size == (64, 64)
     assert stage.coverage(corpus / "frames.h5", corpus / "faces.h5") == {
         "a": 1, "gone": pytest.approx(3 / 8), "moves": 1, "nobody": 0}
 
@@ -75,8 +73,8 @@ def test_the_crop_follows_the_face(corpus):
     assert len(table) == 4
     steps = np.diff(table["left"].to_numpy())
     assert (steps > 1).all() and 6 < table["left"][3] - table["left"][0] < 15
-    found = media.Media(corpus / "faces.h5")["moves"]
-    crops = [np.asarray(images.decode(bytes(item))).astype(float) for item in found.items]
+    found = media_store.Media(corpus / "faces.h5")["moves"]
+    crops = [np.asarray(jpeg.decode(bytes(item))).astype(float) for item in found.items]
     assert np.corrcoef(crops[0].ravel(), crops[3].ravel())[0, 1] > 0.7
 
 
@@ -105,7 +103,7 @@ def test_failures_are_quarantined_and_not_cached(corpus, monkeypatch):
         run(corpus)
     table = pl.read_parquet(corpus / "faces.quarantine.parquet")
     assert table["id"].to_list() == ["a"] and table["stage"].to_list() == ["faces"]
-    assert media.Media(corpus / "faces.h5")["a"].status == Status.FAILED
+    assert media_store.Media(corpus / "faces.h5")["a"].status == Status.FAILED
     monkeypatch.setattr(stage, "search", search)
     assert run(corpus)["a"].status == Status.OK
 
@@ -128,7 +126,7 @@ def test_landmarks_of_the_corpus_are_used(tmp_path, wall):
 
 
 def test_frames_must_be_there(tmp_path):
-    manifest.write(manifest.frame([]), tmp_path / "manifest.parquet")
+    tables.write(tables.frame([]), tmp_path / "manifest.parquet")
     with pytest.raises(StoreError, match="dvc repro"):
         run(tmp_path)
 
@@ -136,11 +134,11 @@ def test_frames_must_be_there(tmp_path):
 def test_the_face_of_a_ravdess_speaker_is_in_almost_all_frames(tmp_path, real):
     clip = next((real / "ravdess" / "video").glob("*.mp4"))
     frames = video.read_frames(clip, DecodeVideo())
-    store(tmp_path, {"speaker": [images.decode(data) for data in frames.jpegs]})
+    store(tmp_path, {"speaker": [jpeg.decode(data) for data in frames.jpegs]})
     found = run(tmp_path)["speaker"]
     assert len(found.items) >= 0.95 * len(frames.jpegs)
     table = pl.read_parquet(tmp_path / "faces.parquet")
     # One person in the middle of the picture, who hardly moves.
-    middle = ((table["left"] + table["right"]) / 2 / images.decode(frames.jpegs[0]).width).to_numpy()
+    middle = ((table["left"] + table["right"]) / 2 / jpeg.decode(frames.jpegs[0]).width).to_numpy()
     assert (np.abs(middle - 0.5) < 0.1).all() and np.ptp(middle) < 0.05
     assert stage.search(Faces(), str(tmp_path / "frames.h5"), stage.Task("speaker", None, None)).status == Status.OK

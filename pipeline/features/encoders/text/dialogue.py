@@ -1,0 +1,153 @@
+"""Causal language models over a dialogue prompt (GPT-2, LLaMA, SmolLM2, Qwen2 and the like).
+
+The prompt holds the earlier turns (`options.turns` of them) and then the clip's own, oldest first,
+each under its speaker's name; later turns never enter. A prompt longer than the model takes loses
+its oldest tokens, so that the clip's own words are always there. `pooling: last` reads the last
+token, which has seen everything; `none` keeps one row per token of the clip's own words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from pipeline import weights
+from pipeline.errors import WeightsError
+from pipeline.features.encoders import outputs, pooling, transfer
+from pipeline.features.encoders.extractor import Clip, Extractor, Missing, Prepared
+from pipeline.features.encoders.family import Family
+from pipeline.params import Stream
+
+from . import language, tokens
+
+#: Part of the identity: another wording is another feature.
+TURN = 'The speaker "{speaker}" says:\n###\n{text}\n###'
+BETWEEN = "\n\n\n"
+NOBODY = "unknown"
+
+
+def prompt(clip: Clip, turns: int) -> tuple[str, int]:
+    """The prompt, and the character its last utterance (the clip's own) starts at.
+
+    Raises:
+        Missing: the clip has no transcript.
+    """
+    own = tokens.transcript(clip)
+    earlier = clip.context[-turns:] if turns else ()
+    parts = [
+        TURN.format(speaker=turn.speaker or NOBODY, text=turn.text.strip())
+        for turn in earlier
+        if turn.text and turn.text.strip()
+    ]
+    before = BETWEEN.join([*parts, ""]) if parts else ""
+    head, tail = TURN.format(speaker=clip.speaker or NOBODY, text="\0").split("\0")
+    return before + head + own + tail, len(before + head)
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Clip → `ids` (L,) int64 and `rows` (L,) bool: the tokens that become rows."""
+
+    tokenizer: tokens.Words | tokens.Fast
+    limit: int
+    turns: int
+    end: bool
+
+    def __call__(self, clip: Clip) -> Prepared:
+        text, start = prompt(clip, self.turns)
+        length = len(clip.text)
+        encoding = self.tokenizer.tail(text, self.limit)
+        rows = encoding.own & (encoding.spans[:, 1] > start) & (encoding.spans[:, 0] < start + length)
+        if self.end:
+            rows[-1] = True
+        if not rows.any():
+            raise Missing("the transcript has no token")
+        shares = ((encoding.spans - start) / length).clip(0, 1)
+        times = (shares * tokens.seconds(clip))[rows].astype(np.float32)
+        return Prepared({"ids": encoding.ids, "rows": rows}, times, cost=float(len(rows)))
+
+
+def load(stream: Stream, kind: str, device: str = "cpu") -> Callable:
+    """The network on `device` → forward."""
+    import torch
+
+    model = language.network(stream, kind, classes, dropped=("lm_head", "score")).to(device)
+
+    @torch.inference_mode()
+    def forward(batch: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
+        # Padding stands on the right, where no token of a causal model looks.
+        ids, mask = tokens.pad([item.inputs["ids"] for item in batch], 0)
+        output = model(
+            input_ids=transfer.to_device(ids, device),
+            attention_mask=transfer.to_device(mask, device),
+            use_cache=False,
+            output_hidden_states=stream.layer != -1,
+        )
+        return language.token_rows(outputs.selected(output, stream.layer), mask, batch, stream)
+
+    return forward
+
+
+def classes(source: object, kind: str) -> tuple[type, type]:
+    """Model and configuration class of a `model_type`.
+
+    Raises:
+        WeightsError: it is no causal language model of the library.
+    """
+    import transformers
+    from transformers.models.auto import modeling_auto
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    name = modeling_auto.MODEL_MAPPING_NAMES.get(kind)
+    causal = kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if isinstance(name, str) and causal and kind not in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        model_class, config_class = getattr(transformers, name), getattr(transformers, CONFIG_MAPPING_NAMES[kind])
+        if not getattr(config_class(), "is_encoder_decoder", False):
+            return model_class, config_class
+    raise WeightsError(
+        f"{source} is a {kind!r} model, this family reads causal language models such as gpt2 or llama; "
+        "choose the family that fits it."
+    )
+
+
+def build(stream: Stream) -> Extractor:
+    """The extractor of one stream.
+
+    Raises:
+        WeightsError: absent weights or tokenizer, another architecture.
+        ParamsError: an option out of range, a layer that is not there.
+    """
+    options = FAMILY.options | stream.options
+    model = language.opened(stream, "gpt2", classes)
+    most = min(model.limit, model.config["max_position_embeddings"] or 10**6)
+    limit = model.length(options["max_length"], 8, most)
+    prepare = Prepare(model.tokenizer, limit, options["turns"], stream.pooling != "none" and stream.rate is None)
+    identity = {
+        "family": FAMILY.name,
+        "version": 1,
+        "model": model.kind,
+        "dtype": stream.dtype,
+        **pooling.settings(stream),
+        "weights": weights.identity(model.source, architecture=stream.architecture, libraries=language.LIBRARIES),
+        "preprocessing": {
+            "tokenizer": model.tokenizer.digest,
+            "max_length": limit,
+            "turns": options["turns"],
+            "prompt": [TURN, BETWEEN, NOBODY],
+        },
+    }
+    return Extractor(identity, prepare, partial(load, stream, model.kind), budget=4096.0)
+
+
+FAMILY = Family(
+    name="dialogue",
+    title="Causal language model over a dialogue prompt (GPT-2, LLaMA, SmolLM2)",
+    modalities=("text",),
+    sources=("hf", "local", "package", "random"),
+    build=build,
+    # turns: earlier turns in the prompt. max_length: tokens, null = what the model takes.
+    options={"turns": 0, "max_length": None},
+)

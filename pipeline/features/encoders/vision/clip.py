@@ -1,0 +1,112 @@
+"""CLIP image tower of transformers, frame by frame (Radford et al. 2021, arXiv:2103.00020)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from pipeline import weights
+from pipeline.errors import ParamsError, one_of
+from pipeline.features.encoders import pooling, transfer
+from pipeline.features.encoders.extractor import Extractor
+from pipeline.features.encoders.family import Family
+from pipeline.params import Stream
+
+from . import framewise, images, open_clip
+
+TYPES = ("clip", "clip_vision_model")
+#: The half of a CLIP checkpoint that an image never meets.
+TEXT_TOWER = ("text_model.", "text_projection.", "logit_scale", "text_embeds")
+#: What the library's CLIP processor does where a file leaves a key out.
+PROCESSOR = {"size": 224, "crop_size": 224, "do_center_crop": True, "resample": 3,
+             "image_mean": list(images.CLIP_MEAN), "image_std": list(images.CLIP_STD)}
+BACKENDS = ("auto", "hf", "open_clip")
+READOUTS = ("projection", "cls", "mean", "tokens")
+
+
+def preprocessing(stream: Stream) -> images.Preprocessing:
+    """From the checkpoint; for a stand-in, CLIP's own at the stand-in's size."""
+    source = weights.parse(stream.weights)
+    if not source.random:
+        return images.of_transformers(weights.locate(source), square=False, defaults=PROCESSOR)
+    size = int(stream.architecture.get("image_size", 224))
+    return images.Preprocessing((size,), (size, size), mean=images.CLIP_MEAN, std=images.CLIP_STD)
+
+
+def load(stream: Stream, readout: str, normalise: bool, spec: images.Preprocessing, device: str = "cpu") -> Callable:
+    """The image tower on `device` → forward."""
+    import torch
+    from transformers import CLIPVisionModelWithProjection
+
+    from pipeline.weights import pretrained
+
+    model = transfer.place_tower(pretrained.load(
+        CLIPVisionModelWithProjection, stream.weights, architecture=stream.architecture, dropped=TEXT_TOWER, types=TYPES,
+        dtype=stream.dtype), device)
+
+    def encode(pixels: torch.Tensor) -> torch.Tensor:
+        output = model(pixel_values=pixels.to(model.dtype), output_hidden_states=readout != "projection")
+        if readout == "projection":
+            rows = output.image_embeds
+        else:
+            tokens = pooling.select(output.hidden_states, stream.layer)
+            if readout == "cls" and stream.layer == -1:
+                rows = model.vision_model.post_layernorm(tokens[:, 0])
+            else:
+                rows = {"cls": tokens[:, 0], "mean": tokens[:, 1:].mean(1), "tokens": tokens}[readout]
+        rows = rows.float()
+        return torch.nn.functional.normalize(rows, dim=-1, eps=1e-6) if normalise else rows
+
+    return framewise.Forward(encode, stream, spec, device)
+
+
+def _of_open_clip(stream: Stream, backend: str) -> bool:
+    """Whether open_clip loads these weights: `auto` says so of a folder with open_clip_config.json alone."""
+    source = weights.parse(stream.weights)
+    if backend == "open_clip" or source.scheme == "open_clip":
+        return True
+    return not source.random and (weights.locate(source) / open_clip.CONFIG).is_file()
+
+
+def build(stream: Stream) -> Extractor:
+    """The extractor of one stream.
+
+    Raises:
+        WeightsError: absent weights, another architecture, no preprocessing beside them.
+        ParamsError: unknown readout or decoder, or a projection of a layer that is not the last.
+    """
+    options = FAMILY.options | stream.options
+    if options["backend"] not in BACKENDS:
+        raise one_of("backend of clip", str(options["backend"]), BACKENDS)
+    if options["backend"] != "hf" and _of_open_clip(stream, options["backend"]):
+        if left := set(stream.options) - {"backend", *open_clip.FAMILY.options}:
+            raise ParamsError(f"option {min(left)} is not known to open_clip checkpoints; remove it or set "
+                              "options.backend to hf.")
+        kept = {key: value for key, value in stream.options.items() if key != "backend"}
+        return open_clip.build(stream.model_copy(update={"encoder": "open_clip", "options": kept}))
+    readout = options["readout"]
+    if readout not in READOUTS:
+        raise one_of("readout of clip", str(readout), READOUTS)
+    if readout == "projection" and stream.layer != -1:
+        raise ParamsError(f"clip projects its last layer only; with layer {stream.layer} set options.readout "
+                          "to cls or mean.")
+    spec = preprocessing(stream).by(options["decoder"])
+    identity = {
+        "family": FAMILY.name, "version": 1, "dtype": stream.dtype, **pooling.settings(stream),
+        "weights": weights.identity(stream.weights, architecture=stream.architecture),
+        "preprocessing": spec.identity(), "readout": readout, "normalise": options["normalise"],
+    }
+    return Extractor(identity, framewise.Prepare(spec), partial(load, stream, readout, options["normalise"], spec),
+                     budget=64.0)
+
+
+FAMILY = Family(
+    name="clip",
+    title="CLIP image tower (transformers)",
+    modalities=("video", "face"),
+    sources=("hf", "open_clip", "local", "package", "random"),
+    build=build,
+    #: readout: projection | cls | mean | tokens; normalise: every frame to length 1; backend: auto | hf | open_clip.
+    #: decoder: pillow | nvjpeg (on the GPU).
+    options={"readout": "projection", "normalise": False, "backend": "auto", "decoder": "pillow"},
+)

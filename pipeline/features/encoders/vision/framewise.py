@@ -1,0 +1,134 @@
+"""What encoders of single images share: pixels of every frame, one row per frame, time from the frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.errors import one_of
+from pipeline.features.encoders import pooling
+from pipeline.features.encoders.extractor import Clip, Missing, Prepared
+from pipeline.features.encoders.transfer import to_device
+from pipeline.params import Stream
+from pipeline.storage.jpeg import decode
+
+from . import gpu_images
+from .images import Preprocessing
+
+if TYPE_CHECKING:
+    import torch
+
+WHICH = ("all", "first", "middle", "peak")
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Clip → array `pixels` (T, H, W, 3) uint8, one row per frame; the JPEGs themselves for `decoder: nvjpeg`."""
+
+    images: Preprocessing
+    #: all | first | middle | peak
+    which: str = "all"
+
+    def __call__(self, clip: Clip) -> Prepared:
+        jpegs, times = choose(*frames(clip), self.which)
+        inputs = {"pixels": self.images.pixels(jpegs)} if self.images.decoder == "pillow" else gpu_images.packed(jpegs)
+        return Prepared(inputs, times, cost=float(len(jpegs)))
+
+
+def frames(clip: Clip) -> tuple[list[bytes], np.ndarray]:
+    """JPEGs and (T, 2) float32 seconds of the frames a clip has; an empty frame (no face in it) is left out.
+
+    Raises:
+        Missing: it has none.
+        ValueError: frames and times differ in number.
+    """
+    jpegs = list(clip.frames or ())
+    if not jpegs or clip.frame_times is None:
+        raise Missing("the clip has no frames")
+    times = np.asarray(clip.frame_times, dtype=np.float32)
+    if times.shape != (len(jpegs), 2):
+        raise ValueError(f"clip {clip.id}: {len(jpegs)} frames with times of shape {times.shape}")
+    kept = [i for i, data in enumerate(jpegs) if len(data)]
+    if not kept:
+        raise Missing("no frame shows a face")
+    return [jpegs[i] for i in kept], times[kept]
+
+
+def choose(jpegs: list[bytes], times: np.ndarray, which: str) -> tuple[list[bytes], np.ndarray]:
+    """`all` frames, or the `first`, `middle` or `peak` one.
+
+    The peak is the frame that differs most from the clip's mean frame (32 × 32 grey): on face crops,
+    the strongest expression. When nothing moves, or there are fewer than three frames, it is the middle one.
+
+    Raises:
+        ParamsError: unknown choice.
+    """
+    if which not in WHICH:
+        raise one_of("choice of frames", which, WHICH)
+    if which == "all":
+        return jpegs, times
+    position = {"first": 0, "middle": len(jpegs) // 2}.get(which)
+    if position is None:
+        position = peak(jpegs)
+    return [jpegs[position]], times[position : position + 1]
+
+
+def peak(jpegs: Sequence[bytes]) -> int:
+    """Index of the peak frame (see `choose`)."""
+    middle = len(jpegs) // 2
+    if len(jpegs) < 3:
+        return middle
+    small = np.stack([np.asarray(decode(data).convert("L").resize((32, 32)), dtype=np.float32) for data in jpegs])
+    # A change of light moves all pixels alike and is no expression.
+    small -= small.mean((1, 2), keepdims=True)
+    far = np.square(small - small.mean(0)).mean((1, 2))
+    return int(far.argmax()) if far.max() > 1.0 else middle
+
+
+@dataclass
+class Forward:
+    """`forward` of an extractor from `encode`: (N, 3, H, W) float32 pixels → (N, ...) rows.
+
+    Frames of all clips go through together, at most `chunk` at a time.
+    """
+
+    encode: Callable[[torch.Tensor], torch.Tensor]
+    stream: Stream
+    images: Preprocessing
+    device: str
+    chunk: int = 64
+
+    def __post_init__(self) -> None:
+        if self.images.decoder == "nvjpeg":
+            gpu_images.require(self.device)
+
+    def __call__(self, batch: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
+        import torch
+
+        with torch.inference_mode():
+            parts = [self.encode(self.images.normalise(part)) for part in self._pixels(batch)]
+            # One wait for the device; pooling goes on in main memory.
+            rows = torch.split(torch.cat(parts).cpu(), [len(item.times) for item in batch])
+        return [pooling.reduce(values, item.times, pooling=self.stream.pooling, rate=self.stream.rate)
+                for values, item in zip(rows, batch, strict=True)]
+
+    def _pixels(self, batch: Sequence[Prepared]) -> Iterator[torch.Tensor]:
+        """(N, H, W, 3) uint8 on the device, N at most `chunk`."""
+        if self.images.decoder == "pillow":
+            pixels = np.concatenate([item.inputs["pixels"] for item in batch])
+            for part in np.split(pixels, range(self.chunk, len(pixels), self.chunk)):
+                yield to_device(part, self.device)
+            return
+        jpegs = [data for item in batch for data in gpu_images.unpacked(item.inputs)]
+        for low in range(0, len(jpegs), self.chunk):
+            yield gpu_images.pixels(self.images, jpegs[low : low + self.chunk], self.device)
+
+    def compile(self) -> None:
+        """`run.compile`: fuse the tower's kernels at the first batches. A tower that cannot be compiled runs as it is."""
+        import torch
+
+        torch._dynamo.config.suppress_errors = True
+        self.encode = torch.compile(self.encode)

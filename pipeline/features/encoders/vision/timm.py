@@ -1,0 +1,195 @@
+"""Any image model of timm: ResNet, EfficientNet, ConvNeXt, DINOv2, EVA-02 and some thousand others.
+
+Preprocessing is the `pretrained_cfg` saved with the weights; timm's own entry for the tag is used
+only where the folder holds bare weights and `options.model` names the tag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import weights
+from pipeline.errors import ParamsError, WeightsError, one_of
+from pipeline.features.encoders import pooling, transfer
+from pipeline.features.encoders.extractor import Extractor
+from pipeline.features.encoders.family import Family
+from pipeline.params import Stream
+from pipeline.storage import memo
+
+from . import framewise, images
+
+if TYPE_CHECKING:
+    import torch
+
+READOUTS = ("pooled", "logits", "cls", "mean", "tokens")
+LIBRARIES = ("torch", "timm")
+#: What is read of timm's entry for a tag.
+ENTRY = ("hf_hub_id", "input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
+
+
+def resolve(stream: Stream) -> tuple[Path | None, str, dict[str, Any], dict[str, Any]]:
+    """(folder or None, architecture, its keywords, data configuration) of a stream.
+
+    Raises:
+        WeightsError: the weights are not there, or do not say which model they are of.
+        ParamsError: unknown model.
+    """
+    source = weights.parse(stream.weights)
+    named = stream.options.get("model")
+    if source.random:
+        keywords = dict(stream.architecture)
+        name = keywords.pop("model", named)
+        return None, known(name), keywords, data_configuration(name, keywords)
+    if source.scheme == "timm":
+        hub = entry(known(source.rest)).get("hf_hub_id")
+        if not hub:
+            raise WeightsError(f"{source} has no weights at the hub; name a tag that `timm.list_pretrained()` shows.")
+        path = weights.locate(f"hf:{hub + source.rest if hub.endswith('/') else hub}")
+    else:
+        path = weights.locate(source)
+    config = weights.config(path) if path.is_dir() and (path / "config.json").is_file() else {}
+    if not config:
+        if not named:
+            raise WeightsError(f"{source} does not say which timm model it is; set options.model to the model's name.")
+        return path, known(named), {}, data_configuration(named, {})
+    if "architecture" not in config or "pretrained_cfg" not in config:
+        raise WeightsError(f"{source}: config.json is not timm's (no architecture and pretrained_cfg); "
+                           "choose the family that fits it.")
+    keywords = dict(config.get("model_args") or {})
+    for key in ("num_classes", "global_pool"):
+        if config.get(key) is not None:
+            keywords.setdefault(key, config[key])
+    return path, known(config["architecture"]), keywords, config["pretrained_cfg"]
+
+
+def known(name: object) -> str:
+    """The name, when timm has such a model.
+
+    Raises:
+        ParamsError: it has not.
+    """
+
+    def ask() -> str:
+        import timm
+
+        if not isinstance(name, str) or not timm.is_model(name.partition(".")[0]):
+            raise one_of("timm model", str(name), timm.list_models())
+        return name
+
+    return memo.ask_library("timm model", ask, libraries=("timm",), about=name)
+
+
+def entry(name: str) -> dict[str, Any]:
+    """timm's own entry for a model or tag: where its weights are and how images are prepared; {} when it has none."""
+
+    def ask() -> dict[str, Any]:
+        import timm
+
+        found = timm.get_pretrained_cfg(name)
+        return {key: getattr(found, key) for key in ENTRY} if found is not None else {}
+
+    return memo.ask_library("timm entry", ask, libraries=("timm",), about=name)
+
+
+def data_configuration(name: str, keywords: dict[str, Any]) -> dict[str, Any]:
+    """timm's own entry for a model or tag, at the stand-in's size."""
+    config = entry(name)
+    if size := keywords.get("img_size"):
+        config |= {"input_size": (3, size, size), "crop_pct": 1.0}
+    return config
+
+
+def create(name: str, keywords: dict[str, Any]) -> Any:
+    """The network without weights.
+
+    Raises:
+        ParamsError: the keywords do not fit the model.
+    """
+    import timm
+
+    try:
+        # Without the tag: it would only choose weights, and none are fetched here.
+        return timm.create_model(name.partition(".")[0], pretrained=False, **keywords)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise ParamsError(f"timm model {name}: {' '.join(str(error).split())[:160]}.") from error
+
+
+def network(stream: Stream) -> Any:
+    """The network with its weights, strictly loaded; of a stand-in, seeded."""
+    import torch
+
+    from pipeline.weights import pretrained
+
+    path, name, keywords, _ = resolve(stream)
+    source = weights.parse(stream.weights)
+    if path is None:
+        with weights.seeded(source.seed or 0):
+            model = create(name, keywords)
+        return model.to(getattr(torch, stream.dtype)).eval().requires_grad_(False)
+    return pretrained.assemble(create(name, keywords), weights.state(path), source, dtype=stream.dtype)
+
+
+def read(model: Any, pixels: torch.Tensor, readout: str) -> torch.Tensor:
+    """(N, ...) rows of one batch of pixels."""
+    if readout == "logits":
+        return model(pixels)
+    features = model.forward_features(pixels)
+    if readout == "pooled":
+        return model.forward_head(features, pre_logits=True)
+    if features.ndim == 4:
+        # (N, C, H, W) of convolutions; (N, H, W, C) of Swin and its kin.
+        channels_first = features.shape[1] == model.num_features
+        features = features.flatten(2).transpose(1, 2) if channels_first else features.flatten(1, 2)
+    prefix = getattr(model, "num_prefix_tokens", 0)
+    if readout == "cls":
+        if not prefix:
+            raise ParamsError("this timm model has no class token; set options.readout to pooled or mean.")
+        return features[:, 0]
+    return features[:, prefix:].mean(1) if readout == "mean" else features
+
+
+def load(stream: Stream, readout: str, spec: images.Preprocessing, device: str = "cpu") -> Callable:
+    """The network on `device` → forward."""
+    model = transfer.place_tower(network(stream), device)
+    dtype = next(model.parameters()).dtype
+    return framewise.Forward(lambda pixels: read(model, pixels.to(dtype), readout).float(), stream, spec, device)
+
+
+def build(stream: Stream) -> Extractor:
+    """The extractor of one stream.
+
+    Raises:
+        WeightsError: absent weights, or a folder that does not say which model it holds.
+        ParamsError: unknown model, readout, decoder or choice of frames, or a layer other than the last.
+    """
+    options = FAMILY.options | stream.options
+    if options["readout"] not in READOUTS:
+        raise one_of("readout of timm", str(options["readout"]), READOUTS)
+    if options["frames"] not in framewise.WHICH:
+        raise one_of("choice of frames", str(options["frames"]), framewise.WHICH)
+    if stream.layer != -1:
+        raise ParamsError("encoder timm reads the last layer only; set layer to -1.")
+    path, name, _, data = resolve(stream)
+    spec = images.of_config(stream.weights, data).by(options["decoder"])
+    identity = {
+        "family": FAMILY.name, "version": 1, "model": name, "dtype": stream.dtype, **pooling.settings(stream),
+        "weights": weights.identity(stream.weights, architecture=stream.architecture, path=path, libraries=LIBRARIES),
+        "preprocessing": spec.identity(), "readout": options["readout"], "frames": options["frames"],
+    }
+    return Extractor(identity, framewise.Prepare(spec, options["frames"]),
+                     partial(load, stream, options["readout"], spec), budget=64.0)
+
+
+FAMILY = Family(
+    name="timm",
+    title="Image models of timm",
+    modalities=("video", "face"),
+    sources=("timm", "hf", "local", "package", "random"),
+    build=build,
+    #: model: name or tag, for weights that do not say it; readout: pooled | logits | cls | mean | tokens;
+    #: frames: all | first | middle | peak; decoder: pillow | nvjpeg (on the GPU).
+    options={"model": None, "readout": "pooled", "frames": "all", "decoder": "pillow"},
+)

@@ -1,0 +1,168 @@
+"""VideoMAE: a transformer over space-time tubelets of 16 frames (Tong et al. 2022, arXiv:2203.12602).
+
+Frames that a clip gives to the model:
+
+`uniform`   16 frames, each from the middle of its sixteenth of the clip
+`segments`  2 consecutive frames from the middle of each of 8 segments (16 = 8 × 2)
+
+A clip with fewer than 16 frames is stretched by holding frames in order; steps that only repeat the
+step before them are left out of `steps`, so that no row stands for time that was not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline import weights
+from pipeline.errors import ParamsError, one_of
+from pipeline.features.encoders import outputs, pooling, transfer
+from pipeline.features.encoders.extractor import Clip, Extractor, Prepared
+from pipeline.features.encoders.family import Family
+from pipeline.params import Stream
+
+from . import framewise, images
+from .mae import STATISTICS, said
+
+TYPES = ("videomae",)
+HEADS = ("decoder.", "mask_token", "encoder_to_decoder.", "fc_norm.", "classifier.")
+SAMPLINGS = ("uniform", "segments")
+OUTPUTS = ("utterance", "steps", "tokens")
+#: What the library's processor does where a file leaves a key out.
+PROCESSOR = {"size": 224, "crop_size": 224, "do_center_crop": True, "resample": 2,
+             "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+
+
+def sample(count: int, frames: int = 16, *, sampling: str = "uniform", tubelet: int = 2) -> np.ndarray:
+    """(frames,) indices into `count` frames, never decreasing."""
+    if sampling == "uniform" or count < frames:
+        return ((np.arange(frames) + 0.5) * count / frames).astype(np.int64)
+    middle = (np.arange(frames // tubelet) + 0.5) * count / (frames // tubelet)
+    first = np.clip(np.ceil(middle - tubelet / 2), 0, count - tubelet).astype(np.int64)
+    return (first[:, None] + np.arange(tubelet)).ravel()
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Clip → `pixels` (F, H, W, 3) uint8 and `kept` (S,) bool, the steps that are not mere repeats."""
+
+    images: images.Preprocessing
+    frames: int
+    tubelet: int
+    sampling: str
+    output: str
+
+    def __call__(self, clip: Clip) -> Prepared:
+        jpegs, times = framewise.frames(clip)
+        chosen = sample(len(jpegs), self.frames, sampling=self.sampling, tubelet=self.tubelet)
+        distinct, position = np.unique(chosen, return_inverse=True)
+        pixels = self.images.pixels([jpegs[i] for i in distinct])[position]
+        steps = chosen.reshape(-1, self.tubelet)
+        kept = np.concatenate([[True], (steps[1:] != steps[:-1]).any(1)])
+        when = np.stack([times[steps[:, 0], 0], times[steps[:, -1], 1]], 1)
+        if self.output != "steps":
+            when, kept = np.array([[times[0, 0], times[-1, 1]]], dtype=np.float32), np.array([True])
+        return Prepared({"pixels": pixels, "kept": kept}, when[kept].astype(np.float32), cost=1.0)
+
+
+def network(stream: Stream) -> Any:
+    """The encoder with its weights."""
+    from transformers import VideoMAEConfig, VideoMAEModel
+
+    from pipeline.weights import mae_checkpoints, pretrained
+
+    source = weights.parse(stream.weights)
+    path = None if source.random else weights.locate(source)
+    if path is not None and path.is_file():
+        state = mae_checkpoints.encoder(weights.state(path), video=True, origin=source)
+        tubelet = state["embeddings.patch_embeddings.projection.weight"].shape[2]
+        read = mae_checkpoints.shape(state) | {"tubelet_size": tubelet, "use_mean_pooling": "layernorm.weight" not in state}
+        settings = pretrained.configuration(VideoMAEConfig, {"image_size": 224} | read | stream.architecture)
+        settings._attn_implementation = "sdpa"
+        return pretrained.assemble(VideoMAEModel(settings), state, source, dtype=stream.dtype)
+    return pretrained.load(VideoMAEModel, source, architecture=stream.architecture, types=TYPES, dropped=HEADS,
+                           dtype=stream.dtype)
+
+
+def load(stream: Stream, prepare: Prepare, device: str = "cpu") -> Callable:
+    """The encoder on `device` → forward."""
+    import torch
+
+    model = network(stream).to(device)
+    steps = prepare.frames // prepare.tubelet
+
+    def encode(pixels: torch.Tensor) -> torch.Tensor:
+        output = model(pixel_values=pixels.to(model.dtype), output_hidden_states=stream.layer != -1)
+        return outputs.selected(output, stream.layer).float()
+
+    @torch.inference_mode()
+    def forward(batch: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
+        pixels = prepare.images.normalise(transfer.to_device(np.stack([i.inputs["pixels"] for i in batch]), device))
+        results = []
+        for tokens, item in zip(encode(pixels).cpu(), batch, strict=True):
+            if prepare.output == "utterance":
+                rows = tokens.mean(0, keepdim=True)
+            elif prepare.output == "tokens":
+                rows = tokens[None]
+            else:
+                # Tokens run through space within a step, then to the next step.
+                rows = tokens.unflatten(0, (steps, -1)).mean(1)[torch.from_numpy(item.inputs["kept"])]
+            results.append(pooling.reduce(rows, item.times, pooling=stream.pooling, rate=stream.rate))
+        return results
+
+    return forward
+
+
+def build(stream: Stream) -> Extractor:
+    """The extractor of one stream.
+
+    Rows: `utterance` (D) one per clip, `steps` (D) up to 8 per clip, `tokens` (1568, D) one per clip.
+
+    Raises:
+        WeightsError: absent weights, another architecture, no word on preprocessing.
+        ParamsError: unknown sampling or output, `layer: all`.
+    """
+    options = FAMILY.options | stream.options
+    for key, known in (("sampling", SAMPLINGS), ("output", OUTPUTS)):
+        if options[key] not in known:
+            raise one_of(f"{key} of videomae", str(options[key]), known)
+    if stream.layer == "all":
+        raise ParamsError("encoder videomae keeps one layer; set layer to an index or last4.")
+    source = weights.parse(stream.weights)
+    path = None if source.random else weights.locate(source)
+    config = weights.config(path) if path is not None and path.is_dir() else dict(stream.architecture)
+    frames, tubelet = int(config.get("num_frames", 16)), int(config.get("tubelet_size", 2))
+    prepare = Prepare(preprocessing(stream, path, options["statistics"]), frames, tubelet, options["sampling"],
+                      options["output"])
+    identity = {
+        "family": FAMILY.name, "version": 1, "dtype": stream.dtype, **pooling.settings(stream),
+        "weights": weights.identity(source, architecture=stream.architecture, path=path),
+        "preprocessing": prepare.images.identity(), "frames": frames, "tubelet": tubelet,
+        "sampling": options["sampling"], "output": options["output"],
+    }
+    return Extractor(identity, prepare, partial(load, stream, prepare), budget=4.0)
+
+
+def preprocessing(stream: Stream, path: Path | None, statistics: str | None) -> images.Preprocessing:
+    """From the checkpoint's folder; of a single file, from `options.statistics`. See `mae.said`."""
+    mean, std = said(stream, path, statistics) or STATISTICS["imagenet"]
+    if path is not None and path.is_dir():
+        return images.of_transformers(path, square=False, defaults=PROCESSOR)
+    size = int(stream.architecture.get("image_size", 224))
+    return images.Preprocessing((size,), (size, size), "bilinear", mean=mean, std=std)
+
+
+FAMILY = Family(
+    name="videomae",
+    title="VideoMAE",
+    modalities=("video", "face"),
+    sources=("hf", "local", "package", "random"),
+    build=build,
+    #: sampling: uniform | segments; output: utterance | steps | tokens; statistics of a single file: unit | imagenet.
+    options={"sampling": "uniform", "output": "utterance", "statistics": None},
+)

@@ -1,0 +1,83 @@
+"""The connection to a Ray cluster, and what it offers. Ray is imported here, when it is asked for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+from pipeline.errors import DeviceError, ParamsError
+from pipeline.params import Run
+
+
+def load() -> ModuleType:
+    """The library.
+
+    Raises:
+        ParamsError: it is not installed.
+    """
+    # Ours is a library run by people, not a job of `uv run`; nothing is reported home. Both are read on import.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError:
+        raise ParamsError("run.engine is ray, but Ray is not installed: python -m pip install -r requirements-ray.txt") from None
+    return ray
+
+
+@contextmanager
+def connected(ray: ModuleType, address: str | None) -> Iterator[None]:
+    """A connection to the cluster; one that was open already is used and left open.
+
+    Raises:
+        DeviceError: there is no cluster at that address.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    options = {"include_dashboard": False} if address is None else {}
+    if address not in (None, "auto"):
+        _reach(address)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address or "local", configure_logging=False, log_to_driver=False, **options)
+    except (ConnectionError, OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise DeviceError(f"run.ray_address {address or 'null'}: no Ray cluster ({' '.join(str(error).split())[:160]}); "
+                          "start one with `ray start --head`, or use -S run.ray_address=null.") from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)  # Ray put its own in place, which leaves with another code and no word
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    # Ray itself would knock for a minute and then end the process.
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        raise DeviceError(f"run.ray_address is {address!r}; it takes null, auto or host:port of the head node.")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise DeviceError(f"run.ray_address {address}: nothing answers there ({error}); `ray start --head` on the head node "
+                          "prints the address.") from None
+
+
+def places(ray: ModuleType, options: Run) -> tuple[str, int]:
+    """Device of an actor, and how many of them: one per GPU, else `run.workers` on processors.
+
+    Raises:
+        DeviceError: a GPU is asked for but absent.
+    """
+    if options.device not in ("auto", "cpu", "cuda"):
+        raise DeviceError(f"run.device is {options.device!r}; with run.engine=ray it is auto, cpu or cuda.")
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    if options.device == "cuda" and not gpus:
+        raise DeviceError("run.device is cuda, but the Ray cluster has no GPU; use -S run.device=auto or cpu.")
+    return ("cuda", gpus) if gpus and options.device != "cpu" else ("cpu", max(1, options.workers))

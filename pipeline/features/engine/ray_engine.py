@@ -1,0 +1,154 @@
+"""The engine on a Ray cluster: the same reading, batches and inference in actors; this process commits.
+
+One actor per GPU, or `run.workers` actors on processors. Every node must see the project at the same
+path (shared folder): media, weights and code are read there, and no clip travels over the network.
+Results do: only the process that asked writes the clip cache.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.errors import DeviceError
+from pipeline.features.encoders.extractor import Extractor, Prepared
+from pipeline.params import Run, Stream
+from pipeline.storage.clip_cache import ClipCache, digest
+from pipeline.storage.feature_store import Entry
+from pipeline.workers.pool import Pool
+
+from . import ray_cluster
+from .batcher import batches
+from .ray_actors import Crew
+from .reader import Job, Reader
+from .run import Stats, Writer, infer, unprepared
+
+#: Most clips of one task: what an actor holds in memory, twice.
+CHUNK = 32
+#: Tasks in flight per actor: one is read while the other is on the device.
+DEPTH = 2
+
+
+class Encoder:
+    """The actor: reads and encodes one chunk of clips while the next is being read.
+
+    Args:
+        folder: the project, at the same path on every node.
+        identity: digest of the extractor's identity where the run was started.
+        device: `cuda` or `cpu`.
+    """
+
+    def __init__(self, stream: Stream, reader: Reader, options: Run, folder: str, identity: str, device: str) -> None:
+        self._stream, self._reader, self._options = stream, reader, options
+        self._folder, self._identity, self._device = folder, identity, device
+        self._reading, self._inferring = threading.Lock(), threading.Lock()
+
+    def arrive(self) -> str:
+        """The node on which the cluster found room."""
+        return socket.gethostname()
+
+    def start(self) -> None:
+        """Load the network.
+
+        Raises:
+            UserError: the project or its weights are not on this node, or features would be others here.
+        """
+        from pipeline.features.encoders import registry
+
+        try:
+            os.chdir(self._folder)
+        except OSError as error:
+            raise DeviceError(f"Ray node {socket.gethostname()} does not see {self._folder} ({error.strerror}); "
+                              "run.engine=ray needs the project at one path on every node.") from None
+        extractor = registry.build(self._stream)
+        if digest(extractor.identity) != self._identity:
+            raise DeviceError(f"Ray node {socket.gethostname()} would compute other features: its libraries or weights "
+                              "are not those of this machine; install the same requirements on every node.")
+        preload = (self._reader.__class__.__module__, type(extractor.prepare).__module__)
+        workers = self._options.workers if self._device == "cuda" else min(1, self._options.workers)
+        self._pool = Pool(replace(self._reader, prepare=extractor.prepare), workers=workers,
+                          timeout=self._options.timeout, preload=preload)
+        self._forward = extractor.load(device=self._device)
+        self._budget = extractor.budget * self._options.batch
+        self._idle = time.perf_counter()
+
+    def encode(self, jobs: Sequence[Job]) -> tuple[dict[str, Entry], Stats]:
+        """Entries by content, and where the time went (`read`: the device had nothing to do)."""
+        stats, entries, prepared = Stats(clips=len(jobs)), {}, []
+        by_key = {job.content: job for job in jobs}
+        with self._reading:
+            # In order, as the local engine: which clips meet in a batch follows from the chunk alone.
+            for outcome in self._pool.imap(by_key.items(), window=len(by_key)):
+                job = by_key[outcome.key]
+                if isinstance(outcome.value, Prepared):
+                    prepared.append((job, outcome.value))
+                else:
+                    entries |= unprepared(job, outcome, stats)
+        with self._inferring:
+            begun = time.perf_counter()
+            stats.read = begun - self._idle
+            for batch in batches(prepared, self._budget):
+                entries |= infer(self._forward, batch, stats)
+            self._idle = time.perf_counter()
+            stats.infer = self._idle - begun
+        return entries, stats
+
+
+def compute(stream: Stream, extractor: Extractor, reader: Reader, jobs: Sequence[Job], cache: ClipCache, options: Run,
+            advance: Callable[[int], None]) -> Stats:
+    """Compute `jobs` on the cluster at `run.ray_address` (null: one is started here) and commit them to `cache`.
+
+    An actor that ends is replaced. Its clips are tried once more, one by one on another actor, so that a
+    clip that takes an actor down costs that clip alone.
+
+    Raises:
+        ParamsError: Ray is not installed.
+        DeviceError: no cluster at the address, no such device in it, or a node without the project.
+    """
+    ray = ray_cluster.load()
+    stats, begun, by_key = Stats(), time.perf_counter(), {job.content: job for job in jobs}
+    if not by_key:
+        return stats
+    with Writer(cache) as writer, ray_cluster.connected(ray, options.ray_address):
+        device, count = ray_cluster.places(ray, options)
+        reader = replace(reader, prepare=None, source=reader.source and reader.source.absolute())
+        project = str(Path(__file__).parents[3])
+        actor = ray.remote(Encoder).options(
+            num_cpus=1, num_gpus=int(device == "cuda"), max_restarts=0, max_concurrency=DEPTH,
+            scheduling_strategy="SPREAD", runtime_env={"env_vars": {"PYTHONPATH": project}})
+        arguments = (stream, reader, options, os.getcwd(), digest(extractor.identity), device)
+        crew = Crew(ray, lambda: actor.remote(*arguments), count)
+        lost: list[Job] = []
+        charged: list[Job] = []
+        work = list(by_key.values())
+        size = max(1, min(CHUNK, -(-len(work) // (count * DEPTH))))
+
+        def results() -> Iterator[tuple[dict[str, Entry], Stats]]:
+            yield from crew.work([work[i : i + size] for i in range(0, len(work), size)], DEPTH, lost)
+            # Alone in their actor: when it ends again, it is clear whose fault it was.
+            yield from crew.work([[job] for job in lost], 1, charged)
+
+        try:
+            for entries, part in results():
+                stats.load = stats.load or time.perf_counter() - begun - part.read - part.infer
+                failures, part.failures = part.failures, {}
+                stats = stats.beside(part)
+                for content, reason in failures.items():
+                    stats.fail(by_key[content], reason)
+                before = time.perf_counter()
+                writer.put(entries)
+                stats.write += time.perf_counter() - before
+                advance(part.clips)
+        finally:
+            crew.close()
+        for job in charged:
+            stats.fail(job, "two Ray actors ended while working on it")
+            stats.clips += 1
+            advance(1)
+    stats.total = time.perf_counter() - begun
+    return stats

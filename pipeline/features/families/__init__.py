@@ -1,1 +1,0 @@
-"""One module per family of encoders; a module with `FAMILY` is found by the registry."""

@@ -1,0 +1,114 @@
+"""Typed parameters. The only reader of `params.yaml`; unknown key, bad type or bad combination is one clear line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, model_validator
+from ruamel.yaml import YAML, YAMLError
+
+from pipeline.errors import ParamsError, one_of
+
+from .base import Count, Flag, Group, Number, Positive, Share, Whole
+from .data import Asr, Corpus, Decode, DecodeAudio, DecodeVideo, Faces, Integrity, Protocol, Quarantine
+from .features import StoreLayout, Stream
+from .learning import Fusion, Loss, Task, Temporal, Training
+
+__all__ = [
+    "Asr", "Corpus", "Count", "Decode", "DecodeAudio", "DecodeVideo", "Faces", "Flag", "Fusion", "Group", "Integrity",
+    "Loss", "Number", "Params", "Positive", "Protocol", "Quarantine", "Run", "Share", "StoreLayout", "Stream", "Task",
+    "Temporal", "Training", "Whole", "parse", "parse_stream", "read",
+]
+
+
+class Run(Group):
+    """Never part of an identity: changing these recomputes nothing."""
+
+    device: str = "auto"
+    workers: Whole = Field(default=2, ge=0)
+    #: Share of an extractor's default batch budget.
+    batch: Positive = 1.0
+    engine: Literal["local", "ray"] = "local"
+    ray_address: str | None = None
+    compile: Flag = False
+    #: Seconds a clip may take to decode.
+    timeout: Positive = 60.0
+
+
+class Params(Group):
+    recipe: str
+    corpus: Corpus
+    integrity: Integrity = Integrity()
+    quarantine: Quarantine = Quarantine()
+    protocol: Protocol = Protocol()
+    decode: Decode = Decode()
+    faces: Faces = Faces()
+    asr: Asr = Asr()
+    streams: dict[str, Stream]
+    task: Task = Task()
+    temporal: Temporal = Temporal()
+    fusion: Fusion
+    loss: Loss = Loss()
+    training: Training = Training()
+    run: Run = Run()
+
+    @model_validator(mode="after")
+    def _combination(self) -> Params:
+        if not self.streams:
+            raise ValueError("streams is empty; keep at least one")
+        if not self.task.emotion and not self.task.dimensions:
+            raise ValueError("task predicts nothing; set task.emotion or task.dimensions")
+        return self
+
+    def stream(self, name: str) -> Stream:
+        """The stream of that name.
+
+        Raises:
+            ParamsError: there is none.
+        """
+        if name not in self.streams:
+            raise one_of("stream", name, self.streams)
+        return self.streams[name]
+
+
+def read(path: str | Path = "params.yaml") -> Params:
+    """Read and check the parameters.
+
+    Raises:
+        ParamsError: the file is absent, not YAML, or holds something a parameter cannot be.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ParamsError(f"{path} is not there. Run this from the folder that holds params.yaml.")
+    try:
+        return parse(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")), path)
+    except YAMLError as error:
+        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def parse(values: object, origin: str | Path = "params.yaml") -> Params:
+    """Check parameters given as plain values."""
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise ParamsError("; ".join(_line(origin, item) for item in error.errors())) from error
+
+
+def parse_stream(values: object, origin: str | Path) -> Stream:
+    """Check one stream given as plain values, e.g. a file of `conf/stream/`."""
+    try:
+        return Stream.model_validate(values)
+    except ValidationError as error:
+        raise ParamsError("; ".join(_line(origin, item) for item in error.errors())) from error
+
+
+def _line(origin: str | Path, item: dict) -> str:
+    key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+    if item["type"] == "extra_forbidden":
+        return f"{origin}: unknown parameter {key}"
+    if item["type"] == "missing":
+        return f"{origin}: parameter {key} is missing"
+    message = item["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
+    return f"{origin}: {key}: {message}{given}"

@@ -1,0 +1,104 @@
+"""Parameters of phase 1 up to decoded media: corpus, checks, protocol, decoding, faces, transcripts."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from .base import Count, Flag, Group, Number, Positive, Share, Whole
+
+
+class Corpus(Group):
+    """Which corpus, where, and how its adapter reads it."""
+
+    name: str
+    root: str
+    options: dict[str, Any] = {}
+
+
+class Integrity(Group):
+    """When a clip goes to quarantine. Durations in seconds, level in dBFS."""
+
+    min_duration: Positive = 0.1
+    max_duration: Positive = 60.0
+    #: Measured minus annotated length; beyond both bounds the clip is far off.
+    max_drift: Positive = 2.0
+    silence: Number = -60.0
+
+
+class Quarantine(Group):
+    max_rate: Share = 0.05
+
+
+class Protocol(Group):
+    """Which clips are trained on, selected on and tested on.
+
+    official: the corpus' own splits. split: one random split, grouped. kfold: `folds` grouped
+    folds. leave_one_out: a fold per group. In the last two every fold holds a validation part
+    drawn from the training groups (nested validation).
+    """
+
+    kind: Literal["official", "split", "kfold", "leave_one_out"] = "split"
+    #: Manifest column that must not straddle a split.
+    group: str = "speaker"
+    folds: Whole = Field(default=5, ge=2)
+    val: Share = 0.15
+    test: Share = 0.2
+    seed: Whole = 0
+    stratify: Flag = True
+    #: Manifest columns checked for overlap; `content` is the media hash.
+    leakage: tuple[str, ...] = ("speaker", "dialogue", "session", "content")
+    #: What a leak does: stop, or report (an official split that leaks by design).
+    on_leak: Literal["stop", "report"] = "stop"
+
+
+class DecodeVideo(Group):
+    fps: Positive = 4.0
+    #: Shorter side in pixels; null keeps the original size.
+    size: Whole | None = Field(default=256, ge=16)
+    max_frames: Count = 64
+    quality: Whole = Field(default=95, ge=1, le=100)
+
+
+class DecodeAudio(Group):
+    rate: Whole = Field(default=16000, ge=8000)
+
+
+class Decode(Group):
+    video: DecodeVideo = DecodeVideo()
+    audio: DecodeAudio = DecodeAudio()
+
+
+class Faces(Group):
+    """Stage `faces`: one face per clip, followed through its sampled frames."""
+
+    #: `lbp` comes inside a package; `yunet` needs `weights: local:PATH` and their `sha256`; `whole`: pictures are faces.
+    detector: Literal["lbp", "yunet", "whole"] = "lbp"
+    weights: str | None = None
+    sha256: str | None = None
+    min_score: Share = 0.6
+    #: Smallest face, share of the picture's shorter side.
+    min_size: Share = 0.1
+    #: Use the landmarks a corpus brings (AFEW-VA) instead of a detector.
+    landmarks: Flag = True
+    #: Which of several faces.
+    choice: Literal["persistent", "largest", "central"] = "persistent"
+    #: Longest time without detection, in seconds, that is bridged between two boxes.
+    gap: Share = 0.75
+    #: Side of the crop, times the face's box.
+    margin: Positive = 1.25
+    #: Pixels of the square crop.
+    size: Whole = Field(default=224, ge=32)
+    #: Turn the crop so that the eyes are level, where they are known.
+    align: Flag = True
+    quality: Whole = Field(default=95, ge=1, le=100)
+
+
+class Asr(Group):
+    """Transcripts for clips that have none; a text stream reads them with `source: data/transcripts.parquet`."""
+
+    #: A whole Whisper checkpoint, `hf:` `local:` `package:`; null = such clips stay without text.
+    weights: str | None = None
+    #: Of multilingual checkpoints, e.g. `en`; null = guessed per clip.
+    language: str | None = None

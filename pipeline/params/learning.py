@@ -1,0 +1,72 @@
+"""Parameters of phase 2: task, temporal encoders, fusion, loss, training."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from .base import Count, Flag, Group, Number, Positive, Share, Whole
+
+
+class Task(Group):
+    """What is predicted. Classes by name; empty = all emotions of the manifest, sorted."""
+
+    emotion: Flag = True
+    classes: tuple[str, ...] = ()
+    #: Dimensions regressed, in [-1, 1].
+    dimensions: tuple[Literal["valence", "arousal", "dominance"], ...] = ("valence", "arousal")
+    #: Per clip, or also per frame along the tokens of the time base.
+    level: Literal["clip", "frame"] = "clip"
+    #: Stream whose tokens are the frames; null = the first video or face stream, else the first.
+    time_base: str | None = None
+
+
+class Temporal(Group):
+    """The temporal transformer of each stream."""
+
+    width: Whole = Field(default=64, ge=8)
+    layers: Whole = Field(default=1, ge=0)
+    heads: Count = 4
+    dropout: Share = 0.1
+    #: Longer clips have adjacent tokens averaged; attention costs the square of it.
+    max_tokens: Count = 256
+
+    @model_validator(mode="after")
+    def _divides(self) -> Temporal:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+
+class Fusion(Group):
+    """How streams become one; a YAML file in `conf/fusion/`. `options` belong to the module named."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class Loss(Group):
+    emotion: Literal["cross_entropy", "focal"] = "cross_entropy"
+    class_weights: Flag = False
+    label_smoothing: Share = 0.0
+    gamma: Number = 2.0
+    #: Weight of the regression part, 0.5 MSE + 0.5 (1 - CCC).
+    dimensions: Number = 1.0
+
+
+class Training(Group):
+    seeds: Count = 5
+    epochs: Count = 40
+    batch_size: Count = 32
+    lr: Positive = 1e-3
+    weight_decay: Number = 0.01
+    warmup: Share = 0.1
+    patience: Count = 10
+    clip_norm: Positive = 1.0
+    #: Validation metric that selects the checkpoint.
+    select: Literal["uar", "macro_f1", "weighted_f1", "accuracy", "ccc", "loss"] = "uar"
+    #: Also train each stream alone, for the comparison in the report.
+    unimodal: Flag = True
+    #: CPU threads of one run; fixed, since sums in another order end in other last bits.
+    threads: Count = 1

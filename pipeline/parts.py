@@ -1,0 +1,114 @@
+"""Parts found by themselves: one file, whose name is the name in YAML and, in capitals, that of the class in it.
+
+`fusion: {name: cross_attention}` is class `CrossAttention` in `pipeline/models/fusion/cross_attention.py`, or in
+`$AFFECTORY_PARTS/fusion/cross_attention.py`, a folder of one's own. Nothing is listed anywhere else. A part is imported
+when it is asked for, so that starting up costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from pydantic import ValidationError
+
+from .errors import ParamsError, one_of
+from .params.base import Group
+
+Part = TypeVar("Part")
+Options = TypeVar("Options", bound=Group)
+#: Environment variable: a folder with parts of one's own, `fusion/mine.py`, `losses/mine.py`, `encoders/mine.py`, …
+OWN = "AFFECTORY_PARTS"
+
+
+class Parts(Mapping[str, type[Part]], Generic[Part]):
+    """The parts of one kind, by name.
+
+    Args:
+        package: where their files are; files of sub-packages count too, other classes' helpers do no harm.
+        base: class every part derives from.
+        kind: what a part is called in an error, e.g. `fusion`.
+
+    >>> from pipeline.models.fusion import FUSIONS
+    >>> FUSIONS["gated"].__name__
+    'Gated'
+    """
+
+    def __init__(self, package: str, base: type[Part], kind: str) -> None:
+        self.package, self.base, self.kind = package, base, kind
+
+    def _places(self) -> dict[str, str]:
+        """Name → module."""
+        package = importlib.import_module(self.package)
+        if own := os.environ.get(OWN):
+            folder = str(Path(own).resolve() / self.package.rsplit(".", 1)[1])
+            if folder not in package.__path__ and Path(folder).is_dir():
+                package.__path__.append(folder)
+        found = {}
+        for item in pkgutil.walk_packages(package.__path__, f"{self.package}."):
+            if not item.ispkg:
+                found[item.name.rsplit(".", 1)[1].rstrip("_")] = item.name
+        return found
+
+    def __getitem__(self, name: str) -> type[Part]:
+        module = importlib.import_module(self._places()[name])
+        return getattr(module, class_name(name))
+
+    def __iter__(self) -> Iterator[str]:
+        """Names of the parts, sorted; reads every file, for helpers stand among them."""
+        for name, place in sorted(self._places().items()):
+            found = getattr(importlib.import_module(place), class_name(name), None)
+            if isinstance(found, type) and issubclass(found, self.base) and found is not self.base:
+                yield name
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def find(self, name: str) -> type[Part]:
+        """The part of that name.
+
+        Raises:
+            ParamsError: there is none, or its file holds no class of that name and kind.
+        """
+        if name not in self._places():
+            raise one_of(self.kind, name, self)
+        module = importlib.import_module(self._places()[name])
+        found = getattr(module, class_name(name), None)
+        if not (isinstance(found, type) and issubclass(found, self.base)):
+            if module.__name__.startswith(f"{self.package}.") and name not in set(self):
+                raise one_of(self.kind, name, self)
+            raise ParamsError(f"{module.__file__} holds no class {class_name(name)} that is a {self.base.__name__}.")
+        return found
+
+
+def class_name(name: str) -> str:
+    """`cross_attention` → `CrossAttention`.
+
+    >>> class_name("emo_db")
+    'EmoDb'
+    """
+    return "".join(word.capitalize() for word in name.split("_"))
+
+
+def read_options(model: type[Options], values: object, where: str) -> Options:
+    """Options given as plain values, checked.
+
+    Args:
+        where: the key they stand under, e.g. `fusion.options`.
+
+    Raises:
+        ParamsError: a key that is not known, or a value it cannot be; one line that names it.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        item = error.errors()[0]
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            raise one_of(f"parameter of {where}", key, model.model_fields) from error
+        message = item["msg"].removeprefix("Value error, ")
+        raise ParamsError(f"{where}.{key}: {message} (got {item['input']!r}).") from error

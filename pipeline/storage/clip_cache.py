@@ -1,0 +1,213 @@
+"""The clip cache: rerun only changed *clips*.
+
+One LMDB environment per identity, in the user's cache folder, shared by clones, by DVC's temporary
+experiment folders and by concurrent runs. Key: the clip's `content` hash. Value: the clip's entry.
+What is not identity (batch size, workers, device, engine) is not in the key.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import IO, TypeVar
+
+import lmdb
+import numpy as np
+import safetensors.numpy
+import xxhash
+
+from pipeline.errors import CacheError
+
+from .atomic import refusal, write_json
+from .feature_store import Entry, Status
+
+Value = TypeVar("Value")
+#: Sparse on Linux: the file is as large as what is in it.
+MAP_SIZE = 1 << 40
+#: Processes that may read at once, and the bytes of LMDB's file of locks for so many.
+READERS, LOCKS = 1024, 1026 * 64
+
+
+def root() -> Path:
+    """`$AFFECTORY_CACHE`, else `$XDG_CACHE_HOME/affectory`, else `~/.cache/affectory`."""
+    if override := os.environ.get("AFFECTORY_CACHE"):
+        return Path(override)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "affectory"
+
+
+def digest(identity: dict) -> str:
+    """Hash of an identity: canonical JSON, 128 bits, hexadecimal."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return xxhash.xxh3_128_hexdigest(text.encode())
+
+
+def pack(entry: Entry) -> bytes:
+    """Entry as bytes: a checksum, then safetensors (no pickle)."""
+    body = safetensors.numpy.save(
+        {"values": np.ascontiguousarray(entry.values), "times": np.ascontiguousarray(entry.times, dtype=np.float32)},
+        metadata={"status": str(int(entry.status)), "reason": entry.reason},
+    )
+    return xxhash.xxh3_64_digest(body) + body
+
+
+def unpack(data: bytes) -> Entry:
+    """Inverse of `pack`.
+
+    Raises:
+        CacheError: the checksum does not match.
+    """
+    sum_, body = bytes(data[:8]), bytes(data[8:])
+    if xxhash.xxh3_64_digest(body) != sum_:
+        raise CacheError("a cached clip fails its checksum; run `python -m pipeline cache verify --repair`.")
+    tensors = safetensors.numpy.load(body)
+    metadata = _metadata(body)
+    return Entry(tensors["values"], tensors["times"], Status(int(metadata["status"])), metadata["reason"])
+
+
+def _metadata(body: bytes) -> dict[str, str]:
+    return json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])["__metadata__"]
+
+
+def outline(data: bytes | memoryview) -> tuple[int, tuple[int, ...], Status, str]:
+    """(rows of `times`, shape of `values`, status, reason) of a packed entry, from its header alone."""
+    size = int.from_bytes(bytes(data[8:16]), "little")
+    header = json.loads(bytes(data[16 : 16 + size]))
+    metadata = header["__metadata__"]
+    return (header["times"]["shape"][0], tuple(header["values"]["shape"]), Status(int(metadata["status"])),
+            metadata["reason"])
+
+
+def open_lmdb(folder: Path, *, readonly: bool = False) -> lmdb.Environment:
+    """The LMDB in `folder`.
+
+    Raises:
+        OSError, lmdb.Error: it cannot be opened.
+    """
+    locks = folder / "lock.mdb"
+    if not readonly and not (locks.exists() and locks.stat().st_size >= LOCKS):
+        # LMDB maps this file: without room on the disk the first lock would end the process.
+        with open(locks, "ab") as file:
+            os.posix_fallocate(file.fileno(), 0, LOCKS)
+    environment = lmdb.open(str(folder), map_size=MAP_SIZE, max_readers=READERS, readonly=readonly, readahead=False)
+    environment.reader_check()  # a killed process leaves its lock behind
+    return environment
+
+
+class ClipCache:
+    """Entries of one identity.
+
+    Args:
+        kind: folder of the cache, e.g. `frames`, `audio`, `extract`.
+        identity: all that decides the entry, as JSON values.
+
+    Raises:
+        CacheError: the folder cannot be made or opened.
+    """
+
+    def __init__(self, kind: str, identity: dict, *, base: Path | None = None, readonly: bool = False) -> None:
+        self.identity = identity
+        self.folder = (base or root()) / kind / digest(identity)
+        try:
+            with ExitStack() as stack:
+                self._held = stack.enter_context(self._hold(readonly))
+                self._lmdb = open_lmdb(self.folder, readonly=not self._held.writable())
+                stack.pop_all()
+        except (OSError, lmdb.Error) as error:
+            raise CacheError(f"the clip cache {self.folder} cannot be opened ({error}). Make it writable, "
+                             "or point AFFECTORY_CACHE to another folder.") from error
+
+    def _hold(self, readonly: bool) -> IO[bytes]:
+        """The identity file, open, with a lock that keeps `cache gc` away; read-only when the disk is."""
+        path = self.folder / "identity.json"
+        while not readonly:
+            try:
+                if path.exists():
+                    os.utime(path)  # last use, for `cache gc`
+                else:
+                    write_json(path, self.identity)
+                held = open(path, "r+b")
+            except FileNotFoundError:
+                continue  # collected just now
+            except OSError as error:
+                if refusal(error) and (self.folder / "data.mdb").exists():
+                    break  # what is there can be read
+                raise
+            with suppress(OSError):  # some network file systems know no locks
+                fcntl.flock(held, fcntl.LOCK_SH)
+            if os.fstat(held.fileno()).st_nlink:
+                return held
+            held.close()  # collected while we waited
+        held = open(path, "rb")
+        with suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_SH)
+        return held
+
+    def __enter__(self) -> ClipCache:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._lmdb.close()
+        self._held.close()
+
+    def __len__(self) -> int:
+        return self._lmdb.stat()["entries"]
+
+    def missing(self, contents: Iterable[str]) -> set[str]:
+        """Those of `contents` that are not cached."""
+        # Buffers: the values of what is there are not read, which may be all of a corpus' frames.
+        with self._lmdb.begin(buffers=True) as transaction:
+            return {c for c in set(contents) if transaction.get(c.encode()) is None}
+
+    def put(self, entries: dict[str, Entry]) -> None:
+        """Commit entries in one transaction: all of them, or none.
+
+        Raises:
+            CacheError: the disk is full or the cache is read-only; what was there stays.
+        """
+        try:
+            with self._lmdb.begin(write=True) as transaction:
+                for content, entry in entries.items():
+                    transaction.put(content.encode(), pack(entry))
+        except (lmdb.Error, OSError) as error:
+            raise CacheError(f"the clip cache {self.folder} cannot be written ({error}). Nothing computed before is "
+                             "lost: free space or point AFFECTORY_CACHE elsewhere, then run again.") from error
+
+    def get(self, content: str) -> Entry | None:
+        with self._lmdb.begin(buffers=True) as transaction:
+            data = transaction.get(content.encode())
+            return None if data is None else unpack(data)
+
+    def layout(self, contents: Iterable[str]) -> list[tuple[int, tuple[int, ...], Status, str]]:
+        """`outline` per content, without reading the values."""
+        return list(self._read(contents, outline))
+
+    def iterate(self, contents: Iterable[str]) -> Iterator[Entry]:
+        """Entries in the given order, one in memory at a time."""
+        return self._read(contents, unpack)
+
+    def _read(self, contents: Iterable[str], what: Callable[[memoryview], Value]) -> Iterator[Value]:
+        with self._lmdb.begin(buffers=True) as transaction:
+            for content in contents:
+                data = transaction.get(content.encode())
+                if data is None:
+                    raise CacheError(f"the clip cache {self.folder} lost clip {content}; run the stage again.")
+                yield what(data)
+
+    def verify(self, *, repair: bool = False) -> list[str]:
+        """Contents whose bytes fail their checksum; with `repair` they are dropped."""
+        bad = []
+        with self._lmdb.begin(write=repair, buffers=True) as transaction:
+            for key, data in transaction.cursor():
+                if xxhash.xxh3_64_digest(bytes(data[8:])) != bytes(data[:8]):
+                    bad.append(bytes(key).decode())
+            if repair:
+                for content in bad:
+                    transaction.delete(content.encode())
+        return bad

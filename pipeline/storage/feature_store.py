@@ -1,0 +1,220 @@
+"""The feature store: an HDF5 file anyone can open, written once, complete or absent.
+
+Layout (docs/feature-store.md): `ids`, `offsets`, `values`, `times`, `status` and JSON attributes.
+Rows `offsets[i]:offsets[i+1]` of `values` and `times` belong to clip `ids[i]`.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from pipeline.errors import StoreError
+
+from .hdf5 import writing
+
+SCHEMA_VERSION = 1
+#: Bytes of rows gathered before a write: one write a clip costs more than all the rest of packing.
+BLOCK = 4 << 20
+
+
+class Status(IntEnum):
+    """What became of a clip in one stream."""
+
+    OK = 0
+    MISSING = 1  # the clip has no such modality; a mask, never a zero vector
+    FAILED = 2  # the modality is there but could not be decoded or encoded
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One clip's result in one stream.
+
+    Attributes:
+        values: (T, ...) feature rows; T may be 0 when `status` is not OK.
+        times: (T, 2) float32, start and end of each row, seconds from clip start.
+        status: OK, MISSING or FAILED.
+        reason: why not OK, for people; empty when OK.
+    """
+
+    values: np.ndarray
+    times: np.ndarray
+    status: Status = Status.OK
+    reason: str = ""
+
+
+def write(
+    path: str | Path,
+    ids: Sequence[str],
+    entries: Iterable[Entry],
+    *,
+    rows: Sequence[int],
+    shape: tuple[int, ...],
+    dtype: str = "float16",
+    compression: str | None = None,
+    attributes: dict[str, object] | None = None,
+) -> None:
+    """Write a store; the same input gives the same bytes.
+
+    Args:
+        ids: clip ids, sorted and unique.
+        entries: one entry per id, in that order; read one at a time, so memory stays flat.
+        rows: T of each entry (known from the cache), so that `values` can be laid out at once.
+        shape: shape of one row of `values`.
+        dtype: `float16` (default), `float32` or `uint8`.
+        compression: None (contiguous, memory-mappable) or `gzip` (with shuffle).
+        attributes: JSON values written as attributes, e.g. `stream`, `modality`, `identity`.
+
+    Raises:
+        StoreError: ids are unsorted or doubled, an entry does not fit `rows` and `shape`, a value
+            is not finite, or a value overflows float16.
+    """
+    ids = list(ids)
+    if ids != sorted(set(ids)):
+        raise StoreError(f"{path}: clip ids must be sorted and unique.")
+    if compression not in (None, "gzip"):
+        raise StoreError(f"{path}: compression {compression!r} is not reproducible or not built in; use null or gzip.")
+    offsets = np.concatenate([[0], np.cumsum(np.asarray(rows, dtype=np.int64))]).astype(np.int64)
+    total = int(offsets[-1])
+    layout: dict[str, object] = {}
+    if compression:
+        layout = {"compression": "gzip", "compression_opts": 4, "shuffle": True,
+                  "chunks": (max(1, min(total or 1, 1024)), *shape)}
+    worst = 0.0
+    with writing(path) as (file, check):
+        file.create_dataset("ids", data=np.array([i.encode() for i in ids], dtype=object),
+                            dtype=h5py.string_dtype("utf-8"))
+        file.create_dataset("offsets", data=offsets)
+        codes = file.create_dataset("status", (len(ids),), "uint8")
+        values = file.create_dataset("values", (total, *shape), dtype, **(layout if total else {}))
+        times = file.create_dataset("times", (total, 2), "float32")
+        bounds, status = offsets.tolist(), np.zeros(len(ids), np.uint8)
+        held: list[tuple[np.ndarray, np.ndarray]] = []
+        begun = size = 0
+        for position, entry in enumerate(entries):
+            low, high = bounds[position : position + 2]
+            status[position] = int(entry.status)
+            if entry.values.shape[0] != high - low or entry.times.shape != (high - low, 2):
+                raise StoreError(f"{path}: clip {ids[position]} has {entry.values.shape[0]} rows, expected {high - low}.")
+            if high == low:
+                continue
+            if entry.values.shape[1:] != tuple(shape):
+                raise StoreError(f"{path}: clip {ids[position]} has rows of shape {entry.values.shape[1:]}, expected {shape}.")
+            stored = entry.values.astype(dtype)
+            if not np.isfinite(stored).all():
+                raise StoreError(f"{path}: clip {ids[position]} holds values {dtype} cannot hold; "
+                                 "set the stream's store.dtype to float32.")
+            if dtype == "float16":
+                worst = max(worst, float(np.abs(stored.astype(np.float32) - entry.values).max()))
+            held.append((stored, entry.times))
+            size += stored.nbytes
+            if size >= BLOCK:
+                begun, size = _flush(values, times, held, begun), 0
+                check()
+        if held:
+            _flush(values, times, held, begun)
+        codes[:] = status
+        file.attrs["schema"] = SCHEMA_VERSION
+        for name, value in sorted((attributes or {}).items()):
+            file.attrs[name] = value if isinstance(value, (str, int, float)) else json.dumps(value, sort_keys=True)
+        file.attrs["float16_error"] = worst
+        file.attrs["complete"] = True
+
+
+def _flush(values: h5py.Dataset, times: h5py.Dataset, held: list[tuple[np.ndarray, np.ndarray]], low: int) -> int:
+    """Write the rows held from row `low` on, and forget them. Returns the row after them."""
+    high = low + sum(len(rows) for rows, _ in held)
+    values[low:high] = np.concatenate([rows for rows, _ in held])
+    times[low:high] = np.concatenate([spans for _, spans in held])
+    held.clear()
+    return high
+
+
+class Store:
+    """Reader of a feature store. Values are memory-mapped when they are contiguous on disk.
+
+    Safe under fork and for many readers: after opening, nothing but the map is used.
+
+    Raises:
+        StoreError: the file is absent, not HDF5, incomplete or of an unknown schema version.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise StoreError(f"{path} is not there. Run `dvc repro` to make it.")
+        try:
+            # locking=False: stores are never opened for update, and locks fail on NFS and Lustre.
+            with h5py.File(self.path, "r", locking=False) as file:
+                if not file.attrs.get("complete", False):
+                    raise StoreError(f"{path} is not complete. Delete it and run `dvc repro`.")
+                if file.attrs["schema"] != SCHEMA_VERSION:
+                    raise StoreError(f"{path} has schema {file.attrs['schema']}; this version reads {SCHEMA_VERSION}.")
+                self.ids: list[str] = [i.decode() for i in file["ids"][:]]
+                self.offsets: np.ndarray = file["offsets"][:]
+                self.status: np.ndarray = file["status"][:]
+                self.times: np.ndarray = file["times"][:]
+                self.attributes: dict[str, object] = {name: _plain(value) for name, value in file.attrs.items()}
+                values = file["values"]
+                self.shape, self.dtype = values.shape, values.dtype
+                self._offset = values.id.get_offset()
+                self._loaded = values[:] if self._offset is None else None
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read as HDF5 ({error}). Delete it and run `dvc repro`.") from error
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """(ΣT, ...) all rows, read-only; a view of the file, not a copy."""
+        if self._loaded is not None:
+            return self._loaded
+        count = int(np.prod(self.shape))
+        if count == 0:
+            return np.empty(self.shape, self.dtype)
+        with open(self.path, "rb") as file:
+            view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return np.frombuffer(view, self.dtype, count, self._offset).reshape(self.shape)
+
+    @cached_property
+    def position(self) -> dict[str, int]:
+        return {clip: i for i, clip in enumerate(self.ids)}
+
+    @cached_property
+    def _places(self) -> tuple[list[int], list[Status]]:
+        # Plain values: reading a clip costs three numpy scalars less, a tenth of copying it.
+        return self.offsets.tolist(), [Status(code) for code in self.status.tolist()]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __contains__(self, clip: str) -> bool:
+        return clip in self.position
+
+    def __getitem__(self, clip: str) -> Entry:
+        """The entry of one clip, by id."""
+        try:
+            i = self.position[clip]
+        except KeyError:
+            raise StoreError(f"{self.path} has no clip {clip!r}.") from None
+        offsets, status = self._places
+        rows = slice(offsets[i], offsets[i + 1])
+        return Entry(self.values[rows], self.times[rows], status[i])
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, (str, bytes)):
+        text = value.decode() if isinstance(value, bytes) else value
+        if text[:1] in "[{":
+            try:
+                return json.loads(text)
+            except json.JSONDecodeError:
+                return text
+        return text
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,83 @@
+"""HDF5 files that are complete or absent, on a disk that may be full."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+
+import h5py
+
+from pipeline.stop import held
+
+from .atomic import replacing
+
+
+class _Sink(FileIO):
+    """A file that never refuses: from its first error on, what is written stays in memory and can be read back.
+
+    HDF5 cannot close a file whose writes fail: it frees its handles twice and ends the process.
+    """
+
+    error: OSError | None = None
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "r+")
+        self._unwritten: list[tuple[int, bytes]] = []
+
+    def check(self) -> None:
+        """Raise the first error."""
+        if self.error is not None:
+            raise self.error
+
+    def write(self, data: memoryview) -> int:
+        view, start, done = memoryview(data).cast("B"), self.tell(), 0
+        try:
+            while self.error is None and done < len(view):
+                done += super().write(view[done:])
+        except OSError as error:
+            self.error = error
+        if done < len(view):
+            self._unwritten.append((start + done, bytes(view[done:])))
+        return len(view)
+
+    def readinto(self, buffer: memoryview) -> int:
+        view, start = memoryview(buffer).cast("B"), self.tell()
+        read = super().readinto(view)
+        if self.error is None:
+            return read
+        view[read:] = bytes(len(view) - read)
+        for at, data in self._unwritten:
+            low, high = max(at, start), min(at + len(data), start + len(view))
+            if low < high:
+                view[low - start : high - start] = data[low - at : high - at]
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            if self.error is None:
+                return super().truncate(size)
+        except OSError as error:
+            self.error = error
+        return size or 0
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
+    """A new file that becomes `path` when the block ends well, and a function to call between two long writes.
+
+    The function raises what went wrong meanwhile, or that a signal asked the run to end: no exception may cross HDF5.
+
+    Raises:
+        DiskError: the disk is full, or the folder cannot be written.
+    """
+    with replacing(path) as temporary, _Sink(temporary) as sink:
+        with held() as heed, h5py.File(sink, "w", track_order=False) as file:
+
+            def check() -> None:
+                sink.check()
+                heed()
+
+            yield file, check
+        sink.check()

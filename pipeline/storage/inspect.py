@@ -1,0 +1,52 @@
+"""What an HDF5 file of ours holds, in words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from pipeline.errors import StoreError
+
+from .feature_store import Status
+
+
+def describe(path: str | Path) -> str:
+    """Datasets, attributes, counts per status and the first clips.
+
+    Raises:
+        StoreError: the file is absent or not HDF5.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise StoreError(f"{path} is not there. Run `dvc repro` to make it.")
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return "\n".join(_lines(path, file))
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read as HDF5 ({error}).") from error
+
+
+def _lines(path: Path, file: h5py.File) -> list[str]:
+    lines = [f"{path}  {path.stat().st_size / 1e6:.2f} MB  {'complete' if file.attrs.get('complete') else 'NOT COMPLETE'}"]
+    lines += [f"  @{name} = {_short(value)}" for name, value in file.attrs.items() if name != "complete"]
+    names: list[str] = []
+    file.visit(names.append)
+    lines += [f"  {name:22} {file[name].shape} {file[name].dtype}" for name in names if isinstance(file[name], h5py.Dataset)]
+    if "status" in file:
+        counts = np.bincount(file["status"][:].ravel(), minlength=len(Status))
+        lines.append("  clips: " + ", ".join(f"{counts[s]} {s.name.lower()}" for s in Status))
+    if "ids" in file and "offsets" in file:
+        ids, offsets = file["ids"][:6], file["offsets"][:7]
+        for i, clip in enumerate(ids):
+            lines.append(f"    {clip.decode()}: rows {offsets[i]}–{offsets[i + 1]}")
+    return lines
+
+
+def _short(value: object) -> str:
+    text = value if isinstance(value, str) else str(value)
+    if text[:1] == "{":
+        text = json.dumps(json.loads(text), sort_keys=True)
+    return text if len(text) <= 300 else text[:297] + "…"

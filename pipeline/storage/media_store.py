@@ -1,0 +1,182 @@
+"""Decoded media: `data/frames.h5` (JPEG) and `data/audio.h5` (FLAC), decoded once for all encoders.
+
+Layout as the feature store's, with files for values: rows `offsets[i]:offsets[i+1]` belong to clip
+`ids[i]`; row r is the file `values[extents[r]:extents[r+1]]`.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from pipeline.errors import StoreError
+
+from . import flac
+from .clip_cache import ClipCache
+from .feature_store import SCHEMA_VERSION, Entry, Status
+from .hdf5 import writing
+
+
+def joined(items: list[bytes], times: np.ndarray) -> Entry:
+    """Files of one clip as one cache entry: (bytes) uint8, and the length of each beside its times."""
+    lengths = np.array([[len(item)] for item in items], np.float32)
+    if (lengths > 2**24).any():
+        raise StoreError("a decoded frame or sound is larger than 16 MiB; lower decode.video.size or cut the clip.")
+    return Entry(np.frombuffer(b"".join(items), np.uint8), np.concatenate([times.astype(np.float32), lengths], 1))
+
+
+def _ends(times: np.ndarray) -> np.ndarray:
+    """(T,) int64, where each file ends. Whole numbers first: sums in float32 are wrong beyond 16 MiB."""
+    return np.cumsum(times[:, 2].astype(np.int64))
+
+
+def split(entry: Entry) -> list[bytes]:
+    """The files that `joined` put together."""
+    ends = _ends(entry.times)
+    return [part.tobytes() for part in np.split(entry.values, ends[:-1])] if len(ends) else []
+
+
+def absent(reason: str, status: Status = Status.MISSING) -> Entry:
+    """The entry of a clip without rows."""
+    return Entry(np.empty(0, np.uint8), np.empty((0, 3), np.float32), status, reason)
+
+
+def pack(out: Path, rows: list[dict], modality: str, cache: ClipCache, identity: dict,
+         failures: dict[str, tuple[str, str]]) -> list[dict]:
+    """Write the store from the cache, one clip in memory at a time.
+
+    Args:
+        failures: content → (reason, detail) of clips that could not be decoded.
+
+    Returns:
+        Quarantine rows of the failed clips.
+    """
+    held = [row[modality] is not None and row["content"] not in failures for row in rows]
+    contents = [row["content"] for row, there in zip(rows, held, strict=True) if there]
+
+    def entries() -> Iterator[Entry]:
+        cached = cache.iterate(contents)
+        for row, there in zip(rows, held, strict=True):
+            if there:
+                yield next(cached)
+            elif row[modality] is None:
+                yield absent("no such medium")
+            else:
+                yield absent(failures[row["content"]][1], Status.FAILED)
+
+    layout = np.zeros((len(rows), 2), np.int64)  # files and bytes of each clip
+    layout[held] = [(count, *shape) for count, shape, *_ in cache.layout(contents)] or np.empty((0, 2))
+    counts, sizes = layout[:, 0], layout[:, 1]
+    lost = [(row, *failures[row["content"]]) for row in rows if row[modality] is not None and row["content"] in failures]
+    problems = [{"id": row["id"], "media": row[modality], "reason": reason, "detail": detail}
+                for row, reason, detail in lost]
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    with writing(out) as (file, check):
+        file.create_dataset("ids", data=np.array([row["id"].encode() for row in rows], dtype=object),
+                            dtype=h5py.string_dtype("utf-8"))
+        file.create_dataset("offsets", data=offsets)
+        values = file.create_dataset("values", (int(starts[-1]),), "uint8")
+        times = np.empty((int(offsets[-1]), 2), np.float32)
+        extents = np.zeros(int(offsets[-1]) + 1, np.int64)
+        status = np.empty(len(rows), np.uint8)
+        for i, entry in enumerate(entries()):
+            check()
+            status[i] = int(entry.status)
+            if counts[i]:
+                values[starts[i] : starts[i + 1]] = entry.values
+                low, high = offsets[i], offsets[i + 1]
+                times[low:high] = entry.times[:, :2]
+                extents[low + 1 : high + 1] = starts[i] + _ends(entry.times)
+        file.create_dataset("times", data=times)
+        file.create_dataset("extents", data=extents)
+        file.create_dataset("status", data=status)
+        file.attrs["schema"] = SCHEMA_VERSION
+        file.attrs["modality"] = modality
+        file.attrs["identity"] = json.dumps(identity, sort_keys=True)
+        file.attrs["complete"] = True
+    return problems
+
+
+@dataclass(frozen=True)
+class MediaEntry:
+    """Decoded files of one clip, their (T, 2) seconds, and the status."""
+
+    items: list[memoryview]
+    times: np.ndarray
+    status: Status
+
+
+class Media:
+    """Reader of a media store; memory-mapped, many may read at once.
+
+    Raises:
+        StoreError: absent, not HDF5, incomplete.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise StoreError(f"{path} is not there. Run `dvc repro` to make it.")
+        try:
+            with h5py.File(self.path, "r", locking=False) as file:
+                if not file.attrs.get("complete", False):
+                    raise StoreError(f"{path} is not complete. Delete it and run `dvc repro`.")
+                if "extents" not in file:
+                    raise StoreError(f"{path} is not a media store.")
+                self.ids: list[str] = [i.decode() for i in file["ids"][:]]
+                self.offsets, self.extents = file["offsets"][:], file["extents"][:]
+                self.times, self.status = file["times"][:], file["status"][:]
+                self.modality: str = file.attrs["modality"]
+                self.identity: dict = json.loads(file.attrs["identity"])
+                self._offset = file["values"].id.get_offset()
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read as HDF5 ({error}). Delete it and run `dvc repro`.") from error
+
+    @property
+    def rate(self) -> int:
+        """Samples per second of an audio store."""
+        return int(self.identity["rate"])
+
+    @cached_property
+    def position(self) -> dict[str, int]:
+        return {clip: i for i, clip in enumerate(self.ids)}
+
+    @cached_property
+    def _bytes(self) -> memoryview:
+        if self._offset is None:
+            return memoryview(b"")
+        with open(self.path, "rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+    def __getitem__(self, clip: str) -> MediaEntry:
+        if clip not in self.position:
+            raise StoreError(f"{self.path} has no clip {clip!r}.")
+        i = self.position[clip]
+        rows = range(int(self.offsets[i]), int(self.offsets[i + 1]))
+        start = self._offset or 0
+        items = [self._bytes[start + int(self.extents[r]) : start + int(self.extents[r + 1])] for r in rows]
+        return MediaEntry(items, self.times[rows.start : rows.stop], Status(int(self.status[i])))
+
+    def waveform(self, clip: str) -> np.ndarray:
+        """(S,) float32 of one clip of an audio store."""
+        return flac.decode(bytes(self[clip].items[0]))[0]
+
+    def export(self, folder: str | Path) -> int:
+        """Write every file below `folder`, playable; returns how many."""
+        count = 0
+        for clip in self.ids:
+            for i, item in enumerate(self[clip].items):
+                name = f"{clip}.flac" if self.modality == "audio" else f"{clip}/{i:05d}.jpg"
+                path = Path(folder) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(item)
+                count += 1
+        return count

@@ -1,0 +1,94 @@
+"""Truth as tensors: what the clips of a fold may be learnt from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from pipeline.errors import StoreError
+from pipeline.params import Params
+from pipeline.storage import tables
+
+
+class Targets(NamedTuple):
+    """Truth of a batch: emotion (B,) -1 unknown, dimensions (B, K) NaN unknown, frames (B, T, K) or None."""
+
+    emotion: Tensor
+    dimensions: Tensor
+    frames: Tensor | None
+
+
+def class_names(table: pl.DataFrame, params: Params) -> tuple[str, ...]:
+    """Classes asked for, else every emotion named in the manifest, sorted."""
+    return tuple(params.task.classes) or tuple(sorted(table["emotion"].drop_nulls().unique()))
+
+
+def fold_numbers(folds: str | Path) -> list[int]:
+    """Folds of the protocol, in order."""
+    return sorted(tables.read(folds)["fold"].unique().to_list())
+
+
+def fold_roles(folds: pl.DataFrame, ids: list[str], fold: int) -> np.ndarray:
+    """(N,) role of each clip in this fold, empty where it has none.
+
+    Raises:
+        StoreError: there is no such fold.
+    """
+    chosen = folds.filter(pl.col("fold") == fold)
+    if chosen.is_empty():
+        raise StoreError(f"there is no fold {fold}; known: {sorted(folds['fold'].unique())}.")
+    role = dict(zip(chosen["id"], chosen["role"], strict=True))
+    return np.array([role.get(clip) or "" for clip in ids])
+
+
+def without_test_labels(table: pl.DataFrame) -> pl.DataFrame:
+    """The manifest with every label of every test clip emptied."""
+    kept = [name for name in tables.LABELS if name in table.columns]
+    return table.with_columns(
+        pl.when(pl.col("role") == "test").then(None).otherwise(pl.col(name)).alias(name) for name in kept)
+
+
+def labels(emotion: pl.Series, classes: tuple[str, ...]) -> Tensor:
+    """(N,) class index, -1 when unknown or not among the classes."""
+    known = {name: i for i, name in enumerate(classes)}
+    return torch.tensor([known.get(name, -1) for name in emotion], dtype=torch.int64)
+
+
+def dimension_values(table: pl.DataFrame, names: tuple[str, ...]) -> Tensor:
+    """(N, K) float32, NaN unknown."""
+    columns = [table[name].cast(pl.Float32).fill_null(float("nan")).to_numpy() for name in names]
+    return torch.from_numpy(np.stack(columns, 1) if columns else np.zeros((len(table), 0), np.float32))
+
+
+def frame_truth(table: pl.DataFrame, allowed: set[str], names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Annotations of the allowed clips: id → (M, 1 + K) time and dimensions, in time order."""
+    columns = [pl.col(n).cast(pl.Float64) if n in table.columns else pl.lit(None, pl.Float64).alias(n) for n in names]
+    kept = table.filter(pl.col("id").is_in(list(allowed))).sort("id", "time")
+    return {part["id"][0]: part.select("time", *columns).fill_null(float("nan")).to_numpy()
+            for part in kept.partition_by("id", maintain_order=True)}
+
+
+def with_means(values: Tensor, ids: list[str], truth: dict[str, np.ndarray]) -> Tensor:
+    """Clip-level dimensions (N, K) with unknown ones replaced by the mean of the clip's annotations."""
+    means = np.full(values.shape, np.nan, np.float32)
+    for i, clip in enumerate(ids):
+        if clip in truth:
+            known = np.isfinite(truth[clip][:, 1:])
+            sums = np.where(known, truth[clip][:, 1:], 0).sum(0)
+            means[i] = np.divide(sums, known.sum(0), out=np.full(len(sums), np.nan), where=known.any(0))
+    return torch.where(torch.isfinite(values), values, torch.from_numpy(means))
+
+
+def interpolate(truth: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Annotations (M, 1 + K) at the given seconds: (T, K) float32, NaN for a dimension without truth."""
+    out = np.full((len(centres), truth.shape[1] - 1), np.nan, np.float32)
+    for k in range(out.shape[1]):
+        known = np.isfinite(truth[:, 1 + k])
+        if known.any():
+            out[:, k] = np.interp(centres, truth[known, 0], truth[known, 1 + k])
+    return out

@@ -1,0 +1,89 @@
+"""Loading that is strict: a model is covered whole, or there is an error; and seeded stand-ins.
+
+Code that comes with weights is never run, and pickled weights load with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import WeightsError
+
+from .source import files
+
+if TYPE_CHECKING:
+    import torch
+
+
+def covered(origin: object, model: Iterable[str], missing: Iterable[str], unexpected: Iterable[str],
+            *, dropped: Sequence[str] = ()) -> None:
+    """Raise unless the checkpoint fills the model and holds nothing else.
+
+    Args:
+        origin: names the weights in the message.
+        model: all keys of the model.
+        missing: keys of the model the checkpoint lacks.
+        unexpected: keys of the checkpoint the model lacks.
+        dropped: prefixes of checkpoint keys that are rightly left out (heads, the text tower of CLIP).
+
+    Raises:
+        WeightsError: names some keys and the share of the model that is covered.
+    """
+    # A counter that batch normalisation keeps for training; many checkpoints leave it out.
+    model, missing = set(model), sorted(key for key in missing if not key.endswith("num_batches_tracked"))
+    strange = sorted(key for key in unexpected if not key.startswith(tuple(dropped)))
+    if not missing and not strange:
+        return
+    share = 100 * (1 - len(missing) / max(1, len(model)))
+    parts = []
+    for word, keys in (("missing", missing), ("unexpected", strange)):
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            parts.append(f"{len(keys)} {word} ({', '.join(keys[:3])}{more})")
+    raise WeightsError(f"{origin} covers {share:.1f} % of the model: {'; '.join(parts)}. "
+                       "It is another architecture or a broken copy; choose the family that fits it.")
+
+
+def state(path: Path, first: Sequence[str] = ()) -> dict[str, torch.Tensor]:
+    """State dict of one file or of a folder's weight files, without running pickled code.
+
+    Raises:
+        WeightsError: a file is damaged, or a pickle that needs code to run.
+    """
+    import safetensors
+    import safetensors.torch
+    import torch
+
+    result: dict[str, torch.Tensor] = {}
+    for file in files(path, first):
+        try:
+            # Training checkpoints keep their command line; a Namespace holds values and runs nothing.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                part = (safetensors.torch.load_file(file) if file.suffix == ".safetensors"
+                        else torch.load(file, map_location="cpu", weights_only=True))
+        except (safetensors.SafetensorError, pickle.UnpicklingError, struct.error, RuntimeError, EOFError, OSError,
+                LookupError, ValueError, AttributeError) as error:
+            raise WeightsError(f"{file} cannot be read as weights ({type(error).__name__}: "
+                               f"{' '.join(str(error).split())[:120]}).") from error
+        if not isinstance(part, dict):
+            raise WeightsError(f"{file} holds a {type(part).__name__}, not a state dict; save model.state_dict().")
+        for wrapper in ("state_dict", "model"):
+            part = part[wrapper] if isinstance(part.get(wrapper), dict) else part
+        result.update({key: value for key, value in part.items() if isinstance(value, torch.Tensor)})
+    return result
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's generator seeded inside, untouched outside."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,135 @@
+"""Pooling over time and layer selection."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import ParamsError
+from pipeline.features.encoders import pooling
+
+
+def rows(count: int, width: int = 3, rate: float = 50.0, seed: int = 0):
+    values = np.random.default_rng(seed).normal(size=(count, width)).astype(np.float32)
+    return values, pooling.frame_times(count, rate)
+
+
+ORACLES = {
+    "mean": lambda v: v.mean(0),
+    "max": lambda v: v.max(0),
+    "mean_max": lambda v: np.concatenate([v.mean(0), v.max(0)]),
+    "first": lambda v: v[0],
+    "last": lambda v: v[-1],
+    "statistics": lambda v: np.concatenate([v.mean(0), v.std(0)]),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(pooling.POOLS))
+def test_whole_clip_equals_numpy(kind):
+    values, times = rows(37)
+    pooled, spans = pooling.reduce(values, times, pooling=kind)
+    assert pooled.shape == (1, 3 * pooling.widened(kind)) and pooled.dtype == np.float32
+    np.testing.assert_allclose(pooled[0], ORACLES[kind](values), atol=1e-6)
+    np.testing.assert_allclose(spans, [[0, 37 / 50]])
+
+
+@pytest.mark.parametrize("kind", ["none", *sorted(pooling.POOLS)])
+@pytest.mark.parametrize("rate", [None, 4.0])
+def test_masked_rows_never_count(kind, rate):
+    values, times = rows(40)
+    padded = np.concatenate([values, np.full((9, 3), 1e4, np.float32)])
+    long = np.concatenate([times, times[-1] + np.arange(1, 10)[:, None] / 50])
+    mask = np.arange(49) < 40
+    got = pooling.reduce(padded, long, pooling=kind, rate=rate, mask=mask)
+    expected = pooling.reduce(values, times, pooling=kind, rate=rate)
+    np.testing.assert_array_equal(got[0], expected[0])
+    np.testing.assert_array_equal(got[1], expected[1])
+
+
+def test_rate_is_the_mean_of_each_window():
+    values = np.arange(10, dtype=np.float32)[:, None]
+    pooled, times = pooling.reduce(values, pooling.frame_times(10, 10.0), rate=2.0)
+    np.testing.assert_allclose(pooled[:, 0], [2.0, 7.0])
+    np.testing.assert_allclose(times, [[0, 0.5], [0.5, 1.0]])
+
+
+def test_rate_pools_with_the_kind_named():
+    values = np.arange(10, dtype=np.float32)[:, None]
+    pooled, _ = pooling.reduce(values, pooling.frame_times(10, 10.0), rate=2.0, pooling="max")
+    np.testing.assert_allclose(pooled[:, 0], [4.0, 9.0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(count=st.integers(1, 200), rate=st.floats(0.5, 80), own=st.sampled_from([4.0, 25.0, 50.0]))
+def test_every_row_counts_once(count, rate, own):
+    values, times = rows(count, rate=own)
+    ones, spans = pooling.to_rate(np.arange(count, dtype=np.float32)[:, None], times, rate, "first")
+    starts = ones[:, 0].astype(int)
+    assert starts[0] == 0 and (np.diff(starts) > 0).all()
+    sizes = np.diff([*starts, count])
+    pooled, _ = pooling.to_rate(values, times, rate)
+    np.testing.assert_allclose((pooled * sizes[:, None]).sum(0), values.sum(0), atol=1e-3)
+    assert len(pooled) <= count and (spans[:, 1] >= spans[:, 0]).all() and (np.diff(spans[:, 0]) > 0).all()
+    assert spans[0, 0] == times[0, 0] and spans[-1, 1] == times[-1, 1]
+
+
+def test_sparse_rows_are_not_invented():
+    values, _ = rows(3)
+    times = np.array([[0, 0.1], [1.0, 1.1], [5.0, 5.1]], np.float32)
+    pooled, spans = pooling.reduce(values, times, rate=10.0)
+    np.testing.assert_array_equal(pooled, values)
+    np.testing.assert_allclose(spans, times, atol=1e-6)
+
+
+def test_layers_are_kept_through_pooling():
+    values = torch.randn(20, 5, 3)
+    pooled, _ = pooling.reduce(values, pooling.frame_times(20, 50.0), pooling="statistics")
+    assert pooled.shape == (1, 5, 6)
+
+
+def test_half_precision_is_pooled_in_float32():
+    values = torch.full((4000, 2), 60.0, dtype=torch.float16)
+    pooled, _ = pooling.reduce(values, pooling.frame_times(4000, 50.0), pooling="mean")
+    np.testing.assert_allclose(pooled, 60.0)
+
+
+def test_select():
+    states = [torch.full((2, 3), float(i)) for i in range(7)]
+    assert pooling.select(states, -1)[0, 0] == 6
+    assert pooling.select(states, 0)[0, 0] == 0
+    assert pooling.select(states, "last4")[0, 0] == 3 + 4 + 5 + 6
+    assert pooling.select(states, "all").shape == (2, 7, 3)
+
+
+@pytest.mark.parametrize(("layer", "layers"), [(7, 6), (-8, 6), ("last4", 3)])
+def test_a_layer_that_is_not_there(layer, layers):
+    with pytest.raises(ParamsError, match="layer"):
+        pooling.check_layer(layer, layers)
+    with pytest.raises(ParamsError, match="layer"):
+        pooling.select([torch.zeros(1)] * (layers + 1), layer)
+
+
+def test_bad_input():
+    values, times = rows(5)
+    with pytest.raises(ParamsError, match="mean_max"):
+        pooling.reduce(values, times, pooling="mean-max")
+    with pytest.raises(ValueError, match="no row"):
+        pooling.reduce(values, times, pooling="mean", mask=np.zeros(5, bool))
+    with pytest.raises(ValueError, match="times"):
+        pooling.reduce(values, times[:3])
+    with pytest.raises(ValueError, match="time order"):
+        pooling.to_rate(values, times[::-1], 50.0)
+
+
+def test_frame_times_end_with_the_clip():
+    times = pooling.frame_times(49, 50.0, 1.0)
+    assert times[0, 0] == 0 and times[-1, 1] == 1.0
+    np.testing.assert_allclose(times[1:, 0], times[:-1, 1])
+
+
+def test_cut():
+    batch = torch.arange(12).reshape(2, 6)
+    assert [len(part) for part in pooling.cut(batch, [4, 6])] == [4, 6]

@@ -1,0 +1,209 @@
+"""The engine: exactly the missing clips are computed, errors stay with their clip, a kill loses nothing."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.devices import pick_devices
+from pipeline.errors import CacheError, DeviceError
+from pipeline.features.encoders.extractor import Clip, Extractor, Missing, Prepared
+from pipeline.features.engine import run as engine
+from pipeline.features.engine.reader import Job, Reader
+from pipeline.params import Run
+from pipeline.storage.clip_cache import ClipCache
+from pipeline.storage.feature_store import Status
+
+ROOT = Path(__file__).resolve().parents[3]
+TIMES = np.array([[0, 1]], np.float32)
+
+
+@dataclass(frozen=True)
+class Prepare:
+    def __call__(self, clip: Clip) -> Prepared:
+        if clip.text is None:
+            raise Missing("no transcript")
+        if clip.text == "unreadable":
+            raise ValueError("bad words")
+        return Prepared({"n": np.array([len(clip.text)], np.float32)}, TIMES, cost=1.0)
+
+
+class Forward:
+    """Doubles the length of the text; knows how often and on what it was called."""
+
+    def __init__(self, most=99, poison=None):
+        self.batches, self.most, self.poison = [], most, poison
+
+    def load(self, device="cpu"):
+        return self
+
+    def __call__(self, batch):
+        self.batches.append(len(batch))
+        if len(batch) > self.most:
+            raise MemoryError("out of memory")
+        lengths = [float(p.inputs["n"][0]) for p in batch]
+        if self.poison in lengths:
+            raise RuntimeError("kernel failed")
+        return [(np.array([[2 * n]], np.float32), TIMES) for n in lengths]
+
+
+def jobs(texts):
+    return [Job(f"clip{i}", f"c{i}", text) for i, text in enumerate(texts)]
+
+
+def run(forward, work, **options):
+    extractor = Extractor({"family": "test"}, Prepare(), forward.load, budget=8)
+    with ClipCache("extract", extractor.identity) as cache:
+        missing = cache.missing(job.content for job in work)
+        todo = [job for job in work if job.content in missing]
+        reader = Reader(extractor.prepare, "text", None)
+        stats = engine.run(extractor, reader, todo, cache, Run(**({"workers": 0} | options)))
+        return stats, {job.id: cache.get(job.content) for job in work}
+
+
+def test_only_missing_clips_are_computed():
+    work = jobs(["a" * n for n in range(1, 21)])
+    first = Forward()
+    stats, entries = run(first, work)
+    assert sum(first.batches) == 20 == stats.clips
+    assert [entries[f"clip{i}"].values.item() for i in range(20)] == [2 * (i + 1) for i in range(20)]
+    again = Forward()
+    run(again, [*work, Job("new", "new", "four")], batch=0.2)
+    assert again.batches == [1]
+
+
+def test_missing_modality_is_cached_and_failure_is_not():
+    work = jobs(["fine", None, "unreadable"])
+    stats, entries = run(Forward(), work)
+    assert entries["clip0"].status == Status.OK
+    assert entries["clip1"].status == Status.MISSING and entries["clip1"].reason == "no transcript"
+    assert entries["clip2"] is None and list(stats.failures) == ["c2"] and "bad words" in stats.failures["c2"]
+
+
+def test_out_of_memory_halves_the_batch():
+    forward = Forward(most=3)
+    stats, entries = run(forward, jobs(["a" * n for n in range(1, 9)]))
+    assert stats.halvings > 0 and not stats.failures
+    assert [entries[f"clip{i}"].values.item() for i in range(8)] == [2 * (i + 1) for i in range(8)]
+
+
+def test_an_error_of_one_clip_costs_that_clip():
+    stats, entries = run(Forward(poison=5.0), jobs(["a" * n for n in range(1, 9)]))
+    assert list(stats.failures) == ["c4"]
+    assert sum(entry is not None for entry in entries.values()) == 7
+
+
+def test_values_that_are_not_finite_are_a_failure():
+    class Sick(Forward):
+        def __call__(self, batch):
+            return [(np.array([[np.nan]], np.float32), TIMES) for _ in batch]
+
+    stats, entries = run(Sick(), jobs(["a"]))
+    assert entries["clip0"] is None and "not finite" in stats.failures["c0"]
+
+
+def test_full_cache_stops_with_one_line(monkeypatch):
+    def full(self, entries):
+        raise CacheError("disk full")
+
+    monkeypatch.setattr(ClipCache, "put", full)
+    with pytest.raises(CacheError, match="disk full"):
+        run(Forward(), jobs(["a"] * 3))
+
+
+def test_stats_add_up():
+    stats, _ = run(Forward(), jobs(["a", "b"]))
+    numbers = stats.report()
+    assert numbers["read_share"] + numbers["infer_share"] + numbers["write_share"] == pytest.approx(1, abs=1e-3)
+    both = stats.beside(stats)
+    assert both.clips == 4 and both.total == stats.total
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "cuda:0,cuda:98", "tpu"])
+def test_absent_device_is_a_line(name):
+    with pytest.raises(DeviceError, match="run.device"):
+        pick_devices(name)
+
+
+def test_processor_needs_no_framework():
+    assert pick_devices("cpu") == ["cpu"]
+
+
+SCRIPT = textwrap.dedent("""
+    import json, os, random, signal, sys, time
+    from pathlib import Path
+    import numpy as np
+    from pipeline.features.engine import run as engine
+    from pipeline.storage import feature_store as store
+    from pipeline.storage.clip_cache import ClipCache
+    from pipeline.features.encoders.extractor import Extractor, Prepared
+    from pipeline.features.engine.reader import Job, Reader
+    from pipeline.params import Run
+
+    engine.COMMIT = 0.05
+    TIMES = np.array([[0, 1]], np.float32)
+    WORK = [Job(f"c{i:03d}", f"c{i:03d}", "a" * (i + 1)) for i in range(120)]
+
+    def prepare(clip):
+        return Prepared({"n": np.array([len(clip.text)], np.float32)}, TIMES)
+
+    def load(device="cpu"):
+        def forward(batch):
+            time.sleep(0.02)
+            return [(p.inputs["n"][None] * np.arange(4, dtype=np.float32), TIMES) for p in batch]
+        return forward
+
+    def todo(cache):
+        missing = cache.missing(job.content for job in WORK)
+        return [job for job in WORK if job.content in missing]
+
+    def work(out):
+        extractor = Extractor({"family": "kill"}, prepare, load, budget=4)
+        with ClipCache("extract", extractor.identity) as cache:
+            engine.run(extractor, Reader(prepare, "text", None), todo(cache), cache, Run(workers=0))
+            store.write(out, [j.id for j in WORK], cache.iterate([j.content for j in WORK]), rows=[1] * 120, shape=(4,))
+
+    def child(out):
+        # Imports are done: a fork starts at once, so that the kill falls into the work.
+        pid = os.fork()
+        if pid == 0:
+            try:
+                work(out)
+            finally:
+                os._exit(0)
+        return pid
+
+    folder, chance, result = Path(sys.argv[1]), random.Random(0), {"kills": 0, "stores": [], "seen": []}
+    os.environ["AFFECTORY_CACHE"] = str(folder / "whole")
+    os.waitpid(child(folder / "whole.h5"), 0)
+    for series in range(3):
+        os.environ["AFFECTORY_CACHE"] = str(folder / f"killed{series}")
+        out = folder / f"killed{series}.h5"
+        for _ in range(10):
+            pid = child(out)
+            time.sleep(chance.uniform(0.0, 0.15))
+            os.kill(pid, signal.SIGKILL)
+            result["kills"] += os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+            if out.exists():
+                result["seen"].append(out.read_bytes() == (folder / "whole.h5").read_bytes())
+        os.waitpid(child(out), 0)
+        result["stores"].append(out.read_bytes() == (folder / "whole.h5").read_bytes())
+    print(json.dumps(result))
+""")
+
+
+@pytest.mark.slow
+def test_kill_at_thirty_random_moments(tmp_path):
+    """SIGKILL between start and pack: the next run goes on, and the final bytes are those of an undisturbed run."""
+    done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], check=True, capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)})
+    result = json.loads(done.stdout)
+    assert result["kills"] >= 20
+    assert result["stores"] == [True, True, True]
+    assert all(result["seen"])

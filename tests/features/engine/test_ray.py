@@ -1,0 +1,139 @@
+"""Extraction on a local two-node Ray cluster: the bytes of the local engine, whatever happens to an actor."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipeline import params as parameters
+from pipeline.features import extract
+from pipeline.features.encoders import registry
+from pipeline.features.engine import ray_actors, ray_cluster, ray_engine
+from pipeline.features.engine.devices import compute
+from pipeline.features.engine.reader import Reader, jobs
+from pipeline.storage import tables
+from pipeline.storage.clip_cache import ClipCache
+
+CLIPS = 48
+WORDS = "the birds sang loudly while nobody listened to them at all".split()
+
+
+def settings(encoder: str = "glove", **run) -> parameters.Params:
+    """Word vectors start in a second; `text` is a small network."""
+    tiny = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
+            "vocab_size": 512, "max_position_embeddings": 64}
+    weights = {"weights": "random:0", "architecture": tiny} if encoder == "text" else {"weights": "file:words.txt"}
+    # One clip per batch: the bytes do not hang on which clips meet in a batch.
+    return parameters.parse({
+        "recipe": "test", "corpus": {"name": "test", "root": "."}, "fusion": {"name": "gated"},
+        "streams": {"text": {"modality": "text", "source": "data/manifest.parquet", "encoder": encoder, **weights}},
+        "run": {"device": "cpu", "workers": 2, "batch": 0.0001} | run,
+    })
+
+
+def corpus() -> pl.DataFrame:
+    """Sentences of 1 to 12 words; every tenth clip has none. And vectors of those words."""
+    rng = np.random.default_rng(0)
+    rows = [{"id": f"clip{i:02d}", "corpus": "test", "emotion": "joy", "content": f"{i:032x}",
+             "text": None if i % 10 == 9 else f"{i} " + " ".join(rng.choice(WORDS, i % 12 + 1))} for i in range(CLIPS)]
+    table = tables.frame(rows)
+    tables.write(table, "data/manifest.parquet")
+    with open("words.txt", "w") as file:
+        file.writelines(" ".join([word, *(f"{value:.4f}" for value in rng.normal(size=8))]) + "\n" for word in WORDS)
+    return table
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Address of a cluster of two nodes with one processor each."""
+    ray_cluster.load()
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        # What the nodes inherit: their actors leave the user's cache alone as well.
+        patch.setenv("AFFECTORY_CACHE", str(tmp_path_factory.mktemp("nodes")))
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        made.add_node(num_cpus=1)
+    yield made.address
+    made.shutdown()
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def committed(monkeypatch):
+    """Contents that this process committed to the cache."""
+    contents: list[str] = []
+    put = ClipCache.put
+
+    def watched(self, entries):
+        contents.extend(entries)
+        put(self, entries)
+
+    monkeypatch.setattr(ClipCache, "put", watched)
+    return contents
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_network_on_the_cluster_gives_the_store_of_the_local_engine(cluster, here, monkeypatch, committed):
+    corpus()
+    local = extract.extract(settings("text", workers=0), "text", out="local.h5").read_bytes()
+    committed.clear()
+    monkeypatch.setenv("AFFECTORY_CACHE", str(here / "other"))
+    there = settings("text", workers=0, engine="ray", ray_address=cluster)
+    assert extract.extract(there, "text", out="ray.h5").read_bytes() == local
+    assert len(set(committed)) == len(committed) == CLIPS - CLIPS // 10 + 1  # clips without text are one content
+
+    # The engine is no part of the identity: nothing is computed again, and no cluster is asked.
+    again = settings("text", engine="ray", ray_address="nowhere:1")
+    assert extract.extract(again, "text", out="again.h5").read_bytes() == local
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_an_actor_killed_at_work_is_replaced_and_nothing_is_lost(cluster, here, monkeypatch, caplog, committed):
+    table, params = corpus(), settings(engine="ray", ray_address=cluster)
+    stream = params.stream("text")
+    extractor = registry.build(stream)
+    work = list({job.content: job for job in jobs(table, stream)}.values())
+    crews: list[ray_actors.Crew] = []
+    begin = ray_actors.Crew.__init__
+
+    def seen(self, *arguments):
+        begin(self, *arguments)
+        crews.append(self)
+
+    def advance(clips: int) -> None:
+        """At the first result: one actor stands still, gets its next clips, and is killed with them."""
+        done.append(clips)
+        if len(done) == 1:
+            ray = sys.modules["ray"]
+            actor = next(place.actor for place in crews[0].places if place.ready)
+            pid = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
+            os.kill(pid, signal.SIGSTOP)
+            threading.Timer(1.0, os.kill, (pid, signal.SIGKILL)).start()
+
+    done: list[int] = []
+    monkeypatch.setattr(ray_actors.Crew, "__init__", seen)
+    monkeypatch.setattr(ray_engine, "CHUNK", 2)
+    with ClipCache("extract", extractor.identity) as cache:
+        stats = compute(stream, extractor, Reader(extractor.prepare, "text", None), work, cache, params.run, [], advance)
+        assert not cache.missing(job.content for job in work)
+    assert "a Ray actor ended" in caplog.text
+    assert stats.failures == {} and stats.clips == sum(done) == len(work) == len(committed) == len(set(committed))
+
+    # Packed from what the actors returned, it is the store of the local engine.
+    packed = extract.extract(settings(workers=0), "text", out="packed.h5").read_bytes()
+    monkeypatch.setenv("AFFECTORY_CACHE", str(here / "other"))
+    assert extract.extract(settings(workers=0), "text", out="local.h5").read_bytes() == packed

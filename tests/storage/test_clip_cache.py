@@ -1,0 +1,96 @@
+"""The clip cache: transactional, shared, checked."""
+
+import multiprocessing
+import os
+
+import numpy as np
+import pytest
+
+from pipeline.errors import CacheError
+from pipeline.storage import clip_cache, housekeeping
+from pipeline.storage.clip_cache import ClipCache, digest, outline, pack, unpack
+from pipeline.storage.feature_store import Entry, Status
+
+
+def entry(n=2, seed=0):
+    return Entry(np.random.default_rng(seed).normal(size=(n, 3)).astype(np.float32), np.zeros((n, 2), np.float32))
+
+
+def test_round_trip_and_header():
+    for one in (entry(), entry(0), Entry(np.zeros((0,), np.float32), np.zeros((0, 2), np.float32), Status.MISSING, "no sound")):
+        back = unpack(pack(one))
+        np.testing.assert_array_equal(back.values, one.values)
+        assert (back.status, back.reason) == (one.status, one.reason)
+        assert outline(pack(one)) == (len(one.times), one.values.shape, one.status, one.reason)
+
+
+def test_identity_decides_the_environment():
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    with ClipCache("extract", {"layer": 1}) as one, ClipCache("extract", {"layer": 2}) as two:
+        one.put({"x": entry()})
+        assert one.missing(["x", "y"]) == {"y"} and two.missing(["x"]) == {"x"}
+
+
+def test_a_damaged_entry_is_found_and_dropped():
+    with ClipCache("extract", {"a": 1}) as clips:
+        clips.put({"x": entry(), "y": entry(seed=1)})
+        data = bytearray(pack(entry()))
+        data[-1] ^= 1
+        with clips._lmdb.begin(write=True) as transaction:
+            transaction.put(b"x", bytes(data))
+        with pytest.raises(CacheError, match="checksum"):
+            clips.get("x")
+    assert housekeeping.verify() == 1
+    assert housekeeping.verify(repair=True) == 1
+    assert housekeeping.verify() == 0
+    with ClipCache("extract", {"a": 1}) as clips:
+        assert clips.missing(["x", "y"]) == {"x"}
+
+
+def test_stats_and_collection():
+    with ClipCache("extract", {"family": "clip", "weights": {"source": "random:0"}}) as clips:
+        clips.put({"x": entry()})
+        marker = clips.folder / "identity.json"
+    assert "clip random:0" in housekeeping.stats() and " 1 clips" in housekeeping.stats()
+    assert housekeeping.collect(days=30) == ["nothing to remove"]
+    os.utime(marker, (1, 1))
+    assert housekeeping.collect(days=30, dry_run=True)[0].startswith("would remove") and marker.exists()
+    assert housekeeping.collect(days=30)[0].startswith("removed") and not marker.exists()
+
+
+def test_full_disk_is_one_line_and_loses_nothing(monkeypatch):
+    with ClipCache("extract", {"a": 1}) as clips:
+        clips.put({"x": entry()})
+    monkeypatch.setattr(clip_cache, "MAP_SIZE", 64 << 10)
+    with ClipCache("extract", {"a": 1}) as clips:
+        with pytest.raises(CacheError, match="Nothing computed before is lost"):
+            clips.put({"big": Entry(np.zeros((1 << 16, 3), np.float32), np.zeros((1 << 16, 2), np.float32))})
+        assert clips.missing(["x", "big"]) == {"big"}
+
+
+def test_folder_that_cannot_be_made(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("AFFECTORY_CACHE", str(tmp_path / "file"))
+    with pytest.raises(CacheError, match="AFFECTORY_CACHE"):
+        ClipCache("extract", {})
+
+
+def _fill(base, start):
+    with ClipCache("extract", {"a": 1}, base=base) as clips:
+        for i in range(start, start + 50):
+            clips.put({f"{i}": entry(seed=i)})
+
+
+def test_two_processes_share_it(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    running = [context.Process(target=_fill, args=(tmp_path, start)) for start in (0, 25)]
+    for process in running:
+        process.start()
+    for process in running:
+        process.join()
+        assert process.exitcode == 0
+    with ClipCache("extract", {"a": 1}, base=tmp_path) as clips:
+        assert len(clips) == 75 and not clips.verify()
+        np.testing.assert_array_equal(clips.get("30").values, entry(seed=30).values)
+
+

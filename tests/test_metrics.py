@@ -1,0 +1,91 @@
+"""Metrics against published oracles, scikit-learn and audmetric."""
+
+import audmetric
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from pipeline import metrics
+
+PAIRS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)
+
+
+def test_recall_oracle_with_a_class_that_is_predicted_but_absent():
+    truth, predicted = [0, 1, 2, 2, 0, 1], [0, 1, 2, 3, 0, 1]
+    matrix = metrics.confusion(truth, predicted, 4)
+    assert metrics.accuracy(matrix) == pytest.approx(0.8333, abs=1e-4)
+    assert metrics.uar(matrix, strict=True) == pytest.approx(0.625)
+    assert metrics.uar(matrix) == pytest.approx(0.8333, abs=1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(PAIRS)
+def test_classification_agrees_with_other_implementations(pairs):
+    truth, predicted = (list(x) for x in zip(*pairs, strict=True))
+    values, labels = metrics.classification(truth, predicted, 4), sorted({*truth, *predicted})
+    matrix = metrics.confusion(truth, predicted, 4)
+    np.testing.assert_array_equal(matrix, sk.confusion_matrix(truth, predicted, labels=range(4)))
+    assert values["accuracy"] == values["micro_f1"] == pytest.approx(audmetric.accuracy(truth, predicted))
+    assert values["uar"] == pytest.approx(sk.recall_score(truth, predicted, labels=sorted(set(truth)), average="macro"))
+    assert values["uar_strict"] == pytest.approx(
+        audmetric.unweighted_average_recall(truth, predicted, labels=labels, zero_division=0))
+    assert values["macro_f1"] == pytest.approx(sk.f1_score(truth, predicted, average="macro", zero_division=0))
+    assert values["macro_f1_zero"] == pytest.approx(
+        sk.f1_score(truth, predicted, labels=range(4), average="macro", zero_division=0))
+    assert values["weighted_f1"] == pytest.approx(sk.f1_score(truth, predicted, average="weighted", zero_division=0))
+    parts = metrics.per_class(matrix)
+    expected = sk.precision_recall_fscore_support(truth, predicted, labels=range(4), zero_division=0)
+    for name, wanted in zip(("precision", "recall", "f1", "support"), expected, strict=True):
+        np.testing.assert_allclose(parts[name], wanted)
+
+
+def test_rows_without_truth_take_no_part():
+    assert metrics.classification([-1, 0, 1], [1, 0, 1], 2) == metrics.classification([0, 1], [0, 1], 2)
+    assert metrics.ccc([np.nan, 0.1, 0.5, 0.2], [3, 0.2, 0.4, np.nan]) == metrics.ccc([0.1, 0.5], [0.2, 0.4])
+    assert np.isnan(metrics.accuracy(metrics.confusion([-1], [0], 2)))
+    assert all(np.isnan(v) for v in metrics.regression([np.nan], [0.0]).values())
+
+
+def test_concordance_oracle():
+    y, p = (-0.5, -0.2, 0, 0.3, 0.6), (-0.4, -0.1, 0.1, 0.2, 0.4)
+    assert metrics.ccc(y, p) == pytest.approx(0.927536, abs=1e-6)
+    assert metrics.ccc(y, y) == pytest.approx(1)
+
+
+def test_regression_agrees_with_audmetric():
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        y, p = rng.uniform(-1, 1, (2, 30))
+        assert metrics.ccc(y, p) == pytest.approx(audmetric.concordance_cc(y, p))
+        assert metrics.pcc(y, p) == pytest.approx(audmetric.pearson_cc(y, p))
+        assert metrics.rmse(y, p) == pytest.approx(np.sqrt(audmetric.mean_squared_error(y, p)))
+
+
+def test_constants_correlate_with_nothing():
+    assert metrics.pcc([1, 2, 3], [0.1, 0.1, 0.1]) == 0
+    assert metrics.ccc([0.1, 0.1], [0.1, 0.1]) == 0
+
+
+def test_sign_agreement_has_three_signs():
+    assert metrics.sagr([0, 0, -0.5, 0.5], [0, 0.1, -0.1, -0.1]) == 0.5
+
+
+def test_calibration_of_a_known_case():
+    p = np.array([[0.9, 0.1]] * 4 + [[0.4, 0.6]] * 2)
+    error, bins = metrics.calibration([0, 0, 0, 1, 1, 0], p)
+    assert error == pytest.approx(4 / 6 * 0.15 + 2 / 6 * 0.1)
+    assert [b["count"] for b in bins] == [2, 4]
+
+
+def test_mean_per_clip_is_not_the_pooled_value():
+    groups = ["a", "a", "a", "b", "b", "b", "c"]
+    truth, predicted = [0, 0.1, 0.2, 0.8, 0.9, 1, 0.3], [0.2, 0.1, 0, 1, 0.9, 0.8, 0.3]
+    assert metrics.mean_per_clip(groups, truth, predicted) == pytest.approx(-1)
+    assert metrics.ccc(truth, predicted) > 0.8
+
+
+def test_unknown_absent_option():
+    with pytest.raises(ValueError, match="absent"):
+        metrics.macro_f1(np.eye(2), absent="maybe")
