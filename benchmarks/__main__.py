@@ -18,8 +18,15 @@ from pipeline.storage.atomic import write_json
 from . import cache, dag, efficiency, invariance, machine, manifest, naive, store
 from .figures import Figure
 
-BENCHMARKS = {"manifest": manifest, "store": store, "cache": cache, "efficiency": efficiency, "naive": naive,
-              "invariance": invariance, "dag": dag}
+BENCHMARKS = {
+    "manifest": manifest,
+    "store": store,
+    "cache": cache,
+    "efficiency": efficiency,
+    "naive": naive,
+    "invariance": invariance,
+    "dag": dag,
+}
 RESULTS = Path(__file__).with_name("results.json")
 MARKS = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}
 
@@ -37,8 +44,10 @@ def run(name: str, *, tiny: bool = False, workspace: Path | None = None) -> list
 def save(path: Path, figures: dict[str, list[Figure]], described: dict) -> None:
     """Figures beside those of other benchmarks already there, each with the machine it was taken on."""
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    write_json(path, known | {name: {"machine": described, "figures": [figure.plain() for figure in rows]}
-                              for name, rows in figures.items()})
+    write_json(
+        path,
+        known | {name: {"machine": described, "figures": [figure.plain() for figure in rows]} for name, rows in figures.items()},
+    )
 
 
 def table(figures: dict[str, list[Figure]]) -> Table:

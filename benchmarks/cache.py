@@ -57,8 +57,7 @@ def fill(manifest: Path) -> int:
     times = np.stack([np.arange(8), np.arange(1, 9)], 1).astype(np.float32) / 4
     with ClipCache("extract", dict(registry.build(stream).identity)) as cache:
         for low in range(0, len(work), 2000):
-            cache.put({job.content: Entry(chance.standard_normal((8, 32), np.float32), times)
-                       for job in work[low : low + 2000]})
+            cache.put({job.content: Entry(chance.standard_normal((8, 32), np.float32), times) for job in work[low : low + 2000]})
         return len(cache)
 
 
@@ -92,17 +91,38 @@ def measure(folder: Path, size: Size) -> list[Figure]:
     return [
         Figure(f"first run of {n} clips", full.seconds, "s", "", "two reader processes, a tiny text encoder"),
         Figure(f"rerun of {n} clips, all cached", again.seconds, "s", "<= 20", "cache looked up, store packed anew"),
-        Figure(f"{n // 100} clips more", more.seconds, "s", f"<= {0.02 * full.seconds + 5:.3g}",
-               "at most 2 % of the first run + 5 s"),
+        Figure(
+            f"{n // 100} clips more", more.seconds, "s", f"<= {0.02 * full.seconds + 5:.3g}", "at most 2 % of the first run + 5 s"
+        ),
         Figure(f"first run of {n} clips, an encoder of BERT-base's size", real.seconds, "s"),
-        Figure(f"{n // 100} clips more, an encoder of BERT-base's size", real_more.seconds, "s",
-               f"<= {0.02 * real.seconds + 5:.3g}", "at most 2 % of the first run + 5 s"),
-        Figure("importing torch and transformers", imports.seconds, "s", "",
-               f"part of the time of {n // 100} clips more, and of any number"),
-        Figure("peak memory of extract, 10 × the clips", full.anonymous / tenth.anonymous, "ratio", "<= 1.1",
-               f"own memory of the main process, {n} clips against {n // 10}"),
-        Figure("peak memory of extract, 10 × the clips, with pages of the cache file", full.resident / tenth.resident,
-               "ratio", "", "the system drops these pages when others need the memory"),
+        Figure(
+            f"{n // 100} clips more, an encoder of BERT-base's size",
+            real_more.seconds,
+            "s",
+            f"<= {0.02 * real.seconds + 5:.3g}",
+            "at most 2 % of the first run + 5 s",
+        ),
+        Figure(
+            "importing torch and transformers",
+            imports.seconds,
+            "s",
+            "",
+            f"part of the time of {n // 100} clips more, and of any number",
+        ),
+        Figure(
+            "peak memory of extract, 10 × the clips",
+            full.anonymous / tenth.anonymous,
+            "ratio",
+            "<= 1.1",
+            f"own memory of the main process, {n} clips against {n // 10}",
+        ),
+        Figure(
+            "peak memory of extract, 10 × the clips, with pages of the cache file",
+            full.resident / tenth.resident,
+            "ratio",
+            "",
+            "the system drops these pages when others need the memory",
+        ),
         Figure(f"peak memory of extract, {n} clips", full.anonymous, "MiB", "", "first run"),
         *_many(folder, size),
     ]
@@ -113,13 +133,18 @@ def _many(folder: Path, size: Size) -> list[Figure]:
     corpus.transcripts(manifest, size.many)
     corpus.folds(folds, size.many)
     result = []
-    for name, function, args in (("into the cache", fill, (manifest,)),
-                                 ("looked up and packed", extract, (folder, manifest, size.workers)),
-                                 ("joined by index", index, (folder, manifest, folds))):
+    for name, function, args in (
+        ("into the cache", fill, (manifest,)),
+        ("looked up and packed", extract, (folder, manifest, size.workers)),
+        ("joined by index", index, (folder, manifest, folds)),
+    ):
         done = apart.run(function, *args, cache=folder / "many", isolated=size.isolated)
         if done.value != size.many:
             raise RuntimeError(f"{name}: {done.value} clips, expected {size.many}")
-        result += [Figure(f"{size.many} clips {name}", done.seconds, "s"),
-                   Figure(f"{size.many} clips {name}, peak memory", done.anonymous, "MiB", "",
-                          f"{done.resident:.0f} MiB with file pages")]
+        result += [
+            Figure(f"{size.many} clips {name}", done.seconds, "s"),
+            Figure(
+                f"{size.many} clips {name}, peak memory", done.anonymous, "MiB", "", f"{done.resident:.0f} MiB with file pages"
+            ),
+        ]
     return result

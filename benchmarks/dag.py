@@ -44,8 +44,9 @@ def measure(folder: Path, size: Size) -> list[Figure]:
     other = [seconds(lambda name=name: _experiment(copy, cache, name)) for name in ("gated", "concat", "cross_attention")]
     return [
         Figure(NOTHING, statistics.median(nothing), "s", "<= 3"),
-        Figure(BESIDE, statistics.median(other), "s", "<= 5",
-               "DVC, start of train, evaluate, report; one epoch of one seed is in it"),
+        Figure(
+            BESIDE, statistics.median(other), "s", "<= 5", "DVC, start of train, evaluate, report; one epoch of one seed is in it"
+        ),
     ]
 
 
@@ -60,7 +61,12 @@ def _dvc(workspace: Path, cache: Path, *words: str) -> None:
         RuntimeError: it failed; the end of what it said.
     """
     binaries = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run([sys.executable, "-m", "dvc", *words], cwd=workspace, capture_output=True, text=True,
-                          env=os.environ | {"PATH": binaries, "AFFECTORY_CACHE": str(cache)})
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *words],
+        cwd=workspace,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PATH": binaries, "AFFECTORY_CACHE": str(cache)},
+    )
     if done.returncode:
         raise RuntimeError(f"dvc {' '.join(words)} failed: {(done.stderr or done.stdout)[-500:]}")

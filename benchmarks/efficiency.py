@@ -43,17 +43,22 @@ def measure(folder: Path, size: Size) -> list[Figure]:
     if size.tiny:
         return _model(folder, manifest, frames, size, "tiny ViT", corpus.TINY_VIT, "float32", "cpu", "")
     if not torch.cuda.is_available():
-        return [*_model(folder, manifest, frames, size, "ViT-B/32", corpus.VIT_B32, "float32", "cpu", ">= 0.85"),
-                Figure("ViT-L/14 on a GPU: engine ÷ bare forward", None, "ratio", ">= 0.9", "no GPU here")]
+        return [
+            *_model(folder, manifest, frames, size, "ViT-B/32", corpus.VIT_B32, "float32", "cpu", ">= 0.85"),
+            Figure("ViT-L/14 on a GPU: engine ÷ bare forward", None, "ratio", ">= 0.9", "no GPU here"),
+        ]
     (folder / "gpu").mkdir()
     size = replace(size, clips=size.clips * 60, batch=1.0, workers=max(2, len(os.sched_getaffinity(0)) - 1))
     manifest, frames = corpus.frames(folder / "gpu", size.clips, size.frames)
-    return [*_model(folder, manifest, frames, size, "ViT-B/32", corpus.VIT_B32, "float16", "cuda:0", ">= 0.6"),
-            *_model(folder, manifest, frames, size, "ViT-L/14", corpus.VIT_L14, "float16", "cuda:0", ">= 0.9")]
+    return [
+        *_model(folder, manifest, frames, size, "ViT-B/32", corpus.VIT_B32, "float16", "cuda:0", ">= 0.6"),
+        *_model(folder, manifest, frames, size, "ViT-L/14", corpus.VIT_L14, "float16", "cuda:0", ">= 0.9"),
+    ]
 
 
-def _model(folder: Path, manifest: Path, frames: Path, size: Size, title: str, architecture: dict, dtype: str,
-           device: str, target: str) -> list[Figure]:
+def _model(
+    folder: Path, manifest: Path, frames: Path, size: Size, title: str, architecture: dict, dtype: str, device: str, target: str
+) -> list[Figure]:
     """Both ways in turn, with the network loaded once: bare, engine, bare, engine, bare …"""
     import torch
 
@@ -115,18 +120,39 @@ def _model(folder: Path, manifest: Path, frames: Path, size: Size, title: str, a
     noisy = ratio > 1 + JITTER
     speed = len(work) / statistics.median(wall for wall, _ in bares)
     return [
-        Figure(f"{title} on {place}: engine ÷ bare forward", ratio, "ratio", "" if noisy else target,
-               f"clips/s; {len(work)} clips of {size.frames} frames, reading, JPEG decoding and writing counted; median of "
-               f"{size.repeats} rounds from {min(ratios):.3g} to {max(ratios):.3g}, {torch.get_num_threads()} threads"
-               + (NOISE if noisy else "")),
-        Figure(f"{title} on {place}: engine ÷ bare forward, in processor time", statistics.median(shares), "ratio", "",
-               "hardly changed by other work on the machine"),
-        Figure(f"{title} on {place}: bare forward", speed, "clips/s", "",
-               f"{size.frames} frames per clip, batches of {64 * size.batch:.0f} frames, {dtype}"),
-        Figure(f"{title} on {place}: engine", len(work) / statistics.median(walls), "clips/s", "",
-               f"{size.workers} reader processes"),
-        Figure(f"{title} on {place}: start of the reader processes", start, "s", "",
-               "once per stage, not in the ratio; with one clip"),
+        Figure(
+            f"{title} on {place}: engine ÷ bare forward",
+            ratio,
+            "ratio",
+            "" if noisy else target,
+            f"clips/s; {len(work)} clips of {size.frames} frames, reading, JPEG decoding and writing counted; median of "
+            f"{size.repeats} rounds from {min(ratios):.3g} to {max(ratios):.3g}, {torch.get_num_threads()} threads"
+            + (NOISE if noisy else ""),
+        ),
+        Figure(
+            f"{title} on {place}: engine ÷ bare forward, in processor time",
+            statistics.median(shares),
+            "ratio",
+            "",
+            "hardly changed by other work on the machine",
+        ),
+        Figure(
+            f"{title} on {place}: bare forward",
+            speed,
+            "clips/s",
+            "",
+            f"{size.frames} frames per clip, batches of {64 * size.batch:.0f} frames, {dtype}",
+        ),
+        Figure(
+            f"{title} on {place}: engine", len(work) / statistics.median(walls), "clips/s", "", f"{size.workers} reader processes"
+        ),
+        Figure(
+            f"{title} on {place}: start of the reader processes",
+            start,
+            "s",
+            "",
+            "once per stage, not in the ratio; with one clip",
+        ),
     ]
 
 

@@ -40,8 +40,7 @@ class Figure:
     def plain(self) -> dict[str, object]:
         """JSON values."""
         value = None if self.value is None else float(f"{self.value:.4g}")
-        return {"name": self.name, "value": value, "unit": self.unit, "target": self.target, "met": self.met,
-                "note": self.note}
+        return {"name": self.name, "value": value, "unit": self.unit, "target": self.target, "met": self.met, "note": self.note}
 
 
 def seconds(function: Callable[[], object]) -> float:

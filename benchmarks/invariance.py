@@ -10,12 +10,35 @@ import numpy as np
 from . import corpus
 from .figures import Figure
 
-SPEECH = {"conv_dim": [32] * 7, "hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 192,
-          "num_conv_pos_embeddings": 32, "num_conv_pos_embedding_groups": 4}
-WHISPER = {"num_mel_bins": 80, "max_source_positions": 1500, "d_model": 96, "encoder_layers": 3, "encoder_attention_heads": 4,
-           "encoder_ffn_dim": 192, "decoder_layers": 1, "decoder_attention_heads": 4, "decoder_ffn_dim": 192, "vocab_size": 64}
-TEXT = {"vocab_size": 1024, "hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 192,
-        "max_position_embeddings": 64}
+SPEECH = {
+    "conv_dim": [32] * 7,
+    "hidden_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 192,
+    "num_conv_pos_embeddings": 32,
+    "num_conv_pos_embedding_groups": 4,
+}
+WHISPER = {
+    "num_mel_bins": 80,
+    "max_source_positions": 1500,
+    "d_model": 96,
+    "encoder_layers": 3,
+    "encoder_attention_heads": 4,
+    "encoder_ffn_dim": 192,
+    "decoder_layers": 1,
+    "decoder_attention_heads": 4,
+    "decoder_ffn_dim": 192,
+    "vocab_size": 64,
+}
+TEXT = {
+    "vocab_size": 1024,
+    "hidden_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 192,
+    "max_position_embeddings": 64,
+}
 #: Family → stream, without source and weights.
 STREAMS = {
     "clip": {"modality": "video", "encoder": "clip", "architecture": corpus.TINY_VIT},
@@ -53,9 +76,15 @@ def measure(folder: Path, size: Size) -> list[Figure]:
             among = [values for values, _ in forward(prepared)]
             apart = max(float(np.abs(forward([one])[0][0] - values).max()) for one, values in zip(prepared, among, strict=True))
             spread = float(np.concatenate([values.ravel() for values in among]).std())
-            figures.append(Figure(f"{family}, {dtype}: alone and among {size.clips - 1} neighbours", apart, "",
-                                  "<= 1e-05" if dtype == "float32" else "",
-                                  f"largest difference of a value; the features' standard deviation is {spread:.3g}; {device}"))
+            figures.append(
+                Figure(
+                    f"{family}, {dtype}: alone and among {size.clips - 1} neighbours",
+                    apart,
+                    "",
+                    "<= 1e-05" if dtype == "float32" else "",
+                    f"largest difference of a value; the features' standard deviation is {spread:.3g}; {device}",
+                )
+            )
     return figures
 
 

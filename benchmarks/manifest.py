@@ -66,8 +66,18 @@ def build(root: Path, out: Path) -> tuple[int, float]:
 
     from .corpus import text_stream
 
-    stage(parse({"recipe": "benchmark", "corpus": {"name": "generic", "root": str(root), "options": {"table": "clips.csv"}},
-                 "streams": {"text": text_stream()}, "fusion": {"name": "concat"}}, "benchmark"), out)
+    stage(
+        parse(
+            {
+                "recipe": "benchmark",
+                "corpus": {"name": "generic", "root": str(root), "options": {"table": "clips.csv"}},
+                "streams": {"text": text_stream()},
+                "fusion": {"name": "concat"},
+            },
+            "benchmark",
+        ),
+        out,
+    )
     taken = time.process_time() - begun
     return tables.read(out / "manifest.parquet").height, taken
 
@@ -83,10 +93,27 @@ def measure(folder: Path, size: Size) -> list[Figure]:
         clips, processor = done.value
         if clips != size.clips:
             raise RuntimeError(f"{clips} clips in the manifest, expected {size.clips}")
-        result += [Figure(f"{size.clips} rows of {name}", done.seconds, "s", "<= 20",
-                          "table to manifest, folds, truth and card; hashing excluded"),
-                   Figure(f"{size.clips} rows of {name}, processor time", processor, "s", "",
-                          "what is left when other work waits its turn; imports counted in"),
-                   Figure(f"{size.clips} rows of {name}, peak memory", done.anonymous, "MiB", "<= 1024",
-                          f"{done.resident:.0f} MiB with file pages")]
+        result += [
+            Figure(
+                f"{size.clips} rows of {name}",
+                done.seconds,
+                "s",
+                "<= 20",
+                "table to manifest, folds, truth and card; hashing excluded",
+            ),
+            Figure(
+                f"{size.clips} rows of {name}, processor time",
+                processor,
+                "s",
+                "",
+                "what is left when other work waits its turn; imports counted in",
+            ),
+            Figure(
+                f"{size.clips} rows of {name}, peak memory",
+                done.anonymous,
+                "MiB",
+                "<= 1024",
+                f"{done.resident:.0f} MiB with file pages",
+            ),
+        ]
     return result

@@ -41,8 +41,7 @@ def measure(folder: Path, size: Size) -> list[Figure]:
     manifest = corpus.videos(folder / "videos", size.clips, seconds=size.seconds)
     table = tables.read(manifest)
     spec = DecodeVideo()
-    streams = {name: corpus.image_stream(corpus.TINY_VIT, folder / "frames.h5", options={"readout": name})
-               for name in READOUTS}
+    streams = {name: corpus.image_stream(corpus.TINY_VIT, folder / "frames.h5", options={"readout": name}) for name in READOUTS}
     params = corpus.parameters(streams, size.workers)
     params = params.model_copy(update={"corpus": params.corpus.model_copy(update={"root": str(folder / "videos")})})
     extractors = {name: registry.build(params.stream(name)) for name in READOUTS}
@@ -68,11 +67,22 @@ def measure(folder: Path, size: Size) -> list[Figure]:
         for name, extractor in extractors.items():
             work = jobs(table, params.stream(name))
             with ClipCache("extract", dict(extractor.identity), base=base) as cache:
-                engine.run(_ready(extractor, forwards[name]), Reader(extractor.prepare, "video", folder / "frames.h5"), work,
-                           cache, params.run)
+                engine.run(
+                    _ready(extractor, forwards[name]),
+                    Reader(extractor.prepare, "video", folder / "frames.h5"),
+                    work,
+                    cache,
+                    params.run,
+                )
                 entries = list(cache.iterate(job.content for job in work))
-            feature_store.write(folder / "stores" / f"{name}.h5", [job.id for job in work], entries,
-                        rows=[len(entry.times) for entry in entries], shape=entries[0].values.shape[1:], dtype="float32")
+            feature_store.write(
+                folder / "stores" / f"{name}.h5",
+                [job.id for job in work],
+                entries,
+                rows=[len(entry.times) for entry in entries],
+                shape=entries[0].values.shape[1:],
+                dtype="float32",
+            )
 
     def _decode(rows: list[dict], base: Path) -> None:
         # What stage `frames` does, with a cache of its own: the public stage uses the user's.
@@ -88,11 +98,21 @@ def measure(folder: Path, size: Size) -> list[Figure]:
     apart = max(_difference(folder, name, table["id"].to_list()) for name in READOUTS)
     per = size.clips * len(READOUTS)
     return [
-        Figure("pipeline ÷ one clip at a time", ratio(taken["common"], taken["ours"]), "ratio", "",
-               f"{size.clips} clips of {size.seconds:g} s at 640 × 360, {len(READOUTS)} small encoders, both with 2 threads"),
+        Figure(
+            "pipeline ÷ one clip at a time",
+            ratio(taken["common"], taken["ours"]),
+            "ratio",
+            "",
+            f"{size.clips} clips of {size.seconds:g} s at 640 × 360, {len(READOUTS)} small encoders, both with 2 threads",
+        ),
         Figure("one clip at a time, a decode per encoder", per / statistics.median(taken["common"]), "features/s"),
-        Figure("pipeline: decode once, batches, cache, store", per / statistics.median(taken["ours"]), "features/s", "",
-               f"first time, with the start of the worker processes: {per / start:.3g}"),
+        Figure(
+            "pipeline: decode once, batches, cache, store",
+            per / statistics.median(taken["ours"]),
+            "features/s",
+            "",
+            f"first time, with the start of the worker processes: {per / start:.3g}",
+        ),
         Figure("largest difference of a value", apart, "", "<= 1e-05", "between the two ways, float32"),
     ]
 

@@ -58,20 +58,40 @@ def measure(folder: Path, size: Size) -> list[Figure]:
         for clip in order:
             np.load(arrays / f"{clip}.npy")
 
-    taken = alternate({
-        "store in order": lambda: by_store(ids), "memmap in order": lambda: by_memmap(ids),
-        "store at random": lambda: by_store(shuffled), "memmap at random": lambda: by_memmap(shuffled),
-        "npy at random": lambda: by_file(shuffled),
-    }, size.repeats)
+    taken = alternate(
+        {
+            "store in order": lambda: by_store(ids),
+            "memmap in order": lambda: by_memmap(ids),
+            "store at random": lambda: by_store(shuffled),
+            "memmap at random": lambda: by_memmap(shuffled),
+            "npy at random": lambda: by_file(shuffled),
+        },
+        size.repeats,
+    )
     nbytes = ours.values.nbytes
     files = sum(file.stat().st_size for file in arrays.iterdir())
     return [
-        Figure("store read in order ÷ np.memmap", ratio(taken["memmap in order"], taken["store in order"]), "ratio", ">= 0.9",
-               "speed, clip by clip, the same bytes"),
-        Figure("store read at random ÷ np.memmap", ratio(taken["memmap at random"], taken["store at random"]), "ratio", ">= 0.9",
-               "speed, clip by clip, the same bytes"),
+        Figure(
+            "store read in order ÷ np.memmap",
+            ratio(taken["memmap in order"], taken["store in order"]),
+            "ratio",
+            ">= 0.9",
+            "speed, clip by clip, the same bytes",
+        ),
+        Figure(
+            "store read at random ÷ np.memmap",
+            ratio(taken["memmap at random"], taken["store at random"]),
+            "ratio",
+            ">= 0.9",
+            "speed, clip by clip, the same bytes",
+        ),
         Figure("store read at random", nbytes / statistics.median(taken["store at random"]) / 2**30, "GiB/s", "", "from memory"),
-        Figure("store read ÷ one .npy per clip", ratio(taken["npy at random"], taken["store at random"]), "ratio", "",
-               "speed in clips, float16 against float32"),
+        Figure(
+            "store read ÷ one .npy per clip",
+            ratio(taken["npy at random"], taken["store at random"]),
+            "ratio",
+            "",
+            "speed in clips, float16 against float32",
+        ),
         Figure("store size ÷ float32 .npy files", path.stat().st_size / files, "ratio", "", "float16, times and ids included"),
     ]

@@ -18,8 +18,12 @@ from . import params as parameters
 from .errors import UserError
 from .storage.atomic import refusal
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-                  help="Two-phase feature-cache pipeline for multimodal emotion recognition.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Two-phase feature-cache pipeline for multimodal emotion recognition.",
+)
 corpus_app = typer.Typer(no_args_is_help=True, help="Generate, fetch, check corpora.")
 cache_app = typer.Typer(no_args_is_help=True, help="Look after the clip cache.")
 app.add_typer(corpus_app, name="corpus", rich_help_panel="Stages")
@@ -39,10 +43,12 @@ def corpus_prepare(params: ParamsFile = Path("params.yaml"), folder: Path = Path
 
 
 @corpus_app.command("check")
-def corpus_check(name: Annotated[str | None, typer.Argument(help="A recipe; none = params.yaml.")] = None,
-                 root: Annotated[str | None, typer.Option(help="Folder of the corpus.")] = None,
-                 strict: Annotated[bool, typer.Option("--strict", help="One damaged clip or line is too many.")] = False,
-                 params: ParamsFile = Path("params.yaml")) -> None:
+def corpus_check(
+    name: Annotated[str | None, typer.Argument(help="A recipe; none = params.yaml.")] = None,
+    root: Annotated[str | None, typer.Option(help="Folder of the corpus.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="One damaged clip or line is too many.")] = False,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
     """Examine a corpus folder: damage, labels, lengths, leaks. Writes nothing."""
     import json
 
@@ -59,8 +65,11 @@ def corpus_check(name: Annotated[str | None, typer.Argument(help="A recipe; none
 
 
 @corpus_app.command("fetch")
-def corpus_fetch(name: str, folder: Annotated[Path | None, typer.Argument(help="Default: corpora/NAME.")] = None,
-                 accept_licence: Annotated[bool, typer.Option("--accept-licence")] = False) -> None:
+def corpus_fetch(
+    name: str,
+    folder: Annotated[Path | None, typer.Argument(help="Default: corpora/NAME.")] = None,
+    accept_licence: Annotated[bool, typer.Option("--accept-licence")] = False,
+) -> None:
     """Download a corpus that is openly distributed; of the others, say whom to ask."""
     from .data.fetch import fetch
 
@@ -89,9 +98,10 @@ def corpus_labels(table: Path, column: str, out_folder: Annotated[Path, typer.Op
 
 
 @app.command(rich_help_panel=STAGES)
-def manifest(params: ParamsFile = Path("params.yaml"),
-             strict: Annotated[bool, typer.Option("--strict", help="Stop at the first damaged clip or line.")] = False,
-             ) -> None:
+def manifest(
+    params: ParamsFile = Path("params.yaml"),
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first damaged clip or line.")] = False,
+) -> None:
     """Corpus folder → data/manifest.parquet, with integrity, splits and leakage checks."""
     from .data.build import build
 
@@ -171,20 +181,26 @@ def report(params: ParamsFile = Path("params.yaml")) -> None:
 
 
 @app.command(rich_help_panel=TOOLS)
-def predict(clip: Path, text: Annotated[str | None, typer.Option(help="What is said in the clip.")] = None,
-            start: float | None = None, end: float | None = None,
-            speaker: Annotated[str | None, typer.Option(help="Who says it.")] = None,
-            context: Annotated[list[str] | None, typer.Option(help="An earlier turn, `NAME: words`; again for each, "
-                                                                   "oldest first.")] = None,
-            json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-            params: ParamsFile = Path("params.yaml")) -> None:
+def predict(
+    clip: Path,
+    text: Annotated[str | None, typer.Option(help="What is said in the clip.")] = None,
+    start: float | None = None,
+    end: float | None = None,
+    speaker: Annotated[str | None, typer.Option(help="Who says it.")] = None,
+    context: Annotated[
+        list[str] | None, typer.Option(help="An earlier turn, `NAME: words`; again for each, oldest first.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
     """Emotion probabilities and valence/arousal of a raw media file."""
     from .serving.predictor import Predictor, format_json, format_text
     from .serving.source import turn
 
     predictor = Predictor.load(parameters.read(params))
-    prediction = predictor.predict(clip, text=text, start=start, end=end, speaker=speaker,
-                                   context=[turn(said) for said in context or ()])
+    prediction = predictor.predict(
+        clip, text=text, start=start, end=end, speaker=speaker, context=[turn(said) for said in context or ()]
+    )
     if json:
         typer.echo(format_json(prediction))  # rich would read brackets as markup and wrap lines
     else:
@@ -192,8 +208,7 @@ def predict(clip: Path, text: Annotated[str | None, typer.Option(help="What is s
 
 
 @app.command(rich_help_panel=TOOLS)
-def inspect(store: Path,
-            export: Annotated[Path | None, typer.Option(help="Write a media store's files here.")] = None) -> None:
+def inspect(store: Path, export: Annotated[Path | None, typer.Option(help="Write a media store's files here.")] = None) -> None:
     """Print what an HDF5 store or index holds."""
     from .storage.inspect import describe
 
@@ -213,8 +228,10 @@ def streams() -> None:
 
 
 @app.command("params", rich_help_panel=TOOLS)
-def compose_params(overrides: Annotated[list[str] | None, typer.Argument(help="e.g. recipe=ravdess")] = None,
-                   write: Annotated[bool, typer.Option("--write", help="Write params.yaml.")] = False) -> None:
+def compose_params(
+    overrides: Annotated[list[str] | None, typer.Argument(help="e.g. recipe=ravdess")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Write params.yaml.")] = False,
+) -> None:
     """Compose conf/ and print, or write, the parameters."""
     from .compose import compose, text
     from .storage.atomic import write_text
@@ -247,8 +264,9 @@ def verify(repair: Annotated[bool, typer.Option(help="Drop what is damaged, to b
 
 
 @cache_app.command()
-def gc(days: Annotated[float, typer.Option(help="Remove identities not used for so many days.")] = 30.0,
-       dry_run: bool = False) -> None:
+def gc(
+    days: Annotated[float, typer.Option(help="Remove identities not used for so many days.")] = 30.0, dry_run: bool = False
+) -> None:
     """Free the space of identities no longer used."""
     from .storage.housekeeping import collect
 
@@ -258,8 +276,12 @@ def gc(days: Annotated[float, typer.Option(help="Remove identities not used for 
 
 def main() -> None:
     """Run a command; a user's mistake is one line and an exit code, never a traceback."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", datefmt="%H:%M:%S",
-                        handlers=[RichHandler(console=Console(stderr=True), show_path=False, markup=False)])
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(message)s",
+        datefmt="%H:%M:%S",
+        handlers=[RichHandler(console=Console(stderr=True), show_path=False, markup=False)],
+    )
     for noisy in ("httpx", "httpx2", "httpcore", "huggingface_hub", "transformers"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
@@ -272,7 +294,8 @@ def main() -> None:
             raise
         Console(stderr=True, highlight=False, soft_wrap=True).print(
             f"[bold red]error:[/] {_escape(str(error.filename or 'the disk'))}: {reason}. What was computed is kept; make "
-            "room or take another folder, then run again.")
+            "room or take another folder, then run again."
+        )
         sys.exit(2)
 
 

@@ -127,8 +127,12 @@ def sagr(truth: ArrayLike, predicted: ArrayLike) -> float:
 
 def regression(truth: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
     """All metrics of one dimension."""
-    return {"ccc": ccc(truth, predicted), "pcc": pcc(truth, predicted), "rmse": rmse(truth, predicted),
-            "sagr": sagr(truth, predicted)}
+    return {
+        "ccc": ccc(truth, predicted),
+        "pcc": pcc(truth, predicted),
+        "rmse": rmse(truth, predicted),
+        "sagr": sagr(truth, predicted),
+    }
 
 
 def calibration(truth: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> tuple[float, list[dict[str, float]]]:
@@ -147,8 +151,14 @@ def calibration(truth: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> t
         return float("nan"), []
     confidence, right = probabilities.max(1), probabilities.argmax(1) == truth
     where = np.minimum((confidence * bins).astype(int), bins - 1)
-    rows = [{"confidence": float(confidence[where == b].mean()), "accuracy": float(right[where == b].mean()),
-             "count": int((where == b).sum())} for b in np.unique(where)]
+    rows = [
+        {
+            "confidence": float(confidence[where == b].mean()),
+            "accuracy": float(right[where == b].mean()),
+            "count": int((where == b).sum()),
+        }
+        for b in np.unique(where)
+    ]
     return sum(r["count"] * abs(r["confidence"] - r["accuracy"]) for r in rows) / len(truth), rows
 
 

@@ -20,8 +20,14 @@ PAUSE = 10.0
 def track(total: int, description: str) -> Iterator[Callable[[int], None]]:
     """Give a function that is called with the number of items just done."""
     if sys.stderr.isatty():
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                   TextColumn("left"), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=Console(stderr=True)) as progress:
             task = progress.add_task(description, total=total)
             yield lambda count=1: progress.advance(task, count)

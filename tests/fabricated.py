@@ -18,8 +18,9 @@ WIDTHS = {"audio": (6,), "text": (5,), "video": (8,)}
 class Fabricated:
     """Files below `folder`; audio tells one bit of the class, video the other, text a bit of both."""
 
-    def __init__(self, folder: Path, *, clips: int = 60, folds: int = 1, levels: int = 0, noise: float = 0.4,
-                 seed: int = 0) -> None:
+    def __init__(
+        self, folder: Path, *, clips: int = 60, folds: int = 1, levels: int = 0, noise: float = 0.4, seed: int = 0
+    ) -> None:
         self.folder = folder
         self.rng = np.random.default_rng(seed)
         self.ids = [f"demo/clip{i:03d}" for i in range(clips)]
@@ -49,19 +50,29 @@ class Fabricated:
         full, frames = [], []
         for i, clip in enumerate(self.ids):
             high, right = divmod(int(self.classes[i]), 2)
-            row = {"id": clip, "corpus": "demo", "speaker": f"s{i % 6}", "emotion": CLASSES[self.classes[i]],
-                   "valence": 0.8 * right - 0.4, "arousal": 0.8 * high - 0.4, "duration": 4.0}
+            row = {
+                "id": clip,
+                "corpus": "demo",
+                "speaker": f"s{i % 6}",
+                "emotion": CLASSES[self.classes[i]],
+                "valence": 0.8 * right - 0.4,
+                "arousal": 0.8 * high - 0.4,
+                "duration": 4.0,
+            }
             full.append(row)
-            frames += [{"id": clip, "time": t, "valence": row["valence"] * np.cos(t), "arousal": row["arousal"]}
-                       for t in np.arange(0, 4, 0.5)]
+            frames += [
+                {"id": clip, "time": t, "valence": row["valence"] * np.cos(t), "arousal": row["arousal"]}
+                for t in np.arange(0, 4, 0.5)
+            ]
         seen = [{k: v for k, v in r.items() if not (self.single and r["id"] in tests and k in tables.LABELS)} for r in full]
         tables.write(tables.frame(seen), self.path("data/manifest.parquet"))
         truth = tables.frame(full).filter(pl.col("id").is_in(list(tests))).select("id", *tables.LABELS)
         tables.write(truth, self.path("data/truth.parquet"))
         annotations = tables.frame(frames, tables.ANNOTATIONS)
         held = pl.col("id").is_in(list(tests))
-        tables.write(annotations.filter(~held) if self.single else annotations, self.path("data/annotations.parquet"),
-                     sort=("id", "time"))
+        tables.write(
+            annotations.filter(~held) if self.single else annotations, self.path("data/annotations.parquet"), sort=("id", "time")
+        )
         tables.write(annotations.filter(held), self.path("data/truth_annotations.parquet"), sort=("id", "time"))
 
     def store(self, name: str, shape: tuple[int, ...], noise: float, *, ids: list[str] | None = None) -> None:
@@ -79,18 +90,28 @@ class Fabricated:
             values = self.rng.normal(3.0, noise, (length, *shape))
             values[..., 0] += 2 * signal
             edges = np.linspace(0, 4, length + 1)
-            entries.append(feature_store.Entry(values.astype(np.float32), np.stack([edges[:-1], edges[1:]], 1).astype(np.float32),
-                                       status))
+            entries.append(
+                feature_store.Entry(values.astype(np.float32), np.stack([edges[:-1], edges[1:]], 1).astype(np.float32), status)
+            )
         source = "random:0" if name == "audio" else "local:x"
-        feature_store.write(self.path(f"features/{name}.h5"), ids or self.ids, entries, rows=[len(e.values) for e in entries],
-                    shape=shape, attributes={"stream": name, "modality": name, "identity": {"weights": {"source": source}}})
+        feature_store.write(
+            self.path(f"features/{name}.h5"),
+            ids or self.ids,
+            entries,
+            rows=[len(e.values) for e in entries],
+            shape=shape,
+            attributes={"stream": name, "modality": name, "identity": {"weights": {"source": source}}},
+        )
 
     def params(self, **groups: dict) -> parameters.Params:
         """Small parameters; a group given replaces single keys."""
         base = {
-            "recipe": "demo", "corpus": {"name": "demo", "root": "."}, "fusion": {"name": "concat"},
+            "recipe": "demo",
+            "corpus": {"name": "demo", "root": "."},
+            "fusion": {"name": "concat"},
             "streams": {n: {"modality": n, "source": "x", "encoder": "x", "weights": "random:0"} for n in WIDTHS},
-            "temporal": {"width": 16, "heads": 2}, "run": {"workers": 0, "device": "cpu"},
+            "temporal": {"width": 16, "heads": 2},
+            "run": {"workers": 0, "device": "cpu"},
             "training": {"seeds": 1, "epochs": 4, "batch_size": 16, "unimodal": False},
         }
         for name, values in groups.items():
@@ -99,8 +120,13 @@ class Fabricated:
 
     def index(self, params: parameters.Params | None = None) -> Path:
         out = self.path("data/index.h5")
-        index.build(params or self.params(), features=self.path("features"), manifest=self.path("data/manifest.parquet"),
-                    folds=self.path("data/folds.parquet"), out=out)
+        index.build(
+            params or self.params(),
+            features=self.path("features"),
+            manifest=self.path("data/manifest.parquet"),
+            folds=self.path("data/folds.parquet"),
+            out=out,
+        )
         return out
 
     @property

@@ -57,9 +57,7 @@ def make_data(folder: Path, rng) -> list[str]:
     ]
     tables.write(tables.frame(clips), folder / "manifest.parquet")
     roles = ["test" if i % 5 == 0 else "val" if i % 5 == 1 else "train" for i in range(240)]
-    tables.write(
-        pl.DataFrame({"fold": [0] * 240, "id": ids, "role": roles}), folder / "folds.parquet", sort=("fold", "id")
-    )
+    tables.write(pl.DataFrame({"fold": [0] * 240, "id": ids, "role": roles}), folder / "folds.parquet", sort=("fold", "id"))
     histogram = {s: {c: int(rng.integers(4, 30)) for c in CLASSES} for s in ("test", "train", "val")}
     write_json(
         folder / "card.json",
@@ -119,7 +117,9 @@ def make_features(folder: Path, ids: list[str], rng) -> None:
         ("audio", {"source": "local:weights/hubert", "sha256": "0f3a" * 16}),
     ):
         entries = [feature_store.Entry(rng.normal(size=(4, 32)), np.tile(np.float32([0, 1]), (4, 1))) for _ in sorted(ids)]
-        entries[3] = feature_store.Entry(np.zeros((0, 32)), np.zeros((0, 2), np.float32), feature_store.Status.MISSING, "no sound")
+        entries[3] = feature_store.Entry(
+            np.zeros((0, 32)), np.zeros((0, 2), np.float32), feature_store.Status.MISSING, "no sound"
+        )
         entries[5] = feature_store.Entry(np.zeros((0, 32)), np.zeros((0, 2), np.float32), feature_store.Status.FAILED, "crashed")
         failures = {sorted(ids)[5]: "the encoder crashed"}
         feature_store.write(

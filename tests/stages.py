@@ -18,11 +18,31 @@ import time
 import traceback
 from pathlib import Path
 
-STAGES = (("corpus", "prepare"), ("manifest",), ("frames",), ("audio",), ("extract", "audio"), ("extract", "text"), ("index",),
-          ("train",), ("evaluate",), ("report",))
+STAGES = (
+    ("corpus", "prepare"),
+    ("manifest",),
+    ("frames",),
+    ("audio",),
+    ("extract", "audio"),
+    ("extract", "text"),
+    ("index",),
+    ("train",),
+    ("evaluate",),
+    ("report",),
+)
 SMALL = ("recipe=demo", "training=quick", "quarantine.max_rate=0.5", "protocol.val=0.3", "protocol.test=0.3")
-CORPUS = {"sessions": 3, "dialogues": 3, "turns": 4, "size": 48, "fps": 4, "shortest": 0.5, "longest": 0.6,
-          "no_text": 0.0, "no_sound": 0.0, "no_picture": 0.0}
+CORPUS = {
+    "sessions": 3,
+    "dialogues": 3,
+    "turns": 4,
+    "size": 48,
+    "fps": 4,
+    "shortest": 0.5,
+    "longest": 0.6,
+    "no_text": 0.0,
+    "no_sound": 0.0,
+    "no_picture": 0.0,
+}
 #: A vocabulary: what is said in most clips.
 WORDS = "the i it is my so a about was you am this what and on at ! , .".split()
 #: What may stand in a file of the same name before: never opened for update, only replaced.
@@ -45,10 +65,19 @@ def parameters(folder: Path) -> None:
     lines = (" ".join([word, *(f"{chance.gauss(0, 1):.3f}" for _ in range(6))]) for word in WORDS)
     (folder / "words.txt").write_text("\n".join(lines) + "\n")
     values["streams"] = {
-        "audio": {"modality": "audio", "source": "data/audio.h5", "encoder": "logmel", "weights": "none",
-                  "pooling": "statistics"},
-        "text": {"modality": "text", "source": "data/manifest.parquet", "encoder": "glove",
-                 "weights": f"file:{folder / 'words.txt'}"},
+        "audio": {
+            "modality": "audio",
+            "source": "data/audio.h5",
+            "encoder": "logmel",
+            "weights": "none",
+            "pooling": "statistics",
+        },
+        "text": {
+            "modality": "text",
+            "source": "data/manifest.parquet",
+            "encoder": "glove",
+            "weights": f"file:{folder / 'words.txt'}",
+        },
     }
     (folder / "params.yaml").write_text(text(values))
 
@@ -114,8 +143,9 @@ class Workspace:
 
     def files(self) -> dict[str, bytes]:
         """Everything written, by name."""
-        return {str(path.relative_to(self.folder)): path.read_bytes() for path in sorted(self.folder.rglob("*"))
-                if path.is_file()}
+        return {
+            str(path.relative_to(self.folder)): path.read_bytes() for path in sorted(self.folder.rglob("*")) if path.is_file()
+        }
 
 
 def ended(pid: int) -> int:

@@ -31,7 +31,13 @@ def package(tmp_path, monkeypatch):
 
 def test_closure_follows_imports_however_deep_and_wherever_they_stand(package):
     assert list(code.closure("pipeline.a.one")) == [
-        "pipeline", "pipeline.a", "pipeline.a.deep", "pipeline.a.deep.two", "pipeline.a.one", "pipeline.b"]
+        "pipeline",
+        "pipeline.a",
+        "pipeline.a.deep",
+        "pipeline.a.deep.two",
+        "pipeline.a.one",
+        "pipeline.b",
+    ]
 
 
 @pytest.mark.parametrize("name", ["a/one.py", "a/deep/two.py", "b.py", "a/deep/__init__.py"])
@@ -45,8 +51,11 @@ def test_an_edit_anywhere_in_the_closure_changes_the_digest(package, name):
 def test_comments_docstrings_and_exempt_modules_do_not_count(package):
     package("b.py", "from pipeline import progress\ndef f():\n    return '# no comment'\ny = 1\n")
     before = code.code_digest("pipeline.a.one")
-    package("b.py", '"""Doc."""\nfrom pipeline import progress  # why\n\ndef f():\n    """Doc\n    # more\n    """\n'
-                    "    return '# no comment'\n\n\n# a line\ny = 1\n")
+    package(
+        "b.py",
+        '"""Doc."""\nfrom pipeline import progress  # why\n\ndef f():\n    """Doc\n    # more\n    """\n'
+        "    return '# no comment'\n\n\n# a line\ny = 1\n",
+    )
     package("progress.py", "z = 2\n")
     assert code.code_digest("pipeline.a.one") == before
     package("b.py", (code.FOLDER / "b.py").read_text().replace("no comment", "another"))
@@ -63,6 +72,10 @@ def test_what_training_imports_is_what_python_says():
     import subprocess
 
     name = "pipeline.training.loop"
-    said = subprocess.run([sys.executable, "-c", f"import sys, {name}; print(*(m for m in sys.modules if m.startswith('pipeline')))"],
-                          capture_output=True, text=True, check=True).stdout.split()
+    said = subprocess.run(
+        [sys.executable, "-c", f"import sys, {name}; print(*(m for m in sys.modules if m.startswith('pipeline')))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
     assert {m for m in said if not code._exempt(m)} <= set(code.closure(name))

@@ -27,8 +27,13 @@ TIMES = np.zeros((1, 2), np.float32)
 def found(tmp_path_factory):
     """What tests/stages.py saw: every stage killed twice and asked to end once; then two clones at once."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-B", str(ROOT / "tests" / "stages.py"), str(tmp_path_factory.mktemp("stages")), "2"],
-                          env=environment, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-B", str(ROOT / "tests" / "stages.py"), str(tmp_path_factory.mktemp("stages")), "2"],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -85,7 +90,9 @@ def entry(size: int, value: float = 1.0) -> Entry:
 
 
 def write(path: Path, count: int) -> None:
-    feature_store.write(path, [f"{i:05d}" for i in range(count)], (entry(500) for _ in range(count)), rows=[1] * count, shape=(500,))
+    feature_store.write(
+        path, [f"{i:05d}" for i in range(count)], (entry(500) for _ in range(count)), rows=[1] * count, shape=(500,)
+    )
 
 
 @pytest.mark.parametrize("count", [249, 260, 4000])
@@ -272,8 +279,13 @@ def test_workers_end_with_their_run(tmp_path, how, number, group):
     script, folder = tmp_path / "script.py", tmp_path / "pids"
     script.write_text(WORKERS)
     folder.mkdir()
-    run = subprocess.Popen([sys.executable, str(script), how, str(folder)], env=os.environ | {"PYTHONPATH": str(ROOT)},
-                           stderr=subprocess.PIPE, text=True, start_new_session=True)
+    run = subprocess.Popen(
+        [sys.executable, str(script), how, str(folder)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     while len(os.listdir(folder)) < 2 and run.poll() is None:
         time.sleep(0.02)
     (os.killpg if group else os.kill)(run.pid, number)

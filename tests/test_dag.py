@@ -18,10 +18,17 @@ from pipeline.compose import compose, text
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
-    "corpus.options.sessions=4", "corpus.options.dialogues=4", "corpus.options.turns=5", "+corpus.options.shortest=1.0",
-    "+corpus.options.longest=1.2", "training=quick", "training.epochs=2", "quarantine.max_rate=0.2",
+    "corpus.options.sessions=4",
+    "corpus.options.dialogues=4",
+    "corpus.options.turns=5",
+    "+corpus.options.shortest=1.0",
+    "+corpus.options.longest=1.2",
+    "training=quick",
+    "training.epochs=2",
+    "quarantine.max_rate=0.2",
     # One stream that loads a large library is enough here.
-    "stream@streams.audio=logmel", "~stream@streams.text",
+    "stream@streams.audio=logmel",
+    "~stream@streams.text",
 ]
 
 
@@ -46,10 +53,20 @@ def dvc(workspace, tmp_path_factory):
     binaries = Path(sys.executable).parent
 
     def run(*words, check=True):
-        environment = os.environ | {"AFFECTORY_CACHE": str(cache), "PATH": f"{binaries}:{os.environ['PATH']}",
-                                    "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1"}
-        done = subprocess.run([sys.executable, "-m", "dvc", *words], cwd=workspace, env=environment, text=True,
-                              stdin=subprocess.DEVNULL, capture_output=True)
+        environment = os.environ | {
+            "AFFECTORY_CACHE": str(cache),
+            "PATH": f"{binaries}:{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1",
+            "DVC_NO_ANALYTICS": "1",
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", *words],
+            cwd=workspace,
+            env=environment,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+        )
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 

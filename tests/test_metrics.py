@@ -30,10 +30,12 @@ def test_classification_agrees_with_other_implementations(pairs):
     assert values["accuracy"] == values["micro_f1"] == pytest.approx(audmetric.accuracy(truth, predicted))
     assert values["uar"] == pytest.approx(sk.recall_score(truth, predicted, labels=sorted(set(truth)), average="macro"))
     assert values["uar_strict"] == pytest.approx(
-        audmetric.unweighted_average_recall(truth, predicted, labels=labels, zero_division=0))
+        audmetric.unweighted_average_recall(truth, predicted, labels=labels, zero_division=0)
+    )
     assert values["macro_f1"] == pytest.approx(sk.f1_score(truth, predicted, average="macro", zero_division=0))
     assert values["macro_f1_zero"] == pytest.approx(
-        sk.f1_score(truth, predicted, labels=range(4), average="macro", zero_division=0))
+        sk.f1_score(truth, predicted, labels=range(4), average="macro", zero_division=0)
+    )
     assert values["weighted_f1"] == pytest.approx(sk.f1_score(truth, predicted, average="weighted", zero_division=0))
     parts = metrics.per_class(matrix)
     expected = sk.precision_recall_fscore_support(truth, predicted, labels=range(4), zero_division=0)

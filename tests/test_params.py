@@ -31,8 +31,14 @@ def test_every_recipe_composes_to_valid_parameters(recipe):
 
 @pytest.mark.parametrize(
     ("group", "package"),
-    [("fusion", "fusion"), ("loss", "loss"), ("task", "task"), ("temporal", "temporal"), ("training", "training"),
-     ("protocol", "protocol")],
+    [
+        ("fusion", "fusion"),
+        ("loss", "loss"),
+        ("task", "task"),
+        ("temporal", "temporal"),
+        ("training", "training"),
+        ("protocol", "protocol"),
+    ],
 )
 def test_every_choice_of_a_group_is_valid(group, package):
     for path in (ROOT / "conf" / group).glob("*.yaml"):

@@ -50,8 +50,10 @@ class Checked:
 
     def summary(self) -> str:
         """What was lost and why, in one line."""
-        reasons = ", ".join(f"{count} {reason}" for reason, count in
-                            sorted(Counter(f["reason"] for f in self.failures).items(), key=lambda r: (-r[1], r[0])))
+        reasons = ", ".join(
+            f"{count} {reason}"
+            for reason, count in sorted(Counter(f["reason"] for f in self.failures).items(), key=lambda r: (-r[1], r[0]))
+        )
         total = len(self.failures) + self.table.height
         first = self.failures[0] if self.failures else None
         example = f"; e.g. {first['id'] or first['media']}: {first['detail']}" if first else ""
@@ -78,23 +80,27 @@ def build(params: Params, out: Path = Path("data"), *, strict: bool = False) -> 
     manifest.write(found.quarantine, out / "quarantine.parquet", sort=_QUARANTINE_ORDER)
     limit = 0.0 if strict else params.quarantine.max_rate
     if found.rate > limit:
-        raise QuarantineError(f"{found.summary()}. At most {limit:.1%} may fail (quarantine.max_rate); see "
-                              f"{out / 'quarantine.parquet'}.")
+        raise QuarantineError(
+            f"{found.summary()}. At most {limit:.1%} may fail (quarantine.max_rate); see {out / 'quarantine.parquet'}."
+        )
     table = found.table
     folds = split.folds(table, params.protocol)
     leaks = leakage.find(table, folds, params.protocol.leakage)
     leakage.enforce(leaks, params.protocol)
     near = leakage.texts(table, folds) if "text" not in params.protocol.leakage else []
-    write_json(out / "card.json", card(found.adapter, table, folds, found.quarantine, leakage.worst(leaks),
-                                       leakage.worst(near), found.notes))
+    write_json(
+        out / "card.json",
+        card(found.adapter, table, folds, found.quarantine, leakage.worst(leaks), leakage.worst(near), found.notes),
+    )
     held = _held(table, folds, params)
     single = split.single(params.protocol)
     roles = folds.select("id", pl.col("role").alias("split")) if single else None
     table = table.drop("split").join(roles, on="id") if single else table.with_columns(split=pl.lit(None, pl.String))
     truth = table.join(held, on="id", how="semi").select("id", *manifest.LABELS)
     is_held = pl.col("id").is_in(held["id"].implode()) if single else pl.lit(False)
-    public = table.with_columns(pl.when(is_held).then(None).otherwise(pl.col(name)).alias(name)
-                                for name in manifest.LABELS).select(*manifest.SCHEMA)
+    public = table.with_columns(
+        pl.when(is_held).then(None).otherwise(pl.col(name)).alias(name) for name in manifest.LABELS
+    ).select(*manifest.SCHEMA)
     hidden = found.annotations.join(held, on="id", how="semi")
     shown = found.annotations.join(held, on="id", how="anti") if single else found.annotations
     manifest.write(public, out / "manifest.parquet")
@@ -151,8 +157,14 @@ def _unique(clips: list[dict]) -> tuple[list[dict], list[dict]]:
     rows, doubled, taken = [], [], set()
     for clip in clips:
         if clip["id"] in taken:
-            doubled.append(problem(clip["id"], clip.get("video") or clip.get("audio"), "duplicate",
-                                   f"the id occurs {seen[clip['id']]} times; the first is kept{_where(clip)}"))
+            doubled.append(
+                problem(
+                    clip["id"],
+                    clip.get("video") or clip.get("audio"),
+                    "duplicate",
+                    f"the id occurs {seen[clip['id']]} times; the first is kept{_where(clip)}",
+                )
+            )
         else:
             taken.add(clip["id"])
             rows.append(clip)

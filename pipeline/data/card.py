@@ -12,8 +12,15 @@ from .corpora.adapter import Adapter
 from .leakage import Leak
 
 
-def card(adapter: Adapter, table: pl.DataFrame, folds: pl.DataFrame, quarantine: pl.DataFrame, leaks: list[Leak],
-         similar: list[Leak], notes: dict[str, object]) -> dict:
+def card(
+    adapter: Adapter,
+    table: pl.DataFrame,
+    folds: pl.DataFrame,
+    quarantine: pl.DataFrame,
+    leaks: list[Leak],
+    similar: list[Leak],
+    notes: dict[str, object],
+) -> dict:
     """Counts, hours, class histograms per role, speakers, leaks, quarantine and notes as JSON values.
 
     Args:
@@ -58,9 +65,14 @@ def _hours(table: pl.DataFrame) -> float:
 
 def _part(table: pl.DataFrame) -> dict:
     means = {name: _mean(table[name]) for name in ("valence", "arousal", "dominance")}
-    return {"clips": table.height, "hours": _hours(table), "speakers": int(table["speaker"].drop_nulls().n_unique()),
-            "emotions": histogram(table, "emotion"), "sentiments": histogram(table, "sentiment"),
-            "dimensions": {name: value for name, value in means.items() if value is not None}}
+    return {
+        "clips": table.height,
+        "hours": _hours(table),
+        "speakers": int(table["speaker"].drop_nulls().n_unique()),
+        "emotions": histogram(table, "emotion"),
+        "sentiments": histogram(table, "sentiment"),
+        "dimensions": {name: value for name, value in means.items() if value is not None},
+    }
 
 
 def _mean(values: pl.Series) -> dict[str, float] | None:

@@ -38,11 +38,19 @@ def check(params: Params, *, strict: bool = False) -> dict:
     allowed = 0.0 if strict else params.quarantine.max_rate
     stops = bool(overlaps) and params.protocol.on_leak == "stop"
     return {
-        "corpus": found.adapter.name, "licence": found.adapter.licence, "clips": table.height,
-        "failed": len(found.failures), "rate": found.rate, "allowed": allowed,
+        "corpus": found.adapter.name,
+        "licence": found.adapter.licence,
+        "clips": table.height,
+        "failed": len(found.failures),
+        "rate": found.rate,
+        "allowed": allowed,
         "ok": found.rate <= allowed and not stops,
-        "quarantine": histogram(found.quarantine, "reason"), "problems": found.quarantine.to_dicts(),
-        "emotions": histogram(table, "emotion"), "sentiments": histogram(table, "sentiment"),
+        "quarantine": histogram(found.quarantine, "reason"),
+        "problems": found.quarantine.to_dicts(),
+        "emotions": histogram(table, "emotion"),
+        "sentiments": histogram(table, "sentiment"),
         "length": {"least": length.min(), "mean": length.mean(), "most": length.max()} if len(length) else None,
-        "leaks": leaks, "similar_text": similar, "notes": found.notes,
+        "leaks": leaks,
+        "similar_text": similar,
+        "notes": found.notes,
     }

@@ -40,8 +40,9 @@ class Distribution:
 
     def lines(self) -> list[tuple[str, int, float, float]]:
         """(label, rows, share of all rows, share of all labels), shares in percent."""
-        return [(label, count, 100 * count / max(1, self.rows), 100 * count / max(1, self.labels))
-                for label, count in self.counts]
+        return [
+            (label, count, 100 * count / max(1, self.rows), 100 * count / max(1, self.labels)) for label, count in self.counts
+        ]
 
     def write_csv(self, path: str | Path) -> None:
         """Columns label, rows, row_coverage_percent, label_share_percent; UTF-8."""
@@ -67,8 +68,9 @@ class Distribution:
             figure.savefig(temporary, format="png", metadata={"Software": None})
 
 
-def distribution(path: str | Path, column: str, *, separators: str = SEPARATORS, sheet: str | None = None,
-                 lower: bool = False) -> Distribution:
+def distribution(
+    path: str | Path, column: str, *, separators: str = SEPARATORS, sheet: str | None = None, lower: bool = False
+) -> Distribution:
     """Count the labels of a column of a CSV, TSV, JSON, JSONL, XLSX or parquet table.
 
     Args:

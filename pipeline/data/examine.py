@@ -34,8 +34,12 @@ def examine(path: str) -> Fact:
             # A film keeps its picture when its sound is broken.
             if not found.has_video:
                 raise
-            return Fact(duration=float(found.duration), video=True, audio=False,
-                        detail=f"the sound cannot be decoded ({' '.join(str(error).split())})")
+            return Fact(
+                duration=float(found.duration),
+                video=True,
+                audio=False,
+                detail=f"the sound cannot be decoded ({' '.join(str(error).split())})",
+            )
     return Fact(duration=float(found.duration), video=found.has_video, audio=found.has_audio, level=loudness)
 
 

@@ -60,20 +60,23 @@ def _known() -> dict:
 
 def sources(name: str) -> tuple[Source, ...]:
     """What can be downloaded of a corpus; empty when it must be asked for."""
-    return tuple(Source(item["url"], item.get("checksum"), item.get("unpack"), tuple(item.get("inner", ())))
-                 for item in _known().get(name, {}).get("files", ()))
+    return tuple(
+        Source(item["url"], item.get("checksum"), item.get("unpack"), tuple(item.get("inner", ())))
+        for item in _known().get(name, {}).get("files", ())
+    )
 
 
 def instructions(name: str) -> str:
     """Whom to ask for the corpus, and the folder layout expected afterwards."""
     adapter = corpora.get(name)
     ask = _known().get(name, {}).get("ask", adapter.homepage)
-    return (f"{adapter.title} cannot be downloaded openly. Ask: {ask}. Licence: {adapter.licence}. "
-            f"Then lay it out as: {adapter.layout}.")
+    return (
+        f"{adapter.title} cannot be downloaded openly. Ask: {ask}. Licence: {adapter.licence}. "
+        f"Then lay it out as: {adapter.layout}."
+    )
 
 
-def fetch(name: str, dest: str | Path, accept_licence: bool = False, *,
-          items: tuple[Source, ...] | None = None) -> Fetched:
+def fetch(name: str, dest: str | Path, accept_licence: bool = False, *, items: tuple[Source, ...] | None = None) -> Fetched:
     """Download a corpus into `dest` and unpack it; what is there and whole is not fetched again.
 
     Args:
@@ -134,12 +137,15 @@ def download(url: str, path: Path, checksum: str | None = None) -> bool:
     part = path.with_name(path.name + ".part")
     total = _receive(url, part)
     if total is not None and part.stat().st_size != total:
-        raise CorpusError(f"{url}: the connection ended after {part.stat().st_size} of {total} bytes. Run the same "
-                          "command again to go on.")
+        raise CorpusError(
+            f"{url}: the connection ended after {part.stat().st_size} of {total} bytes. Run the same command again to go on."
+        )
     if checksum is not None and (got := digest(part, checksum)) != checksum:
         part.unlink()
-        raise CorpusError(f"{url}: the checksum is {got}, expected {checksum}. The file was dropped; fetch it again, "
-                          "or see whether the publisher has changed it.")
+        raise CorpusError(
+            f"{url}: the checksum is {got}, expected {checksum}. The file was dropped; fetch it again, "
+            "or see whether the publisher has changed it."
+        )
     part.replace(path)
     _remember(path, record)
     return True

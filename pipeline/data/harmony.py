@@ -15,9 +15,35 @@ from pipeline.errors import CorpusError, one_of
 COMMON = ("anger", "contempt", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 
 #: The 27 labels of GoEmotions (Demszky et al. 2020), neutral apart.
-FINE = ("admiration", "amusement", "anger", "annoyance", "approval", "caring", "confusion", "curiosity", "desire",
-        "disappointment", "disapproval", "disgust", "embarrassment", "excitement", "fear", "gratitude", "grief", "joy",
-        "love", "nervousness", "optimism", "pride", "realization", "relief", "remorse", "sadness", "surprise")
+FINE = (
+    "admiration",
+    "amusement",
+    "anger",
+    "annoyance",
+    "approval",
+    "caring",
+    "confusion",
+    "curiosity",
+    "desire",
+    "disappointment",
+    "disapproval",
+    "disgust",
+    "embarrassment",
+    "excitement",
+    "fear",
+    "gratitude",
+    "grief",
+    "joy",
+    "love",
+    "nervousness",
+    "optimism",
+    "pride",
+    "realization",
+    "relief",
+    "remorse",
+    "sadness",
+    "surprise",
+)
 
 
 @cache
@@ -120,10 +146,14 @@ def harmonised(*tables: pl.DataFrame, classes: Iterable[str] = ()) -> pl.DataFra
     if whole["id"].n_unique() != whole.height:
         twice = whole.filter(pl.col("id").is_duplicated())["id"][0]
         raise CorpusError(f"clip {twice} is in two of the tables; give each corpus its own name.")
-    labels = {label: name for label in whole["emotion"].drop_nulls().unique()
-              if (name := emotion(label)) and (not kept or name in kept)}
+    labels = {
+        label: name for label in whole["emotion"].drop_nulls().unique() if (name := emotion(label)) and (not kept or name in kept)
+    }
     return whole.with_columns(
         pl.col("emotion").replace_strict(labels, default=None, return_dtype=pl.String),
         # People of different corpora are different people, whatever their numbers.
-        *(pl.when(pl.col(name).is_not_null()).then(pl.col("corpus") + "/" + pl.col(name)).alias(name)
-          for name in ("speaker", "session", "dialogue")))
+        *(
+            pl.when(pl.col(name).is_not_null()).then(pl.col("corpus") + "/" + pl.col(name)).alias(name)
+            for name in ("speaker", "session", "dialogue")
+        ),
+    )

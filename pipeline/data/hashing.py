@@ -33,9 +33,11 @@ def _members(path: str) -> list[tuple[str, str]]:
     if not os.path.isdir(path):
         return [("", path)]
     with os.scandir(path) as found:
-        return sorted((entry.name, entry.path) for entry in found
-                      if entry.is_file() and not entry.name.startswith(".")
-                      and entry.name.lower().endswith((".png", ".jpg", ".jpeg")))
+        return sorted(
+            (entry.name, entry.path)
+            for entry in found
+            if entry.is_file() and not entry.name.startswith(".") and entry.name.lower().endswith((".png", ".jpg", ".jpeg"))
+        )
 
 
 def media(paths: Sequence[str], workers: int = 8) -> dict[str, str | None]:

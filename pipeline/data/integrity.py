@@ -103,8 +103,9 @@ def judge(row: dict, facts: dict[str, Fact], limits: Integrity) -> tuple[dict, l
         first = min(lost, key=lambda item: item["reason"] == "no_modality")
         return row, [first], False
     # A missing track is a fact of the recording; a silent or broken one is listed, the clip stays.
-    rows += [item | {"detail": f"{item['detail']}; the clip stays without it"} for item in lost
-             if item["reason"] != "no_modality"]
+    rows += [
+        item | {"detail": f"{item['detail']}; the clip stays without it"} for item in lost if item["reason"] != "no_modality"
+    ]
     if fine:
         length = _length(row, fine)
         row["duration"] = length

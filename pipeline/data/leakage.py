@@ -40,14 +40,17 @@ class Leak:
     def __str__(self) -> str:
         first, second = self.splits
         more = "" if self.values <= len(self.examples) else ", …"
-        return (f"{first} and {second} share {self.values} values of {self.column} "
-                f"({', '.join(self.examples)}{more}); {self.clips} {second} clips ({self.share:.1%}) are affected")
+        return (
+            f"{first} and {second} share {self.values} values of {self.column} "
+            f"({', '.join(self.examples)}{more}); {self.clips} {second} clips ({self.share:.1%}) are affected"
+        )
 
     def said(self) -> str:
         """Of `text`: a fact about the sentences, not an accusation."""
         first, second = self.splits
-        return (f"{self.clips} {second} clips ({self.share:.1%}) say a sentence that {first} clips say too "
-                f"({self.values} sentences)")
+        return (
+            f"{self.clips} {second} clips ({self.share:.1%}) say a sentence that {first} clips say too ({self.values} sentences)"
+        )
 
     def plain(self) -> dict:
         """As JSON values."""
@@ -79,14 +82,23 @@ def texts(table: pl.DataFrame, folds: pl.DataFrame) -> list[Leak]:
     A note in the data card, never a leak: scripted corpora share their sentences by design, and people say
     the same things. `text` in `protocol.leakage` makes identical texts a leak.
     """
-    plain = (pl.col("text").str.normalize("NFKD").str.to_lowercase()
-             .str.replace_all(r"\p{M}+", "").str.replace_all(r"[^\p{L}\p{N}]+", " ").str.strip_chars())
+    plain = (
+        pl.col("text")
+        .str.normalize("NFKD")
+        .str.to_lowercase()
+        .str.replace_all(r"\p{M}+", "")
+        .str.replace_all(r"[^\p{L}\p{N}]+", " ")
+        .str.strip_chars()
+    )
     words = pl.col("plain").str.split(" ")
     han = pl.col("plain").str.count_matches(r"\p{Han}")
-    values = (table.filter(pl.col("text").is_not_null()).select("id", plain.alias("plain"))
-              # A Chinese sentence is one "word"; its characters are what counts.
-              .filter((words.list.len() >= MIN_WORDS) | (han >= MIN_WORDS))
-              .select("id", words.list.sort().list.join(" ").alias("value")))
+    values = (
+        table.filter(pl.col("text").is_not_null())
+        .select("id", plain.alias("plain"))
+        # A Chinese sentence is one "word"; its characters are what counts.
+        .filter((words.list.len() >= MIN_WORDS) | (han >= MIN_WORDS))
+        .select("id", words.list.sort().list.join(" ").alias("value"))
+    )
     return _overlaps(values, folds, "text")
 
 
@@ -99,12 +111,24 @@ def _overlaps(values: pl.DataFrame, folds: pl.DataFrame, column: str) -> list[Le
         per = roles.group_by("role", "value").len("clips")
         sizes = dict(part.group_by("role").len().iter_rows())
         for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
-            shared = (per.filter(pl.col("role") == second)
-                      .join(per.filter(pl.col("role") == first), on="value", how="semi").sort("value"))
+            shared = (
+                per.filter(pl.col("role") == second)
+                .join(per.filter(pl.col("role") == first), on="value", how="semi")
+                .sort("value")
+            )
             if shared.height:
                 clips = int(shared["clips"].sum())
-                result.append(Leak(column, fold, (first, second), shared.height, clips, clips / sizes[second],
-                                   tuple(shared["value"].head(_EXAMPLES).to_list())))
+                result.append(
+                    Leak(
+                        column,
+                        fold,
+                        (first, second),
+                        shared.height,
+                        clips,
+                        clips / sizes[second],
+                        tuple(shared["value"].head(_EXAMPLES).to_list()),
+                    )
+                )
     return result
 
 
@@ -129,6 +153,8 @@ def enforce(leaks: list[Leak], protocol: Protocol) -> None:
         others = sorted({leak.column for leak in leaks} - {first.column})
         also = f"; {', '.join(others)} overlap too" if others else ""
         fold = "" if protocol.kind in ("official", "split") else f", fold {first.fold}"
-        raise LeakageError(f"Leakage (protocol {protocol.kind} by {protocol.group}{fold}): {first}{also}. Group by "
-                           f"{first.column} (protocol.group), take it out of protocol.leakage, or set "
-                           "protocol.on_leak to report.")
+        raise LeakageError(
+            f"Leakage (protocol {protocol.kind} by {protocol.group}{fold}): {first}{also}. Group by "
+            f"{first.column} (protocol.group), take it out of protocol.leakage, or set "
+            "protocol.on_leak to report."
+        )

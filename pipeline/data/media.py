@@ -46,17 +46,14 @@ class Cut:
     channel: str | None = None
 
 
-def extract_frames(params: Params, manifest: str | Path = "data/manifest.parquet",
-                   out: str | Path = "data/frames.h5") -> Path:
+def extract_frames(params: Params, manifest: str | Path = "data/manifest.parquet", out: str | Path = "data/frames.h5") -> Path:
     """Stage `frames`: sample every clip's video. See `_decode` for what it raises."""
     spec = params.decode.video
-    identity = {"kind": "frames", "version": VERSION, "spec": spec.model_dump(),
-                **_versions("av", "decord", "pillow")}
+    identity = {"kind": "frames", "version": VERSION, "spec": spec.model_dump(), **_versions("av", "decord", "pillow")}
     return _decode(params, "frames", "video", identity, partial(frames, spec), Path(manifest), Path(out))
 
 
-def extract_audio(params: Params, manifest: str | Path = "data/manifest.parquet",
-                  out: str | Path = "data/audio.h5") -> Path:
+def extract_audio(params: Params, manifest: str | Path = "data/manifest.parquet", out: str | Path = "data/audio.h5") -> Path:
     """Stage `audio`: every clip's sound. See `_decode` for what it raises."""
     rate = params.decode.audio.rate
     identity = {"kind": "audio", "version": VERSION, "rate": rate, **_versions("av", "soundfile", "torchaudio")}
@@ -94,8 +91,9 @@ def sound(rate: int, cut: Cut) -> Entry:
     return joined([flac.encode(waveform, rate)], np.array([[0.0, len(waveform) / rate]], np.float32))
 
 
-def _decode(params: Params, stage: str, modality: str, identity: dict, function: Callable[[Cut], Entry], manifest: Path,
-            out: Path) -> Path:
+def _decode(
+    params: Params, stage: str, modality: str, identity: dict, function: Callable[[Cut], Entry], manifest: Path, out: Path
+) -> Path:
     """Decode what the cache lacks in worker processes, then pack the store.
 
     Raises:
@@ -134,8 +132,10 @@ def _decode(params: Params, stage: str, modality: str, identity: dict, function:
     tables.write(table_out, out.with_name(f"{stage}.quarantine.parquet"))
     if len(problems) > params.quarantine.max_rate * max(len(rows), 1):
         worst = table_out.group_by("reason").len().sort("len", descending=True).rows()
-        raise QuarantineError(f"{stage}: {len(problems)} of {len(rows)} clips failed, more than quarantine.max_rate "
-                              f"{params.quarantine.max_rate:g} allows ({', '.join(f'{n} {r}' for r, n in worst)}).")
+        raise QuarantineError(
+            f"{stage}: {len(problems)} of {len(rows)} clips failed, more than quarantine.max_rate "
+            f"{params.quarantine.max_rate:g} allows ({', '.join(f'{n} {r}' for r, n in worst)})."
+        )
     return out
 
 

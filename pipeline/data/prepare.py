@@ -22,6 +22,8 @@ def prepare(params: Params, out: str | Path = "data/corpus") -> None:
         adapter.prepare(params.corpus, out)
         return
     if not Path(params.corpus.root).is_dir():
-        raise CorpusError(f"corpus.root {params.corpus.root} is not a folder. Put {adapter.title} there ({adapter.homepage}), "
-                          "or say where it is with -S corpus.root=FOLDER.")
+        raise CorpusError(
+            f"corpus.root {params.corpus.root} is not a folder. Put {adapter.title} there ({adapter.homepage}), "
+            "or say where it is with -S corpus.root=FOLDER."
+        )
     write_json(out / "source.json", {"corpus": adapter.name, "title": adapter.title, "licence": adapter.licence})

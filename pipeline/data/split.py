@@ -40,8 +40,10 @@ def folds(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
     roles = np.asarray(ROLES)
     if protocol.kind == "split":
         if protocol.test <= 0 or protocol.val + protocol.test >= 1:
-            raise ParamsError("protocol.val + protocol.test must leave clips to train on, and test must be above 0 "
-                              f"(got val {protocol.val}, test {protocol.test}).")
+            raise ParamsError(
+                "protocol.val + protocol.test must leave clips to train on, and test must be above 0 "
+                f"(got val {protocol.val}, test {protocol.test})."
+            )
         shares = np.asarray([1 - protocol.val - protocol.test, protocol.val, protocol.test])
         part = groups.partition(shares, np.random.default_rng(protocol.seed))
         return _table(table["id"], [(0, roles[part[groups.index]])])
@@ -53,8 +55,10 @@ def folds(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
         if count < 2:
             raise CorpusError(f"protocol.group: column {protocol.group} has one group; leave_one_out needs two.")
         if count * table.height > MAX_ROWS:
-            raise ParamsError(f"protocol.group: column {protocol.group} has {count} groups over {table.height} clips; "
-                              "leave_one_out would make too many folds. Use protocol.kind kfold.")
+            raise ParamsError(
+                f"protocol.group: column {protocol.group} has {count} groups over {table.height} clips; "
+                "leave_one_out would make too many folds. Use protocol.kind kfold."
+            )
     result = []
     for fold in range(count):
         test = part == fold
@@ -92,8 +96,10 @@ class Groups:
         """
         wanted = np.flatnonzero(shares > 0)
         if self.count < len(wanted):
-            raise CorpusError(f"protocol.group: column {self.column} has {self.count} groups, {len(wanted)} are "
-                              "needed. Choose another protocol.group, fewer folds, or protocol.val 0.")
+            raise CorpusError(
+                f"protocol.group: column {self.column} has {self.count} groups, {len(wanted)} are "
+                "needed. Choose another protocol.group, fewer folds, or protocol.val 0."
+            )
         order = rng.permutation(self.count)
         order = order[np.argsort(-self.counts[order].sum(axis=1), kind="stable")]
         total = np.maximum(self.counts.sum(axis=0), 1)
@@ -127,15 +133,20 @@ def _groups(table: pl.DataFrame, protocol: Protocol) -> Groups:
         raise ParamsError(f"protocol.group: {protocol.group} is not a manifest column. Known: {', '.join(SCHEMA)}.")
     column = table[protocol.group].cast(pl.String)
     if column.null_count() == table.height:
-        raise CorpusError(f"protocol.group: no clip of this corpus has a {protocol.group}. Choose another column "
-                          "(`id` splits clip by clip).")
+        raise CorpusError(
+            f"protocol.group: no clip of this corpus has a {protocol.group}. Choose another column (`id` splits clip by clip)."
+        )
     labels = table.select(
         # The prefix keeps a clip id from meeting a group of the same name.
         pl.when(column.is_null()).then("clip " + table["id"]).otherwise("group " + column).alias("group"),
-        pl.col("emotion").fill_null("").alias("class"))
+        pl.col("emotion").fill_null("").alias("class"),
+    )
     names, index = np.unique(labels["group"].to_numpy(), return_inverse=True)
-    classes, label = (np.unique(labels["class"].to_numpy(), return_inverse=True) if protocol.stratify
-                      else (np.zeros(1), np.zeros(table.height, int)))
+    classes, label = (
+        np.unique(labels["class"].to_numpy(), return_inverse=True)
+        if protocol.stratify
+        else (np.zeros(1), np.zeros(table.height, int))
+    )
     counts = np.zeros((len(names), len(classes)))
     np.add.at(counts, (index, label), 1)
     return Groups(counts, index, protocol.group)
@@ -145,12 +156,16 @@ def _official(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
     found = table["split"].unique().to_list()
     if None in found:
         example = table.filter(pl.col("split").is_null())["id"][0]
-        raise CorpusError(f"protocol.kind official: {table['split'].null_count()} clips have no official split "
-                          f"(e.g. {example}). Choose protocol.kind split, kfold or leave_one_out.")
+        raise CorpusError(
+            f"protocol.kind official: {table['split'].null_count()} clips have no official split "
+            f"(e.g. {example}). Choose protocol.kind split, kfold or leave_one_out."
+        )
     for role in ("train", "test"):
         if role not in found:
-            raise CorpusError(f"protocol.kind official: the corpus folder holds no {role} clips. Add that split, or "
-                              "choose protocol.kind split, kfold or leave_one_out.")
+            raise CorpusError(
+                f"protocol.kind official: the corpus folder holds no {role} clips. Add that split, or "
+                "choose protocol.kind split, kfold or leave_one_out."
+            )
     role = table["split"].to_numpy().astype(object)
     if "val" not in found and protocol.val > 0:
         train = table.filter(pl.col("split") == "train")
@@ -162,5 +177,6 @@ def _official(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
 
 
 def _table(ids: pl.Series, parts: list[tuple[int, np.ndarray]]) -> pl.DataFrame:
-    return pl.concat([pl.DataFrame({"id": ids, "fold": [fold] * len(ids), "role": role.astype(str)}, schema=FOLDS)
-                      for fold, role in parts])
+    return pl.concat(
+        [pl.DataFrame({"id": ids, "fold": [fold] * len(ids), "role": role.astype(str)}, schema=FOLDS) for fold, role in parts]
+    )

@@ -61,9 +61,13 @@ def evaluate(
     predictions = _with_truth(predictions, known, tables.read(manifest), classes, names)
     if not predictions.filter(pl.any_horizontal(pl.col("truth", *(f"truth_{n}" for n in names)).is_not_null())).height:
         raise StoreError(f"{truth} has no label of any test clip. Run `dvc repro manifest`.")
-    seeds = {variant: [predictions.filter((pl.col("variant") == variant) & (pl.col("seed") == seed))
-                       for seed in sorted(predictions.filter(pl.col("variant") == variant)["seed"].unique())]
-             for variant in predictions["variant"].unique(maintain_order=True)}
+    seeds = {
+        variant: [
+            predictions.filter((pl.col("variant") == variant) & (pl.col("seed") == seed))
+            for seed in sorted(predictions.filter(pl.col("variant") == variant)["seed"].unique())
+        ]
+        for variant in predictions["variant"].unique(maintain_order=True)
+    }
     result = {variant: _summary(variant, parts, traces, classes, names) for variant, parts in seeds.items()}
     tables.write(predictions, out / "predictions.parquet", sort=(*KEYS, "id"))
     tables.write(_mean_trace(traces, names), out / "traces.parquet", sort=("id", "time"))
@@ -78,8 +82,14 @@ def evaluate(
     return result
 
 
-def _predict(params: Params, loaded: list[TrainedModel], index: str | Path, manifest: str | Path, folds: str | Path,
-             frames: dict[str, np.ndarray]) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+def _predict(
+    params: Params,
+    loaded: list[TrainedModel],
+    index: str | Path,
+    manifest: str | Path,
+    folds: str | Path,
+    frames: dict[str, np.ndarray],
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Predictions of all runs, traces of all runs, and the fused runs with streams left out."""
     rows, traces, kept = [], [], []
     for fold in sorted({run.config["fold"] for run in loaded}):
@@ -106,8 +116,9 @@ def _frame(keys: dict, columns: dict | pl.DataFrame) -> pl.DataFrame:
     return table.select(*(pl.lit(value).alias(name) for name, value in keys.items()), pl.all())
 
 
-def _with_truth(table: pl.DataFrame, known: pl.DataFrame, manifest: pl.DataFrame, classes: tuple[str, ...],
-                names: tuple[str, ...]) -> pl.DataFrame:
+def _with_truth(
+    table: pl.DataFrame, known: pl.DataFrame, manifest: pl.DataFrame, classes: tuple[str, ...], names: tuple[str, ...]
+) -> pl.DataFrame:
     renamed = known.rename({"emotion": "truth", **{n: f"truth_{n}" for n in names}})
     facts = manifest.select("id", *(c for c in ("speaker", "dialogue", "session") if c in manifest.columns))
     table = table.join(facts, on="id", how="left").join(renamed, on="id", how="left")
@@ -115,13 +126,13 @@ def _with_truth(table: pl.DataFrame, known: pl.DataFrame, manifest: pl.DataFrame
     return table.select(*first, pl.exclude(first)).sort(*KEYS, "id")
 
 
-def _summary(variant: str, parts: list[pl.DataFrame], traces: pl.DataFrame, classes: tuple[str, ...],
-             names: tuple[str, ...]) -> dict[str, dict[str, float | None]]:
+def _summary(
+    variant: str, parts: list[pl.DataFrame], traces: pl.DataFrame, classes: tuple[str, ...], names: tuple[str, ...]
+) -> dict[str, dict[str, float | None]]:
     per_seed = [summary.scalars(part, classes, names) for part in parts]
     if traces.height:
         held = [traces.filter((pl.col("variant") == variant) & (pl.col("seed") == part["seed"][0])) for part in parts]
-        per_seed = [{**values, **summary.trace_scalars(trace, names)} for values, trace in
-                    zip(per_seed, held, strict=True)]
+        per_seed = [{**values, **summary.trace_scalars(trace, names)} for values, trace in zip(per_seed, held, strict=True)]
     if len(parts) > 1:
         return {name: interval.rounded() for name, interval in summary.over_seeds(per_seed).items()}
     # One run says nothing about seeds; how much the test speakers matter can still be said.
@@ -151,15 +162,19 @@ def _mean_trace(traces: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:
     return fused.group_by("id", "time", maintain_order=True).agg(pl.col(columns).mean())
 
 
-def _details(out: Path, seeds: dict[str, list[pl.DataFrame]], result: dict, metric: str, classes: tuple[str, ...],
-             names: tuple[str, ...]) -> None:
+def _details(
+    out: Path, seeds: dict[str, list[pl.DataFrame]], result: dict, metric: str, classes: tuple[str, ...], names: tuple[str, ...]
+) -> None:
     """Per class, per speaker, and fused against each other variant."""
-    atomic.write_json(out / "per_class.json",
-                      {v: summary.per_class(parts, classes) for v, parts in seeds.items()} if classes else {})
-    speakers = [{"variant": v, **row} for v, parts in seeds.items() for row in
-                summary.per_speaker(parts, classes, names)]
-    tables.write(pl.DataFrame(speakers) if speakers else pl.DataFrame(schema={"variant": pl.String(),
-                 "speaker": pl.String()}), out / "per_speaker.parquet", sort=("variant", "speaker"))
+    atomic.write_json(
+        out / "per_class.json", {v: summary.per_class(parts, classes) for v, parts in seeds.items()} if classes else {}
+    )
+    speakers = [{"variant": v, **row} for v, parts in seeds.items() for row in summary.per_speaker(parts, classes, names)]
+    tables.write(
+        pl.DataFrame(speakers) if speakers else pl.DataFrame(schema={"variant": pl.String(), "speaker": pl.String()}),
+        out / "per_speaker.parquet",
+        sort=("variant", "speaker"),
+    )
     compared = {}
     for variant in seeds:
         if FUSED not in seeds or variant == FUSED:
@@ -167,35 +182,58 @@ def _details(out: Path, seeds: dict[str, list[pl.DataFrame]], result: dict, metr
         clips = intervals.paired(*(summary.clip_scores(seeds[v], classes, names) for v in (FUSED, variant)))
         ours, other = result[FUSED][metric], result[variant][metric]
         apart = None not in (ours["low"], other["high"]) and ours["low"] > other["high"]
-        compared[variant] = {"metric": metric, "fused": ours, "other": other, "intervals_apart": apart,
-                             "score": "accuracy" if classes else "minus absolute error",
-                             "difference": finite(round(clips.difference, 6)), "p": finite(round(clips.p, 6))}
+        compared[variant] = {
+            "metric": metric,
+            "fused": ours,
+            "other": other,
+            "intervals_apart": apart,
+            "score": "accuracy" if classes else "minus absolute error",
+            "difference": finite(round(clips.difference, 6)),
+            "p": finite(round(clips.p, 6)),
+        }
     atomic.write_json(out / "comparisons.json", compared)
 
 
-def _plots(out: Path, seeds: dict[str, list[pl.DataFrame]], result: dict, kept: pl.DataFrame, known: pl.DataFrame,
-           classes: tuple[str, ...], names: tuple[str, ...]) -> None:
+def _plots(
+    out: Path,
+    seeds: dict[str, list[pl.DataFrame]],
+    result: dict,
+    kept: pl.DataFrame,
+    known: pl.DataFrame,
+    classes: tuple[str, ...],
+    names: tuple[str, ...],
+) -> None:
     """Tables DVC and the report draw. Confusion: the decisions of all seeds of the fused model."""
     shown = pl.concat(seeds.get(FUSED) or next(iter(seeds.values())))
     pairs = shown.filter(pl.col("truth").is_in(list(classes))) if classes else shown.clear()
-    _csv(out / "plots" / "confusion.csv", pairs.select(pl.col("truth").alias("actual"), "predicted") if classes
-         else pl.DataFrame(schema={"actual": pl.String(), "predicted": pl.String()}))
+    _csv(
+        out / "plots" / "confusion.csv",
+        pairs.select(pl.col("truth").alias("actual"), "predicted")
+        if classes
+        else pl.DataFrame(schema={"actual": pl.String(), "predicted": pl.String()}),
+    )
     rows = [{"variant": v, "metric": m, **bounds} for v, values in result.items() for m, bounds in values.items()]
     _csv(out / "plots" / "variants.csv", pl.DataFrame(rows, infer_schema_length=None))
-    bins = metrics.calibration(summary.indices(shown["truth"], classes), summary.probabilities(shown, classes))[1] \
-        if classes else []
-    _csv(out / "plots" / "calibration.csv", pl.DataFrame(bins, schema={"confidence": pl.Float64(),
-         "accuracy": pl.Float64(), "count": pl.Int64()}))
+    bins = (
+        metrics.calibration(summary.indices(shown["truth"], classes), summary.probabilities(shown, classes))[1] if classes else []
+    )
+    _csv(
+        out / "plots" / "calibration.csv",
+        pl.DataFrame(bins, schema={"confidence": pl.Float64(), "accuracy": pl.Float64(), "count": pl.Int64()}),
+    )
     missing = []
     metric = "uar" if classes else "ccc"
     if kept.height:
         kept = kept.join(known.rename({"emotion": "truth", **{n: f"truth_{n}" for n in names}}), on="id", how="left")
     for (label,), part in kept.group_by("kept", maintain_order=True) if kept.height else ():
         values = [summary.scalars(table, classes, names)[metric] for _, table in part.group_by("seed")]
-        missing.append({"kept": label, "streams": label.count("+") + 1, "metric": metric,
-                        **intervals.over_seeds(values).rounded()})
-    _csv(out / "plots" / "missing.csv", pl.DataFrame(missing, infer_schema_length=None) if missing else
-         pl.DataFrame(schema={"kept": pl.String()}))
+        missing.append(
+            {"kept": label, "streams": label.count("+") + 1, "metric": metric, **intervals.over_seeds(values).rounded()}
+        )
+    _csv(
+        out / "plots" / "missing.csv",
+        pl.DataFrame(missing, infer_schema_length=None) if missing else pl.DataFrame(schema={"kept": pl.String()}),
+    )
 
 
 def _csv(path: Path, table: pl.DataFrame) -> None:

@@ -19,8 +19,7 @@ class Interval(NamedTuple):
 
     def rounded(self, digits: int = 6) -> dict[str, float | None]:
         """For JSON: NaN becomes null."""
-        return {name: round(float(value), digits) if np.isfinite(value) else None
-                for name, value in self._asdict().items()}
+        return {name: round(float(value), digits) if np.isfinite(value) else None for name, value in self._asdict().items()}
 
 
 def over_seeds(values: Sequence[float], level: float = 0.95) -> Interval:
@@ -64,8 +63,15 @@ def over_groups(
     with warnings.catch_warnings():
         # A metric that does not vary over resamples has a degenerate interval, which is the right answer.
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        result = stats.bootstrap((np.arange(len(names)),), resampled, vectorized=False, n_resamples=resamples,
-                                 confidence_level=level, method="percentile", rng=np.random.default_rng(seed))
+        result = stats.bootstrap(
+            (np.arange(len(names)),),
+            resampled,
+            vectorized=False,
+            n_resamples=resamples,
+            confidence_level=level,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
     return Interval(whole, float(result.confidence_interval.low), float(result.confidence_interval.high))
 
 
@@ -89,6 +95,12 @@ def paired(first: Sequence[float], second: Sequence[float], *, resamples: int = 
     if not difference.any():
         return Comparison(0.0, 1.0)
     result = stats.permutation_test(
-        (difference,), lambda x, axis: x.mean(axis=axis), permutation_type="samples", vectorized=True,
-        n_resamples=resamples, batch=256, rng=np.random.default_rng(seed))
+        (difference,),
+        lambda x, axis: x.mean(axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=resamples,
+        batch=256,
+        rng=np.random.default_rng(seed),
+    )
     return Comparison(float(difference.mean()), float(result.pvalue))

@@ -48,9 +48,7 @@ def variants(scores: dict[str, dict[str, Interval]]) -> list[dict]:
     result = []
     for metric in chosen:
         rows = [
-            Interval(v, i.mean, i.low, i.high, v == tables.FUSED)
-            for v, values in scores.items()
-            if (i := values.get(metric))
+            Interval(v, i.mean, i.low, i.high, v == tables.FUSED) for v, values in scores.items() if (i := values.get(metric))
         ]
         result.append({"title": tables.title(metric), "svg": plots.intervals(rows, tables.title(metric))})
     return result
@@ -197,9 +195,7 @@ def learning(table: pl.DataFrame | None) -> list[dict]:
             result.append(
                 {
                     "title": f"{title} on validation clips",
-                    "svg": plots.lines(
-                        curves, "epoch", title, f"{title} of {', '.join(names)} on validation clips over epochs"
-                    ),
+                    "svg": plots.lines(curves, "epoch", title, f"{title} of {', '.join(names)} on validation clips over epochs"),
                     "legend": [{"style": f"s{rank % 8}", "name": name} for rank, name in enumerate(names)],
                 }
             )

@@ -20,8 +20,9 @@ from pipeline.training.loop import joined, predict
 def run_folders(runs: str | Path) -> list[Path]:
     """Run folders below `runs`, sorted by variant, fold and seed."""
     found = [path.parent for path in Path(runs).glob("*/fold*/seed*/config.json")]
-    return sorted(found, key=lambda f: (f.parts[-3], int(f.parts[-2].removeprefix("fold")),
-                                        int(f.parts[-1].removeprefix("seed"))))
+    return sorted(
+        found, key=lambda f: (f.parts[-3], int(f.parts[-2].removeprefix("fold")), int(f.parts[-1].removeprefix("seed")))
+    )
 
 
 def predict_rows(run: TrainedModel, data: Dataset, rows: torch.Tensor, drop: frozenset[str] = frozenset()) -> dict:
@@ -57,10 +58,15 @@ def trace_rows(run: TrainedModel, data: Dataset, rows: torch.Tensor, truth: dict
         if here.any():
             centres = tokens.times[i].numpy()[here].mean(1)
             values = interpolate(np.column_stack([centres, output.frames[i].numpy()[here]]), known[:, 0])
-        result += [{"id": data.ids[row], "time": float(known[m, 0]),
-                    **{f"truth_{name}": float(known[m, 1 + k]) for k, name in enumerate(spec.dimensions)},
-                    **{f"pred_{name}": float(values[m, k]) for k, name in enumerate(spec.dimensions)}}
-                   for m in range(len(known))]
+        result += [
+            {
+                "id": data.ids[row],
+                "time": float(known[m, 0]),
+                **{f"truth_{name}": float(known[m, 1 + k]) for k, name in enumerate(spec.dimensions)},
+                **{f"pred_{name}": float(values[m, k]) for k, name in enumerate(spec.dimensions)},
+            }
+            for m in range(len(known))
+        ]
     return result
 
 
@@ -71,21 +77,27 @@ def subsets(streams: Iterable[str], largest: int = 4) -> list[frozenset[str]]:
     return [frozenset(c) for size in sizes for c in combinations(names, size)]
 
 
-def truth_table(truth: str | Path, annotations: str | Path, names: tuple[str, ...]) \
-        -> tuple[pl.DataFrame, dict[str, np.ndarray]]:
+def truth_table(truth: str | Path, annotations: str | Path, names: tuple[str, ...]) -> tuple[pl.DataFrame, dict[str, np.ndarray]]:
     """Held-out labels by id (clip-level dimensions filled from annotations), and the annotations."""
     table = tables.read(truth)
     frames = {}
     if names and Path(annotations).is_file():
         frames = frame_truth(tables.read(annotations), set(table["id"]), names)
-    columns = [pl.col(name) if name in table.columns else pl.lit(None, kind).alias(name)
-               for name, kind in (("emotion", pl.String()), *((n, pl.Float64()) for n in names))]
+    columns = [
+        pl.col(name) if name in table.columns else pl.lit(None, kind).alias(name)
+        for name, kind in (("emotion", pl.String()), *((n, pl.Float64()) for n in names))
+    ]
     table = table.select("id", *columns)
     for k, name in enumerate(names):
-        means = pl.DataFrame({"id": list(frames), "mean": [_mean(f[:, 1 + k]) for f in frames.values()]},
-                             schema={"id": pl.String(), "mean": pl.Float64()})
-        table = table.join(means, on="id", how="left").with_columns(
-            pl.coalesce(pl.col(name).cast(pl.Float64), "mean").alias(name)).drop("mean")
+        means = pl.DataFrame(
+            {"id": list(frames), "mean": [_mean(f[:, 1 + k]) for f in frames.values()]},
+            schema={"id": pl.String(), "mean": pl.Float64()},
+        )
+        table = (
+            table.join(means, on="id", how="left")
+            .with_columns(pl.coalesce(pl.col(name).cast(pl.Float64), "mean").alias(name))
+            .drop("mean")
+        )
     return table, frames
 
 

@@ -105,8 +105,7 @@ def html(params: Params, data: Path, reports: Path, features: Path) -> str:
             card.histogram,
             "Clips per class and split: "
             + "; ".join(
-                f"{s} " + ", ".join(f"{c} {n}" for c, n in zip(card.classes, h, strict=True))
-                for s, h in card.histogram.items()
+                f"{s} " + ", ".join(f"{c} {n}" for c, n in zip(card.classes, h, strict=True)) for s, h in card.histogram.items()
             ),
         )
         if card and card.classes
@@ -143,13 +142,9 @@ def protocol(params: Params) -> str:
 
 def lacking(streams: Iterable[provenance.StreamFacts]) -> str:
     """How many clips lack which stream in this corpus."""
-    short = [
-        f"{s.name} {s.missing + s.failed} of {s.ok + s.missing + s.failed}" for s in streams if s.missing + s.failed
-    ]
+    short = [f"{s.name} {s.missing + s.failed} of {s.ok + s.missing + s.failed}" for s in streams if s.missing + s.failed]
     return (
-        f"Clips without a stream in this corpus: {', '.join(short)}."
-        if short
-        else "In this corpus every clip has every stream."
+        f"Clips without a stream in this corpus: {', '.join(short)}." if short else "In this corpus every clip has every stream."
     )
 
 

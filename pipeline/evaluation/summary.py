@@ -28,8 +28,10 @@ def scalars(table: pl.DataFrame, classes: tuple[str, ...], dimensions: tuple[str
         result |= metrics.classification(truth, indices(table["predicted"], classes), len(classes))
         result["ece"] = metrics.calibration(truth, probabilities(table, classes))[0]
     for name in dimensions:
-        result |= {f"{name}_{key}": value for key, value in
-                   metrics.regression(table[f"truth_{name}"].to_numpy(), table[name].to_numpy()).items()}
+        result |= {
+            f"{name}_{key}": value
+            for key, value in metrics.regression(table[f"truth_{name}"].to_numpy(), table[name].to_numpy()).items()
+        }
     if dimensions:
         result["ccc"] = float(np.mean([result[f"{name}_ccc"] for name in dimensions]))
     return result
@@ -73,11 +75,17 @@ def glance(result: dict[str, dict[str, dict]], select: str, fused: str) -> dict[
 
 def per_class(tables: list[pl.DataFrame], classes: tuple[str, ...]) -> dict[str, dict[str, object]]:
     """Class → precision, recall, F1 over seeds, and support (of one seed)."""
-    parts = [metrics.per_class(metrics.confusion(indices(t["truth"], classes), indices(t["predicted"], classes),
-                                                 len(classes))) for t in tables]
-    return {name: {**{key: intervals.over_seeds([p[key][k] for p in parts]).rounded()
-                      for key in ("precision", "recall", "f1")}, "support": int(parts[0]["support"][k])}
-            for k, name in enumerate(classes)}
+    parts = [
+        metrics.per_class(metrics.confusion(indices(t["truth"], classes), indices(t["predicted"], classes), len(classes)))
+        for t in tables
+    ]
+    return {
+        name: {
+            **{key: intervals.over_seeds([p[key][k] for p in parts]).rounded() for key in ("precision", "recall", "f1")},
+            "support": int(parts[0]["support"][k]),
+        }
+        for k, name in enumerate(classes)
+    }
 
 
 def per_speaker(tables: list[pl.DataFrame], classes: tuple[str, ...], dimensions: tuple[str, ...]) -> list[dict]:
@@ -86,8 +94,13 @@ def per_speaker(tables: list[pl.DataFrame], classes: tuple[str, ...], dimensions
     for speaker in sorted(tables[0]["speaker"].drop_nulls().unique()):
         parts = [scalars(t.filter(pl.col("speaker") == speaker), classes, dimensions) for t in tables]
         wanted = [n for n in ("accuracy", "uar", "macro_f1", *(f"{d}_ccc" for d in dimensions)) if n in parts[0]]
-        rows.append({"speaker": speaker, "clips": len(tables[0].filter(pl.col("speaker") == speaker)),
-                     **{n: intervals.over_seeds([p[n] for p in parts]).mean for n in wanted}})
+        rows.append(
+            {
+                "speaker": speaker,
+                "clips": len(tables[0].filter(pl.col("speaker") == speaker)),
+                **{n: intervals.over_seeds([p[n] for p in parts]).mean for n in wanted},
+            }
+        )
     return rows
 
 

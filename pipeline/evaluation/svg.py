@@ -78,9 +78,7 @@ class Axes:
 
     def text(self, x: float, y: float, text: str, style: str = "tick", anchor: str = "middle", turn: int = 0) -> None:
         turned = f' transform="rotate({turn} {x:.1f} {y:.1f})"' if turn else ""
-        self.parts.append(
-            f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{style}"{turned}>{escape(text)}</text>'
-        )
+        self.parts.append(f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{style}"{turned}>{escape(text)}</text>')
 
     def rect(self, x: float, y: float, width: float, height: float, style: str, title: str = "") -> None:
         inside = f"<title>{escape(title)}</title>" if title else ""

@@ -79,9 +79,7 @@ def interval(name: str, value: object) -> Interval | None:
         mean, low, high = value, None, None
     if not isinstance(mean, (int, float)) or isinstance(mean, bool):
         return None
-    return Interval(
-        name, float(mean), float(mean if low is None else low), float(mean if high is None else high), name == FUSED
-    )
+    return Interval(name, float(mean), float(mean if low is None else low), float(mean if high is None else high), name == FUSED)
 
 
 def headline(metrics: Iterable[str], asked: str) -> str | None:
@@ -167,9 +165,7 @@ def calibration(predictions: pl.DataFrame | None) -> Calibration | None:
     )
 
 
-def points(
-    predictions: pl.DataFrame | None, dimension: str, limit: int = 1500
-) -> tuple[list[float], list[float]] | None:
+def points(predictions: pl.DataFrame | None, dimension: str, limit: int = 1500) -> tuple[list[float], list[float]] | None:
     """Truth and prediction per clip (mean over seeds and folds), evenly thinned to `limit` clips."""
     table = fused(predictions)
     if table is None or not {dimension, f"truth_{dimension}"} <= set(table.columns):

@@ -29,8 +29,7 @@ from .engine.run import Stats
 log = logging.getLogger(__name__)
 
 
-def extract(params: Params, name: str, *, manifest: str | Path = "data/manifest.parquet",
-            out: str | Path | None = None) -> Path:
+def extract(params: Params, name: str, *, manifest: str | Path = "data/manifest.parquet", out: str | Path | None = None) -> Path:
     """Write `features/<name>.h5` and, beside it, `<name>.stats.json`.
 
     Raises:
@@ -76,10 +75,17 @@ def _report_coverage(name: str, extractor: Extractor, ids: list[str]) -> None:
     """
     found = import_.coverage(extractor, ids)
     if not found["covered"]:
-        raise StoreError(f"stream {name}: the imported file knows none of the {len(ids)} clips (clips like {ids[0]!r}, "
-                         f"file like {next(iter(found['unused names']), '–')!r}); mend options.file_id and options.clip_id.")
-    log.info("%s: the imported file covers %d of %d clips; %d of its own are not in the manifest", name,
-             found["covered"], found["clips"], found["unused"])
+        raise StoreError(
+            f"stream {name}: the imported file knows none of the {len(ids)} clips (clips like {ids[0]!r}, "
+            f"file like {next(iter(found['unused names']), '–')!r}); mend options.file_id and options.clip_id."
+        )
+    log.info(
+        "%s: the imported file covers %d of %d clips; %d of its own are not in the manifest",
+        name,
+        found["covered"],
+        found["clips"],
+        found["unused"],
+    )
 
 
 def _source(stream: Stream) -> Path | None:
@@ -89,8 +95,17 @@ def _source(stream: Stream) -> Path | None:
     return Path(stream.source)
 
 
-def _pack(out: Path, name: str, stream: Stream, extractor: Extractor, identity: dict, cache: ClipCache, work: list[Job],
-          failures: dict[str, str], max_rate: float) -> None:
+def _pack(
+    out: Path,
+    name: str,
+    stream: Stream,
+    extractor: Extractor,
+    identity: dict,
+    cache: ClipCache,
+    work: list[Job],
+    failures: dict[str, str],
+    max_rate: float,
+) -> None:
     done = [job.content for job in work if job.content not in failures]
     layout = dict(zip(done, cache.layout(done), strict=True))
     shapes = {shape[1:] for _, shape, status, _ in layout.values() if status == Status.OK}
@@ -99,17 +114,31 @@ def _pack(out: Path, name: str, stream: Stream, extractor: Extractor, identity: 
     reasons = {job.id: failures[job.content] for job in work if job.content in failures}
     if len(reasons) > max_rate * max(len(work), 1):
         first = "; ".join(f"{clip}: {reason}" for clip, reason in list(reasons.items())[:3])
-        raise QuarantineError(f"stream {name}: {len(reasons)} of {len(work)} clips failed, more than "
-                              f"quarantine.max_rate {max_rate:g} allows. First: {first}")
+        raise QuarantineError(
+            f"stream {name}: {len(reasons)} of {len(work)} clips failed, more than "
+            f"quarantine.max_rate {max_rate:g} allows. First: {first}"
+        )
     if not shapes:
         raise StoreError(f"stream {name}: no clip has this modality; drop it with -S '~stream@streams.{name}'.")
     shape = shapes.pop()
     rows = [layout[job.content][0] if job.content in layout else 0 for job in work]
     feature_store.write(
-        out, [job.id for job in work], _entries(cache, work, failures, shape), rows=rows, shape=shape,
-        dtype=stream.store.dtype, compression=stream.store.compression,
-        attributes={"stream": name, "modality": stream.modality, "level": level(stream), "identity": identity,
-                    "identity_digest": digest(identity), "notes": extractor.notes, "failures": reasons},
+        out,
+        [job.id for job in work],
+        _entries(cache, work, failures, shape),
+        rows=rows,
+        shape=shape,
+        dtype=stream.store.dtype,
+        compression=stream.store.compression,
+        attributes={
+            "stream": name,
+            "modality": stream.modality,
+            "level": level(stream),
+            "identity": identity,
+            "identity_digest": digest(identity),
+            "notes": extractor.notes,
+            "failures": reasons,
+        },
     )
 
 

@@ -50,8 +50,7 @@ def build(
     coverage = {}
     out = Path(out)
     with writing(out) as (file, check):
-        file.create_dataset("ids", data=np.array([i.encode() for i in ids], dtype=object),
-                            dtype=h5py.string_dtype("utf-8"))
+        file.create_dataset("ids", data=np.array([i.encode() for i in ids], dtype=object), dtype=h5py.string_dtype("utf-8"))
         file.create_dataset("folds", data=np.array(numbers, dtype=np.int64))
         for name in sorted(params.streams):
             check()
@@ -95,8 +94,7 @@ def training_rows(folds: pl.DataFrame, ids: list[str], origin: object) -> tuple[
         chosen = folds.filter((pl.col("fold") == number) & (pl.col("role") == "train"))["id"]
         training[f, [position[clip] for clip in chosen if clip in position]] = True
         if not training[f].any():
-            raise StoreError(f"{origin}: fold {number} has no training clip of the manifest; see `protocol` in "
-                             "params.yaml.")
+            raise StoreError(f"{origin}: fold {number} has no training clip of the manifest; see `protocol` in params.yaml.")
     return numbers, training
 
 
@@ -107,9 +105,7 @@ def join(store: Store, ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
     return row, status
 
 
-def normalisation(
-    store: Store, row: np.ndarray, status: np.ndarray, training: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def normalisation(store: Store, row: np.ndarray, status: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation over all rows of each fold's training clips.
 
     Args:
@@ -129,8 +125,10 @@ def normalisation(
         squares[inside] += np.square(values).sum(0)
         count[inside] += len(values)
     if not count.all():
-        raise StoreError(f"{store.path} has no usable clip among the training clips of a fold; "
-                         "drop the stream (`-S '~stream@streams.<name>'`) or mend its extraction.")
+        raise StoreError(
+            f"{store.path} has no usable clip among the training clips of a fold; "
+            "drop the stream (`-S '~stream@streams.<name>'`) or mend its extraction."
+        )
     count = count.reshape(-1, *[1] * len(shape))
     mean = total / count
     deviation = np.sqrt(np.maximum(squares / count - np.square(mean), 0))
@@ -142,8 +140,9 @@ def normalisation(
 def _belongs(store: Store, name: str, modality: str) -> None:
     found = store.attributes.get("modality", modality)
     if found != modality:
-        raise StoreError(f"{store.path} holds {found} features, but stream {name!r} is {modality}. "
-                         f"Run `dvc repro extract@{name}`.")
+        raise StoreError(
+            f"{store.path} holds {found} features, but stream {name!r} is {modality}. Run `dvc repro extract@{name}`."
+        )
     if len(store.shape) not in (2, 3):
         raise StoreError(f"{store.path} has rows of shape {store.shape[1:]}; a stream's rows are (D,) or (L, D).")
 

@@ -98,19 +98,13 @@ class Recogniser:
 
         @torch.inference_mode()
         def recognise(waveforms: Sequence[np.ndarray]) -> list[str]:
-            parts = [
-                (i, wave[start : start + piece])
-                for i, wave in enumerate(waveforms)
-                for start in range(0, len(wave), piece)
-            ]
+            parts = [(i, wave[start : start + piece]) for i, wave in enumerate(waveforms) for start in range(0, len(wave), piece)]
             texts: list[list[str]] = [[] for _ in waveforms]
             for low in range(0, len(parts), BATCH):
                 some = parts[low : low + BATCH]
                 spectra = np.stack(
                     [
-                        mel.whisper(
-                            np.pad(wave, (0, piece - len(wave))), front.frames, front.size, front.hop, front.bank
-                        )
+                        mel.whisper(np.pad(wave, (0, piece - len(wave))), front.frames, front.size, front.hop, front.bank)
                         for _, wave in some
                     ]
                 )

@@ -37,5 +37,4 @@ def shorten(values: np.ndarray, times: np.ndarray, limit: int) -> tuple[np.ndarr
         return values, times
     edges = np.linspace(0, len(values), limit + 1).astype(np.int64)
     counts = np.diff(edges).reshape(-1, *[1] * (values.ndim - 1))
-    return (np.add.reduceat(values, edges[:-1], axis=0) / counts,
-            np.stack([times[edges[:-1], 0], times[edges[1:] - 1, 1]], 1))
+    return (np.add.reduceat(values, edges[:-1], axis=0) / counts, np.stack([times[edges[:-1], 0], times[edges[1:] - 1, 1]], 1))

@@ -96,8 +96,9 @@ class Concat(FusionModule):
 
     def build(self, heads: int, dropout: float) -> None:
         self.absent = nn.Parameter(torch.randn(len(self.streams), self.width) * 0.02)
-        self.mix = nn.Sequential(layer(len(self.streams) * self.width, 2 * self.width, dropout),
-                                 layer(2 * self.width, self.width, dropout))
+        self.mix = nn.Sequential(
+            layer(len(self.streams) * self.width, 2 * self.width, dropout), layer(2 * self.width, self.width, dropout)
+        )
 
     def fuse(self, tokens: Streams, masks: Streams) -> Tensor:
         return self.mix(self.vectors(tokens, masks)[0].flatten(1))
@@ -114,8 +115,11 @@ class Gated(FusionModule):
         self.absent = nn.Parameter(torch.randn(streams, self.width) * 0.02)
         self.project = nn.ModuleList(nn.Linear(self.width, self.width) for _ in self.streams)
         # The last bias moves all gates of a lone stream alike; two streams or more give it a gradient.
-        self.gate = nn.Sequential(nn.Linear(streams * self.width, self.width), nn.ReLU(),
-                                  nn.Linear(self.width, streams * self.gates)) if streams > 1 else None
+        self.gate = (
+            nn.Sequential(nn.Linear(streams * self.width, self.width), nn.ReLU(), nn.Linear(self.width, streams * self.gates))
+            if streams > 1
+            else None
+        )
         self.norm, self.dropout = nn.LayerNorm(self.width), nn.Dropout(dropout)
 
     def weights(self, vectors: Tensor, present: Tensor) -> Tensor:
@@ -166,7 +170,8 @@ class CrossAttention(FusionModule):
         self.absent = nn.Parameter(torch.randn(streams, self.width) * 0.02)
         self.kind = nn.Parameter(torch.randn(streams, self.width) * 0.02)
         self.layers = nn.ModuleList(
-            nn.ModuleList(CrossLayer(self.width, heads, dropout) for _ in self.streams) for _ in range(depth))
+            nn.ModuleList(CrossLayer(self.width, heads, dropout) for _ in self.streams) for _ in range(depth)
+        )
         self.mix = layer(streams * self.width, self.width, dropout)
 
     def fuse(self, tokens: Streams, masks: Streams) -> Tensor:
@@ -201,8 +206,9 @@ class Adaptive(FusionModule):
 
     def fuse(self, tokens: Streams, masks: Streams) -> Tensor:
         present = torch.stack([masks[name].any(1) for name in self.streams], 1)
-        encoded = torch.stack([net(pooled(tokens[name], masks[name]))
-                               for name, net in zip(self.streams, self.encode, strict=True)], 1)
+        encoded = torch.stack(
+            [net(pooled(tokens[name], masks[name])) for name, net in zip(self.streams, self.encode, strict=True)], 1
+        )
         count = present.sum(1, keepdim=True)
         mean = (encoded * present[..., None]).sum(1) / count.clamp(min=1)
         if len(self.streams) > 1:

@@ -11,8 +11,9 @@ class ClassHead(nn.Module):
 
     def __init__(self, width: int, classes: int, dropout: float) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout),
-                                 nn.Linear(width, classes))
+        self.net = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, classes)
+        )
 
     def forward(self, fused: Tensor) -> Tensor:
         return self.net(fused)
@@ -23,8 +24,9 @@ class DimensionHead(nn.Module):
 
     def __init__(self, inputs: int, width: int, dimensions: int, dropout: float) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.LayerNorm(inputs), nn.Linear(inputs, width), nn.GELU(), nn.Dropout(dropout),
-                                 nn.Linear(width, dimensions))
+        self.net = nn.Sequential(
+            nn.LayerNorm(inputs), nn.Linear(inputs, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, dimensions)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.tanh(self.net(x))

@@ -72,9 +72,12 @@ class EmotionModel(nn.Module):
         super().__init__()
         self.spec = spec
         width, dropout = spec.width, spec.dropout
-        self.encoders = nn.ModuleDict({
-            name: StreamEncoder(stream.width, width, spec.layers, spec.heads, dropout, stream.levels)
-            for name, stream in spec.streams.items()})
+        self.encoders = nn.ModuleDict(
+            {
+                name: StreamEncoder(stream.width, width, spec.layers, spec.heads, dropout, stream.levels)
+                for name, stream in spec.streams.items()
+            }
+        )
         self.fusion = fusion.build(spec.fusion, tuple(spec.streams), width, spec.heads, dropout, dict(spec.options))
         self.emotion = ClassHead(width, len(spec.classes), dropout) if spec.classes else None
         size = len(spec.dimensions)

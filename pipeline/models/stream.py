@@ -53,8 +53,7 @@ class Attention(nn.Module):
 
 
 def feed_forward(width: int, dropout: float, factor: int = 2) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, factor * width), nn.GELU(),
-                         nn.Linear(factor * width, width), nn.Dropout(dropout))
+    return nn.Sequential(nn.Linear(width, factor * width), nn.GELU(), nn.Linear(factor * width, width), nn.Dropout(dropout))
 
 
 class Block(nn.Module):

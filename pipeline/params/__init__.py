@@ -16,9 +16,34 @@ from .features import StoreLayout, Stream
 from .learning import Fusion, Loss, Task, Temporal, Training
 
 __all__ = [
-    "Asr", "Corpus", "Count", "Decode", "DecodeAudio", "DecodeVideo", "Faces", "Flag", "Fusion", "Group", "Integrity",
-    "Loss", "Number", "Params", "Positive", "Protocol", "Quarantine", "Run", "Share", "StoreLayout", "Stream", "Task",
-    "Temporal", "Training", "Whole", "parse", "parse_stream", "read",
+    "Asr",
+    "Corpus",
+    "Count",
+    "Decode",
+    "DecodeAudio",
+    "DecodeVideo",
+    "Faces",
+    "Flag",
+    "Fusion",
+    "Group",
+    "Integrity",
+    "Loss",
+    "Number",
+    "Params",
+    "Positive",
+    "Protocol",
+    "Quarantine",
+    "Run",
+    "Share",
+    "StoreLayout",
+    "Stream",
+    "Task",
+    "Temporal",
+    "Training",
+    "Whole",
+    "parse",
+    "parse_stream",
+    "read",
 ]
 
 

@@ -84,15 +84,18 @@ class TrainedModel:
             values, times = features.get(name) or (np.zeros((0, *shape)), np.zeros((0, 2)))
             values, times = np.asarray(values, np.float32), np.asarray(times, np.float32)
             if values.shape[1:] != shape:
-                raise StoreError(f"stream {name!r} has rows of shape {values.shape[1:]}; this model was trained "
-                                 f"on {shape}. Use the encoder it was trained with.")
+                raise StoreError(
+                    f"stream {name!r} has rows of shape {values.shape[1:]}; this model was trained "
+                    f"on {shape}. Use the encoder it was trained with."
+                )
             mean, std = self.normalisation[name]
             values, times = shorten((values - mean) / std, times, self.config["max_tokens"])
             here = len(values) > 0
             result[name] = Tokens(
                 torch.from_numpy(values if here else np.zeros((1, *shape), np.float32)).float()[None],
                 torch.full((1, max(1, len(values))), here),
-                torch.from_numpy(times if here else np.zeros((1, 2), np.float32)).float()[None])
+                torch.from_numpy(times if here else np.zeros((1, 2), np.float32)).float()[None],
+            )
         return result
 
     @torch.inference_mode()
@@ -102,21 +105,25 @@ class TrainedModel:
         output, spec = self.model(tokens), self.model.spec
         seen = spec.base is not None and output.frames is not None and bool(tokens[spec.base].present)
         return Prediction(
-            classes=spec.classes, names=spec.dimensions,
+            classes=spec.classes,
+            names=spec.dimensions,
             probabilities=None if output.logits is None else output.logits[0].softmax(0).numpy(),
             dimensions=None if output.dimensions is None else output.dimensions[0].numpy(),
             trace=output.frames[0].numpy() if seen else None,
-            times=tokens[spec.base].times[0].numpy() if seen else None)
+            times=tokens[spec.base].times[0].numpy() if seen else None,
+        )
 
 
 def average(predictions: list[Prediction]) -> Prediction:
     """The mean of several seeds' predictions of one clip."""
+
     def mean(name: str) -> np.ndarray | None:
         values = [getattr(p, name) for p in predictions]
         return None if any(v is None for v in values) else np.mean(values, 0)
 
-    return Prediction(predictions[0].classes, predictions[0].names,
-                      *(mean(name) for name in ("probabilities", "dimensions", "trace", "times")))
+    return Prediction(
+        predictions[0].classes, predictions[0].names, *(mean(name) for name in ("probabilities", "dimensions", "trace", "times"))
+    )
 
 
 def save_run(folder: str | Path, model: EmotionModel, data: Dataset, config: dict, history: list[dict]) -> None:
@@ -152,8 +159,9 @@ def load_run(folder: str | Path) -> TrainedModel:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise StoreError(f"{folder}/model.safetensors does not fit its config.json; run `dvc repro train`.") from error
-    normalisation = {name: tuple(tensors[f"normalisation.{name}.{part}"].numpy() for part in ("mean", "std"))
-                     for name in model.spec.streams}
+    normalisation = {
+        name: tuple(tensors[f"normalisation.{name}.{part}"].numpy() for part in ("mean", "std")) for name in model.spec.streams
+    }
     return TrainedModel(config, model.eval(), normalisation)
 
 

@@ -115,9 +115,7 @@ class Predictor:
             raise StoreError(f"{models} holds no trained model. Run `dvc repro train` (or `make repro`).")
         if variant not in known:
             raise one_of("trained variant", variant, known, StoreError)
-        folders = sorted(
-            (models / variant / f"fold{fold}").glob("seed*"), key=lambda f: int(f.name.removeprefix("seed"))
-        )
+        folders = sorted((models / variant / f"fold{fold}").glob("seed*"), key=lambda f: int(f.name.removeprefix("seed")))
         if not folders:
             raise StoreError(f"{models / variant} has no fold {fold}. Run `dvc repro train`.")
         runs = [load_run(folder) for folder in folders]
@@ -157,8 +155,13 @@ class Predictor:
         output = average([run.predict(features) for run in self.runs])
         return self._prediction(source, output, use)
 
-    def source(self, path: str | Path, spoken: Spoken = Spoken(), start: float | None = None,  # noqa: B008  frozen
-               end: float | None = None) -> Source:
+    def source(
+        self,
+        path: str | Path,
+        spoken: Spoken = Spoken(),  # noqa: B008  frozen
+        start: float | None = None,
+        end: float | None = None,
+    ) -> Source:
         """A file to be looked at as this model's training clips were."""
         return Source(Path(path), self.params, start, end, spoken, self._hear if self.params.asr.weights else None)
 
@@ -202,9 +205,7 @@ class Predictor:
         return self._forwards[name]
 
     def _prediction(self, source: Source, output: Output, use: dict[str, StreamUse]) -> Prediction:
-        chances = (
-            () if output.probabilities is None else zip(output.classes, output.probabilities.tolist(), strict=True)
-        )
+        chances = () if output.probabilities is None else zip(output.classes, output.probabilities.tolist(), strict=True)
         values = () if output.dimensions is None else zip(output.names, output.dimensions.tolist(), strict=True)
         traced = output.trace is not None
         return Prediction(

@@ -35,17 +35,13 @@ def format_text(prediction: Prediction) -> Group:
         for name, value in prediction.dimensions.items():
             grid.add_row(Text(name), Text(needle(value), "magenta"), Text(f"{value:+6.2f}"))
             if name in prediction.trace:
-                grid.add_row(
-                    Text("  over time", "dim"), Text(spark(prediction.trace[name].tolist()), "magenta"), Text()
-                )
+                grid.add_row(Text("  over time", "dim"), Text(spark(prediction.trace[name].tolist()), "magenta"), Text())
         parts += [Text(), grid]
     used = [f"{name} ({one.rows} rows)" for name, one in prediction.streams.items() if one.status == Status.OK]
     plural = "s" if prediction.models != 1 else ""
     parts += [Text(), Text(f"from {', '.join(used)}; mean of {prediction.models} model{plural}", "dim")]
     parts += [
-        Text(f"without {name}: {one.reason}", "yellow")
-        for name, one in prediction.streams.items()
-        if one.status != Status.OK
+        Text(f"without {name}: {one.reason}", "yellow") for name, one in prediction.streams.items() if one.status != Status.OK
     ]
     if prediction.heard:
         parts.append(Text(f"heard: {prediction.heard}", "dim"))

@@ -92,8 +92,7 @@ class Source:
         if stream.encoder == "import":  # looked up by clip id
             return Clip(name, text=self.spoken.text, duration=length)
         if modality == "text":
-            return Clip(name, text=self._text(stream), speaker=self.spoken.speaker, context=self.spoken.context,
-                        duration=length)
+            return Clip(name, text=self._text(stream), speaker=self.spoken.speaker, context=self.spoken.context, duration=length)
         if modality == "audio":
             return Clip(name, waveform=self._waveform(), rate=self.params.decode.audio.rate, duration=length)
         jpegs, times = self._pictures(modality)

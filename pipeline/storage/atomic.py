@@ -42,8 +42,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
         fsync_folder(path.parent)
     except Exception as error:
         if not isinstance(error, UserError) and (reason := refusal(error)):
-            raise DiskError(f"{path} cannot be written: {reason}. What was computed is kept; make room or take another "
-                            "folder, then run again.") from error
+            raise DiskError(
+                f"{path} cannot be written: {reason}. What was computed is kept; make room or take another "
+                "folder, then run again."
+            ) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -106,8 +108,10 @@ def _beside(path: Path, *, folder: bool) -> Path:
         os.close(handle)
         return Path(name)
     except OSError as error:
-        raise DiskError(f"{path} cannot be written: {error.strerror or error}. Make {path.parent} a folder with room that "
-                        "can be written, then run again.") from error
+        raise DiskError(
+            f"{path} cannot be written: {error.strerror or error}. Make {path.parent} a folder with room that "
+            "can be written, then run again."
+        ) from error
 
 
 @cache

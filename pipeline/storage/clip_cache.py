@@ -77,8 +77,7 @@ def outline(data: bytes | memoryview) -> tuple[int, tuple[int, ...], Status, str
     size = int.from_bytes(bytes(data[8:16]), "little")
     header = json.loads(bytes(data[16 : 16 + size]))
     metadata = header["__metadata__"]
-    return (header["times"]["shape"][0], tuple(header["values"]["shape"]), Status(int(metadata["status"])),
-            metadata["reason"])
+    return (header["times"]["shape"][0], tuple(header["values"]["shape"]), Status(int(metadata["status"])), metadata["reason"])
 
 
 def open_lmdb(folder: Path, *, readonly: bool = False) -> lmdb.Environment:
@@ -117,8 +116,10 @@ class ClipCache:
                 self._lmdb = open_lmdb(self.folder, readonly=not self._held.writable())
                 stack.pop_all()
         except (OSError, lmdb.Error) as error:
-            raise CacheError(f"the clip cache {self.folder} cannot be opened ({error}). Make it writable, "
-                             "or point AFFECTORY_CACHE to another folder.") from error
+            raise CacheError(
+                f"the clip cache {self.folder} cannot be opened ({error}). Make it writable, "
+                "or point AFFECTORY_CACHE to another folder."
+            ) from error
 
     def _hold(self, readonly: bool) -> IO[bytes]:
         """The identity file, open, with a lock that keeps `cache gc` away; read-only when the disk is."""
@@ -176,8 +177,10 @@ class ClipCache:
                 for content, entry in entries.items():
                     transaction.put(content.encode(), pack(entry))
         except (lmdb.Error, OSError) as error:
-            raise CacheError(f"the clip cache {self.folder} cannot be written ({error}). Nothing computed before is "
-                             "lost: free space or point AFFECTORY_CACHE elsewhere, then run again.") from error
+            raise CacheError(
+                f"the clip cache {self.folder} cannot be written ({error}). Nothing computed before is "
+                "lost: free space or point AFFECTORY_CACHE elsewhere, then run again."
+            ) from error
 
     def get(self, content: str) -> Entry | None:
         with self._lmdb.begin(buffers=True) as transaction:

@@ -86,12 +86,15 @@ def write(
     total = int(offsets[-1])
     layout: dict[str, object] = {}
     if compression:
-        layout = {"compression": "gzip", "compression_opts": 4, "shuffle": True,
-                  "chunks": (max(1, min(total or 1, 1024)), *shape)}
+        layout = {
+            "compression": "gzip",
+            "compression_opts": 4,
+            "shuffle": True,
+            "chunks": (max(1, min(total or 1, 1024)), *shape),
+        }
     worst = 0.0
     with writing(path) as (file, check):
-        file.create_dataset("ids", data=np.array([i.encode() for i in ids], dtype=object),
-                            dtype=h5py.string_dtype("utf-8"))
+        file.create_dataset("ids", data=np.array([i.encode() for i in ids], dtype=object), dtype=h5py.string_dtype("utf-8"))
         file.create_dataset("offsets", data=offsets)
         codes = file.create_dataset("status", (len(ids),), "uint8")
         values = file.create_dataset("values", (total, *shape), dtype, **(layout if total else {}))
@@ -110,8 +113,9 @@ def write(
                 raise StoreError(f"{path}: clip {ids[position]} has rows of shape {entry.values.shape[1:]}, expected {shape}.")
             stored = entry.values.astype(dtype)
             if not np.isfinite(stored).all():
-                raise StoreError(f"{path}: clip {ids[position]} holds values {dtype} cannot hold; "
-                                 "set the stream's store.dtype to float32.")
+                raise StoreError(
+                    f"{path}: clip {ids[position]} holds values {dtype} cannot hold; set the stream's store.dtype to float32."
+                )
             if dtype == "float16":
                 worst = max(worst, float(np.abs(stored.astype(np.float32) - entry.values).max()))
             held.append((stored, entry.times))

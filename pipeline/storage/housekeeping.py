@@ -39,8 +39,10 @@ def stats() -> str:
             entries = len(cache)
         size = _size(folder)
         total += size
-        lines.append(f"{kind:8} {folder.name[:12]}  {entries:>8} clips  {decimal(size):>10}  "
-                     f"{_idle(folder):5.1f} days idle  {title(identity)}")
+        lines.append(
+            f"{kind:8} {folder.name[:12]}  {entries:>8} clips  {decimal(size):>10}  "
+            f"{_idle(folder):5.1f} days idle  {title(identity)}"
+        )
     return "\n".join([*lines, f"total {decimal(total)}"])
 
 

@@ -48,8 +48,9 @@ def absent(reason: str, status: Status = Status.MISSING) -> Entry:
     return Entry(np.empty(0, np.uint8), np.empty((0, 3), np.float32), status, reason)
 
 
-def pack(out: Path, rows: list[dict], modality: str, cache: ClipCache, identity: dict,
-         failures: dict[str, tuple[str, str]]) -> list[dict]:
+def pack(
+    out: Path, rows: list[dict], modality: str, cache: ClipCache, identity: dict, failures: dict[str, tuple[str, str]]
+) -> list[dict]:
     """Write the store from the cache, one clip in memory at a time.
 
     Args:
@@ -75,13 +76,13 @@ def pack(out: Path, rows: list[dict], modality: str, cache: ClipCache, identity:
     layout[held] = [(count, *shape) for count, shape, *_ in cache.layout(contents)] or np.empty((0, 2))
     counts, sizes = layout[:, 0], layout[:, 1]
     lost = [(row, *failures[row["content"]]) for row in rows if row[modality] is not None and row["content"] in failures]
-    problems = [{"id": row["id"], "media": row[modality], "reason": reason, "detail": detail}
-                for row, reason, detail in lost]
+    problems = [{"id": row["id"], "media": row[modality], "reason": reason, "detail": detail} for row, reason, detail in lost]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     with writing(out) as (file, check):
-        file.create_dataset("ids", data=np.array([row["id"].encode() for row in rows], dtype=object),
-                            dtype=h5py.string_dtype("utf-8"))
+        file.create_dataset(
+            "ids", data=np.array([row["id"].encode() for row in rows], dtype=object), dtype=h5py.string_dtype("utf-8")
+        )
         file.create_dataset("offsets", data=offsets)
         values = file.create_dataset("values", (int(starts[-1]),), "uint8")
         times = np.empty((int(offsets[-1]), 2), np.float32)

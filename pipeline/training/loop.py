@@ -72,8 +72,10 @@ def fit(
     train, val = (part[usable[part]] for part in (data.rows("train"), data.rows("val")))
     for part, role in ((train, "training"), (val, "validation")):
         if not len(part):
-            raise StoreError(f"fold {data.fold} has no labelled {role} clip with {' or '.join(names)}; "
-                             "see `protocol` in params.yaml and the index' coverage.")
+            raise StoreError(
+                f"fold {data.fold} has no labelled {role} clip with {' or '.join(names)}; "
+                "see `protocol` in params.yaml and the index' coverage."
+            )
     device = data.emotion.device
     # Dropout draws from torch's own generators; the caller's are put back afterwards.
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -84,8 +86,11 @@ def fit(
         progress = Progress()
         if state is not None and state.is_file():
             progress = _restore(state, model, optimiser, order) or progress
-        weights = class_weights(data.emotion[train].cpu(), len(spec.classes)).to(device) \
-            if params.loss.class_weights and spec.classes else None
+        weights = (
+            class_weights(data.emotion[train].cpu(), len(spec.classes)).to(device)
+            if params.loss.class_weights and spec.classes
+            else None
+        )
         steps = -(-len(train) // training.batch_size)
         saved = time.monotonic()
         while progress.epoch < training.epochs and progress.waited < training.patience:
@@ -96,8 +101,7 @@ def fit(
                 factor = warmup_cosine(progress.epoch * steps + i, training.epochs * steps, training.warmup)
                 for group in optimiser.param_groups:
                     group["lr"] = training.lr * factor
-                loss = objective.total(model(data.batch(rows, names)), data.targets(rows, spec.base), params.loss,
-                                       weights)
+                loss = objective.total(model(data.batch(rows, names)), data.targets(rows, spec.base), params.loss, weights)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
@@ -114,8 +118,9 @@ def fit(
 
 
 @torch.inference_mode()
-def predict(model: EmotionModel, data: Dataset, rows: Tensor, *, drop: frozenset[str] = frozenset(),
-            batch_size: int = 64) -> list[Output]:
+def predict(
+    model: EmotionModel, data: Dataset, rows: Tensor, *, drop: frozenset[str] = frozenset(), batch_size: int = 64
+) -> list[Output]:
     """Predictions of the clips at `rows`, batch by batch, in order.
 
     Args:
@@ -132,6 +137,7 @@ def predict(model: EmotionModel, data: Dataset, rows: Tensor, *, drop: frozenset
 
 def joined(parts: list[Output]) -> Output:
     """Batches as one; frames are padded to the longest."""
+
     def cat(values: list[Tensor | None]) -> Tensor | None:
         return None if values[0] is None else torch.cat(values)
 
@@ -139,12 +145,14 @@ def joined(parts: list[Output]) -> Output:
     if frames[0] is not None:
         longest = max(f.shape[1] for f in frames)
         frames = [nn.functional.pad(f, (0, 0, 0, longest - f.shape[1])) for f in frames]
-    return Output(cat([p.logits for p in parts]), cat([p.dimensions for p in parts]), cat(frames),
-                  torch.cat([p.fused for p in parts]))
+    return Output(
+        cat([p.logits for p in parts]), cat([p.dimensions for p in parts]), cat(frames), torch.cat([p.fused for p in parts])
+    )
 
 
-def _validate(model: EmotionModel, data: Dataset, val: Tensor, params: Params, progress: Progress, train_loss: float,
-              weights: Tensor | None) -> None:
+def _validate(
+    model: EmotionModel, data: Dataset, val: Tensor, params: Params, progress: Progress, train_loss: float, weights: Tensor | None
+) -> None:
     """Score the epoch, keep the weights when they are the best so far."""
     model.eval()
     with torch.inference_mode():
@@ -154,8 +162,9 @@ def _validate(model: EmotionModel, data: Dataset, val: Tensor, params: Params, p
         loss = float(objective.total(output, targets, params.loss, weights))
         value = objective.score(params.training.select, output, targets, loss)
     progress.epoch += 1
-    progress.history.append({"epoch": progress.epoch, "train_loss": train_loss, "val_loss": loss,
-                             f"val_{params.training.select}": value})
+    progress.history.append(
+        {"epoch": progress.epoch, "train_loss": train_loss, "val_loss": loss, f"val_{params.training.select}": value}
+    )
     # Few validation clips make equal scores common: the lower loss decides.
     if (value, -loss) > progress.key or not progress.best:
         progress.key, progress.best_epoch, progress.waited = (value, -loss), progress.epoch, 0
@@ -175,20 +184,27 @@ def _optimiser(model: nn.Module, params: Params) -> torch.optim.AdamW:
     """AdamW; norms, biases and embeddings (vectors) are not decayed."""
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
-    return torch.optim.AdamW([{"params": decayed, "weight_decay": float(params.training.weight_decay)},
-                              {"params": plain, "weight_decay": 0.0}], lr=params.training.lr, fused=True)
+    return torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": float(params.training.weight_decay)}, {"params": plain, "weight_decay": 0.0}],
+        lr=params.training.lr,
+        fused=True,
+    )
 
 
-def _save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, order: torch.Generator,
-          progress: Progress) -> None:
+def _save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, order: torch.Generator, progress: Progress) -> None:
     buffer = io.BytesIO()
     device = next(model.parameters()).device
-    torch.save({
-        "model": model.state_dict(), "optimiser": optimiser.state_dict(), "order": order.get_state(),
-        "noise": torch.get_rng_state(),
-        "noise_gpu": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-        "progress": vars(progress),
-    }, buffer)
+    torch.save(
+        {
+            "model": model.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "order": order.get_state(),
+            "noise": torch.get_rng_state(),
+            "noise_gpu": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+            "progress": vars(progress),
+        },
+        buffer,
+    )
     with replacing(path) as temporary:
         temporary.write_bytes(xxhash.xxh3_64_digest(buffer.getvalue()) + buffer.getvalue())
 

@@ -88,8 +88,12 @@ def train(
     """
     sources = Sources(*(str(path) for path in (index, manifest, folds, annotations)))
     out = Path(out)
-    jobs = [Job(variant, fold, seed) for fold in fold_numbers(folds) for variant in variants(params)
-            for seed in range(params.training.seeds)]
+    jobs = [
+        Job(variant, fold, seed)
+        for fold in fold_numbers(folds)
+        for variant in variants(params)
+        for seed in range(params.training.seeds)
+    ]
     _clear(out, {job.path for job in jobs})
     histories: dict[str, list[dict]] = {}
     with track(len(jobs), "train") as advance:
@@ -104,8 +108,9 @@ def train(
     return [out / job.path for job in jobs]
 
 
-def run_job(params: Params, sources: Sources, job: Job, *, every: float = 10.0,
-            on_epoch: Callable[[Progress], None] | None = None) -> tuple[Path, list[dict]]:
+def run_job(
+    params: Params, sources: Sources, job: Job, *, every: float = 10.0, on_epoch: Callable[[Progress], None] | None = None
+) -> tuple[Path, list[dict]]:
     """One run, from the cache when it is finished there, continued when it was interrupted.
 
     Args:
@@ -124,8 +129,9 @@ def run_job(params: Params, sources: Sources, job: Job, *, every: float = 10.0,
         if not (cached / "run" / "history.json").is_file():
             cached.mkdir(parents=True, exist_ok=True)
             write_json(cached / "identity.json", identity)
-            model, progress = fit(spec(params, job.variant, data), data, params, job.seed, state=cached / "state.pt",
-                                  every=every, on_epoch=on_epoch)
+            model, progress = fit(
+                spec(params, job.variant, data), data, params, job.seed, state=cached / "state.pt", every=every, on_epoch=on_epoch
+            )
             save_run(cached / "run", model, data, _config(params, job, data, progress), progress.history)
             (cached / "state.pt").unlink(missing_ok=True)
     finally:
@@ -139,8 +145,13 @@ def _results(params: Params, sources: Sources, jobs: list[Job]) -> Iterator[tupl
     yield first, *run_job(params, sources, first)
     workers = min(params.run.workers, len(rest) // 2)
     data = _load(params, sources, first.fold, pick_devices(params.run.device)[0])
-    if workers < 2 or len(rest) < FEW or pick_devices(params.run.device) != ["cpu"] or data.size > LARGE \
-            or all(_finished(params, sources, job) for job in rest):
+    if (
+        workers < 2
+        or len(rest) < FEW
+        or pick_devices(params.run.device) != ["cpu"]
+        or data.size > LARGE
+        or all(_finished(params, sources, job) for job in rest)
+    ):
         for job in rest:
             yield job, *run_job(params, sources, job)
         return
@@ -167,8 +178,15 @@ def _finished(params: Params, sources: Sources, job: Job) -> bool:
 
 @functools.lru_cache(maxsize=1)
 def _cached_load(params: str, sources: Sources, stamps: tuple, fold: int, device: str) -> Dataset:
-    return Dataset.load(sources.index, sources.manifest, sources.folds, Params.model_validate_json(params), fold,
-                        annotations=sources.annotations, device=device)
+    return Dataset.load(
+        sources.index,
+        sources.manifest,
+        sources.folds,
+        Params.model_validate_json(params),
+        fold,
+        annotations=sources.annotations,
+        device=device,
+    )
 
 
 def _load(params: Params, sources: Sources, fold: int, device: str) -> Dataset:
@@ -181,18 +199,27 @@ def _load(params: Params, sources: Sources, fold: int, device: str) -> Dataset:
 def _relevant(params: Params, variant: Variant) -> dict:
     """The parameters that decide a run."""
     training = params.training.model_dump(mode="json", exclude={"seeds", "unimodal"})
-    return {"training": training, "loss": params.loss.model_dump(mode="json"),
-            "task": params.task.model_dump(mode="json"), "temporal": params.temporal.model_dump(mode="json"),
-            "fusion": variant.fusion.model_dump(mode="json")}
+    return {
+        "training": training,
+        "loss": params.loss.model_dump(mode="json"),
+        "task": params.task.model_dump(mode="json"),
+        "temporal": params.temporal.model_dump(mode="json"),
+        "fusion": variant.fusion.model_dump(mode="json"),
+    }
 
 
 def _identity(params: Params, job: Job, data: Dataset, device: str) -> dict:
     return {
-        "params": _relevant(params, job.variant), "fold": job.fold, "seed": job.seed, "variant": job.variant.name,
+        "params": _relevant(params, job.variant),
+        "fold": job.fold,
+        "seed": job.seed,
+        "variant": job.variant.name,
         "model": spec(params, job.variant, data).model_dump(mode="json"),
         "streams": {name: data.streams[name].facts for name in job.variant.streams},
         "encoders": {name: params.streams[name].model_dump(mode="json") for name in job.variant.streams},
-        "labels": data.fingerprint(job.variant.streams), "code": code_digest("pipeline.training.loop", "pipeline.runs.run"), "torch": torch.__version__,
+        "labels": data.fingerprint(job.variant.streams),
+        "code": code_digest("pipeline.training.loop", "pipeline.runs.run"),
+        "torch": torch.__version__,
         "device": device.partition(":")[0],
     }
 
@@ -200,9 +227,15 @@ def _identity(params: Params, job: Job, data: Dataset, device: str) -> dict:
 def _config(params: Params, job: Job, data: Dataset, progress: Progress) -> dict:
     """What `config.json` says besides the model's shape."""
     return {
-        "variant": job.variant.name, "fold": job.fold, "seed": job.seed, "select": params.training.select,
-        "best_epoch": progress.best_epoch, "epochs": progress.epoch, "score": progress.key[0],
-        "max_tokens": params.temporal.max_tokens, "params": _relevant(params, job.variant),
+        "variant": job.variant.name,
+        "fold": job.fold,
+        "seed": job.seed,
+        "select": params.training.select,
+        "best_epoch": progress.best_epoch,
+        "epochs": progress.epoch,
+        "score": progress.key[0],
+        "max_tokens": params.temporal.max_tokens,
+        "params": _relevant(params, job.variant),
         "streams": {name: data.streams[name].facts for name in job.variant.streams},
         "encoders": {name: params.streams[name].model_dump(mode="json") for name in job.variant.streams},
         "clips": {role: len(data.rows(role)) for role in ("train", "val")},

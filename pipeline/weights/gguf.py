@@ -32,11 +32,22 @@ _CONTROL, _USER = 3, 4
 #: How a tokenizer cuts text before merging, by `tokenizer.ggml.pre`: are digits single?
 _DIGITS = {"smollm": True, "gpt-2": False}
 #: Names inside a block, theirs and ours.
-_BLOCK = {"attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
-          "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj", "ffn_norm": "post_attention_layernorm",
-          "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
-_OUTSIDE = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight",
-            "output.weight": "lm_head.weight"}
+_BLOCK = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_OUTSIDE = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
 
 
 @dataclass(frozen=True)
@@ -96,8 +107,7 @@ class _Cursor:
             kind, length = self.numbers("IQ")
             if length > len(self.data):
                 raise ValueError("a list is longer than the file")
-            return [*self.numbers(f"{length}{_SCALARS[kind]}")] if kind in _SCALARS else [
-                self.value(kind) for _ in range(length)]
+            return [*self.numbers(f"{length}{_SCALARS[kind]}")] if kind in _SCALARS else [self.value(kind) for _ in range(length)]
         return self.numbers(_SCALARS[kind])[0]
 
 
@@ -137,8 +147,9 @@ def config(path: Path) -> dict:
     """
     header = read(path)
     if (kind := header["general.architecture"]) != "llama":
-        raise WeightsError(f"{path} is a {kind!r} model; of GGUF files LLaMA-shaped ones are read. "
-                           "Use its folder in the format of transformers.")
+        raise WeightsError(
+            f"{path} is a {kind!r} model; of GGUF files LLaMA-shaped ones are read. Use its folder in the format of transformers."
+        )
     if header.fields.get("llama.rope.scaling.type", "none") != "none" or "rope_freqs.weight" in header.tensors:
         raise WeightsError(f"{path} stretches its positions; use its folder in the format of transformers.")
     blocks = {name.split(".")[1] for name in header.tensors if name.startswith("blk.")}
@@ -175,14 +186,15 @@ def tokenizer(path: Path) -> tuple[str, int]:
     header = read(path)
     kind, cut = header["tokenizer.ggml.model"], header.fields.get("tokenizer.ggml.pre", "unnamed")
     if kind != "gpt2" or cut not in _DIGITS:
-        raise WeightsError(f"{path} has a tokenizer of kind {kind}/{cut}; of GGUF files gpt2/{' and gpt2/'.join(_DIGITS)} "
-                           "are read. Use its folder in the format of transformers.")
+        raise WeightsError(
+            f"{path} has a tokenizer of kind {kind}/{cut}; of GGUF files gpt2/{' and gpt2/'.join(_DIGITS)} "
+            "are read. Use its folder in the format of transformers."
+        )
     words, merges = header["tokenizer.ggml.tokens"], header["tokenizer.ggml.merges"]
     try:
         model = models.BPE({word: i for i, word in enumerate(words)}, [tuple(pair.split(" ", 1)) for pair in merges])
     except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
-        raise WeightsError(f"{path} has no legible vocabulary ({' '.join(str(error).split())[:100]}); "
-                           "fetch it again.") from error
+        raise WeightsError(f"{path} has no legible vocabulary ({' '.join(str(error).split())[:100]}); fetch it again.") from error
     result = Tokenizer(model)
     step = pre_tokenizers.ByteLevel(add_prefix_space=bool(header.fields.get("tokenizer.ggml.add_space_prefix", False)))
     single = [pre_tokenizers.Digits(individual_digits=True)] if _DIGITS[cut] else []
@@ -195,7 +207,8 @@ def tokenizer(path: Path) -> tuple[str, int]:
         number = header["tokenizer.ggml.bos_token_id"]
         opening = words[number]
         result.post_processor = processors.TemplateProcessing(
-            single=f"{opening} $A", pair=f"{opening} $A $B", special_tokens=[(opening, number)])
+            single=f"{opening} $A", pair=f"{opening} $A $B", special_tokens=[(opening, number)]
+        )
     return result.to_str(), int(header["llama.context_length"])
 
 
@@ -226,8 +239,10 @@ def state(path: Path) -> dict[str, torch.Tensor]:
             raw = data[place.start : place.start + length].reshape(-1, place.shape[-1] // block * size)
             values = dequantize(raw, kind).reshape(place.shape)
         except (ValueError, KeyError, NotImplementedError, ZeroDivisionError) as error:
-            raise WeightsError(f"{path}: {name} cannot be read ({' '.join(str(error).split())[:100]}); "
-                               "fetch it again, or another quantisation of it.") from error
+            raise WeightsError(
+                f"{path}: {name} cannot be read ({' '.join(str(error).split())[:100]}); "
+                "fetch it again, or another quantisation of it."
+            ) from error
         inside = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name)
         if inside and inside[2] in groups:
             # llama.cpp keeps the two halves of each head's rotation side by side.

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     import torch
 
 
-def covered(origin: object, model: Iterable[str], missing: Iterable[str], unexpected: Iterable[str],
-            *, dropped: Sequence[str] = ()) -> None:
+def covered(
+    origin: object, model: Iterable[str], missing: Iterable[str], unexpected: Iterable[str], *, dropped: Sequence[str] = ()
+) -> None:
     """Raise unless the checkpoint fills the model and holds nothing else.
 
     Args:
@@ -46,8 +47,10 @@ def covered(origin: object, model: Iterable[str], missing: Iterable[str], unexpe
         if keys:
             more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
             parts.append(f"{len(keys)} {word} ({', '.join(keys[:3])}{more})")
-    raise WeightsError(f"{origin} covers {share:.1f} % of the model: {'; '.join(parts)}. "
-                       "It is another architecture or a broken copy; choose the family that fits it.")
+    raise WeightsError(
+        f"{origin} covers {share:.1f} % of the model: {'; '.join(parts)}. "
+        "It is another architecture or a broken copy; choose the family that fits it."
+    )
 
 
 def state(path: Path, first: Sequence[str] = ()) -> dict[str, torch.Tensor]:
@@ -65,12 +68,25 @@ def state(path: Path, first: Sequence[str] = ()) -> dict[str, torch.Tensor]:
         try:
             # Training checkpoints keep their command line; a Namespace holds values and runs nothing.
             with torch.serialization.safe_globals([argparse.Namespace]):
-                part = (safetensors.torch.load_file(file) if file.suffix == ".safetensors"
-                        else torch.load(file, map_location="cpu", weights_only=True))
-        except (safetensors.SafetensorError, pickle.UnpicklingError, struct.error, RuntimeError, EOFError, OSError,
-                LookupError, ValueError, AttributeError) as error:
-            raise WeightsError(f"{file} cannot be read as weights ({type(error).__name__}: "
-                               f"{' '.join(str(error).split())[:120]}).") from error
+                part = (
+                    safetensors.torch.load_file(file)
+                    if file.suffix == ".safetensors"
+                    else torch.load(file, map_location="cpu", weights_only=True)
+                )
+        except (
+            safetensors.SafetensorError,
+            pickle.UnpicklingError,
+            struct.error,
+            RuntimeError,
+            EOFError,
+            OSError,
+            LookupError,
+            ValueError,
+            AttributeError,
+        ) as error:
+            raise WeightsError(
+                f"{file} cannot be read as weights ({type(error).__name__}: {' '.join(str(error).split())[:120]})."
+            ) from error
         if not isinstance(part, dict):
             raise WeightsError(f"{file} holds a {type(part).__name__}, not a state dict; save model.state_dict().")
         for wrapper in ("state_dict", "model"):

@@ -11,14 +11,28 @@ from typing import Any
 from pipeline.errors import WeightsError
 
 #: Within a block: theirs → transformers', for what is renamed only.
-_MAE = {"norm1": "layernorm_before", "norm2": "layernorm_after", "attn.proj": "attention.o_proj",
-        "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}
-_VIDEO = {"norm1": "layernorm_before", "norm2": "layernorm_after", "attn.proj": "attention.output.dense",
-          "mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense"}
-_OUTSIDE = {"cls_token": "embeddings.cls_token", "pos_embed": "embeddings.position_embeddings",
-            "patch_embed.proj.weight": "embeddings.patch_embeddings.projection.weight",
-            "patch_embed.proj.bias": "embeddings.patch_embeddings.projection.bias",
-            "norm.weight": "layernorm.weight", "norm.bias": "layernorm.bias"}
+_MAE = {
+    "norm1": "layernorm_before",
+    "norm2": "layernorm_after",
+    "attn.proj": "attention.o_proj",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+}
+_VIDEO = {
+    "norm1": "layernorm_before",
+    "norm2": "layernorm_after",
+    "attn.proj": "attention.output.dense",
+    "mlp.fc1": "intermediate.dense",
+    "mlp.fc2": "output.dense",
+}
+_OUTSIDE = {
+    "cls_token": "embeddings.cls_token",
+    "pos_embed": "embeddings.position_embeddings",
+    "patch_embed.proj.weight": "embeddings.patch_embeddings.projection.weight",
+    "patch_embed.proj.bias": "embeddings.patch_embeddings.projection.bias",
+    "norm.weight": "layernorm.weight",
+    "norm.bias": "layernorm.bias",
+}
 #: Pre-training and classification parts.
 HEADS = ("decoder", "mask_token", "head.", "fc_norm.", "encoder_to_decoder")
 
@@ -63,8 +77,12 @@ def shape(state: dict[str, Any]) -> dict[str, int]:
     """Configuration read off a converted state dict: width, layers, patch and inner width; heads of 64 as in ViT."""
     projection = state["embeddings.patch_embeddings.projection.weight"]
     layers = 1 + max(int(found[1]) for key in state if (found := re.match(r"(?:encoder\.layer|layers)\.(\d+)\.", key)))
-    inner = next(value.shape[0] for key, value in state.items()
-                 if key.endswith(("mlp.fc1.weight", "intermediate.dense.weight")))
+    inner = next(value.shape[0] for key, value in state.items() if key.endswith(("mlp.fc1.weight", "intermediate.dense.weight")))
     width = projection.shape[0]
-    return {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": max(1, width // 64),
-            "intermediate_size": inner, "patch_size": projection.shape[-1]}
+    return {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": max(1, width // 64),
+        "intermediate_size": inner,
+        "patch_size": projection.shape[-1],
+    }

@@ -14,9 +14,18 @@ from .load import covered, seeded
 from .source import Source, config, files, locate, parse
 
 
-def load(model_class: type, source: Source | str, *, architecture: dict | None = None, config_class: type | None = None,
-         dropped: Sequence[str] = (), types: Sequence[str] = (), dtype: str = "float32",
-         attention: str | None = "sdpa", optional: Sequence[str] = ()) -> Any:
+def load(
+    model_class: type,
+    source: Source | str,
+    *,
+    architecture: dict | None = None,
+    config_class: type | None = None,
+    dropped: Sequence[str] = (),
+    types: Sequence[str] = (),
+    dtype: str = "float32",
+    attention: str | None = "sdpa",
+    optional: Sequence[str] = (),
+) -> Any:
     """A model of `model_class` in evaluation mode, without gradients.
 
     Args:
@@ -50,16 +59,22 @@ def load(model_class: type, source: Source | str, *, architecture: dict | None =
         return _from_gguf(model_class, path, source, dropped, dtype, kwargs)
     with quiet():
         try:
-            model, info = model_class.from_pretrained(path, output_loading_info=True, local_files_only=True,
-                                                      trust_remote_code=False, weights_only=True,
-                                                      ignore_mismatched_sizes=True, **kwargs)
+            model, info = model_class.from_pretrained(
+                path,
+                output_loading_info=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                weights_only=True,
+                ignore_mismatched_sizes=True,
+                **kwargs,
+            )
         except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise WeightsError(f"{source} cannot be loaded as {model_class.__name__} "
-                               f"({' '.join(str(error).split())[:200]}).") from error
+            raise WeightsError(
+                f"{source} cannot be loaded as {model_class.__name__} ({' '.join(str(error).split())[:200]})."
+            ) from error
     missing = [key for key in info["missing_keys"] if not key.startswith(tuple(optional))]
     # Asked to go on at another shape, the library lists the keys; otherwise it names none.
-    mismatched = [f"{key} of shape {tuple(found)}, not {tuple(wanted)}"
-                  for key, found, wanted in info["mismatched_keys"]]
+    mismatched = [f"{key} of shape {tuple(found)}, not {tuple(wanted)}" for key, found, wanted in info["mismatched_keys"]]
     covered(source, model.state_dict(), [*missing, *mismatched], info["unexpected_keys"], dropped=dropped)
     return model.eval().requires_grad_(False)
 
@@ -74,8 +89,9 @@ def _from_gguf(model_class: type, path: Path, source: Source, dropped: Sequence[
         with torch.device("meta"):  # shapes alone, so that a damaged width is no request for memory
             sketch = model_class._from_config(settings, **kwargs)
     except (ParamsError, RuntimeError, ValueError, TypeError, ArithmeticError) as error:
-        raise WeightsError(f"{source} cannot be built as {model_class.__name__} "
-                           f"({' '.join(str(error).split())[:120]}).") from error
+        raise WeightsError(
+            f"{source} cannot be built as {model_class.__name__} ({' '.join(str(error).split())[:120]})."
+        ) from error
     state = gguf.state(path)
     if sketch.base_model is sketch:
         state = {key.removeprefix("model."): value for key, value in state.items()}
@@ -94,8 +110,11 @@ def fitting(model: Any, state: dict, source: object, *, dropped: Sequence[str] =
         WeightsError: the state dict does not cover the module, or holds something else.
     """
     own = model.state_dict()
-    shaped = {key: f"{key} of shape {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
-              for key in own.keys() & state.keys() if state[key].shape != own[key].shape}
+    shaped = {
+        key: f"{key} of shape {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
+        for key in own.keys() & state.keys()
+        if state[key].shape != own[key].shape
+    }
     missing = [*(own.keys() - state.keys()), *shaped.values()]
     covered(source, own, missing, state.keys() - own.keys(), dropped=dropped)
     return own.keys() & state.keys()
@@ -143,8 +162,9 @@ def expect(source: object, settings: dict, types: Sequence[str]) -> None:
         WeightsError: it is another architecture.
     """
     if (found := settings.get("model_type")) not in types:
-        raise WeightsError(f"{source} is a {found or 'nameless'!r} model, this family reads {', '.join(types)}; "
-                           "choose the family that fits it.")
+        raise WeightsError(
+            f"{source} is a {found or 'nameless'!r} model, this family reads {', '.join(types)}; choose the family that fits it."
+        )
 
 
 @contextmanager

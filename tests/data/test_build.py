@@ -16,8 +16,15 @@ from pipeline.errors import CorpusError, LeakageError, QuarantineError
 from pipeline.reasons import REASONS
 from pipeline.storage import tables as manifest
 
-FILES = ("manifest.parquet", "truth.parquet", "annotations.parquet", "truth_annotations.parquet", "folds.parquet",
-         "quarantine.parquet", "card.json")
+FILES = (
+    "manifest.parquet",
+    "truth.parquet",
+    "annotations.parquet",
+    "truth_annotations.parquet",
+    "folds.parquet",
+    "quarantine.parquet",
+    "card.json",
+)
 
 
 @pytest.fixture
@@ -27,8 +34,10 @@ def ravdess(tmp_path, tone):
     for actor in range(1, 7):
         for emotion in (3, 4):
             for statement in (1, 2):
-                tone(root / f"Actor_{actor:02}" / f"03-01-{emotion:02}-01-0{statement}-01-{actor:02}.wav",
-                     frequency=200 + 40 * actor + 7 * emotion + statement)
+                tone(
+                    root / f"Actor_{actor:02}" / f"03-01-{emotion:02}-01-0{statement}-01-{actor:02}.wav",
+                    frequency=200 + 40 * actor + 7 * emotion + statement,
+                )
     return root
 
 
@@ -141,8 +150,7 @@ def test_a_leak_stops_or_is_reported_with_its_size(leaking, tmp_path, settings):
     options = {"table": "clips.csv"}
     with pytest.raises(LeakageError, match="train and test share 1 values of (speaker|content)"):
         build.build(settings("generic", leaking, options, protocol={"kind": "official"}), tmp_path / "data")
-    build.build(settings("generic", leaking, options, protocol={"kind": "official", "on_leak": "report"}),
-                tmp_path / "data")
+    build.build(settings("generic", leaking, options, protocol={"kind": "official", "on_leak": "report"}), tmp_path / "data")
     leaks = json.loads((tmp_path / "data/card.json").read_text())["leaks"]
     assert {leak["column"]: (leak["clips"], leak["share"]) for leak in leaks} == {"speaker": (1, 0.5), "content": (1, 0.5)}
 
@@ -155,8 +163,9 @@ def test_duplicate_ids_and_paths_out_of_the_root_are_quarantined(leaking, tmp_pa
     found = read(tmp_path / "data", "quarantine")
     assert sorted(found["reason"]) == ["duplicate", "escape", "escape", "missing"]
     # Each says in which line of which file.
-    assert {detail[detail.rindex("("):] for detail in found["detail"]} == {
-        f"(clips.csv, line {number})" for number in (7, 8, 9, 10)}
+    assert {detail[detail.rindex("(") :] for detail in found["detail"]} == {
+        f"(clips.csv, line {number})" for number in (7, 8, 9, 10)
+    }
 
 
 def test_hashes_are_remembered_until_the_file_changes(tmp_path, monkeypatch):
@@ -196,6 +205,7 @@ def test_real_ravdess(real, tmp_path, settings):
     if not (real / "ravdess/audio").is_dir():
         pytest.skip("no RAVDESS in the real data")
     from pipeline.data.corpora import get
+
     tables = get("ravdess").read(settings("ravdess", real / "ravdess/audio").corpus)
     counts = tables.notes["clips per emotion"]
     assert counts.pop("neutral") == 72 and set(counts.values()) == {144} and len(counts) == 7

@@ -60,10 +60,18 @@ def test_goemotions_both_ways():
 
 
 def test_two_corpora_become_one_by_name():
-    one = tables.frame([{"id": "r/1", "corpus": "ravdess", "emotion": "happy", "speaker": "1"},
-                          {"id": "r/2", "corpus": "ravdess", "emotion": "disgust", "speaker": "2"}])
-    two = tables.frame([{"id": "m/1", "corpus": "meld", "emotion": "joy", "speaker": "1", "valence": 0.5},
-                          {"id": "m/2", "corpus": "emo_db", "emotion": "boredom", "speaker": None}])
+    one = tables.frame(
+        [
+            {"id": "r/1", "corpus": "ravdess", "emotion": "happy", "speaker": "1"},
+            {"id": "r/2", "corpus": "ravdess", "emotion": "disgust", "speaker": "2"},
+        ]
+    )
+    two = tables.frame(
+        [
+            {"id": "m/1", "corpus": "meld", "emotion": "joy", "speaker": "1", "valence": 0.5},
+            {"id": "m/2", "corpus": "emo_db", "emotion": "boredom", "speaker": None},
+        ]
+    )
     whole = harmony.harmonised(one, two, classes=("joy", "sadness"))
     assert whole["emotion"].to_list() == ["joy", None, "joy", None]
     assert whole["speaker"].to_list() == ["ravdess/1", "ravdess/2", "meld/1", None]

@@ -18,13 +18,11 @@ def clips(**columns: list) -> pl.DataFrame:
 
 
 def folds(*roles: str) -> pl.DataFrame:
-    return pl.DataFrame({"id": [f"c{i}" for i in range(len(roles))], "fold": [0] * len(roles), "role": list(roles)},
-                        schema=FOLDS)
+    return pl.DataFrame({"id": [f"c{i}" for i in range(len(roles))], "fold": [0] * len(roles), "role": list(roles)}, schema=FOLDS)
 
 
 def test_a_shared_speaker_is_found_with_what_it_affects():
-    found = leakage.find(clips(speaker=["a", "b", "a", "a", "c"]), folds("train", "train", "test", "test", "test"),
-                         ("speaker",))
+    found = leakage.find(clips(speaker=["a", "b", "a", "a", "c"]), folds("train", "train", "test", "test", "test"), ("speaker",))
     assert len(found) == 1
     leak = found[0]
     assert (leak.column, leak.splits, leak.values, leak.clips, leak.examples) == ("speaker", ("train", "test"), 1, 2, ("a",))
@@ -56,14 +54,17 @@ def test_an_unknown_column_is_one_line():
         leakage.find(clips(speaker=["a"]), folds("train"), ("actor",))
 
 
-@pytest.mark.parametrize(("first", "second", "near"), [
-    ("I have no idea!", "i have no IDEA", True),
-    ("Are you going there?", "you are going there", True),
-    ("Déjà vu all over", "deja vu all over.", True),
-    ("What?", "What?", False),
-    ("I have no idea", "I have no money", False),
-    ("我真的不知道", "我真的不知道。", True),
-])
+@pytest.mark.parametrize(
+    ("first", "second", "near"),
+    [
+        ("I have no idea!", "i have no IDEA", True),
+        ("Are you going there?", "you are going there", True),
+        ("Déjà vu all over", "deja vu all over.", True),
+        ("What?", "What?", False),
+        ("I have no idea", "I have no money", False),
+        ("我真的不知道", "我真的不知道。", True),
+    ],
+)
 def test_near_identical_text(first, second, near):
     found = leakage.texts(clips(text=[first, second]), folds("train", "test"))
     assert bool(found) is near

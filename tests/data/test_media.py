@@ -56,9 +56,16 @@ class Corpus:
         tables.write(tables.frame(self.rows), self.data / "manifest.parquet")
 
     def params(self, **options):
-        return parse({"recipe": "t", "corpus": {"name": "folder", "root": str(self.root)}, "fusion": {"name": "concat"},
-                      "streams": {"v": {"modality": "video", "source": "x", "encoder": "clip", "weights": "random:0"}},
-                      "run": {"workers": 1, "timeout": 20, **options.pop("run", {})}, **options})
+        return parse(
+            {
+                "recipe": "t",
+                "corpus": {"name": "folder", "root": str(self.root)},
+                "fusion": {"name": "concat"},
+                "streams": {"v": {"modality": "video", "source": "x", "encoder": "clip", "weights": "random:0"}},
+                "run": {"workers": 1, "timeout": 20, **options.pop("run", {})},
+                **options,
+            }
+        )
 
     def frames(self, name="frames.h5", **options):
         return media.extract_frames(self.params(**options), self.data / "manifest.parquet", self.data / name)
@@ -156,7 +163,9 @@ def test_missing_is_no_failure_and_failure_has_a_reason(corpus):
     assert store.status.tolist() == [Status.MISSING, Status.MISSING, Status.FAILED, Status.FAILED, Status.OK, Status.OK]
     assert not store["c/0"].items and store["c/0"].times.shape == (0, 2)
     assert [(r["id"], r["stage"], r["reason"]) for r in corpus.quarantine("frames")] == [
-        ("c/2", "frames", "empty"), ("c/3", "frames", "missing")]
+        ("c/2", "frames", "empty"),
+        ("c/3", "frames", "missing"),
+    ]
 
 
 def test_too_many_failures_stop_but_lose_nothing(corpus, decoded):
@@ -209,8 +218,12 @@ if __name__ == "__main__":
 def run(corpus, *, commit=0.0, limit=0):
     script = corpus.data / "stage.py"
     script.write_text(SCRIPT)
-    return subprocess.Popen([sys.executable, str(script), corpus.params().model_dump_json(), str(corpus.data), str(commit),
-                             str(limit)], env={**os.environ, "PYTHONPATH": os.getcwd()}, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, str(script), corpus.params().model_dump_json(), str(corpus.data), str(commit), str(limit)],
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def cached(corpus):

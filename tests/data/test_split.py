@@ -16,9 +16,12 @@ from pipeline.storage import tables
 
 def table(speakers: list[str | None], emotions: list[str] | None = None, **more: list) -> pl.DataFrame:
     emotions = emotions or [("happy", "sad")[i % 2] for i in range(len(speakers))]
-    return tables.frame([
-        {"id": f"c{i:04}", "speaker": s, "emotion": e, **{k: v[i] for k, v in more.items()}}
-        for i, (s, e) in enumerate(zip(speakers, emotions, strict=True))])
+    return tables.frame(
+        [
+            {"id": f"c{i:04}", "speaker": s, "emotion": e, **{k: v[i] for k, v in more.items()}}
+            for i, (s, e) in enumerate(zip(speakers, emotions, strict=True))
+        ]
+    )
 
 
 def roles(clips: pl.DataFrame, folds: pl.DataFrame, fold: int = 0) -> dict[str, set]:
@@ -93,15 +96,18 @@ def test_clips_without_a_group_are_their_own():
     assert split.folds(clips, Protocol()).height == 10
 
 
-@pytest.mark.parametrize(("clips", "protocol", "error", "said"), [
-    (table(["a", "b"]), Protocol(), CorpusError, "has 2 groups, 3 are needed"),
-    (table([None, None, None]), Protocol(), CorpusError, "no clip of this corpus has a speaker"),
-    (table(["a", "b"]), Protocol(group="actor"), ParamsError, "actor is not a manifest column"),
-    (table(["a", "b"]), Protocol(kind="official"), CorpusError, "2 clips have no official split"),
-    (table(["a"], split=["train"]), Protocol(kind="official"), CorpusError, "no test clips"),
-    (table(["a", "a"]), Protocol(kind="leave_one_out"), CorpusError, "one group"),
-    (table(["a", "b", "c"]), Protocol(val=0.5, test=0.5), ParamsError, "leave clips to train on"),
-])
+@pytest.mark.parametrize(
+    ("clips", "protocol", "error", "said"),
+    [
+        (table(["a", "b"]), Protocol(), CorpusError, "has 2 groups, 3 are needed"),
+        (table([None, None, None]), Protocol(), CorpusError, "no clip of this corpus has a speaker"),
+        (table(["a", "b"]), Protocol(group="actor"), ParamsError, "actor is not a manifest column"),
+        (table(["a", "b"]), Protocol(kind="official"), CorpusError, "2 clips have no official split"),
+        (table(["a"], split=["train"]), Protocol(kind="official"), CorpusError, "no test clips"),
+        (table(["a", "a"]), Protocol(kind="leave_one_out"), CorpusError, "one group"),
+        (table(["a", "b", "c"]), Protocol(val=0.5, test=0.5), ParamsError, "leave clips to train on"),
+    ],
+)
 def test_an_impossible_protocol_is_one_line(clips, protocol, error, said):
     with pytest.raises(error, match=said) as caught:
         split.folds(clips, protocol)

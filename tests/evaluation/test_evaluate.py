@@ -17,15 +17,23 @@ from pipeline.training.stage import train
 def run(corpus, params, out="reports"):
     index = corpus.index(params)
     train(params, index, **corpus.files, out=corpus.path("models/runs"))
-    return evaluate(params, index, truth=corpus.path("data/truth.parquet"), manifest=corpus.files["manifest"],
-                    truth_annotations=corpus.path("data/truth_annotations.parquet"), folds=corpus.files["folds"],
-                    runs=corpus.path("models/runs"), out=corpus.path(out))
+    return evaluate(
+        params,
+        index,
+        truth=corpus.path("data/truth.parquet"),
+        manifest=corpus.files["manifest"],
+        truth_annotations=corpus.path("data/truth_annotations.parquet"),
+        folds=corpus.files["folds"],
+        runs=corpus.path("models/runs"),
+        out=corpus.path(out),
+    )
 
 
 def test_everything_a_report_needs(fabricate):
     corpus = fabricate(clips=50)
-    params = corpus.params(training={"seeds": 2, "epochs": 8, "unimodal": True}, task={"level": "frame"},
-                           fusion={"name": "adaptive"})
+    params = corpus.params(
+        training={"seeds": 2, "epochs": 8, "unimodal": True}, task={"level": "frame"}, fusion={"name": "adaptive"}
+    )
     result = run(corpus, params)
     assert set(result) == {"fused", "audio", "text", "video"}
     assert json.loads(corpus.path("reports/metrics.json").read_text()) == result
@@ -39,9 +47,18 @@ def test_everything_a_report_needs(fabricate):
     assert set(table["id"]) == test and table.height == 4 * 2 * len(test)
     seed0 = table.filter((pl.col("variant") == "fused") & (pl.col("seed") == 0))
     np.testing.assert_allclose(seed0.select(pl.sum_horizontal(pl.selectors.starts_with("p_"))).to_numpy(), 1, atol=1e-5)
-    accuracy = [metrics.accuracy(metrics.confusion(*(
-        part[c].replace_strict({n: i for i, n in enumerate(("anger", "joy", "neutral", "sadness"))})
-        for c in ("truth", "predicted")), 4)) for _, part in table.filter(pl.col("variant") == "fused").group_by("seed")]
+    accuracy = [
+        metrics.accuracy(
+            metrics.confusion(
+                *(
+                    part[c].replace_strict({n: i for i, n in enumerate(("anger", "joy", "neutral", "sadness"))})
+                    for c in ("truth", "predicted")
+                ),
+                4,
+            )
+        )
+        for _, part in table.filter(pl.col("variant") == "fused").group_by("seed")
+    ]
     assert result["fused"]["accuracy"]["mean"] == pytest.approx(np.mean(accuracy), abs=1e-6)
     traces = pl.read_parquet(corpus.path("reports/traces.parquet"))
     assert set(traces["id"]) == test and traces.height == 8 * len(test)
@@ -55,8 +72,7 @@ def test_everything_a_report_needs(fabricate):
     assert missing["mean"][0] == pytest.approx(result["fused"]["uar"]["mean"])
     comparisons = json.loads(corpus.path("reports/comparisons.json").read_text())
     assert set(comparisons) == {"audio", "text", "video"} and 0 <= comparisons["audio"]["p"] <= 1
-    assert set(json.loads(corpus.path("reports/per_class.json").read_text())["fused"]) == {
-        "anger", "joy", "neutral", "sadness"}
+    assert set(json.loads(corpus.path("reports/per_class.json").read_text())["fused"]) == {"anger", "joy", "neutral", "sadness"}
     speakers = pl.read_parquet(corpus.path("reports/per_speaker.parquet"))
     assert speakers.filter(pl.col("variant") == "fused")["clips"].sum() == len(test)
     for name in ("history", "variants", "calibration"):

@@ -50,8 +50,9 @@ def test_normalisation_is_of_the_training_rows_only(fabricate):
         rows = np.concatenate([store[clip].values for clip in train]).astype(np.float64)
         np.testing.assert_allclose(held[fold], rows.mean(0), rtol=1e-5)
         data = load(corpus, fold=fold)
-        where = torch.cat([data.streams["video"].gather(data.rows("train"))[0][data.streams["video"].gather(
-            data.rows("train"))[1]]])
+        where = torch.cat(
+            [data.streams["video"].gather(data.rows("train"))[0][data.streams["video"].gather(data.rows("train"))[1]]]
+        )
         values = data.streams["video"].values[where]
         assert values.mean(0).abs().max() < 1e-4 and (values.std(0, correction=0) - 1).abs().max() < 1e-3
 
@@ -99,7 +100,8 @@ def test_relabelling_the_test_clips_changes_nothing(fabricate):
     table = tables.read(corpus.files["manifest"])
     swapped = table.with_columns(
         pl.when(pl.col("id").is_in(list(test))).then(pl.lit("joy")).otherwise("emotion").alias("emotion"),
-        pl.when(pl.col("id").is_in(list(test))).then(0.9).otherwise("valence").alias("valence"))
+        pl.when(pl.col("id").is_in(list(test))).then(0.9).otherwise("valence").alias("valence"),
+    )
     tables.write(swapped, corpus.files["manifest"])
     after = load(corpus, fold=2)
     names = list(before.streams)

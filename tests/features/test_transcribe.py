@@ -129,12 +129,31 @@ def test_a_language_the_checkpoint_does_not_know(tmp_path):
     marks = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|de|>", "<|transcribe|>", "<|notimestamps|>"]
     backend = tokenizers.Tokenizer(tokenizers.models.BPE({word: i for i, word in enumerate([*marks, "a"])}, []))
     transformers.PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=marks[0]).save_pretrained(tmp_path)
-    model = transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(
-        vocab_size=8, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
-        encoder_ffn_dim=16, decoder_ffn_dim=16, eos_token_id=0, bos_token_id=0, pad_token_id=0, decoder_start_token_id=1))
+    model = transformers.WhisperForConditionalGeneration(
+        transformers.WhisperConfig(
+            vocab_size=8,
+            d_model=16,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=16,
+            decoder_ffn_dim=16,
+            eos_token_id=0,
+            bos_token_id=0,
+            pad_token_id=0,
+            decoder_start_token_id=1,
+        )
+    )
     model.generation_config = transformers.GenerationConfig(
-        is_multilingual=True, lang_to_id={"<|en|>": 2, "<|de|>": 3}, task_to_id={"transcribe": 4}, no_timestamps_token_id=5,
-        eos_token_id=0, pad_token_id=0, decoder_start_token_id=1)
+        is_multilingual=True,
+        lang_to_id={"<|en|>": 2, "<|de|>": 3},
+        task_to_id={"transcribe": 4},
+        no_timestamps_token_id=5,
+        eos_token_id=0,
+        pad_token_id=0,
+        decoder_start_token_id=1,
+    )
     model.save_pretrained(tmp_path)
     transformers.WhisperFeatureExtractor().save_pretrained(tmp_path)
     weights = f"local:{tmp_path}"

@@ -22,8 +22,19 @@ CUTS = (0.001, 0.01, 0.03, 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 0.97, 0.999)
 FLIPS = (0.00005, 0.0005, 0.005, 0.05)
 
 
-def film(path: Path, *, times=None, size=(96, 64), codec="libx264", sound="aac", rate=44100, seconds=1.0, rotation=0,
-         options=None, pixels="yuv420p") -> Path:
+def film(
+    path: Path,
+    *,
+    times=None,
+    size=(96, 64),
+    codec="libx264",
+    sound="aac",
+    rate=44100,
+    seconds=1.0,
+    rotation=0,
+    options=None,
+    pixels="yuv420p",
+) -> Path:
     """A moving gradient with a tone; `times` are the frames' presentation times in seconds."""
     times = [i / 25 for i in range(25)] if times is None else times
     base = Fraction(1, {"mpeg4": 25, "gif": 100}.get(codec, 90000))
@@ -50,8 +61,9 @@ def film(path: Path, *, times=None, size=(96, 64), codec="libx264", sound="aac",
             tone = (0.4 * np.sin(np.arange(round(seconds * rate)) * 0.06)).astype(np.float32)[None]
             frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
             frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
-            resampler = av.AudioResampler(format=voice.codec_context.format, layout="mono", rate=rate,
-                                          frame_size=voice.codec_context.frame_size or 1024)
+            resampler = av.AudioResampler(
+                format=voice.codec_context.format, layout="mono", rate=rate, frame_size=voice.codec_context.frame_size or 1024
+            )
             for part in (*resampler.resample(frame), *resampler.resample(None)):
                 container.mux(voice.encode(part))
             container.mux(voice.encode(None))
@@ -125,15 +137,28 @@ def odd(folder: Path) -> None:
     sound(folder / "all_nan.wav", np.full(16000, np.nan), subtype="DOUBLE")
     sound(folder / "odd_rate.wav", tone, 44099)
     wav = bytearray((folder / "rate_8000.wav").read_bytes())
-    for name, at, value in (("rate_0", 24, 0), ("rate_4g", 24, 2**32 - 1), ("channels_0", 22, 0), ("data_0", 40, 0),
-                            ("data_4g", 40, 2**32 - 1), ("bits_0", 34, 0), ("riff_0", 4, 0)):
+    for name, at, value in (
+        ("rate_0", 24, 0),
+        ("rate_4g", 24, 2**32 - 1),
+        ("channels_0", 22, 0),
+        ("data_0", 40, 0),
+        ("data_4g", 40, 2**32 - 1),
+        ("bits_0", 34, 0),
+        ("riff_0", 4, 0),
+    ):
         size = 2 if at in (22, 34) else 4
         (folder / f"header_{name}.wav").write_bytes(wav[:at] + value.to_bytes(size, "little") + wav[at + size :])
     text = "A text that somebody renamed.\n" * 50
     for name in ("text.mp4", "text.wav", "text.flac", "text.mkv", "text.txt", "page.avi"):
         (folder / name).write_text(text if name != "page.avi" else f"<html><body>{text}</body></html>")
-    for name, size in (("nothing.mp4", 0), ("nothing.wav", 0), ("zeros.mp4", 1), ("zeros_long.mp4", 100_000),
-                       ("zeros.wav", 1000), ("zeros.mkv", 4096)):
+    for name, size in (
+        ("nothing.mp4", 0),
+        ("nothing.wav", 0),
+        ("zeros.mp4", 1),
+        ("zeros_long.mp4", 100_000),
+        ("zeros.wav", 1000),
+        ("zeros.mkv", 4096),
+    ):
         (folder / name).write_bytes(bytes(size))
     for i in range(6):
         (folder / f"noise_{i}.{('mp4', 'wav', 'mkv', 'flac', 'avi', 'mp3')[i]}").write_bytes(rng.bytes(20_000))

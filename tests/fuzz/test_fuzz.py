@@ -74,16 +74,35 @@ def test_every_file_is_accounted_for(results):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "frames", "audio"), [
-    ("nothing.mp4", "empty", "empty"), ("text.mp4", "unreadable", "unreadable"), ("text.txt", "unreadable", "unreadable"),
-    ("list.mp4", "unreadable", "unreadable"), ("never_there.mp4", "missing", "missing"),
-    ("away.mp4", "missing", "missing"), ("no_sound.mp4", None, "no_audio"), ("no_picture.mp4", "no_video", None),
-    ("one_frame.mp4", None, "no_audio"), ("8k.mkv", None, "no_audio"), ("nan.wav", "no_video", "not_finite"),
-    ("clipped.wav", "no_video", None), ("rate_192000.wav", "no_video", None), ("10ms.wav", "no_video", None),
-    ("no_samples.wav", "no_video", "empty"), ("late_index_cut0.5.mp4", "unreadable", "unreadable"),
-    ("early_index_cut0.5.mp4", "truncated", "truncated"), ("sound_cut0.5.wav", "no_video", "truncated"),
-    ("sound_renamed.mp4", "no_video", None), ("matroska_renamed.wav", None, None), ("frames", None, "no_audio"),
-    ("broken_frames", "unreadable", "no_audio"), ("same_times.mkv", None, "no_audio"), ("ten_bit.mkv", None, None)])
+@pytest.mark.parametrize(
+    ("name", "frames", "audio"),
+    [
+        ("nothing.mp4", "empty", "empty"),
+        ("text.mp4", "unreadable", "unreadable"),
+        ("text.txt", "unreadable", "unreadable"),
+        ("list.mp4", "unreadable", "unreadable"),
+        ("never_there.mp4", "missing", "missing"),
+        ("away.mp4", "missing", "missing"),
+        ("no_sound.mp4", None, "no_audio"),
+        ("no_picture.mp4", "no_video", None),
+        ("one_frame.mp4", None, "no_audio"),
+        ("8k.mkv", None, "no_audio"),
+        ("nan.wav", "no_video", "not_finite"),
+        ("clipped.wav", "no_video", None),
+        ("rate_192000.wav", "no_video", None),
+        ("10ms.wav", "no_video", None),
+        ("no_samples.wav", "no_video", "empty"),
+        ("late_index_cut0.5.mp4", "unreadable", "unreadable"),
+        ("early_index_cut0.5.mp4", "truncated", "truncated"),
+        ("sound_cut0.5.wav", "no_video", "truncated"),
+        ("sound_renamed.mp4", "no_video", None),
+        ("matroska_renamed.wav", None, None),
+        ("frames", None, "no_audio"),
+        ("broken_frames", "unreadable", "no_audio"),
+        ("same_times.mkv", None, "no_audio"),
+        ("ten_bit.mkv", None, None),
+    ],
+)
 def test_reasons(results, name, frames, audio):
     value = results[name].value
     assert (value["frames"][0], value["audio"][0]) == (frames, audio)

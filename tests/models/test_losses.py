@@ -56,8 +56,9 @@ def test_dimensional_is_half_and_half_over_known_rows():
     generator = np.random.default_rng(0)
     truth, pred = generator.uniform(-1, 1, (2, 20, 2))
     truth[:5, 0], truth[3:, 1] = np.nan, np.nan
-    expected = np.mean([0.5 * np.nanmean((truth[:, k] - pred[:, k]) ** 2) + 0.5 * (1 - metrics.ccc(truth[:, k], pred[:, k]))
-                        for k in range(2)])
+    expected = np.mean(
+        [0.5 * np.nanmean((truth[:, k] - pred[:, k]) ** 2) + 0.5 * (1 - metrics.ccc(truth[:, k], pred[:, k])) for k in range(2)]
+    )
     assert float(losses.dimensional(torch.tensor(pred), torch.tensor(truth))) == pytest.approx(expected, abs=1e-6)
 
 

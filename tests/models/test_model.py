@@ -18,8 +18,17 @@ STREAMS = {"audio": StreamSpec(width=6, levels=3), "text": StreamSpec(width=5), 
 
 def make(name, **changes):
     torch.manual_seed(0)
-    fields = {"streams": STREAMS, "width": 16, "heads": 2, "layers": 1, "fusion": name, "dropout": 0.1,
-              "classes": ("a", "b", "c"), "dimensions": ("valence", "arousal"), "base": "video"}
+    fields = {
+        "streams": STREAMS,
+        "width": 16,
+        "heads": 2,
+        "layers": 1,
+        "fusion": name,
+        "dropout": 0.1,
+        "classes": ("a", "b", "c"),
+        "dimensions": ("valence", "arousal"),
+        "base": "video",
+    }
     return EmotionModel(ModelSpec(**{**fields, **changes}))
 
 
@@ -35,8 +44,9 @@ def batch(size=8, length=5, *, holes=True, seed=1):
         mask = torch.arange(length) < lengths[:, None]
         values = torch.randn(size, length, *shape, generator=generator)
         starts = torch.arange(length).float().expand(size, length)
-        result[name] = Tokens(values * mask.reshape(size, length, *[1] * len(shape)), mask,
-                              torch.stack([starts, starts + 1], -1) * 0.5)
+        result[name] = Tokens(
+            values * mask.reshape(size, length, *[1] * len(shape)), mask, torch.stack([starts, starts + 1], -1) * 0.5
+        )
     return result
 
 
@@ -70,8 +80,11 @@ def test_padding_changes_nothing(name):
     padded = {}
     for key, t in tokens.items():
         junk = torch.full((8, 4, *t.values.shape[2:]), 1e3)
-        padded[key] = Tokens(torch.cat([t.values, junk], 1), torch.cat([t.mask, torch.zeros(8, 4).bool()], 1),
-                             torch.cat([t.times, torch.full((8, 4, 2), 77.0)], 1))
+        padded[key] = Tokens(
+            torch.cat([t.values, junk], 1),
+            torch.cat([t.mask, torch.zeros(8, 4).bool()], 1),
+            torch.cat([t.times, torch.full((8, 4, 2), 77.0)], 1),
+        )
     torch.testing.assert_close(model(padded).logits, model(tokens).logits, atol=1e-5, rtol=0)
     torch.testing.assert_close(model(padded).dimensions, model(tokens).dimensions, atol=1e-5, rtol=0)
 

@@ -24,8 +24,14 @@ from pipeline.serving.source import Source, Spoken, turn
 from pipeline.storage import tables
 from pipeline.storage.feature_store import Status, Store
 
-VIT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "image_size": 32,
-       "patch_size": 16}
+VIT = {
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "image_size": 32,
+    "patch_size": 16,
+}
 GPT2 = {"vocab_size": 512, "n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 128}
 CLIPS = ("face", "nobody", "mute", "told")
 
@@ -37,23 +43,38 @@ def listening(self, device="cpu"):
 
 def params_of(root: Path, **run) -> parameters.Params:
     stream = {"weights": "random:0", "layer": -1}
-    return parameters.parse({
-        "recipe": "test",
-        "corpus": {"name": "test", "root": str(root)},
-        "decode": {"video": {"fps": 4, "size": 192}},
-        "faces": {"detector": "lbp", "size": 48},
-        "asr": {"weights": "local:somewhere"},
-        "quarantine": {"max_rate": 1.0},
-        "streams": {
-            "face": stream | {"modality": "face", "source": "data/faces.h5", "encoder": "mae", "architecture": VIT},
-            "words": stream | {"modality": "text", "source": transcribe.TABLE, "encoder": "dialogue", "architecture": GPT2,
-                               "pooling": "last", "options": {"turns": 2}},
-            "written": stream | {"modality": "text", "source": "data/manifest.parquet", "encoder": "dialogue",
-                                 "architecture": GPT2, "pooling": "last"},
-        },
-        "fusion": {"name": "concat"},
-        "run": {"workers": 0, "device": "cpu"} | run,
-    })
+    return parameters.parse(
+        {
+            "recipe": "test",
+            "corpus": {"name": "test", "root": str(root)},
+            "decode": {"video": {"fps": 4, "size": 192}},
+            "faces": {"detector": "lbp", "size": 48},
+            "asr": {"weights": "local:somewhere"},
+            "quarantine": {"max_rate": 1.0},
+            "streams": {
+                "face": stream | {"modality": "face", "source": "data/faces.h5", "encoder": "mae", "architecture": VIT},
+                "words": stream
+                | {
+                    "modality": "text",
+                    "source": transcribe.TABLE,
+                    "encoder": "dialogue",
+                    "architecture": GPT2,
+                    "pooling": "last",
+                    "options": {"turns": 2},
+                },
+                "written": stream
+                | {
+                    "modality": "text",
+                    "source": "data/manifest.parquet",
+                    "encoder": "dialogue",
+                    "architecture": GPT2,
+                    "pooling": "last",
+                },
+            },
+            "fusion": {"name": "concat"},
+            "run": {"workers": 0, "device": "cpu"} | run,
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +89,22 @@ def stored(tmp_path_factory, make_film):
     make_film(folder / "corpus/nobody.mp4", seed=2)
     make_film(folder / "corpus/mute.mp4", portrait=portrait, audio=False)
     make_film(folder / "corpus/told.mp4", portrait=portrait[:, ::-1], seed=3)
-    rows = [{"id": name, "corpus": "test", "split": "train", "dialogue": "d", "turn": i, "speaker": "AB"[i % 2],
-             "text": texts.get(name), "video": f"{name}.mp4", "audio": None if name == "mute" else f"{name}.mp4",
-             "duration": 1.0, "content": f"{i:032x}"} for i, name in enumerate(CLIPS)]
+    rows = [
+        {
+            "id": name,
+            "corpus": "test",
+            "split": "train",
+            "dialogue": "d",
+            "turn": i,
+            "speaker": "AB"[i % 2],
+            "text": texts.get(name),
+            "video": f"{name}.mp4",
+            "audio": None if name == "mute" else f"{name}.mp4",
+            "duration": 1.0,
+            "content": f"{i:032x}",
+        }
+        for i, name in enumerate(CLIPS)
+    ]
     params = params_of(folder / "corpus")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AFFECTORY_CACHE", str(folder / "cache"))
@@ -117,8 +151,10 @@ def test_features_are_those_of_the_stages(stored, predictor, clip):
 def test_what_there_is(stored):
     """The fixture is worth comparing with: faces found and not, words heard, written and missing."""
     folder, _ = stored
-    there = {name: [clip for clip in CLIPS if Store(folder / f"features/{name}.h5")[clip].status == Status.OK]
-             for name in ("face", "words", "written")}
+    there = {
+        name: [clip for clip in CLIPS if Store(folder / f"features/{name}.h5")[clip].status == Status.OK]
+        for name in ("face", "words", "written")
+    }
     assert there == {"face": ["face", "mute", "told"], "words": ["face", "nobody", "told"], "written": ["told"]}
 
 
@@ -149,8 +185,9 @@ def test_nothing_heard_is_missing(stored, predictor, make_film, tmp_path):
 
 def test_whisper_hears_one_rate(stored, monkeypatch):
     folder, params = stored
-    other = params.model_copy(update={"decode": params.decode.model_copy(
-        update={"audio": params.decode.audio.model_copy(update={"rate": 8000})})})
+    other = params.model_copy(
+        update={"decode": params.decode.model_copy(update={"audio": params.decode.audio.model_copy(update={"rate": 8000})})}
+    )
     predictor = Predictor([], {"words": params.streams["words"]}, other)
     with pytest.raises(ParamsError, match="Whisper hears 16000 Hz"):
         predictor.features(predictor.source(folder / "corpus/face.mp4"))
@@ -164,10 +201,16 @@ def test_earlier_turns_change_the_words_alone(stored, predictor):
     np.testing.assert_array_equal(told["face"][0], plain["face"][0])
 
 
-@pytest.mark.parametrize(("said", "speaker", "text"), [
-    ("Ann: Did it rain?", "Ann", "Did it rain?"), ("So: be: it", "So", "be: it"), ("Never mind", None, "Never mind"),
-    (": hm", None, "hm"), ("12:30 then", None, "12:30 then"),
-])
+@pytest.mark.parametrize(
+    ("said", "speaker", "text"),
+    [
+        ("Ann: Did it rain?", "Ann", "Did it rain?"),
+        ("So: be: it", "So", "be: it"),
+        ("Never mind", None, "Never mind"),
+        (": hm", None, "hm"),
+        ("12:30 then", None, "12:30 then"),
+    ],
+)
 def test_a_turn_on_the_command_line(said, speaker, text):
     assert turn(said) == Turn(speaker, text)
 
@@ -175,8 +218,10 @@ def test_a_turn_on_the_command_line(said, speaker, text):
 def test_a_decoder_that_crashes_or_hangs_is_one_line(stored):
     folder, _ = stored
     source = Source(folder / "corpus/face.mp4", params_of(folder / "corpus", workers=1, timeout=0.5))
-    for function, payload, message in ((os._exit, 3, r"face\.mp4: the decoder crashed \(worker process ended, exit code 3\)"),
-                                       (time.sleep, 60, r"face\.mp4: decoding took longer than run\.timeout")):
+    for function, payload, message in (
+        (os._exit, 3, r"face\.mp4: the decoder crashed \(worker process ended, exit code 3\)"),
+        (time.sleep, 60, r"face\.mp4: decoding took longer than run\.timeout"),
+    ):
         with pytest.raises(DecodeError, match=message) as caught:
             source._value(source._isolated(function, payload))
         assert "\n" not in str(caught.value)

@@ -92,5 +92,3 @@ def test_two_processes_share_it(tmp_path):
     with ClipCache("extract", {"a": 1}, base=tmp_path) as clips:
         assert len(clips) == 75 and not clips.verify()
         np.testing.assert_array_equal(clips.get("30").values, entry(seed=30).values)
-
-

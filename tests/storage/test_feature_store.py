@@ -24,8 +24,11 @@ def write(path, entries, **options):
 
 
 @settings(max_examples=25, deadline=None)
-@given(lengths=st.lists(st.integers(0, 6), min_size=1, max_size=8), dtype=st.sampled_from(["float16", "float32"]),
-       compression=st.sampled_from([None, "gzip"]))
+@given(
+    lengths=st.lists(st.integers(0, 6), min_size=1, max_size=8),
+    dtype=st.sampled_from(["float16", "float32"]),
+    compression=st.sampled_from([None, "gzip"]),
+)
 def test_what_goes_in_comes_out_and_bytes_are_the_same(tmp_path_factory, lengths, dtype, compression):
     folder = tmp_path_factory.mktemp("store")
     entries = [entry(n, seed=i, status=Status.OK if n else Status.MISSING) for i, n in enumerate(lengths)]

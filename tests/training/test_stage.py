@@ -88,19 +88,20 @@ def test_layout_reuse_and_history(fabricate):
     calls = []
     folders = train(params, index, **corpus.files, out=out, on_run=lambda *a: calls.append(a))
     assert [f.relative_to(out).as_posix() for f in folders] == [
-        f"{v}/fold0/seed{s}" for v in ("fused", "audio", "text", "video") for s in (0, 1)]
+        f"{v}/fold0/seed{s}" for v in ("fused", "audio", "text", "video") for s in (0, 1)
+    ]
     assert calls[-1][1:] == (8, 8)
     rows = list(csv.DictReader(out.joinpath("history.csv").read_text().splitlines()))
     assert list(rows[0]) == ["variant", "fold", "seed", "epoch", "train_loss", "val_loss", "val_uar"] and len(rows) == 16
     config = json.loads((folders[0] / "config.json").read_text())
-    assert config["streams"]["audio"]["random"] is True and config["model"]["classes"] == [
-        "anger", "joy", "neutral", "sadness"]
+    assert config["streams"]["audio"]["random"] is True and config["model"]["classes"] == ["anger", "joy", "neutral", "sadness"]
     assert load_run(folders[0]).streams == ("audio", "text", "video")
     before = files(out)
     gated = corpus.params(training={"epochs": 2, "seeds": 1, "unimodal": True}, fusion={"name": "gated"})
     train(gated, index, **corpus.files, out=out)
     assert sorted(p.parent.relative_to(out).as_posix() for p in out.rglob("config.json")) == [
-        f"{v}/fold0/seed0" for v in ("audio", "fused", "text", "video")]
+        f"{v}/fold0/seed0" for v in ("audio", "fused", "text", "video")
+    ]
     runs = len(list(corpus.folder.parent.joinpath("cache/runs").iterdir()))
     assert runs == 9  # the streams alone were not trained again
     train(params, index, **corpus.files, out=out)

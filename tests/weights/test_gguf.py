@@ -40,8 +40,15 @@ def stored(kind: Q, *, tied: bool, without: str = "", beside: str = "", **metada
         found["output.weight"] = matrix(len(WORDS), WIDTH)
     for i in range(BLOCKS):
         small = WIDTH // HEADS * GROUPS
-        shapes = {"attn_q": (WIDTH, WIDTH), "attn_k": (small, WIDTH), "attn_v": (small, WIDTH), "attn_output": (WIDTH, WIDTH),
-                  "ffn_gate": (FEED, WIDTH), "ffn_up": (FEED, WIDTH), "ffn_down": (WIDTH, FEED)}
+        shapes = {
+            "attn_q": (WIDTH, WIDTH),
+            "attn_k": (small, WIDTH),
+            "attn_v": (small, WIDTH),
+            "attn_output": (WIDTH, WIDTH),
+            "ffn_gate": (FEED, WIDTH),
+            "ffn_up": (FEED, WIDTH),
+            "ffn_down": (WIDTH, FEED),
+        }
         found |= {f"blk.{i}.{name}.weight": matrix(*shape) for name, shape in shapes.items()}
         found |= {f"blk.{i}.{name}.weight": 1 + matrix(1, WIDTH)[0] for name in ("attn_norm", "ffn_norm")}
     found.pop(without, None)
@@ -111,8 +118,14 @@ def test_tokens(tmp_path, cut):
 
 def test_dialogue_reads_one_file(tmp_path):
     path = write(tmp_path / "tiny.gguf", *stored(Q.Q8_0, tied=True, opening=True, context=512))
-    stream = Stream(modality="text", source="data/manifest.parquet", encoder="dialogue", weights=f"local:{path}",
-                    pooling="last", options={"turns": 2})
+    stream = Stream(
+        modality="text",
+        source="data/manifest.parquet",
+        encoder="dialogue",
+        weights=f"local:{path}",
+        pooling="last",
+        options={"turns": 2},
+    )
     extractor = registry.build(stream)
     clip = Clip("a", text="I am happy", speaker="Ann", context=(Turn("Ben", "Are you?"),))
     prepared = extractor.prepare(clip)
@@ -126,20 +139,27 @@ def test_dialogue_reads_one_file(tmp_path):
     assert extractor.identity["weights"]["sha256"] == weights.sha256(path)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"without": "blk.1.attn_q.weight"}, r"covers 9\d.\d %.* 1 missing \(layers.1.self_attn.q_proj.weight\)"),
-    ({"beside": "blk.0.attn_sinks.weight"}, r"1 unexpected \(layers.0.attn_sinks.weight\)"),
-    ({"beside": "blk.2.attn_norm.weight"}, "says 2 blocks and holds 3"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"without": "blk.1.attn_q.weight"}, r"covers 9\d.\d %.* 1 missing \(layers.1.self_attn.q_proj.weight\)"),
+        ({"beside": "blk.0.attn_sinks.weight"}, r"1 unexpected \(layers.0.attn_sinks.weight\)"),
+        ({"beside": "blk.2.attn_norm.weight"}, "says 2 blocks and holds 3"),
+    ],
+)
 def test_loading_is_strict(tmp_path, change, message):
     path = write(tmp_path / "tiny.gguf", *stored(Q.F16, tied=True, **change))
     with pytest.raises(WeightsError, match=message):
         pretrained.load(transformers.LlamaModel, f"local:{path}")
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"model": "llama"}, "tokenizer of kind llama/gpt-2"), ({"pre": "qwen2"}, "tokenizer of kind gpt2/qwen2"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "llama"}, "tokenizer of kind llama/gpt-2"),
+        ({"pre": "qwen2"}, "tokenizer of kind gpt2/qwen2"),
+    ],
+)
 def test_an_unknown_tokenizer_is_one_line(tmp_path, change, message):
     path = write(tmp_path / "tiny.gguf", *stored(Q.F16, tied=True, **change))
     with pytest.raises(WeightsError, match=message) as caught:
@@ -189,8 +209,15 @@ class Heard:
 
     def __init__(self) -> None:
         self.extractor = registry.build(
-            Stream(modality="text", source="data/manifest.parquet", encoder="dialogue", weights=SMOLLM2, pooling="last",
-                   options={"turns": 8, "max_length": 256}))
+            Stream(
+                modality="text",
+                source="data/manifest.parquet",
+                encoder="dialogue",
+                weights=SMOLLM2,
+                pooling="last",
+                options={"turns": 8, "max_length": 256},
+            )
+        )
         self.forward = self.extractor.load()
 
     def __call__(self, *pairs: tuple[str, str]) -> np.ndarray:
@@ -208,8 +235,16 @@ def test_real_smollm2(monkeypatch):
         pytest.skip(str(absent))
     loaded, load = [], pretrained.load
     monkeypatch.setattr(pretrained, "load", lambda *args, **kwargs: loaded.append(load(*args, **kwargs)) or loaded[0])
-    extractor = registry.build(Stream(modality="text", source="data/manifest.parquet", encoder="dialogue", weights=SMOLLM2,
-                                      pooling="last", options={"turns": 8, "max_length": 256}))
+    extractor = registry.build(
+        Stream(
+            modality="text",
+            source="data/manifest.parquet",
+            encoder="dialogue",
+            weights=SMOLLM2,
+            pooling="last",
+            options={"turns": 8, "max_length": 256},
+        )
+    )
     forward = extractor.load()
 
     tokenizer = tokenizers.Tokenizer.from_str(reading.tokenizer(path)[0])

@@ -14,23 +14,33 @@ from pipeline.errors import ParamsError, UserError, WeightsError
 from pipeline.weights import pretrained
 
 
-@pytest.mark.parametrize(("text", "scheme", "rest"), [
-    ("hf:openai/clip-vit-base-patch32", "hf", "openai/clip-vit-base-patch32"),
-    ("hf:owner/name@main", "hf", "owner/name@main"),
-    ("open_clip:ViT-B-32/openai", "open_clip", "ViT-B-32/openai"),
-    ("local:C:/odd/path", "local", "C:/odd/path"),
-    ("package:name/sub/folder", "package", "name/sub/folder"),
-    ("random:7", "random", "7"),
-])
+@pytest.mark.parametrize(
+    ("text", "scheme", "rest"),
+    [
+        ("hf:openai/clip-vit-base-patch32", "hf", "openai/clip-vit-base-patch32"),
+        ("hf:owner/name@main", "hf", "owner/name@main"),
+        ("open_clip:ViT-B-32/openai", "open_clip", "ViT-B-32/openai"),
+        ("local:C:/odd/path", "local", "C:/odd/path"),
+        ("package:name/sub/folder", "package", "name/sub/folder"),
+        ("random:7", "random", "7"),
+    ],
+)
 def test_parse(text, scheme, rest):
     source = weights.parse(text)
     assert (source.scheme, source.rest, str(source)) == (scheme, rest, text)
     assert source.seed == (7 if scheme == "random" else None) and source.random == (scheme == "random")
 
 
-@pytest.mark.parametrize(("text", "message"), [("bert", "no scheme"), ("hff:x", "Did you mean 'hf'"),
-                                               ("hf:", "nothing after"),
-                                               ("random:x", "whole number"), ("random:-1", "whole number")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("bert", "no scheme"),
+        ("hff:x", "Did you mean 'hf'"),
+        ("hf:", "nothing after"),
+        ("random:x", "whole number"),
+        ("random:-1", "whole number"),
+    ],
+)
 def test_parse_refuses(text, message):
     with pytest.raises(ParamsError, match=message):
         weights.parse(text)
@@ -59,8 +69,11 @@ def test_a_cached_hub_folder_is_read_offline(tmp_path, monkeypatch):
     import huggingface_hub
 
     (tmp_path / "model.safetensors").write_bytes(b"x")
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, local_files_only=False, **__: str(tmp_path)
-                        if local_files_only else pytest.fail("went to the hub"))
+    monkeypatch.setattr(
+        huggingface_hub,
+        "snapshot_download",
+        lambda *_, local_files_only=False, **__: str(tmp_path) if local_files_only else pytest.fail("went to the hub"),
+    )
     assert weights.locate("hf:owner/name") == tmp_path
 
 
@@ -77,7 +90,9 @@ def test_safetensors_before_pickles(tmp_path):
     for name in ("pytorch_model.bin", "model-00002-of-00002.safetensors", "model-00001-of-00002.safetensors"):
         (tmp_path / name).write_bytes(b"x")
     assert [file.name for file in weights.files(tmp_path)] == [
-        "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    ]
     assert [file.name for file in weights.files(tmp_path, ("pytorch*.bin",))] == ["pytorch_model.bin"]
 
 
@@ -175,8 +190,9 @@ def test_float16_checkpoints_load_in_float32_unless_asked(tmp_path):
     from transformers import BertConfig, BertModel
 
     with pretrained.quiet():
-        BertModel(BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-                             vocab_size=9)).half().save_pretrained(tmp_path)
+        BertModel(
+            BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=9)
+        ).half().save_pretrained(tmp_path)
     assert pretrained.load(BertModel, f"local:{tmp_path}").dtype == torch.float32
     assert pretrained.load(BertModel, f"local:{tmp_path}", dtype="bfloat16").dtype == torch.bfloat16
 

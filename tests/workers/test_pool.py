@@ -67,9 +67,17 @@ def test_results_in_any_order_and_in_order(pool):
     assert [o.key for o in pool.imap(slow_first)] == list(range(20))
 
 
-@pytest.mark.parametrize(("kind", "reason", "detail"), [
-    ("segfault", "crash", "SIGSEGV"), ("abort", "crash", "SIGABRT"), ("exit", "crash", "exit code 3"),
-    ("hang", "timeout", "2 s"), ("raise", "error", "ValueError: no such luck"), ("decode", "truncated", "ends at 1 s")])
+@pytest.mark.parametrize(
+    ("kind", "reason", "detail"),
+    [
+        ("segfault", "crash", "SIGSEGV"),
+        ("abort", "crash", "SIGABRT"),
+        ("exit", "crash", "exit code 3"),
+        ("hang", "timeout", "2 s"),
+        ("raise", "error", "ValueError: no such luck"),
+        ("decode", "truncated", "ends at 1 s"),
+    ],
+)
 def test_trouble_costs_one_task(pool, kind, reason, detail):
     tasks = [(i, ("square", i)) for i in range(12)]
     tasks[3] = (3, (kind, 3))
@@ -193,8 +201,13 @@ if __name__ == "__main__":
 def test_no_orphans(tmp_path, number):
     script = tmp_path / "stay.py"
     script.write_text(SCRIPT)
-    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                               text=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )
     try:
         pids = {int(process.stdout.readline()) for _ in range(2)}
         assert len(pids) == 2 and all(_alive(pid) for pid in pids)

@@ -16,19 +16,25 @@ from .options import Options, parse
 
 CREMA_D_EMOTIONS = {"ANG": "angry", "DIS": "disgust", "FEA": "fearful", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
 CREMA_D_SENTENCES = {
-    "IEO": "It's eleven o'clock.", "TIE": "That is exactly what happened.",
-    "IOM": "I'm on my way to the meeting.", "IWW": "I wonder what this is about.",
-    "TAI": "The airplane is almost full.", "MTI": "Maybe tomorrow it will be cold.",
-    "IWL": "I would like a new alarm clock.", "ITH": "I think I have a doctor's appointment.",
-    "DFA": "Don't forget a jacket.", "ITS": "I think I've seen this before.",
-    "TSI": "The surface is slick.", "WSI": "We'll stop in a couple of minutes.",
+    "IEO": "It's eleven o'clock.",
+    "TIE": "That is exactly what happened.",
+    "IOM": "I'm on my way to the meeting.",
+    "IWW": "I wonder what this is about.",
+    "TAI": "The airplane is almost full.",
+    "MTI": "Maybe tomorrow it will be cold.",
+    "IWL": "I would like a new alarm clock.",
+    "ITH": "I think I have a doctor's appointment.",
+    "DFA": "Don't forget a jacket.",
+    "ITS": "I think I've seen this before.",
+    "TSI": "The surface is slick.",
+    "WSI": "We'll stop in a couple of minutes.",
 }
 _CREMA_D = re.compile(r"(1\d{3})_([A-Z]{3})_([A-Z]{3})_(LO|MD|HI|XX|X)", re.ASCII)
 
-EMO_DB_EMOTIONS = {"W": "anger", "L": "boredom", "E": "disgust", "A": "fear", "F": "happiness", "T": "sadness",
-                   "N": "neutral"}
+EMO_DB_EMOTIONS = {"W": "anger", "L": "boredom", "E": "disgust", "A": "fear", "F": "happiness", "T": "sadness", "N": "neutral"}
 EMO_DB_SENTENCES = {
-    "a01": "Der Lappen liegt auf dem Eisschrank.", "a02": "Das will sie am Mittwoch abgeben.",
+    "a01": "Der Lappen liegt auf dem Eisschrank.",
+    "a02": "Das will sie am Mittwoch abgeben.",
     "a04": "Heute abend könnte ich es ihm sagen.",
     "a05": "Das schwarze Stück Papier befindet sich da oben neben dem Holzstück.",
     "a07": "In sieben Stunden wird es soweit sein.",
@@ -51,8 +57,13 @@ def crema_d_name(stem: str) -> dict:
     if not match or match[2] not in CREMA_D_SENTENCES or match[3] not in CREMA_D_EMOTIONS:
         raise ValueError("the name is not ACTOR_SENTENCE_EMOTION_LEVEL")
     level = {"LO": "low", "MD": "medium", "HI": "high"}.get(match[4], "unspecified")
-    return {"speaker": match[1], "text": CREMA_D_SENTENCES[match[2]], "emotion": CREMA_D_EMOTIONS[match[3]],
-            "language": "en", "labels": table.labels(level=level)}
+    return {
+        "speaker": match[1],
+        "text": CREMA_D_SENTENCES[match[2]],
+        "emotion": CREMA_D_EMOTIONS[match[3]],
+        "language": "en",
+        "labels": table.labels(level=level),
+    }
 
 
 def emo_db_name(stem: str) -> dict:
@@ -64,8 +75,13 @@ def emo_db_name(stem: str) -> dict:
     match = _EMO_DB.fullmatch(stem)
     if not match or match[2] not in EMO_DB_SENTENCES:
         raise ValueError("the name is not SPEAKER SENTENCE EMOTION VERSION")
-    return {"speaker": match[1], "text": EMO_DB_SENTENCES[match[2]], "emotion": EMO_DB_EMOTIONS[match[3]],
-            "language": "de", "labels": table.labels(version=match[4])}
+    return {
+        "speaker": match[1],
+        "text": EMO_DB_SENTENCES[match[2]],
+        "emotion": EMO_DB_EMOTIONS[match[3]],
+        "language": "de",
+        "labels": table.labels(version=match[4]),
+    }
 
 
 def _read(corpus: params.Corpus, layout: str, named: Callable[[str], dict]) -> Tables:
@@ -89,9 +105,14 @@ def _read(corpus: params.Corpus, layout: str, named: Callable[[str], dict]) -> T
     if not found:
         raise CorpusError(f"{root} holds no recording of {corpus.name}. Expected {layout}.")
     clips = [clip | {"audio": clip.get("audio") or clip.get("video")} for _, clip in sorted(found.items())]
-    return Tables(clips, problems=problems, notes={
-        "speakers": len({clip["speaker"] for clip in clips}),
-        "clips per emotion": dict(sorted(Counter(clip["emotion"] for clip in clips).items()))})
+    return Tables(
+        clips,
+        problems=problems,
+        notes={
+            "speakers": len({clip["speaker"] for clip in clips}),
+            "clips per emotion": dict(sorted(Counter(clip["emotion"] for clip in clips).items())),
+        },
+    )
 
 
 _CREMA_D_LAYOUT = "AudioWAV/<actor>_<sentence>_<emotion>_<level>.wav (and VideoFlash/….flv)"
@@ -109,12 +130,20 @@ def read_emo_db(corpus: params.Corpus) -> Tables:
 
 
 CREMA_D = Adapter(
-    name="crema_d", title="CREMA-D, crowd-sourced emotional multimodal actors", licence="ODbL 1.0",
-    homepage="https://github.com/CheyneyComputerScience/CREMA-D", layout=_CREMA_D_LAYOUT,
-    classes=tuple(CREMA_D_EMOTIONS.values()), read=read_crema_d,
+    name="crema_d",
+    title="CREMA-D, crowd-sourced emotional multimodal actors",
+    licence="ODbL 1.0",
+    homepage="https://github.com/CheyneyComputerScience/CREMA-D",
+    layout=_CREMA_D_LAYOUT,
+    classes=tuple(CREMA_D_EMOTIONS.values()),
+    read=read_crema_d,
 )
 EMO_DB = Adapter(
-    name="emo_db", title="EMO-DB, Berlin database of emotional speech", licence="free to use, cite the authors",
-    homepage="http://emodb.bilderbar.info", layout=_EMO_DB_LAYOUT, classes=tuple(EMO_DB_EMOTIONS.values()),
+    name="emo_db",
+    title="EMO-DB, Berlin database of emotional speech",
+    licence="free to use, cite the authors",
+    homepage="http://emodb.bilderbar.info",
+    layout=_EMO_DB_LAYOUT,
+    classes=tuple(EMO_DB_EMOTIONS.values()),
     read=read_emo_db,
 )

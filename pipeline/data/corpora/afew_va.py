@@ -118,19 +118,29 @@ def read(corpus: params.Corpus) -> Tables:
         if not rows or (absent and options.partial == "quarantine"):
             result.problems.append(folder.problem(id_, relative, "missing", f"{absent} of {len(found)} frames absent"))
             continue
-        result.annotations += [{"id": id_, "time": round(time, 6), "valence": v / SCALE, "arousal": a / SCALE}
-                               for time, (v, a) in rows]
-        result.clips.append({
-            "id": id_, "corpus": "afew_va", "video": relative, "speaker": actor,
-            "valence": sum(v for _, (v, _) in rows) / len(rows) / SCALE,
-            "arousal": sum(a for _, (_, a) in rows) / len(rows) / SCALE,
-            "expected": len(here) / fps, "landmarks": landmarks(value),
-        })
+        result.annotations += [
+            {"id": id_, "time": round(time, 6), "valence": v / SCALE, "arousal": a / SCALE} for time, (v, a) in rows
+        ]
+        result.clips.append(
+            {
+                "id": id_,
+                "corpus": "afew_va",
+                "video": relative,
+                "speaker": actor,
+                "valence": sum(v for _, (v, _) in rows) / len(rows) / SCALE,
+                "arousal": sum(a for _, (_, a) in rows) / len(rows) / SCALE,
+                "expected": len(here) / fps,
+                "landmarks": landmarks(value),
+            }
+        )
     if not result.clips and not result.problems:
         raise CorpusError(f"{root} holds no clip of AFEW-VA. Expected {LAYOUT}.")
     nameless = sum(clip["speaker"] is None for clip in result.clips)
-    result.notes = {"frames annotated": len(result.annotations), "annotated frames without image": lacking,
-                    "clips without an actor (split clip by clip)": nameless}
+    result.notes = {
+        "frames annotated": len(result.annotations),
+        "annotated frames without image": lacking,
+        "clips without an actor (split clip by clip)": nameless,
+    }
     return result
 
 
@@ -140,7 +150,11 @@ def _images(place: Path) -> list[int]:
 
 
 ADAPTER = Adapter(
-    name="afew_va", title="AFEW-VA, valence and arousal in the wild",
-    licence="on request from Imperial College iBUG, research only", homepage="https://ibug.doc.ic.ac.uk/resources/afew-va-database/",
-    layout=LAYOUT, classes=(), read=read,
+    name="afew_va",
+    title="AFEW-VA, valence and arousal in the wild",
+    licence="on request from Imperial College iBUG, research only",
+    homepage="https://ibug.doc.ic.ac.uk/resources/afew-va-database/",
+    layout=LAYOUT,
+    classes=(),
+    read=read,
 )

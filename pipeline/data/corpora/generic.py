@@ -14,8 +14,17 @@ from .adapter import Adapter, Tables
 from .options import Options, parse
 
 LAYOUT = "a table with manifest columns (or others, named in corpus.options.columns), or folders by label"
-_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
-           "development": "val", "test": "test", "testing": "test"}
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "development": "val",
+    "test": "test",
+    "testing": "test",
+}
 _FILLED = tuple(name for name in SCHEMA if name not in ("corpus", "content", "duration"))
 _SCALED = ("valence", "arousal", "dominance")
 
@@ -64,8 +73,9 @@ def _table(root: Path, options: GenericOptions) -> Tables:
     names = {name: options.columns.get(name, name) for name in (*_FILLED, "media")}
     names = {name: column for name, column in names.items() if column in known}
     if not names.keys() & {"media", "video", "audio", "text"}:
-        raise CorpusError(f"{path} has no column of media or text. Name it in corpus.options.columns "
-                          f"(columns: {', '.join(sorted(known))}).")
+        raise CorpusError(
+            f"{path} has no column of media or text. Name it in corpus.options.columns (columns: {', '.join(sorted(known))})."
+        )
     result = Tables(clips=[])
     for line, row in rows:
         try:
@@ -132,13 +142,18 @@ def _tree(root: Path, options: GenericOptions) -> Tables:
             continue
         clips.append(clip | {"audio": clip.get("audio") or clip.get("video")})
     if not found:
-        raise CorpusError(f"{root} holds no media below {len(options.levels)} levels of folders "
-                          f"({'/'.join(options.levels)}).")
+        raise CorpusError(f"{root} holds no media below {len(options.levels)} levels of folders ({'/'.join(options.levels)}).")
     counts = Counter(clip.get("emotion") or "" for clip in clips)
     return Tables(clips, problems=problems, notes={"clips per emotion": dict(sorted(counts.items()))})
 
 
 ADAPTER = Adapter(
-    name="generic", title="Any table or tree of folders", licence="your own", homepage="docs/corpora/generic.md",
-    layout=LAYOUT, classes=(), read=read, checked="there is no publisher",
+    name="generic",
+    title="Any table or tree of folders",
+    licence="your own",
+    homepage="docs/corpora/generic.md",
+    layout=LAYOUT,
+    classes=(),
+    read=read,
+    checked="there is no publisher",
 )

@@ -14,8 +14,18 @@ from . import folder, table
 from .adapter import Adapter, Tables
 from .options import Options, parse
 
-CODES = {"neu": "neutral", "hap": "happy", "sad": "sad", "ang": "angry", "exc": "excited", "fru": "frustrated",
-         "fea": "fearful", "sur": "surprised", "dis": "disgusted", "oth": "other"}
+CODES = {
+    "neu": "neutral",
+    "hap": "happy",
+    "sad": "sad",
+    "ang": "angry",
+    "exc": "excited",
+    "fru": "frustrated",
+    "fea": "fearful",
+    "sur": "surprised",
+    "dis": "disgusted",
+    "oth": "other",
+}
 EMOTIONS = tuple(CODES.values())
 #: No majority among the annotators.
 UNDECIDED = "xxx"
@@ -26,11 +36,16 @@ CLASSES = {
     "6": ("angry", "excited", "frustrated", "happy", "neutral", "sad"),
     "all": EMOTIONS,
 }
-LAYOUT = ("Session{1..5}/dialog/{EmoEvaluation,transcriptions}/*.txt, Session{1..5}/sentences/wav/<dialogue>/*.wav "
-          "(and dialog/{avi/DivX,wav} for pictures and both channels)")
+LAYOUT = (
+    "Session{1..5}/dialog/{EmoEvaluation,transcriptions}/*.txt, Session{1..5}/sentences/wav/<dialogue>/*.wav "
+    "(and dialog/{avi/DivX,wav} for pictures and both channels)"
+)
 
-_TURN = re.compile(r"\[(\d+(?:\.\d+)?) - (\d+(?:\.\d+)?)\]\t(\S+)\t(\w{3})\t"
-                   r"\[(-?[\d.]+), (-?[\d.]+), (-?[\d.]+)\]\s*", re.ASCII)
+_TURN = re.compile(
+    r"\[(\d+(?:\.\d+)?) - (\d+(?:\.\d+)?)\]\t(\S+)\t(\w{3})\t"
+    r"\[(-?[\d.]+), (-?[\d.]+), (-?[\d.]+)\]\s*",
+    re.ASCII,
+)
 _LINE = re.compile(r"(Ses\d\d[FM]_\w+_[FM]\w*\d+)\s*\[(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)\]:\s?(.*)", re.ASCII)
 _ID = re.compile(r"Ses0([1-5])([FM])_(?:impro|script)\w+_([FM])\w*\d+", re.ASCII)
 
@@ -73,10 +88,16 @@ def read(corpus: params.Corpus) -> Tables:
                 continue
             text = spoken.get(name, (0.0, None))[1]
             if name not in spoken:
-                result.problems.append(folder.problem(f"iemocap/{name}", path.name, "surplus",
-                                                      "no line of the transcript; the clip stays without text"))
-            result.clips.append(clip | _media(root, path.parents[2].name, path.stem, name, clip, options)
-                                | {"emotion": emotion, "text": text, "turn": order.get(name)})
+                result.problems.append(
+                    folder.problem(
+                        f"iemocap/{name}", path.name, "surplus", "no line of the transcript; the clip stays without text"
+                    )
+                )
+            result.clips.append(
+                clip
+                | _media(root, path.parents[2].name, path.stem, name, clip, options)
+                | {"emotion": emotion, "text": text, "turn": order.get(name)}
+            )
     result.notes["turns left out (no majority, or not among the classes)"] = dict(sorted(dropped.items()))
     result.notes["clips per session"] = dict(sorted(Counter(clip["session"] for clip in result.clips).items()))
     return result
@@ -103,31 +124,48 @@ def _turns(path: Path, problems: list[dict]):
             problems.append(folder.problem(None, path.name, "row", f"line {line}: not a turn"))
             continue
         if match[4] not in CODES and match[4] != UNDECIDED:
-            problems.append(folder.problem(f"iemocap/{match[3]}", path.name, "label",
-                                           f"line {line}: emotion {match[4]!r} is not of IEMOCAP"))
+            problems.append(
+                folder.problem(f"iemocap/{match[3]}", path.name, "label", f"line {line}: emotion {match[4]!r} is not of IEMOCAP")
+            )
             continue
         # A few averages leave the scale of 1..5 by half a point: they are its ends.
         vad = [table.rescale(min(5.0, max(1.0, float(match[i]))), 1, 5) for i in (5, 6, 7)]
-        yield match[3], {
-            "id": f"iemocap/{match[3]}", "corpus": "iemocap", "language": "en", "dialogue": path.stem,
-            "speaker": f"Ses0{name[1]}_{name[3]}", "session": f"Ses0{name[1]}",
-            "valence": vad[0], "arousal": vad[1], "dominance": vad[2],
-            "start": float(match[1]), "end": float(match[2]),
-        }, match[4]
+        yield (
+            match[3],
+            {
+                "id": f"iemocap/{match[3]}",
+                "corpus": "iemocap",
+                "language": "en",
+                "dialogue": path.stem,
+                "speaker": f"Ses0{name[1]}_{name[3]}",
+                "session": f"Ses0{name[1]}",
+                "valence": vad[0],
+                "arousal": vad[1],
+                "dominance": vad[2],
+                "start": float(match[1]),
+                "end": float(match[2]),
+            },
+            match[4],
+        )
 
 
 def _media(root: Path, session: str, dialogue: str, name: str, clip: dict, options: IemocapOptions) -> dict:
     cut = {"start": clip["start"], "end": clip["end"]}
     if options.audio == "sentences":
         if options.video:
-            raise CorpusError("corpus.options of iemocap: the film is of the whole dialogue; with video true set audio "
-                              "to dialogue, so that picture and sound share one cut.")
-        return {"audio": f"{session}/sentences/wav/{dialogue}/{name}.wav", "start": None, "end": None,
-                "expected": round(cut["end"] - cut["start"], 4)}
+            raise CorpusError(
+                "corpus.options of iemocap: the film is of the whole dialogue; with video true set audio "
+                "to dialogue, so that picture and sound share one cut."
+            )
+        return {
+            "audio": f"{session}/sentences/wav/{dialogue}/{name}.wav",
+            "start": None,
+            "end": None,
+            "expected": round(cut["end"] - cut["start"], 4),
+        }
     left = clip["speaker"].endswith("F") == (options.female == "left")
     video = f"{session}/dialog/avi/DivX/{dialogue}.avi" if options.video else None
-    return {"audio": f"{session}/dialog/wav/{dialogue}.wav", "video": video,
-            "channel": "left" if left else "right", **cut}
+    return {"audio": f"{session}/dialog/wav/{dialogue}.wav", "video": video, "channel": "left" if left else "right", **cut}
 
 
 def _transcript(path: Path) -> dict[str, tuple[float, str]]:
@@ -142,7 +180,11 @@ def _transcript(path: Path) -> dict[str, tuple[float, str]]:
 
 
 ADAPTER = Adapter(
-    name="iemocap", title="IEMOCAP, Interactive Emotional Dyadic Motion Capture",
-    licence="on request from USC SAIL, research only", homepage="https://sail.usc.edu/iemocap/",
-    layout=LAYOUT, classes=EMOTIONS, read=read,
+    name="iemocap",
+    title="IEMOCAP, Interactive Emotional Dyadic Motion Capture",
+    licence="on request from USC SAIL, research only",
+    homepage="https://sail.usc.edu/iemocap/",
+    layout=LAYOUT,
+    classes=EMOTIONS,
+    read=read,
 )

@@ -41,8 +41,10 @@ KNOWN = {
 }
 
 COLUMNS = ("Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID", "StartTime", "EndTime")
-LAYOUT = ("{train,dev,test}_sent_emo.csv beside train_splits/, dev_splits_complete/, output_repeated_splits_test/ "
-          "with dia{D}_utt{U}.mp4")
+LAYOUT = (
+    "{train,dev,test}_sent_emo.csv beside train_splits/, dev_splits_complete/, output_repeated_splits_test/ "
+    "with dia{D}_utt{U}.mp4"
+)
 
 _NAME = re.compile(r"dia(\d+)_utt(\d+)\.mp4", re.ASCII)
 _TIME = re.compile(r"(\d+):([0-5]?\d):([0-5]?\d)[,.](\d{1,3})", re.ASCII)
@@ -97,12 +99,14 @@ def read(corpus: params.Corpus) -> Tables:
         if media is not None:
             result.problems += _surplus(root, media, split, {(c["dialogue"], c["turn"]) for c in clips})
     absent = [split for split in SPLITS if split not in found]
-    result.notes.update({
-        "utterances": dict(Counter(clip["split"] for clip in result.clips)),
-        "texts repaired": repaired_texts,
-        "speakers met in train and test": _shared_speakers(result.clips),
-        **({"splits without a table": absent} if absent else {}),
-    })
+    result.notes.update(
+        {
+            "utterances": dict(Counter(clip["split"] for clip in result.clips)),
+            "texts repaired": repaired_texts,
+            "speakers met in train and test": _shared_speakers(result.clips),
+            **({"splits without a table": absent} if absent else {}),
+        }
+    )
     return result
 
 
@@ -124,8 +128,7 @@ def _media_of(root: Path, split: str) -> Path:
     return root / names[0]
 
 
-def _split(path: Path, split: str, root: Path, media: Path | None,
-           options: MeldOptions) -> tuple[list[dict], list[dict], int]:
+def _split(path: Path, split: str, root: Path, media: Path | None, options: MeldOptions) -> tuple[list[dict], list[dict], int]:
     clips, problems, mended = [], [], 0
     for line, row in table.rows_of(path, COLUMNS):
         try:
@@ -153,10 +156,18 @@ def _clip(row: dict[str, str], split: str, root: Path, media: Path | None) -> di
     length = round(seconds(row["EndTime"]) - seconds(row["StartTime"]), 3)
     name = {"val": "dev"}.get(split, split)
     return {
-        "id": f"meld/{name}/dia{dialogue}_utt{utterance}", "corpus": "meld", "split": split,
-        "video": film, "audio": film, "text": repaired(row["Utterance"]), "language": "en",
-        "speaker": table.mend(row["Speaker"]), "dialogue": f"{name}/dia{dialogue}", "turn": utterance,
-        "emotion": emotion, "sentiment": sentiment,
+        "id": f"meld/{name}/dia{dialogue}_utt{utterance}",
+        "corpus": "meld",
+        "split": split,
+        "video": film,
+        "audio": film,
+        "text": repaired(row["Utterance"]),
+        "language": "en",
+        "speaker": table.mend(row["Speaker"]),
+        "dialogue": f"{name}/dia{dialogue}",
+        "turn": utterance,
+        "emotion": emotion,
+        "sentiment": sentiment,
         # A few rows end before they begin: nothing can be said about their length.
         "expected": length if length > 0 else None,
         "session": _episode(row),
@@ -176,8 +187,9 @@ def _surplus(root: Path, media: Path, split: str, known: set[tuple[str, int]]) -
     for path in folder.files(media, (".mp4",)):
         match = _NAME.fullmatch(path)
         if not match or (f"{name}/dia{int(match[1])}", int(match[2])) not in known:
-            problems.append(folder.problem(None, f"{media.relative_to(root).as_posix()}/{path}", "surplus",
-                                           f"no row of {SPLITS[split][0]}"))
+            problems.append(
+                folder.problem(None, f"{media.relative_to(root).as_posix()}/{path}", "surplus", f"no row of {SPLITS[split][0]}")
+            )
     return problems
 
 
@@ -188,8 +200,7 @@ def _shared_speakers(clips: list[dict]) -> dict[str, object]:
     shared = by_split["train"] & by_split["test"]
     test = [clip for clip in clips if clip["split"] == "test"]
     affected = sum(clip["speaker"] in shared for clip in test)
-    return {"speakers": len(shared), "test utterances": affected,
-            "share": round(affected / len(test), 4) if test else 0.0}
+    return {"speakers": len(shared), "test utterances": affected, "share": round(affected / len(test), 4) if test else 0.0}
 
 
 ADAPTER = Adapter(

@@ -19,9 +19,11 @@ MER_EMOTIONS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
 MERR_EMOTIONS = (*MER_EMOTIONS, "fear", "contempt", "doubt")
 #: Stands for "no valence" in the lists.
 NO_VALENCE = -10.0
-MER_LAYOUT = ("{train,test1,test2,test3}-label.csv (name, discrete, valence) beside train/, test1/, … as distributed, or lists "
-              "named {train,val,test}*.txt (`<name> <frames> <label> <valence or -10>`) with films anywhere below; "
-              "transcription*.csv (name, sentence) when there is one")
+MER_LAYOUT = (
+    "{train,test1,test2,test3}-label.csv (name, discrete, valence) beside train/, test1/, … as distributed, or lists "
+    "named {train,val,test}*.txt (`<name> <frames> <label> <valence or -10>`) with films anywhere below; "
+    "transcription*.csv (name, sentence) when there is one"
+)
 MERR_LAYOUT = "a *.json of records by name (pseu_emotion | emotion | label, text), films in video/ or below"
 _LABEL_KEYS = ("pseu_emotion", "emotion", "label", "answer", "openset")
 _NAME_KEYS = ("video_name", "video_id", "video", "name", "id")
@@ -66,8 +68,12 @@ def read_mer(corpus: params.Corpus) -> Tables:
     """One clip per line of the tables or lists; the file's name says the split."""
     options = parse(corpus, MerOptions)
     root = folder.root_of(corpus.root, MER_LAYOUT)
-    lists = [(path, split) for path in sorted([*root.rglob("*-label.csv"), *root.rglob("*.txt")]) for start, split in
-             (("train", "train"), ("val", "val"), ("test", "test")) if path.name.lower().startswith(start)]
+    lists = [
+        (path, split)
+        for path in sorted([*root.rglob("*-label.csv"), *root.rglob("*.txt")])
+        for start, split in (("train", "train"), ("val", "val"), ("test", "test"))
+        if path.name.lower().startswith(start)
+    ]
     if not lists:
         raise CorpusError(f"{root} holds no list of MER2023. Expected {MER_LAYOUT}.")
     films, spoken = _films(root, options.media), _spoken(root)
@@ -79,9 +85,18 @@ def read_mer(corpus: params.Corpus) -> Tables:
             except (ValueError, TypeError) as error:
                 result.problems.append(folder.problem(None, path.name, "row", f"line {number}: {error}"))
                 continue
-            result.clips.append({"id": f"mer2023/{split}/{name}", "corpus": "mer2023", "split": split, "language": "zh",
-                                 "emotion": emotion, "valence": valence, "text": spoken.get(name),
-                                 **_film(films, name, options.media, path.name.removesuffix("-label.csv"))})
+            result.clips.append(
+                {
+                    "id": f"mer2023/{split}/{name}",
+                    "corpus": "mer2023",
+                    "split": split,
+                    "language": "zh",
+                    "emotion": emotion,
+                    "valence": valence,
+                    "text": spoken.get(name),
+                    **_film(films, name, options.media, path.name.removesuffix("-label.csv")),
+                }
+            )
     result.notes["clips"] = dict(sorted(Counter(clip["split"] for clip in result.clips).items()))
     return result
 
@@ -111,8 +126,10 @@ def read_merr(corpus: params.Corpus) -> Tables:
     root = folder.root_of(corpus.root, MERR_LAYOUT)
     found = [root / options.file] if options.file else sorted(root.glob("*.json"))
     if len(found) != 1 or not found[0].is_file():
-        raise CorpusError(f"{root}: name the file of records in corpus.options.file (there are "
-                          f"{len(found) if not options.file else 'none of that name'}). Expected {MERR_LAYOUT}.")
+        raise CorpusError(
+            f"{root}: name the file of records in corpus.options.file (there are "
+            f"{len(found) if not options.file else 'none of that name'}). Expected {MERR_LAYOUT}."
+        )
     value = table.load_json(table.text_of(found[0]), str(found[0]))
     if isinstance(value, dict):
         value = value.get("annotations", value)
@@ -125,8 +142,17 @@ def read_merr(corpus: params.Corpus) -> Tables:
         except ValueError as error:
             result.problems.append(folder.problem(None, found[0].name, "row", f"record {number}: {error}"))
             continue
-        result.clips.append({"id": f"merr/{name}", "corpus": "merr", "language": "zh", "emotion": emotion,
-                             "text": text, "labels": table.labels(**rest), **_film(films, name, options.media)})
+        result.clips.append(
+            {
+                "id": f"merr/{name}",
+                "corpus": "merr",
+                "language": "zh",
+                "emotion": emotion,
+                "text": text,
+                "labels": table.labels(**rest),
+                **_film(films, name, options.media),
+            }
+        )
     result.notes["clips per emotion"] = dict(sorted(Counter(clip["emotion"] for clip in result.clips).items()))
     return result
 
@@ -162,10 +188,20 @@ def _film(films: dict[str, str], name: str, media: str, place: str = "video") ->
 
 
 MER2023 = Adapter(
-    name="mer2023", title="MER2023, multimodal emotion recognition challenge", licence="under EULA from the organisers",
-    homepage="http://merchallenge.cn/mer2023", layout=MER_LAYOUT, classes=MER_EMOTIONS, read=read_mer,
+    name="mer2023",
+    title="MER2023, multimodal emotion recognition challenge",
+    licence="under EULA from the organisers",
+    homepage="http://merchallenge.cn/mer2023",
+    layout=MER_LAYOUT,
+    classes=MER_EMOTIONS,
+    read=read_mer,
 )
 MERR = Adapter(
-    name="merr", title="MERR-style instruction data", licence="annotation BSD-3; films under the MER2023 EULA",
-    homepage="https://github.com/ZebangCheng/Emotion-LLaMA", layout=MERR_LAYOUT, classes=MERR_EMOTIONS, read=read_merr,
+    name="merr",
+    title="MERR-style instruction data",
+    licence="annotation BSD-3; films under the MER2023 EULA",
+    homepage="https://github.com/ZebangCheng/Emotion-LLaMA",
+    layout=MERR_LAYOUT,
+    classes=MERR_EMOTIONS,
+    read=read_merr,
 )

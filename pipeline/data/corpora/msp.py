@@ -15,19 +15,33 @@ from .adapter import Adapter, Tables
 from .options import Options, parse
 
 IMPROV_CODES = {"A": "angry", "H": "happy", "S": "sad", "N": "neutral", "O": "other"}
-PODCAST_CODES = {"A": "angry", "S": "sad", "H": "happy", "U": "surprise", "F": "fear", "D": "disgust", "C": "contempt",
-                 "N": "neutral", "O": "other"}
+PODCAST_CODES = {
+    "A": "angry",
+    "S": "sad",
+    "H": "happy",
+    "U": "surprise",
+    "F": "fear",
+    "D": "disgust",
+    "C": "contempt",
+    "N": "neutral",
+    "O": "other",
+}
 #: No agreement among the raters.
 UNDECIDED = "X"
 FOUR = ("angry", "happy", "neutral", "sad")
-IMPROV_LAYOUT = ("Evalution.txt, Audio/session{N}/S{SS}{E}/{P,R,S,T}/MSP-IMPROV-*.wav, the same below Video/ (.avi), "
-                 "transcripts as <name>.txt in any folder")
+IMPROV_LAYOUT = (
+    "Evalution.txt, Audio/session{N}/S{SS}{E}/{P,R,S,T}/MSP-IMPROV-*.wav, the same below Video/ (.avi), "
+    "transcripts as <name>.txt in any folder"
+)
 PODCAST_LAYOUT = "Labels/labels_consensus.csv, Audios/*.wav, Transcripts/*.txt"
 PARTITIONS = {"train": "train", "development": "val", "validation": "val", "test1": "test"}
 
 _NAME = re.compile(r"(?:MSP|UTD)-IMPROV-(S\d\d)([AHSN])-([FM])(0[1-6])-([PRST])-([FM]{2})(\d\d)", re.ASCII)
-_LINE = re.compile(r"((?:UTD|MSP)-IMPROV-[\w-]+)\.(?:avi|wav)\s*;\s*([A-Z])\s*;\s*A:([\d.]+|NaN)\s*;"
-                   r"\s*V:([\d.]+|NaN)\s*;\s*D:([\d.]+|NaN)\s*;.*", re.ASCII)
+_LINE = re.compile(
+    r"((?:UTD|MSP)-IMPROV-[\w-]+)\.(?:avi|wav)\s*;\s*([A-Z])\s*;\s*A:([\d.]+|NaN)\s*;"
+    r"\s*V:([\d.]+|NaN)\s*;\s*D:([\d.]+|NaN)\s*;.*",
+    re.ASCII,
+)
 
 
 class MspOptions(Options):
@@ -50,10 +64,14 @@ def improv_name(name: str) -> dict:
     if not match:
         raise ValueError("the name is not MSP-IMPROV-S##E-G##-T-GG##")
     sentence, target, sex, session, kind, order, turn = match.groups()
-    return {"speaker": f"{sex}{session}", "session": session, "turn": int(turn),
-            # Both actors of a scene share it: the speaker's own letter is not part of it.
-            "dialogue": f"{session}-{sentence}{target}-{kind}",
-            "labels": table.labels(target=IMPROV_CODES[target], scenario=kind, order=order)}
+    return {
+        "speaker": f"{sex}{session}",
+        "session": session,
+        "turn": int(turn),
+        # Both actors of a scene share it: the speaker's own letter is not part of it.
+        "dialogue": f"{session}-{sentence}{target}-{kind}",
+        "labels": table.labels(target=IMPROV_CODES[target], scenario=kind, order=order),
+    }
 
 
 def read_improv(corpus: params.Corpus) -> Tables:
@@ -86,10 +104,21 @@ def read_improv(corpus: params.Corpus) -> Tables:
         if not _kept(emotion, options):
             dropped[emotion or "no agreement"] += 1
             continue
-        result.clips.append({
-            "id": f"msp_improv/{name}", "corpus": "msp_improv", "language": "en", **columns, "emotion": emotion,
-            "video": films.get(name), "audio": media.get(name) or films.get(name) or f"Audio/{name}.wav",
-            "text": _text(root, spoken.get(name)), "valence": valence, "arousal": arousal, "dominance": dominance})
+        result.clips.append(
+            {
+                "id": f"msp_improv/{name}",
+                "corpus": "msp_improv",
+                "language": "en",
+                **columns,
+                "emotion": emotion,
+                "video": films.get(name),
+                "audio": media.get(name) or films.get(name) or f"Audio/{name}.wav",
+                "text": _text(root, spoken.get(name)),
+                "valence": valence,
+                "arousal": arousal,
+                "dominance": dominance,
+            }
+        )
     result.notes["turns left out"] = dict(sorted(dropped.items()))
     return result
 
@@ -108,8 +137,10 @@ def read_podcast(corpus: params.Corpus) -> Tables:
     for line, row in table.rows_of(path, columns):
         try:
             emotion = _class(row["EmoClass"], PODCAST_CODES)
-            vad = {name: table.rescale(table.number(row[column], 1, 7), 1, 7) for name, column in
-                   (("valence", "EmoVal"), ("arousal", "EmoAct"), ("dominance", "EmoDom"))}
+            vad = {
+                name: table.rescale(table.number(row[column], 1, 7), 1, 7)
+                for name, column in (("valence", "EmoVal"), ("arousal", "EmoAct"), ("dominance", "EmoDom"))
+            }
         except ValueError as error:
             result.problems.append(folder.problem(None, path.name, "row", f"line {line}: {error}"))
             continue
@@ -121,11 +152,20 @@ def read_podcast(corpus: params.Corpus) -> Tables:
         speaker = row["SpkrID"]
         sheet = f"Transcripts/{stem}.txt"
         inside = folder.inside(root, sheet) and (root / sheet).is_file()
-        result.clips.append({
-            "id": f"msp_podcast/{stem}", "corpus": "msp_podcast", "split": split, "audio": f"Audios/{stem}.wav",
-            # Hundreds of people nobody identified are not one speaker.
-            "speaker": None if speaker.lower() in ("", "unknown", "nan") else speaker,
-            "text": _text(root, sheet if inside else None), "language": "en", "emotion": emotion, **vad})
+        result.clips.append(
+            {
+                "id": f"msp_podcast/{stem}",
+                "corpus": "msp_podcast",
+                "split": split,
+                "audio": f"Audios/{stem}.wav",
+                # Hundreds of people nobody identified are not one speaker.
+                "speaker": None if speaker.lower() in ("", "unknown", "nan") else speaker,
+                "text": _text(root, sheet if inside else None),
+                "language": "en",
+                "emotion": emotion,
+                **vad,
+            }
+        )
     result.notes["sentences left out"] = dict(sorted(dropped.items()))
     return result
 
@@ -147,12 +187,20 @@ def _text(root: Path, relative: str | None) -> str | None:
 
 
 IMPROV = Adapter(
-    name="msp_improv", title="MSP-IMPROV, dyadic improvisations", licence="on request from UT Dallas MSP Lab",
-    homepage="https://ecs.utdallas.edu/research/researchlabs/msp-lab/MSP-Improv.html", layout=IMPROV_LAYOUT,
-    classes=tuple(IMPROV_CODES.values()), read=read_improv,
+    name="msp_improv",
+    title="MSP-IMPROV, dyadic improvisations",
+    licence="on request from UT Dallas MSP Lab",
+    homepage="https://ecs.utdallas.edu/research/researchlabs/msp-lab/MSP-Improv.html",
+    layout=IMPROV_LAYOUT,
+    classes=tuple(IMPROV_CODES.values()),
+    read=read_improv,
 )
 PODCAST = Adapter(
-    name="msp_podcast", title="MSP-Podcast, natural speech", licence="on request from UT Dallas MSP Lab",
-    homepage="https://ecs.utdallas.edu/research/researchlabs/msp-lab/MSP-Podcast.html", layout=PODCAST_LAYOUT,
-    classes=tuple(PODCAST_CODES.values()), read=read_podcast,
+    name="msp_podcast",
+    title="MSP-Podcast, natural speech",
+    licence="on request from UT Dallas MSP Lab",
+    homepage="https://ecs.utdallas.edu/research/researchlabs/msp-lab/MSP-Podcast.html",
+    layout=PODCAST_LAYOUT,
+    classes=tuple(PODCAST_CODES.values()),
+    read=read_podcast,
 )

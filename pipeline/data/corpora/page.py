@@ -24,11 +24,23 @@ def page() -> str:
     ]
     for name in names():
         adapter = ADAPTERS[name]
-        way = "generated" if adapter.prepare else "yours" if name == "generic" else (
-            f"`corpus fetch {name}`" if sources(name) else "on request")
+        way = (
+            "generated"
+            if adapter.prepare
+            else "yours"
+            if name == "generic"
+            else (f"`corpus fetch {name}`" if sources(name) else "on request")
+        )
         home = f"[{adapter.title}]({adapter.homepage})" if adapter.homepage.startswith("http") else adapter.title
-        cells = (f"[{name}](corpora/{name}.md)", home, ", ".join(adapter.classes) or "none of its own",
-                 adapter.licence, way, adapter.layout, adapter.checked or "replica only")
+        cells = (
+            f"[{name}](corpora/{name}.md)",
+            home,
+            ", ".join(adapter.classes) or "none of its own",
+            adapter.licence,
+            way,
+            adapter.layout,
+            adapter.checked or "replica only",
+        )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     lines += [
         "",

@@ -44,9 +44,17 @@ class Name:
     @property
     def take(self) -> str:
         """The performance, whatever it was recorded as: the six fields after the modality."""
-        return "-".join(f"{number:02}" for number in (
-            CHANNELS.index(self.channel) + 1, EMOTIONS.index(self.emotion) + 1,
-            1 + (self.intensity == "strong"), self.statement, self.repetition, self.actor))
+        return "-".join(
+            f"{number:02}"
+            for number in (
+                CHANNELS.index(self.channel) + 1,
+                EMOTIONS.index(self.emotion) + 1,
+                1 + (self.intensity == "strong"),
+                self.statement,
+                self.repetition,
+                self.actor,
+            )
+        )
 
 
 def name_of(stem: str) -> Name:
@@ -59,15 +67,26 @@ def name_of(stem: str) -> Name:
     if len(fields) != 7 or any(len(f) != 2 or not (f.isascii() and f.isdigit()) for f in fields):
         raise ValueError("the name is not seven two-digit numbers joined by '-'")
     numbers = [int(f) for f in fields]
-    for what, number, most in zip(("modality", "channel", "emotion", "intensity", "statement", "repetition", "actor"),
-                                  numbers, (3, 2, 8, 2, 2, 2, 24), strict=True):
+    for what, number, most in zip(
+        ("modality", "channel", "emotion", "intensity", "statement", "repetition", "actor"),
+        numbers,
+        (3, 2, 8, 2, 2, 2, 24),
+        strict=True,
+    ):
         if not 1 <= number <= most:
             raise ValueError(f"{what} {number:02} is not 01..{most:02}")
     modality, channel, emotion, intensity, statement, repetition, actor = numbers
     if emotion == 1 and intensity == 2:
         raise ValueError("neutral has no strong intensity")
-    return Name(MODALITIES[modality - 1], CHANNELS[channel - 1], EMOTIONS[emotion - 1],
-                ("normal", "strong")[intensity - 1], statement, repetition, actor)
+    return Name(
+        MODALITIES[modality - 1],
+        CHANNELS[channel - 1],
+        EMOTIONS[emotion - 1],
+        ("normal", "strong")[intensity - 1],
+        statement,
+        repetition,
+        actor,
+    )
 
 
 def read(corpus: params.Corpus) -> Tables:
@@ -95,22 +114,23 @@ def read(corpus: params.Corpus) -> Tables:
         except ValueError as error:
             problems.append(folder.problem(None, path, "name", str(error)))
             continue
-        if (options.channel and name.channel != options.channel) or (
-                options.emotions and name.emotion not in options.emotions):
+        if (options.channel and name.channel != options.channel) or (options.emotions and name.emotion not in options.emotions):
             left_out += 1
             continue
         kind = "audio" if path.lower().endswith(folder.AUDIO) else name.modality
         if kind in takes[name.take]:
-            problems.append(folder.problem(None, path, "surplus",
-                                           f"another copy of the performance {takes[name.take][kind]}"))
+            problems.append(folder.problem(None, path, "surplus", f"another copy of the performance {takes[name.take][kind]}"))
             continue
         takes[name.take][kind] = path
         names[name.take] = name
     if not takes:
         raise CorpusError(f"{root} holds no RAVDESS {options.channel or 'recording'}. Expected {LAYOUT}.")
     clips = [_clip(names[take], found) for take, found in sorted(takes.items())]
-    notes = {"actors": len({clip["speaker"] for clip in clips}), "files left out by options": left_out,
-             "clips per emotion": dict(sorted(Counter(clip["emotion"] for clip in clips).items()))}
+    notes = {
+        "actors": len({clip["speaker"] for clip in clips}),
+        "files left out by options": left_out,
+        "clips per emotion": dict(sorted(Counter(clip["emotion"] for clip in clips).items())),
+    }
     return Tables(clips=clips, problems=problems, notes=notes)
 
 
@@ -118,13 +138,17 @@ def _clip(name: Name, found: dict[str, str]) -> dict:
     actor = f"actor_{name.actor:02}"
     source = found.get("audio") or found.get("audiovisual") or found["video"]
     return {
-        "id": f"ravdess/{PurePosixPath(source).stem}", "corpus": "ravdess",
+        "id": f"ravdess/{PurePosixPath(source).stem}",
+        "corpus": "ravdess",
         "video": found.get("audiovisual") or found.get("video"),
         "audio": found.get("audio") or found.get("audiovisual"),
-        "text": STATEMENTS[name.statement - 1], "language": "en", "speaker": actor, "session": actor,
+        "text": STATEMENTS[name.statement - 1],
+        "language": "en",
+        "speaker": actor,
+        "session": actor,
         "emotion": name.emotion,
         "labels": f'{{"channel": "{name.channel}", "intensity": "{name.intensity}", '
-                  f'"repetition": {name.repetition}, "sex": "{"male" if name.actor % 2 else "female"}"}}',
+        f'"repetition": {name.repetition}, "sex": "{"male" if name.actor % 2 else "female"}"}}',
     }
 
 

@@ -19,8 +19,7 @@ COLUMNS = ("video_id", "clip_id", "text", "label", "mode")
 SPLITS = {"train": "train", "valid": "val", "val": "val", "dev": "val", "test": "test"}
 POLARITIES = ("negative", "neutral", "positive")
 #: The 7-class view: round(3 x) of a sentiment x in [-1, 1], -3..3.
-SEVEN = ("strongly negative", "negative", "weakly negative", "neutral",
-         "weakly positive", "positive", "strongly positive")
+SEVEN = ("strongly negative", "negative", "weakly negative", "neutral", "weakly positive", "positive", "strongly positive")
 LAYOUT = "label.csv (video_id, clip_id, text, label, …, annotation, mode) and Raw/<video_id>/<clip_id>.mp4"
 
 
@@ -65,8 +64,11 @@ def read(corpus: params.Corpus, *, scale: float, language: str) -> Tables:
             film = _film(root, row["video_id"], row["clip_id"])
             clip |= {"video": film, "audio": film}
         result.clips.append(clip)
-    result.notes = {"rows without a label": unlabelled, "clips": dict(Counter(c["split"] for c in result.clips)),
-                    "sentiments": dict(sorted(Counter(c["sentiment"] for c in result.clips).items()))}
+    result.notes = {
+        "rows without a label": unlabelled,
+        "clips": dict(Counter(c["split"] for c in result.clips)),
+        "sentiments": dict(sorted(Counter(c["sentiment"] for c in result.clips).items())),
+    }
     return result
 
 
@@ -82,13 +84,20 @@ def _clip(row: dict[str, str], corpus: str, scale: float, language: str, options
     polarity = row.get("annotation", "").lower() or POLARITIES[1 + (score > 0) - (score < 0)]
     if polarity not in POLARITIES:
         raise ValueError(f"annotation {row['annotation']!r} is not Negative, Neutral or Positive")
-    single = {name: table.number(row.get(f"label_{letter}", ""), -scale, scale)
-              for letter, name in (("T", "text"), ("A", "audio"), ("V", "video"))}
+    single = {
+        name: table.number(row.get(f"label_{letter}", ""), -scale, scale)
+        for letter, name in (("T", "text"), ("A", "audio"), ("V", "video"))
+    }
     return {
-        "id": f"{corpus}/{row['video_id']}/{row['clip_id']}", "corpus": corpus, "split": SPLITS[row["mode"].lower()],
-        "text": table.mend(row["text"]), "language": language, "dialogue": row["video_id"],
+        "id": f"{corpus}/{row['video_id']}/{row['clip_id']}",
+        "corpus": corpus,
+        "split": SPLITS[row["mode"].lower()],
+        "text": table.mend(row["text"]),
+        "language": language,
+        "dialogue": row["video_id"],
         "turn": int(row["clip_id"]) if row["clip_id"].isascii() and row["clip_id"].isdigit() else None,
-        "sentiment": polarity, "valence": round(value, 9),
+        "sentiment": polarity,
+        "valence": round(value, 9),
         "emotion": {"none": None, "three": polarity, "seven": seven(value)}[options.view],
         "labels": table.labels(**{f"sentiment_{name}": v for name, v in single.items()}),
     }
@@ -106,17 +115,29 @@ def _film(root: Path, video: str, clip: str) -> str:
 
 
 CH_SIMS = Adapter(
-    name="ch_sims", title="CH-SIMS v1 and v2, Chinese multimodal sentiment",
-    licence="research only, from the authors", homepage="https://github.com/thuiar/ch-sims-v2", layout=LAYOUT,
-    classes=POLARITIES, read=partial(read, scale=1.0, language="zh"),
+    name="ch_sims",
+    title="CH-SIMS v1 and v2, Chinese multimodal sentiment",
+    licence="research only, from the authors",
+    homepage="https://github.com/thuiar/ch-sims-v2",
+    layout=LAYOUT,
+    classes=POLARITIES,
+    read=partial(read, scale=1.0, language="zh"),
 )
 MOSI = Adapter(
-    name="mosi", title="CMU-MOSI, sentiment of opinion videos", licence="research only, from CMU MultiComp",
-    homepage="http://multicomp.cs.cmu.edu/resources/cmu-mosi-dataset/", layout=LAYOUT, classes=POLARITIES,
+    name="mosi",
+    title="CMU-MOSI, sentiment of opinion videos",
+    licence="research only, from CMU MultiComp",
+    homepage="http://multicomp.cs.cmu.edu/resources/cmu-mosi-dataset/",
+    layout=LAYOUT,
+    classes=POLARITIES,
     read=partial(read, scale=3.0, language="en"),
 )
 MOSEI = Adapter(
-    name="mosei", title="CMU-MOSEI, sentiment of opinion videos", licence="research only, from CMU MultiComp",
-    homepage="http://multicomp.cs.cmu.edu/resources/cmu-mosei-dataset/", layout=LAYOUT, classes=POLARITIES,
+    name="mosei",
+    title="CMU-MOSEI, sentiment of opinion videos",
+    licence="research only, from CMU MultiComp",
+    homepage="http://multicomp.cs.cmu.edu/resources/cmu-mosei-dataset/",
+    layout=LAYOUT,
+    classes=POLARITIES,
     read=partial(read, scale=3.0, language="en"),
 )

@@ -146,8 +146,11 @@ def _xlsx(path: Path, sheet: str | None) -> list[tuple[int, dict[str, str]]]:
     if not lines:
         return []
     names = [_cell(name) for name in lines[0]]
-    return [(number, dict(zip(names, map(_cell, line), strict=False))) for number, line in enumerate(lines[1:], 2)
-            if any(cell is not None for cell in line)]
+    return [
+        (number, dict(zip(names, map(_cell, line), strict=False)))
+        for number, line in enumerate(lines[1:], 2)
+        if any(cell is not None for cell in line)
+    ]
 
 
 def load_json(text: str, where: str) -> object:

@@ -24,8 +24,9 @@ MAX_TAPS = 20_000_000
 _CHANNELS = {None: None, "left": 0, "right": 1}
 
 
-def read_waveform(path: str | Path, rate: int, start: float | None = None, end: float | None = None,
-                  channel: str | None = None) -> np.ndarray:
+def read_waveform(
+    path: str | Path, rate: int, start: float | None = None, end: float | None = None, channel: str | None = None
+) -> np.ndarray:
     """Decode the sound of a clip.
 
     Args:

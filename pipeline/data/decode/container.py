@@ -15,10 +15,7 @@ from .errors import DecodeError
 
 #: Containers that are opened. Left out on purpose: playlists (they fetch other files), text that
 #: FFmpeg would draw as a picture (`tty`), raw streams that any bytes could be taken for.
-FORMATS = (
-    "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,mxf,gif,"
-    "wav,w64,aiff,caf,au,flac,mp3,aac,amr,wv,ape,tta"
-)
+FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,mxf,gif,wav,w64,aiff,caf,au,flac,mp3,aac,amr,wv,ape,tta"
 
 #: Neither side of a frame may be longer.
 MAX_SIDE = 16384
@@ -43,8 +40,11 @@ def opened(path: str | Path) -> Iterator[av.container.InputContainer]:
     path = Path(path)
     check(path)
     try:
-        container = av.open(f"file:{path.absolute()}", metadata_errors="replace", options={
-            "protocol_whitelist": "file", "format_whitelist": FORMATS, "enable_drefs": "0"})
+        container = av.open(
+            f"file:{path.absolute()}",
+            metadata_errors="replace",
+            options={"protocol_whitelist": "file", "format_whitelist": FORMATS, "enable_drefs": "0"},
+        )
     except FAILURES as error:
         raise DecodeError("unreadable", _short(error), path) from error
     with container:

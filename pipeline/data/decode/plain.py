@@ -20,8 +20,15 @@ def suits(container, stream, table: Packets, path: Path) -> bool:
     """Whether decord's known defects cannot touch this file: 8-bit H.264 in MP4 at constant rate,
     square pixels, not rotated, nothing hidden before its end, and the time of every packet known."""
     codec = stream.codec_context
-    if not (table.timed and len(table.times) > 1 and "mp4" in container.format.name and codec.name == "h264"
-            and codec.pix_fmt == "yuv420p" and codec.color_range != 2 and (stream.sample_aspect_ratio or 1) == 1):
+    if not (
+        table.timed
+        and len(table.times) > 1
+        and "mp4" in container.format.name
+        and codec.name == "h264"
+        and codec.pix_fmt == "yuv420p"
+        and codec.color_range != 2
+        and (stream.sample_aspect_ratio or 1) == 1
+    ):
         return False
     steps = np.diff(table.times)
     if steps.min() <= 0 or np.ptp(steps) > JITTER * steps.mean() or not table.shown[: int(table.shown.sum())].all():

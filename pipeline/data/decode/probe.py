@@ -80,16 +80,31 @@ def _sound(path: Path) -> Probe:
     info = soundfile.info(str(path))
     if info.frames <= 0:
         raise DecodeError("empty", "no samples", path)
-    return Probe(duration=info.frames / info.samplerate, has_video=False, has_audio=True, audio_codec=info.subtype,
-                 audio_rate=info.samplerate, channels=info.channels, format=info.format.lower())
+    return Probe(
+        duration=info.frames / info.samplerate,
+        has_video=False,
+        has_audio=True,
+        audio_codec=info.subtype,
+        audio_rate=info.samplerate,
+        channels=info.channels,
+        format=info.format.lower(),
+    )
 
 
 def _folder(path: Path) -> Probe:
     names = folder.images(path)
     rate = folder.rate(path)
     width, height = folder.picture(names[0]).size
-    return Probe(duration=len(names) / rate, has_video=True, has_audio=False, fps=rate, width=width, height=height,
-                 video_codec=names[0].suffix.lower().lstrip("."), format="folder")
+    return Probe(
+        duration=len(names) / rate,
+        has_video=True,
+        has_audio=False,
+        fps=rate,
+        width=width,
+        height=height,
+        video_codec=names[0].suffix.lower().lstrip("."),
+        format="folder",
+    )
 
 
 def _container(container: av.container.InputContainer, path: Path) -> Probe:
@@ -101,8 +116,11 @@ def _container(container: av.container.InputContainer, path: Path) -> Probe:
         rate = video.average_rate or video.guessed_rate
         facts |= {"fps": float(rate) if rate else None, "video_codec": video.codec_context.name}
     if audio is not None:
-        facts |= {"audio_codec": audio.codec_context.name, "audio_rate": audio.codec_context.sample_rate or None,
-                  "channels": audio.codec_context.channels or None}
+        facts |= {
+            "audio_codec": audio.codec_context.name,
+            "audio_rate": audio.codec_context.sample_rate or None,
+            "channels": audio.codec_context.channels or None,
+        }
     ends = [media.declared_end(container, s) for s in (video, audio) if s is not None]
     duration = max((e for e in ends if e is not None), default=0.0)
     start = media.origin(container)
@@ -115,8 +133,14 @@ def _container(container: av.container.InputContainer, path: Path) -> Probe:
         duration = duration or _counted(container, video, path, start)
     elif not duration:
         duration = _counted(container, audio, path, start)
-    return Probe(duration=duration, has_video=video is not None, has_audio=audio is not None, start=start,
-                 format=container.format.name.split(",")[0], **facts)
+    return Probe(
+        duration=duration,
+        has_video=video is not None,
+        has_audio=audio is not None,
+        start=start,
+        format=container.format.name.split(",")[0],
+        **facts,
+    )
 
 
 def display(frame: av.VideoFrame, stream: av.VideoStream, path: str | Path) -> tuple[int, int, int]:

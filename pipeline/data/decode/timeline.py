@@ -59,5 +59,6 @@ def packets(container, stream, zero: float) -> Packets:
         shown.append(not packet.is_discard)
         ends.append(at - zero + (media.seconds(packet.duration, packet.time_base) or 0.0) if shown[-1] else 0.0)
     order = np.argsort(times, kind="stable")
-    return Packets(np.asarray(times, dtype=float)[order], np.asarray(shown, dtype=bool)[order],
-                   max(ends, default=0.0), timed and bool(times))
+    return Packets(
+        np.asarray(times, dtype=float)[order], np.asarray(shown, dtype=bool)[order], max(ends, default=0.0), timed and bool(times)
+    )

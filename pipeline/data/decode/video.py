@@ -46,8 +46,9 @@ class Frames:
     times: np.ndarray
 
 
-def read_frames(path: str | Path, spec: DecodeVideo, start: float | None = None, end: float | None = None,
-                *, reader: str | None = None) -> Frames:
+def read_frames(
+    path: str | Path, spec: DecodeVideo, start: float | None = None, end: float | None = None, *, reader: str | None = None
+) -> Frames:
     """Sample the video of a clip.
 
     Args:
@@ -88,8 +89,9 @@ def read_frames(path: str | Path, spec: DecodeVideo, start: float | None = None,
         return _keep(shots, spans, spec, path)
 
 
-def _shots(container, stream, path: Path, table: Packets | None, moments: np.ndarray, zero: float, low: float,
-           reader: str | None) -> Iterator[tuple[int, Image.Image]]:
+def _shots(
+    container, stream, path: Path, table: Packets | None, moments: np.ndarray, zero: float, low: float, reader: str | None
+) -> Iterator[tuple[int, Image.Image]]:
     """(position in `moments`, picture as displayed) for every moment that has one."""
     done = -1
     if reader != "pyav" and table is not None and plain.suits(container, stream, table, path):
@@ -146,8 +148,9 @@ def _picture(frame, stream, path: Path) -> Image.Image:
     except media.FAILURES as error:
         raise DecodeError("unreadable", f"pixel format {frame.format.name}: {error}", path) from error
     if rotation:
-        image = image.transpose({90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180,
-                                 270: Image.Transpose.ROTATE_270}[rotation])
+        image = image.transpose(
+            {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}[rotation]
+        )
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)
 
 

@@ -26,9 +26,7 @@ def draw(person: Speaker, face: Expression, sway: tuple[float, float], size: int
     flush = (face.red, face.green, face.blue)
     # The wall takes the mood's light, as on a stage; it helps encoders that see colour before shape.
     image = Image.new("RGB", (full, full), _mix(person.wall, flush))
-    pen = _Pen(
-        ImageDraw.Draw(image), full, person.x + sway[0], person.y + sway[1] + face.lean, person.width, person.height
-    )
+    pen = _Pen(ImageDraw.Draw(image), full, person.x + sway[0], person.y + sway[1] + face.lean, person.width, person.height)
     skin = _mix(person.skin, flush)
     _body(pen, person, skin)
     _eyes(pen, person, face, skin)

@@ -61,9 +61,7 @@ def write(options: Options) -> list[Line]:
                 serial = len(lines)
                 emotion = moods[position * options.turns + turn]
                 place = (turn + position) % 2
-                lines.append(
-                    _line(options, session, number, turn, pair[place], emotion, missing[serial], ambiguous[serial])
-                )
+                lines.append(_line(options, session, number, turn, pair[place], emotion, missing[serial], ambiguous[serial]))
     return lines
 
 

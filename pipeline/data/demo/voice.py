@@ -126,9 +126,7 @@ def speak(
     return np.clip(sound / level * target + room, -0.98, 0.98).astype(np.float32)
 
 
-def _source(
-    pitch: np.ndarray, rate: int, prosody: Prosody, person: Speaker, generator: np.random.Generator
-) -> np.ndarray:
+def _source(pitch: np.ndarray, rate: int, prosody: Prosody, person: Speaker, generator: np.random.Generator) -> np.ndarray:
     """Glottal pulses with breath; dull voices lose their upper harmonics."""
     phase = np.cumsum(pitch / rate) % 1.0
     # A pulse that closes fast is bright; the opening share follows the brightness.

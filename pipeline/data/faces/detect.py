@@ -57,8 +57,12 @@ def identity(spec: Faces) -> dict:
     if spec.detector == "whole":
         return {"name": "whole"}
     if spec.detector == "lbp":
-        return {"name": "lbp", "sha256": weights.sha256(_cascade()),
-                "version": importlib.metadata.version("scikit-image"), "side": SIDE}
+        return {
+            "name": "lbp",
+            "sha256": weights.sha256(_cascade()),
+            "version": importlib.metadata.version("scikit-image"),
+            "side": SIDE,
+        }
     import cv2
 
     return {"name": "yunet", "sha256": weights.sha256(_yunet(spec)), "version": cv2.__version__}
@@ -89,13 +93,14 @@ def _cascade() -> Path:
 
 def _yunet(spec: Faces) -> Path:
     if not spec.weights:
-        raise WeightsError(f"faces.detector yunet needs faces.weights: fetch face_detection_yunet_2023mar.onnx "
-                           f"({YUNET}) "
-                           "and set faces.weights to local:PATH and faces.sha256 to its sum.")
+        raise WeightsError(
+            f"faces.detector yunet needs faces.weights: fetch face_detection_yunet_2023mar.onnx "
+            f"({YUNET}) "
+            "and set faces.weights to local:PATH and faces.sha256 to its sum."
+        )
     path = weights.locate(spec.weights)
     if spec.sha256 is None:
-        raise WeightsError(f"faces.sha256 is not set; if {path} is the file you trust, set it to "
-                           f"{weights.sha256(path)}.")
+        raise WeightsError(f"faces.sha256 is not set; if {path} is the file you trust, set it to {weights.sha256(path)}.")
     if (found := weights.sha256(path)) != spec.sha256.lower():
         raise WeightsError(f"{path} has sha256 {found}, faces.sha256 says {spec.sha256}; fetch the file again.")
     return path
@@ -114,8 +119,12 @@ class _Lbp:
         if least > min(small.size):
             return []
         found = self._cascade.detect_multi_scale(
-            img=np.asarray(small), scale_factor=1.2, step_ratio=1, min_size=(least, least),
-            max_size=(min(small.size), min(small.size)))
+            img=np.asarray(small),
+            scale_factor=1.2,
+            step_ratio=1,
+            min_size=(least, least),
+            max_size=(min(small.size), min(small.size)),
+        )
         boxes = [(f["c"], f["r"], f["c"] + f["width"], f["r"] + f["height"]) for f in found]
         scale_x, scale_y = image.width / small.width, image.height / small.height
         return unique([Detection((x0 * scale_x, y0 * scale_y, x1 * scale_x, y1 * scale_y)) for x0, y0, x1, y1 in boxes])

@@ -36,8 +36,17 @@ log = logging.getLogger(__name__)
 #: Raise when the stage changes what it returns; part of the cache key.
 VERSION = 1
 #: Columns of `data/faces.parquet`: where the face is, in pixels of the sampled frame.
-BOXES = {"id": pl.String(), "start": pl.Float32(), "end": pl.Float32(), "left": pl.Float32(), "top": pl.Float32(),
-         "right": pl.Float32(), "bottom": pl.Float32(), "score": pl.Float32(), "filled": pl.Boolean()}
+BOXES = {
+    "id": pl.String(),
+    "start": pl.Float32(),
+    "end": pl.Float32(),
+    "left": pl.Float32(),
+    "top": pl.Float32(),
+    "right": pl.Float32(),
+    "bottom": pl.Float32(),
+    "score": pl.Float32(),
+    "filled": pl.Boolean(),
+}
 
 
 @dataclass(frozen=True)
@@ -49,8 +58,12 @@ class Task:
     start: float | None
 
 
-def extract_faces(params: Params, manifest: str | Path = "data/manifest.parquet", frames: str | Path = "data/frames.h5",
-                  out: str | Path = "data/faces.h5") -> Path:
+def extract_faces(
+    params: Params,
+    manifest: str | Path = "data/manifest.parquet",
+    frames: str | Path = "data/frames.h5",
+    out: str | Path = "data/faces.h5",
+) -> Path:
     """Stage `faces`. When no stream looks at faces nothing is searched and every clip is MISSING.
 
     Writes the crops to `out`, the boxes to `faces.parquet` and failures to `faces.quarantine.parquet` beside it.
@@ -63,8 +76,13 @@ def extract_faces(params: Params, manifest: str | Path = "data/manifest.parquet"
     spec, out, frames = params.faces, Path(out), Path(frames)
     source = Media(frames)
     rows = tables.read(manifest).sort("id").select("id", "content", "video", "start").to_dicts()
-    identity = {"kind": "faces", "version": VERSION, "frames": source.identity, "detector": detect.identity(spec),
-                "spec": spec.model_dump(exclude={"weights", "sha256"})}
+    identity = {
+        "kind": "faces",
+        "version": VERSION,
+        "frames": source.identity,
+        "detector": detect.identity(spec),
+        "spec": spec.model_dump(exclude={"weights", "sha256"}),
+    }
     wanted = any(stream.modality == "face" for stream in params.streams.values())
     with ClipCache("faces", identity) as cache:
         failures = _compute(params, rows, source, cache) if wanted else {}
@@ -76,9 +94,11 @@ def extract_faces(params: Params, manifest: str | Path = "data/manifest.parquet"
     table = tables.frame([{**problem, "stage": "faces"} for problem in problems], tables.QUARANTINE)
     tables.write(table, out.with_name("faces.quarantine.parquet"))
     if len(problems) > params.quarantine.max_rate * max(len(rows), 1):
-        raise QuarantineError(f"faces: {len(problems)} of {len(rows)} clips failed, more than quarantine.max_rate "
-                              f"{params.quarantine.max_rate:g} allows. First: {problems[0]['id']}: "
-                              f"{problems[0]['detail']}")
+        raise QuarantineError(
+            f"faces: {len(problems)} of {len(rows)} clips failed, more than quarantine.max_rate "
+            f"{params.quarantine.max_rate:g} allows. First: {problems[0]['id']}: "
+            f"{problems[0]['detail']}"
+        )
     return out
 
 
@@ -88,8 +108,7 @@ def _compute(params: Params, rows: list[dict], source: Media, cache: ClipCache) 
     present = {row["content"]: row for row in rows if source[row["id"]].status == Status.OK}
     missing = sorted(cache.missing(present))
     log.info("faces: %d of %d clips to search", len(missing), len(rows))
-    pool = Pool(partial(search, params.faces, str(source.path.resolve())), workers=params.run.workers,
-                timeout=params.run.timeout)
+    pool = Pool(partial(search, params.faces, str(source.path.resolve())), workers=params.run.workers, timeout=params.run.timeout)
     failures: dict[str, tuple[str, str]] = {}
     pending: dict[str, Entry] = {}
     since = time.monotonic()
@@ -124,8 +143,9 @@ def search(spec: Faces, frames: str, task: Task) -> Entry:
     return find(spec, ([bytes(item) for item in entry.items], entry.times), folder=folder, start=task.start)
 
 
-def find(spec: Faces, clip: tuple[Sequence[bytes], np.ndarray], *, folder: Path | None = None,
-         start: float | None = None) -> Entry:
+def find(
+    spec: Faces, clip: tuple[Sequence[bytes], np.ndarray], *, folder: Path | None = None, start: float | None = None
+) -> Entry:
     """Crops of one clip; columns of `times` beyond the third are the box, the score and whether it was filled in.
 
     Args:
@@ -156,8 +176,17 @@ def _boxes(rows: list[dict], cache: ClipCache, failures: dict[str, tuple[str, st
                 continue
             # A clip without a face has no rows, so nothing is unpacked.
             for start, end, _, left, top, right, bottom, score, filled in cache.get(row["content"]).times.tolist():
-                yield {"id": row["id"], "start": start, "end": end, "left": left, "top": top, "right": right,
-                       "bottom": bottom, "score": score, "filled": bool(filled)}
+                yield {
+                    "id": row["id"],
+                    "start": start,
+                    "end": end,
+                    "left": left,
+                    "top": top,
+                    "right": right,
+                    "bottom": bottom,
+                    "score": score,
+                    "filled": bool(filled),
+                }
 
     return pl.DataFrame(list(lines()), schema=BOXES)
 

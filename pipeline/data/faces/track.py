@@ -40,8 +40,11 @@ def link(found: Sequence[Sequence[Detection]], times: np.ndarray) -> list[Track]
     tracks: list[Track] = []
     for number, detections in enumerate(found):
         alive = [track for track in tracks if middles[number] - middles[track.last] <= LOST]
-        pairs = [(overlap(track.boxes[track.last].box, one.box), i, j)
-                 for i, track in enumerate(alive) for j, one in enumerate(detections)]
+        pairs = [
+            (overlap(track.boxes[track.last].box, one.box), i, j)
+            for i, track in enumerate(alive)
+            for j, one in enumerate(detections)
+        ]
         linked, given = set(), set()
         for share, i, j in sorted(pairs, key=lambda pair: (-pair[0], pair[1], pair[2])):
             if share < LINK or i in linked or j in given:
@@ -70,8 +73,9 @@ def choose(tracks: Sequence[Track], size: tuple[int, int], choice: str) -> Track
         return float(np.mean([area(one.box) for one in track.boxes.values()]))
 
     def off(track: Track) -> float:
-        centres = np.array([((b[0] + b[2]) / 2 / size[0], (b[1] + b[3]) / 2 / size[1])
-                            for b in (one.box for one in track.boxes.values())])
+        centres = np.array(
+            [((b[0] + b[2]) / 2 / size[0], (b[1] + b[3]) / 2 / size[1]) for b in (one.box for one in track.boxes.values())]
+        )
         return float(np.linalg.norm(centres - 0.5, axis=1).mean())
 
     if choice == "largest":
@@ -117,8 +121,9 @@ def steady(track: Track) -> Track:
     boxes = dict(track.boxes)
     for number, one in track.boxes.items():
         sides = [track.boxes.get(number + step, one).box for step in (-1, 1)]
-        boxes[number] = replace(one, box=tuple(
-            (low + 2 * middle + high) / 4 for low, middle, high in zip(sides[0], one.box, sides[1], strict=True)))
+        boxes[number] = replace(
+            one, box=tuple((low + 2 * middle + high) / 4 for low, middle, high in zip(sides[0], one.box, sides[1], strict=True))
+        )
     return Track(boxes, track.filled)
 
 

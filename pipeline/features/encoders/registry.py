@@ -77,12 +77,15 @@ def build(stream: Stream) -> Extractor:
     except KeyError:
         raise one_of("encoder", stream.encoder, FAMILIES) from None
     if stream.modality not in family.modalities:
-        raise ParamsError(f"encoder {family.name} reads {', '.join(family.modalities)}, not {stream.modality}; "
-                          "change the stream's modality or encoder.")
+        raise ParamsError(
+            f"encoder {family.name} reads {', '.join(family.modalities)}, not {stream.modality}; "
+            "change the stream's modality or encoder."
+        )
     source = weights.parse(stream.weights)
     if source.scheme not in family.sources:
-        raise ParamsError(f"encoder {family.name} loads {', '.join(s + ':' for s in family.sources)} weights, "
-                          f"not {stream.weights}.")
+        raise ParamsError(
+            f"encoder {family.name} loads {', '.join(s + ':' for s in family.sources)} weights, not {stream.weights}."
+        )
     if source.random and not stream.architecture:
         raise ParamsError(f"weights {stream.weights} need an architecture; write it under architecture: in the stream.")
     for key, value in stream.options.items():
@@ -99,8 +102,9 @@ def _typed(family: Family, key: str, value: object) -> None:
     numbers = (int, float) if isinstance(default, float) else int
     kind = {bool: bool, int: numbers, float: numbers, str: str}.get(type(default))
     if kind and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
-        raise ParamsError(f"option {key} of encoder {family.name} is {value!r}; it takes a {type(default).__name__}, "
-                          f"e.g. {default!r}.")
+        raise ParamsError(
+            f"option {key} of encoder {family.name} is {value!r}; it takes a {type(default).__name__}, e.g. {default!r}."
+        )
 
 
 def streams(folder: str | Path = "conf/stream") -> dict[str, tuple[Stream, dict[str, str]]]:
@@ -138,8 +142,18 @@ def table(folder: str | Path = "conf/stream") -> str:
     head = ("stream", "modality", "encoder", "weights", "width", "rows", "licence", "what it is")
     rows = [head, tuple("---" for _ in head)]
     for name, (stream, card) in streams(folder).items():
-        rows.append((f"`{name}`", stream.modality, stream.encoder, f"`{stream.weights}`", card.get("width", "–"),
-                     pace(stream), card.get("licence", "–"), card.get("title", "")))
+        rows.append(
+            (
+                f"`{name}`",
+                stream.modality,
+                stream.encoder,
+                f"`{stream.weights}`",
+                card.get("width", "–"),
+                pace(stream),
+                card.get("licence", "–"),
+                card.get("title", ""),
+            )
+        )
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 

@@ -17,8 +17,18 @@ from .reader import Job, Reader
 from .run import Stats
 
 
-def compute(stream: Stream, extractor: Extractor, reader: Reader, jobs: Sequence[Job], cache: ClipCache, options: Run,
-            devices: Sequence[str], advance: Callable[[int], None], *, among: Iterable[str] = ()) -> Stats:
+def compute(
+    stream: Stream,
+    extractor: Extractor,
+    reader: Reader,
+    jobs: Sequence[Job],
+    cache: ClipCache,
+    options: Run,
+    devices: Sequence[str],
+    advance: Callable[[int], None],
+    *,
+    among: Iterable[str] = (),
+) -> Stats:
     """Run the engine on every device, or on a Ray cluster. `jobs` end up in `cache` whichever way they went.
 
     Args:
@@ -51,8 +61,9 @@ def compute(stream: Stream, extractor: Extractor, reader: Reader, jobs: Sequence
             except multiprocessing.queues.Empty:
                 dead = [p for p in running if p.exitcode not in (None, 0)]
                 if dead:
-                    raise UserError(f"a device process ended with code {dead[0].exitcode}; nothing committed is lost, "
-                                    "run the stage again.") from None
+                    raise UserError(
+                        f"a device process ended with code {dead[0].exitcode}; nothing committed is lost, run the stage again."
+                    ) from None
                 continue
             if isinstance(message, int):
                 advance(message)

@@ -63,14 +63,16 @@ class Crew:
                     place.running[place.actor.encode.remote(jobs)] = jobs
             calls = {call: place for place in self.places for call in place.running}
             if not calls:
-                raise DeviceError(f"Ray actors ended {STARTS} times while starting; see the logs of the Ray nodes, or "
-                                  "use -S run.engine=local.")
+                raise DeviceError(
+                    f"Ray actors ended {STARTS} times while starting; see the logs of the Ray nodes, or use -S run.engine=local."
+                )
             done, _ = self._ray.wait(list(calls), num_returns=1, timeout=PATIENCE)
             if done:
                 yield from self._settle(done[0], calls[done[0]], lost)
             elif not any(place.arrived for place in self.places):
-                raise DeviceError(f"no Ray node had room for an actor within {PATIENCE:g} s; `ray status` shows what the "
-                                  "cluster lacks.")
+                raise DeviceError(
+                    f"no Ray node had room for an actor within {PATIENCE:g} s; `ray status` shows what the cluster lacks."
+                )
 
     def _settle(self, call: object, place: _Place, lost: list[Job]) -> Iterator[tuple[dict[str, Entry], Stats]]:
         try:

@@ -47,8 +47,10 @@ def connected(ray: ModuleType, address: str | None) -> Iterator[None]:
     try:
         ray.init(address or "local", configure_logging=False, log_to_driver=False, **options)
     except (ConnectionError, OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise DeviceError(f"run.ray_address {address or 'null'}: no Ray cluster ({' '.join(str(error).split())[:160]}); "
-                          "start one with `ray start --head`, or use -S run.ray_address=null.") from error
+        raise DeviceError(
+            f"run.ray_address {address or 'null'}: no Ray cluster ({' '.join(str(error).split())[:160]}); "
+            "start one with `ray start --head`, or use -S run.ray_address=null."
+        ) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)  # Ray put its own in place, which leaves with another code and no word
     try:
@@ -65,8 +67,9 @@ def _reach(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:
-        raise DeviceError(f"run.ray_address {address}: nothing answers there ({error}); `ray start --head` on the head node "
-                          "prints the address.") from None
+        raise DeviceError(
+            f"run.ray_address {address}: nothing answers there ({error}); `ray start --head` on the head node prints the address."
+        ) from None
 
 
 def places(ray: ModuleType, options: Run) -> tuple[str, int]:

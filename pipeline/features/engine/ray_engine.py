@@ -63,16 +63,21 @@ class Encoder:
         try:
             os.chdir(self._folder)
         except OSError as error:
-            raise DeviceError(f"Ray node {socket.gethostname()} does not see {self._folder} ({error.strerror}); "
-                              "run.engine=ray needs the project at one path on every node.") from None
+            raise DeviceError(
+                f"Ray node {socket.gethostname()} does not see {self._folder} ({error.strerror}); "
+                "run.engine=ray needs the project at one path on every node."
+            ) from None
         extractor = registry.build(self._stream)
         if digest(extractor.identity) != self._identity:
-            raise DeviceError(f"Ray node {socket.gethostname()} would compute other features: its libraries or weights "
-                              "are not those of this machine; install the same requirements on every node.")
+            raise DeviceError(
+                f"Ray node {socket.gethostname()} would compute other features: its libraries or weights "
+                "are not those of this machine; install the same requirements on every node."
+            )
         preload = (self._reader.__class__.__module__, type(extractor.prepare).__module__)
         workers = self._options.workers if self._device == "cuda" else min(1, self._options.workers)
-        self._pool = Pool(replace(self._reader, prepare=extractor.prepare), workers=workers,
-                          timeout=self._options.timeout, preload=preload)
+        self._pool = Pool(
+            replace(self._reader, prepare=extractor.prepare), workers=workers, timeout=self._options.timeout, preload=preload
+        )
         self._forward = extractor.load(device=self._device)
         self._budget = extractor.budget * self._options.batch
         self._idle = time.perf_counter()
@@ -99,8 +104,15 @@ class Encoder:
         return entries, stats
 
 
-def compute(stream: Stream, extractor: Extractor, reader: Reader, jobs: Sequence[Job], cache: ClipCache, options: Run,
-            advance: Callable[[int], None]) -> Stats:
+def compute(
+    stream: Stream,
+    extractor: Extractor,
+    reader: Reader,
+    jobs: Sequence[Job],
+    cache: ClipCache,
+    options: Run,
+    advance: Callable[[int], None],
+) -> Stats:
     """Compute `jobs` on the cluster at `run.ray_address` (null: one is started here) and commit them to `cache`.
 
     An actor that ends is replaced. Its clips are tried once more, one by one on another actor, so that a
@@ -119,8 +131,13 @@ def compute(stream: Stream, extractor: Extractor, reader: Reader, jobs: Sequence
         reader = replace(reader, prepare=None, source=reader.source and reader.source.absolute())
         project = str(Path(__file__).parents[3])
         actor = ray.remote(Encoder).options(
-            num_cpus=1, num_gpus=int(device == "cuda"), max_restarts=0, max_concurrency=DEPTH,
-            scheduling_strategy="SPREAD", runtime_env={"env_vars": {"PYTHONPATH": project}})
+            num_cpus=1,
+            num_gpus=int(device == "cuda"),
+            max_restarts=0,
+            max_concurrency=DEPTH,
+            scheduling_strategy="SPREAD",
+            runtime_env={"env_vars": {"PYTHONPATH": project}},
+        )
         arguments = (stream, reader, options, os.getcwd(), digest(extractor.identity), device)
         crew = Crew(ray, lambda: actor.remote(*arguments), count)
         lost: list[Job] = []

@@ -44,8 +44,14 @@ def jobs(manifest: pl.DataFrame, stream: Stream, *, turns: int = 0) -> list[Job]
     for row in manifest.select("id", "content", "text", "speaker", "duration").iter_rows(named=True):
         if spoken:
             context = before.get(row["id"], ())
-            key = digest({"text": row["text"], "speaker": row["speaker"], "duration": row["duration"],
-                          "context": [[turn.speaker, turn.text] for turn in context]})
+            key = digest(
+                {
+                    "text": row["text"],
+                    "speaker": row["speaker"],
+                    "duration": row["duration"],
+                    "context": [[turn.speaker, turn.text] for turn in context],
+                }
+            )
             result.append(Job(row["id"], key, row["text"], row["speaker"], context, row["duration"]))
         elif stream.encoder == "import":
             # An imported feature belongs to the id; two clips of one content may have two.

@@ -66,7 +66,6 @@ class Stats:
             "write_share": round(self.write / spent, 4),
         }
 
-
     def beside(self, other: Stats) -> Stats:
         """The sum of two devices that ran side by side; the longest total."""
         mine = {name: value for name, value in asdict(self).items() if name != "failures"}
@@ -77,8 +76,10 @@ class Stats:
     def line(self) -> str:
         """One line for the log."""
         numbers = self.report()
-        return (f"{self.clips} clips, {numbers['clips_per_second']:.1f} clips/s (read {numbers['read_share']:.0%}, "
-                f"infer {numbers['infer_share']:.0%}, write {numbers['write_share']:.0%}), {len(self.failures)} failed")
+        return (
+            f"{self.clips} clips, {numbers['clips_per_second']:.1f} clips/s (read {numbers['read_share']:.0%}, "
+            f"infer {numbers['infer_share']:.0%}, write {numbers['write_share']:.0%}), {len(self.failures)} failed"
+        )
 
 
 class Prefetch:

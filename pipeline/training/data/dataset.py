@@ -116,9 +116,7 @@ class Dataset:
             ids=stored.ids,
             roles=roles,
             streams={
-                name: resident(
-                    stored.stream(name), stored.ids, stored.folds.index(fold), limit, along, len(names), device
-                )
+                name: resident(stored.stream(name), stored.ids, stored.folds.index(fold), limit, along, len(names), device)
                 for name in params.streams
             },
             emotion=labels(table["emotion"], classes if params.task.emotion else ()).to(device),

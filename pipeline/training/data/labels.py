@@ -49,8 +49,7 @@ def fold_roles(folds: pl.DataFrame, ids: list[str], fold: int) -> np.ndarray:
 def without_test_labels(table: pl.DataFrame) -> pl.DataFrame:
     """The manifest with every label of every test clip emptied."""
     kept = [name for name in tables.LABELS if name in table.columns]
-    return table.with_columns(
-        pl.when(pl.col("role") == "test").then(None).otherwise(pl.col(name)).alias(name) for name in kept)
+    return table.with_columns(pl.when(pl.col("role") == "test").then(None).otherwise(pl.col(name)).alias(name) for name in kept)
 
 
 def labels(emotion: pl.Series, classes: tuple[str, ...]) -> Tensor:
@@ -69,8 +68,10 @@ def frame_truth(table: pl.DataFrame, allowed: set[str], names: tuple[str, ...]) 
     """Annotations of the allowed clips: id → (M, 1 + K) time and dimensions, in time order."""
     columns = [pl.col(n).cast(pl.Float64) if n in table.columns else pl.lit(None, pl.Float64).alias(n) for n in names]
     kept = table.filter(pl.col("id").is_in(list(allowed))).sort("id", "time")
-    return {part["id"][0]: part.select("time", *columns).fill_null(float("nan")).to_numpy()
-            for part in kept.partition_by("id", maintain_order=True)}
+    return {
+        part["id"][0]: part.select("time", *columns).fill_null(float("nan")).to_numpy()
+        for part in kept.partition_by("id", maintain_order=True)
+    }
 
 
 def with_means(values: Tensor, ids: list[str], truth: dict[str, np.ndarray]) -> Tensor:

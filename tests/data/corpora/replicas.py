@@ -70,8 +70,9 @@ class Media:
     def film(self, name: str, frames: int = 8, fps: int = 16) -> None:
         """A film with sound, in what the suffix asks for."""
         path = self.path(name)
-        codec, voice, rate = {".mp4": ("mpeg4", "aac", 16000), ".avi": ("mpeg4", "mp3", 16000),
-                              ".flv": ("flv", "mp3", 22050)}[path.suffix]
+        codec, voice, rate = {".mp4": ("mpeg4", "aac", 16000), ".avi": ("mpeg4", "mp3", 16000), ".flv": ("flv", "mp3", 22050)}[
+            path.suffix
+        ]
         with av.open(str(path), "w") as container:
             video, audio = container.add_stream(codec, rate=fps), container.add_stream(voice, rate=rate)
             video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
@@ -90,14 +91,18 @@ def meld(root: Path) -> Expected:
     media = Media(root)
     header = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime\n"
     feelings = (("joy", "positive"), ("neutral", "neutral"), ("anger", "negative"))
-    for table, place, dialogues in (("train/train_sent_emo.csv", "train/train_splits", 3),
-                                    ("dev_sent_emo.csv", "dev_splits_complete", 1),
-                                    ("test_sent_emo.csv", "output_repeated_splits_test", 1)):
+    for table, place, dialogues in (
+        ("train/train_sent_emo.csv", "train/train_splits", 3),
+        ("dev_sent_emo.csv", "dev_splits_complete", 1),
+        ("test_sent_emo.csv", "output_repeated_splits_test", 1),
+    ):
         lines = [header]
         for dialogue in range(dialogues):
             for turn, (emotion, sentiment) in enumerate(feelings):
-                lines.append(f'{len(lines)},"That?s line {turn} of scene {dialogue}, {place[:3]}",{("Ross", "Monica")[turn % 2]},'
-                             f'{emotion},{sentiment},{dialogue},{turn},1,{dialogue + 1},"00:01:00,000","00:01:00,500"\n')
+                lines.append(
+                    f'{len(lines)},"That?s line {turn} of scene {dialogue}, {place[:3]}",{("Ross", "Monica")[turn % 2]},'
+                    f'{emotion},{sentiment},{dialogue},{turn},1,{dialogue + 1},"00:01:00,000","00:01:00,500"\n'
+                )
                 media.film(f"{place}/dia{dialogue}_utt{turn}.mp4")
         media.text(table, "".join(lines))
     media.film("dev_splits_complete/dia66_utt9.mp4")
@@ -112,8 +117,11 @@ def iemocap(root: Path) -> Expected:
         blocks, spoken = ["% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]", ""], []
         for at, (turn, code) in enumerate((("F000", "neu"), ("M000", "exc"), ("F001", "xxx"), ("M001", "ang"))):
             start, end = 0.5 * at, 0.5 * at + 0.5
-            blocks += [f"[{start:.4f} - {end:.4f}]\t{name}_{turn}\t{code}\t[{2 + at / 2:.4f}, 2.5000, 3.0000]",
-                       "C-E2:\tNeutral;\t()", ""]
+            blocks += [
+                f"[{start:.4f} - {end:.4f}]\t{name}_{turn}\t{code}\t[{2 + at / 2:.4f}, 2.5000, 3.0000]",
+                "C-E2:\tNeutral;\t()",
+                "",
+            ]
             spoken.append(f"{name}_{turn} [{start:08.4f}-{end:08.4f}]: Turn {at} of session {session} is said.")
             media.sound(f"{place}/sentences/wav/{name}/{name}_{turn}.wav")
         media.sound(f"{place}/dialog/wav/{name}.wav", seconds=2.0)
@@ -193,8 +201,11 @@ def msp_improv(root: Path) -> Expected:
     for session in (1, 2, 3):
         for at, (sex, code) in enumerate((("F", "A"), ("M", "N"), ("F", "X"), ("M", "H")), 1):
             name = f"MSP-IMPROV-S01A-{sex}0{session}-P-FM0{at}"
-            lines += [f"{name.replace('MSP', 'UTD')}.avi; {code}; A:{at}.000000; V:2.500000; D:3.0 ; N:NaN;",
-                      "WORKER00000001; Angry; Angry; A:3.000000; V:2.000000; D:4.000000; N:2.000000;", ""]
+            lines += [
+                f"{name.replace('MSP', 'UTD')}.avi; {code}; A:{at}.000000; V:2.500000; D:3.0 ; N:NaN;",
+                "WORKER00000001; Angry; Angry; A:3.000000; V:2.000000; D:4.000000; N:2.000000;",
+                "",
+            ]
             media.sound(f"Audio/session{session}/S01A/P/{name}.wav")
             if at == 1:
                 media.film(f"Video/session{session}/S01A/P/{name}.avi")
@@ -257,16 +268,33 @@ def generic(root: Path) -> Expected:
 def demo(root: Path) -> Expected:
     """Nothing to put in place: the stage `corpus` generates it."""
     options = {"sessions": 5, "dialogues": 5, "turns": 3, "size": 48, "fps": 8}
-    return Expected(15, {"video": 1, "audio": 1, "text": 1}, overrides=(
-        *(f"corpus.options.{name}={value}" for name, value in options.items()),
-        "+corpus.options.shortest=0.6", "+corpus.options.longest=0.7",
-        *(f"+corpus.options.no_{name}=0.067" for name in ("text", "sound", "picture"))))
+    return Expected(
+        15,
+        {"video": 1, "audio": 1, "text": 1},
+        overrides=(
+            *(f"corpus.options.{name}={value}" for name, value in options.items()),
+            "+corpus.options.shortest=0.6",
+            "+corpus.options.longest=0.7",
+            *(f"+corpus.options.no_{name}=0.067" for name in ("text", "sound", "picture")),
+        ),
+    )
 
 
 #: Recipe → what fills its corpus folder.
 REPLICAS = {
-    "afew_va": afew_va, "ch_sims": _sentiment(1, "我觉得这个很好看"), "crema_d": crema_d, "demo": demo, "emo_db": emo_db,
-    "generic": generic, "iemocap": iemocap, "meld": meld, "mer2023": mer2023, "merr": merr,
-    "mosei": _sentiment(3, "I THOUGHT IT WAS FUN "), "mosi": _sentiment(3, "I THOUGHT IT WAS OK "),
-    "msp_improv": msp_improv, "msp_podcast": msp_podcast, "ravdess": ravdess,
+    "afew_va": afew_va,
+    "ch_sims": _sentiment(1, "我觉得这个很好看"),
+    "crema_d": crema_d,
+    "demo": demo,
+    "emo_db": emo_db,
+    "generic": generic,
+    "iemocap": iemocap,
+    "meld": meld,
+    "mer2023": mer2023,
+    "merr": merr,
+    "mosei": _sentiment(3, "I THOUGHT IT WAS FUN "),
+    "mosi": _sentiment(3, "I THOUGHT IT WAS OK "),
+    "msp_improv": msp_improv,
+    "msp_podcast": msp_podcast,
+    "ravdess": ravdess,
 }

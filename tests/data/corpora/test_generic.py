@@ -23,11 +23,16 @@ def read(root, **options):
     return get("generic").read(Corpus(name="generic", root=str(root), options=options))
 
 
-ROWS = [{"clip": "1", "file": "a.wav", "who": "A", "label": "Joy", "val": 5},
-        {"clip": "2", "file": "b.mp4", "who": "B", "label": "Odd", "val": 1},
-        {"clip": "3", "file": "c.mp4", "who": "C", "label": "Sad", "val": 9}]
-OPTIONS = {"columns": {"id": "clip", "media": "file", "speaker": "who", "emotion": "label", "valence": "val"},
-           "scales": {"valence": (1, 5)}, "emotions": {"Joy": "happy", "Sad": "sad"}}
+ROWS = [
+    {"clip": "1", "file": "a.wav", "who": "A", "label": "Joy", "val": 5},
+    {"clip": "2", "file": "b.mp4", "who": "B", "label": "Odd", "val": 1},
+    {"clip": "3", "file": "c.mp4", "who": "C", "label": "Sad", "val": 9},
+]
+OPTIONS = {
+    "columns": {"id": "clip", "media": "file", "speaker": "who", "emotion": "label", "valence": "val"},
+    "scales": {"valence": (1, 5)},
+    "emotions": {"Joy": "happy", "Sad": "sad"},
+}
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "semicolon.csv", "jsonl", "json", "xlsx"])
@@ -48,7 +53,13 @@ def test_every_kind_of_table(tmp_path, suffix):
     tables = read(tmp_path, table=path.name, **OPTIONS)
     (clip,) = tables.clips
     assert {k: clip[k] for k in ("id", "audio", "video", "speaker", "emotion", "valence")} == {
-        "id": "generic/1", "audio": "a.wav", "video": None, "speaker": "A", "emotion": "happy", "valence": 1.0}
+        "id": "generic/1",
+        "audio": "a.wav",
+        "video": None,
+        "speaker": "A",
+        "emotion": "happy",
+        "valence": 1.0,
+    }
     assert [p["reason"] for p in tables.problems] == ["label", "row"]
 
 
@@ -66,14 +77,17 @@ def test_a_tree_of_folders(tmp_path, tone, settings):
     assert report["quarantine"] == {"name": 1} and report["length"]["most"] == 0.5
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("id,emotion\n1,a\n", "no column of media or text"),
-    ("id,id\n1,2\n", "column 'id' occurs twice"),
-    ("id,text\n1,hi,there\n", "line 2: more cells than the 2 columns"),
-    ('id,text\n1,"open\n', r"line \d: unexpected end of data"),
-    ("id,text\n", "holds no rows"),
-    ("id,te\0xt\n1,2\n", "NUL bytes"),
-])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("id,emotion\n1,a\n", "no column of media or text"),
+        ("id,id\n1,2\n", "column 'id' occurs twice"),
+        ("id,text\n1,hi,there\n", "line 2: more cells than the 2 columns"),
+        ('id,text\n1,"open\n', r"line \d: unexpected end of data"),
+        ("id,text\n", "holds no rows"),
+        ("id,te\0xt\n1,2\n", "NUL bytes"),
+    ],
+)
 def test_a_damaged_table_is_one_line(tmp_path, text, said):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(CorpusError, match=said) as caught:
@@ -121,7 +135,8 @@ def test_damage_and_leaks_of_a_table(tmp_path, tone, settings):
     card = json.loads((tmp_path / "data/card.json").read_text())
     assert [(leak["column"], leak["splits"], leak["share"]) for leak in card["leaks"]] == [("speaker", ["train", "test"], 1.0)]
     assert [item["said"] for item in card["similar_text"] if item["splits"] == ["train", "test"]] == [
-        "1 test clips (100.0%) say a sentence that train clips say too (1 sentences)"]
+        "1 test clips (100.0%) say a sentence that train clips say too (1 sentences)"
+    ]
 
 
 def test_the_committed_page_is_the_generated_one():

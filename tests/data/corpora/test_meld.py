@@ -18,8 +18,7 @@ from pipeline.params import Corpus
 HEADER = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime\n"
 
 
-def line(dialogue, utterance, *, text="Hello you", speaker="Ross", emotion="joy", sentiment="positive",
-         end="00:00:01,500"):
+def line(dialogue, utterance, *, text="Hello you", speaker="Ross", emotion="joy", sentiment="positive", end="00:00:01,500"):
     return f'1,"{text}",{speaker},{emotion},{sentiment},{dialogue},{utterance},1,{dialogue + 1},"00:00:01,000","{end}"\n'
 
 
@@ -27,17 +26,21 @@ def line(dialogue, utterance, *, text="Hello you", speaker="Ross", emotion="joy"
 def root(tmp_path, tone):
     """Three splits in the folders of the archive; the same names in each."""
     root = tmp_path / "MELD.Raw"
-    tables = {"train": [line(0, 0), line(0, 1, speaker="Rachel"), line(125, 3)], "dev": [line(0, 0), line(110, 7)],
-              "test": [line(0, 0), line(0, 1, speaker="Mindy"), line(38, 4)]}
+    tables = {
+        "train": [line(0, 0), line(0, 1, speaker="Rachel"), line(125, 3)],
+        "dev": [line(0, 0), line(110, 7)],
+        "test": [line(0, 0), line(0, 1, speaker="Mindy"), line(38, 4)],
+    }
     (root / "train").mkdir(parents=True)
     for split, lines in tables.items():
         place = root / "train" if split == "train" else root
         (place / f"{split}_sent_emo.csv").write_text(HEADER + "".join(lines), encoding="utf-8")
     pitch = 200
-    for folder, names in (("train/train_splits", ["dia0_utt0", "dia0_utt1", "dia125_utt3"]),
-                          ("dev_splits_complete", ["dia0_utt0", "dia66_utt9"]),
-                          ("output_repeated_splits_test", ["dia0_utt0", "dia0_utt1", "dia38_utt4",
-                                                           "final_videos_testdia0_utt0"])):
+    for folder, names in (
+        ("train/train_splits", ["dia0_utt0", "dia0_utt1", "dia125_utt3"]),
+        ("dev_splits_complete", ["dia0_utt0", "dia66_utt9"]),
+        ("output_repeated_splits_test", ["dia0_utt0", "dia0_utt1", "dia38_utt4", "final_videos_testdia0_utt0"]),
+    ):
         for name in names:
             pitch += 13
             # Sound under the name of a film: the probe looks at bytes.
@@ -63,8 +66,12 @@ def test_known_damage_ends_in_the_quarantine(root, tmp_path, settings):
     build.build(settings("meld", root, protocol={"kind": "official", "on_leak": "report"}), tmp_path / "data")
     found = pl.read_parquet(tmp_path / "data/quarantine.parquet")
     assert {(r["id"] or r["media"].split("/")[-1], r["reason"]) for r in found.to_dicts()} == {
-        ("meld/train/dia125_utt3", "unreadable"), ("meld/dev/dia110_utt7", "missing"), ("meld/test/dia38_utt4", "drift"),
-        ("dia66_utt9.mp4", "surplus"), ("final_videos_testdia0_utt0.mp4", "surplus")}
+        ("meld/train/dia125_utt3", "unreadable"),
+        ("meld/dev/dia110_utt7", "missing"),
+        ("meld/test/dia38_utt4", "drift"),
+        ("dia66_utt9.mp4", "surplus"),
+        ("final_videos_testdia0_utt0.mp4", "surplus"),
+    }
     card = json.loads((tmp_path / "data/card.json").read_text())
     assert card["clips"] == 5
     speaker = next(k for k in card["leaks"] if k["column"] == "speaker" and k["splits"] == ["train", "test"])
@@ -75,14 +82,24 @@ def test_known_damage_ends_in_the_quarantine(root, tmp_path, settings):
 def test_known_damage_can_be_set_aside_unseen(root):
     tables = read(root, known="quarantine")
     assert sorted(p["id"] for p in tables.problems if p["reason"] == "known") == [
-        "meld/dev/dia110_utt7", "meld/test/dia38_utt4", "meld/train/dia125_utt3"]
+        "meld/dev/dia110_utt7",
+        "meld/test/dia38_utt4",
+        "meld/train/dia125_utt3",
+    ]
 
 
-@pytest.mark.parametrize(("damaged", "mended"), [
-    ("I?ve got it, that?s all. What? Really?", "I’ve got it, that’s all. What? Really?"),
-    ("Itâ€™s over", "It’s over"), ("It\x92s over", "It’s over"), ("cafÃ©", "café"),
-    ("Why?so", "Why?so"), ("naïve Â", "naïve Â"), ("It’s fine…", "It’s fine…"),
-])
+@pytest.mark.parametrize(
+    ("damaged", "mended"),
+    [
+        ("I?ve got it, that?s all. What? Really?", "I’ve got it, that’s all. What? Really?"),
+        ("Itâ€™s over", "It’s over"),
+        ("It\x92s over", "It’s over"),
+        ("cafÃ©", "café"),
+        ("Why?so", "Why?so"),
+        ("naïve Â", "naïve Â"),
+        ("It’s fine…", "It’s fine…"),
+    ],
+)
 def test_text_is_mended_only_where_it_is_damaged(damaged, mended):
     assert meld.repaired(damaged) == mended
 
@@ -131,10 +148,24 @@ def test_real_tables_have_the_published_counts(real):
     assert not tables.problems
     assert tables.notes["utterances"] == {"train": 9989, "val": 1109}
     counted = {split: Counter(c["emotion"] for c in tables.clips if c["split"] == split) for split in ("train", "val")}
-    assert counted["train"] == {"anger": 1109, "disgust": 271, "fear": 268, "joy": 1743, "neutral": 4710,
-                                "sadness": 683, "surprise": 1205}
-    assert counted["val"] == {"anger": 153, "disgust": 22, "fear": 40, "joy": 163, "neutral": 470, "sadness": 111,
-                              "surprise": 150}
+    assert counted["train"] == {
+        "anger": 1109,
+        "disgust": 271,
+        "fear": 268,
+        "joy": 1743,
+        "neutral": 4710,
+        "sadness": 683,
+        "surprise": 1205,
+    }
+    assert counted["val"] == {
+        "anger": 153,
+        "disgust": 22,
+        "fear": 40,
+        "joy": 163,
+        "neutral": 470,
+        "sadness": 111,
+        "surprise": 150,
+    }
     people = {split: len({c["speaker"] for c in tables.clips if c["split"] == split}) for split in ("train", "val")}
     assert people == {"train": 260, "val": 47}
     names = {split: {c["id"].split("/")[-1] for c in tables.clips if c["split"] == split} for split in ("train", "val")}

@@ -21,8 +21,17 @@ def touch(root, *names):
         (root / name).write_bytes(b"x")
 
 
-@given(st.tuples(st.integers(1, 3), st.integers(1, 2), st.integers(1, 8), st.integers(1, 2), st.integers(1, 2),
-                 st.integers(1, 2), st.integers(1, 24)))
+@given(
+    st.tuples(
+        st.integers(1, 3),
+        st.integers(1, 2),
+        st.integers(1, 8),
+        st.integers(1, 2),
+        st.integers(1, 2),
+        st.integers(1, 2),
+        st.integers(1, 24),
+    )
+)
 def test_every_name_in_range_is_read_back(fields):
     stem = "-".join(f"{f:02}" for f in fields)
     if fields[2] == 1 and fields[3] == 2:

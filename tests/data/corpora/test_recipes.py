@@ -26,13 +26,17 @@ from pipeline.storage.media_store import Media
 ROOT = Path(__file__).resolve().parents[3]
 RECIPES = sorted(path.stem for path in (ROOT / "conf" / "recipe").glob("*.yaml"))
 #: Family → the seeded stand-in of its class; what needs no weights stays as it is.
-STAND_INS = {"clip": "clip_tiny", "hubert": "hubert_tiny", "text": "bert_tiny", "videomae": "videomae_tiny",
-             "whisper": "whisper_random"}
+STAND_INS = {
+    "clip": "clip_tiny",
+    "hubert": "hubert_tiny",
+    "text": "bert_tiny",
+    "videomae": "videomae_tiny",
+    "whisper": "whisper_random",
+}
 PHASE_ONE = (("corpus", "prepare"), ("manifest",), ("frames",), ("audio",), ("faces",), ("transcribe",))
 #: Recipes that are trained too: an emotion per clip, a sentiment per clip, valence and arousal per frame.
 QUICK = ("training=quick", "training.epochs=2", "training.seeds=1", "training.unimodal=false", "temporal.width=16")
-TRAINED = {"meld": QUICK, "ch_sims": QUICK,
-           "afew_va": (*QUICK, "protocol.folds=2", "+stream@streams.face=face_mae_tiny")}
+TRAINED = {"meld": QUICK, "ch_sims": QUICK, "afew_va": (*QUICK, "protocol.folds=2", "+stream@streams.face=face_mae_tiny")}
 
 
 def _replicas():
@@ -49,8 +53,11 @@ REPLICAS = _replicas().REPLICAS
 def overrides(recipe: str, root: Path, more: tuple[str, ...] = ()) -> list[str]:
     """What stands after `-S`: the recipe, where the corpus is, and stand-ins for encoders of the hub."""
     streams = compose([f"recipe={recipe}"], ROOT / "conf")["streams"]
-    swaps = [f"stream@streams.{name}={STAND_INS[stream['encoder']]}" for name, stream in streams.items()
-             if not stream["weights"].startswith(("random:", "file:"))]
+    swaps = [
+        f"stream@streams.{name}={STAND_INS[stream['encoder']]}"
+        for name, stream in streams.items()
+        if not stream["weights"].startswith(("random:", "file:"))
+    ]
     return [f"recipe={recipe}", f"corpus.root={root}", "run.workers=0", "run.device=cpu", *swaps, *more]
 
 
@@ -171,13 +178,15 @@ def every_frame_meets_its_own_truth() -> None:
     assert traces.height == truth.height == 12 * 8
     for name in ("valence", "arousal"):
         assert traces.sort("id", "time")[f"truth_{name}"].to_list() == pytest.approx(
-            truth.sort("id", "time")[name].to_list(), abs=1e-5)
+            truth.sort("id", "time")[name].to_list(), abs=1e-5
+        )
 
 
 def test_iemocap_with_its_film(workspace):
     """The film of a dialogue is cut to the turn, its sound to the speaker's channel."""
-    _, params = workspace("iemocap", "corpus.options.audio=dialogue", "+corpus.options.video=true",
-                          "+stream@streams.video=clip_tiny")
+    _, params = workspace(
+        "iemocap", "corpus.options.audio=dialogue", "+corpus.options.video=true", "+stream@streams.video=clip_tiny"
+    )
     for stage in ("manifest", "frames", "audio"):
         command(stage)
     for store, rate in (("frames", 2), ("audio", 1)):
@@ -198,8 +207,12 @@ def checkout(tmp_path_factory):
             shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(ROOT / name, target)
-    environment = os.environ | {"AFFECTORY_CACHE": str(cache), "OMP_NUM_THREADS": "1", "DVC_NO_ANALYTICS": "1",
-                                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment = os.environ | {
+        "AFFECTORY_CACHE": str(cache),
+        "OMP_NUM_THREADS": "1",
+        "DVC_NO_ANALYTICS": "1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
 
     def run(*words: str) -> str:
         done = subprocess.run(words, cwd=folder, env=environment, text=True, stdin=subprocess.DEVNULL, capture_output=True)
@@ -214,10 +227,13 @@ def checkout(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("recipe", "more", "stages"), [
-    ("afew_va", (), ["corpus", "manifest", "frames", "extract@video", "index"]),
-    ("emo_db", ("stream@streams.audio=logmel",), ["corpus", "manifest", "audio", "extract@audio", "index"]),
-])
+@pytest.mark.parametrize(
+    ("recipe", "more", "stages"),
+    [
+        ("afew_va", (), ["corpus", "manifest", "frames", "extract@video", "index"]),
+        ("emo_db", ("stream@streams.audio=logmel",), ["corpus", "manifest", "audio", "extract@audio", "index"]),
+    ],
+)
 def test_dvc_exp_run(recipe, more, stages, checkout, tmp_path):
     """As the documentation says: frames without sound, sound without frames; DVC runs what the recipe needs."""
     folder, run = checkout

@@ -31,9 +31,13 @@ def write(path, text):
 
 # IEMOCAP ------------------------------------------------------------------------------------------------------------
 
-TURNS = (("F000", "neu", "2.5000, 2.5000, 2.5000"), ("M000", "exc", "5.0000, 4.0000, 3.0000"),
-         ("F001", "xxx", "3.0000, 3.0000, 3.0000"), ("M001", "fru", "1.0000, 5.5000, 3.0000"),
-         ("F002", "hap", "4.0000, 3.0000, 3.0000"))
+TURNS = (
+    ("F000", "neu", "2.5000, 2.5000, 2.5000"),
+    ("M000", "exc", "5.0000, 4.0000, 3.0000"),
+    ("F001", "xxx", "3.0000, 3.0000, 3.0000"),
+    ("M001", "fru", "1.0000, 5.5000, 3.0000"),
+    ("F002", "hap", "4.0000, 3.0000, 3.0000"),
+)
 
 
 @pytest.fixture
@@ -56,23 +60,34 @@ def iemocap_root(tmp_path, tone):
 
 
 def test_iemocap(iemocap_root, tmp_path, settings):
-    table, lost = built(settings, tmp_path, "iemocap", iemocap_root,
-                        protocol={"kind": "leave_one_out", "group": "session", "val": 0.0})
+    table, lost = built(
+        settings, tmp_path, "iemocap", iemocap_root, protocol={"kind": "leave_one_out", "group": "session", "val": 0.0}
+    )
     assert lost.is_empty() and table.height == 9
     row = table.filter(pl.col("id") == "iemocap/Ses01F_impro01_M000").row(0, named=True)
     assert (row["emotion"], row["speaker"], row["session"], row["turn"], row["text"]) == (
-        "happy", "Ses01_M", "Ses01", 1, "Turn number 1.")
+        "happy",
+        "Ses01_M",
+        "Ses01",
+        1,
+        "Turn number 1.",
+    )
     assert (row["valence"], row["arousal"], row["dominance"]) == (1.0, 0.5, 0.0)
     assert row["duration"] == 0.5 and row["start"] is None
     folds = pl.read_parquet(tmp_path / "data/folds.parquet")
     assert folds["fold"].n_unique() == 3
 
 
-@pytest.mark.parametrize(("options", "emotions"), [
-    ({"classes": "4"}, ["neutral", "happy", "happy"]), ({"classes": "5"}, ["neutral", "happy", "frustrated", "happy"]),
-    ({"classes": "6"}, ["neutral", "excited", "frustrated", "happy"]), ({"excited": "drop"}, ["neutral", "happy"]),
-    ({"classes": "all", "excited": "happy"}, ["neutral", "happy", "frustrated", "happy"]),
-])
+@pytest.mark.parametrize(
+    ("options", "emotions"),
+    [
+        ({"classes": "4"}, ["neutral", "happy", "happy"]),
+        ({"classes": "5"}, ["neutral", "happy", "frustrated", "happy"]),
+        ({"classes": "6"}, ["neutral", "excited", "frustrated", "happy"]),
+        ({"excited": "drop"}, ["neutral", "happy"]),
+        ({"classes": "all", "excited": "happy"}, ["neutral", "happy", "frustrated", "happy"]),
+    ],
+)
 def test_iemocap_classes(iemocap_root, options, emotions):
     clips = [c for c in read("iemocap", iemocap_root, **options).clips if c["session"] == "Ses01"]
     assert [c["emotion"] for c in clips] == emotions
@@ -101,9 +116,13 @@ def test_iemocap_damage(iemocap_root, tmp_path):
 
 # AFEW-VA ------------------------------------------------------------------------------------------------------------
 
+
 def nested(frames, actor="A"):
-    return {"video_id": "001", "actor": actor, "frames": {
-        f"{i:05}": {"valence": v, "arousal": a, "landmarks": [[10.0, 20.0], [30.0, 30.0]]} for i, v, a in frames}}
+    return {
+        "video_id": "001",
+        "actor": actor,
+        "frames": {f"{i:05}": {"valence": v, "arousal": a, "landmarks": [[10.0, 20.0], [30.0, 30.0]]} for i, v, a in frames},
+    }
 
 
 LAYOUTS = {
@@ -121,8 +140,20 @@ def test_afew_va_layouts(layout):
     assert [afew_va.original(v / afew_va.SCALE) for v in range(-10, 11)] == list(range(-10, 11))
 
 
-@pytest.mark.parametrize("bad", [{}, [], {"frames": {}}, 3, {"frames": {"a": {"valence": 1, "arousal": 1}}},
-                                 {"0": [11, 0]}, {"0": {"valence": 1}}, {"0": [None, 1]}, ["x"]])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {},
+        [],
+        {"frames": {}},
+        3,
+        {"frames": {"a": {"valence": 1, "arousal": 1}}},
+        {"0": [11, 0]},
+        {"0": {"valence": 1}},
+        {"0": [None, 1]},
+        ["x"],
+    ],
+)
 def test_afew_va_damage_names_the_file(bad):
     with pytest.raises(CorpusError, match="x.json"):
         afew_va.frames(bad, "x.json")
@@ -150,19 +181,18 @@ def test_afew_va(tmp_path, settings):
     assert second["valence"].to_list() == [0.0, 0.2, 0.3, 0.4] and second["time"][1] == pytest.approx(0.06)
     folds = pl.read_parquet(tmp_path / "data/folds.parquet").join(table.select("id", "speaker"), on="id")
     for fold in (0, 1):
-        parts = {r: set(folds.filter((pl.col("fold") == fold) & (pl.col("role") == r))["speaker"])
-                 for r in ("train", "test")}
+        parts = {r: set(folds.filter((pl.col("fold") == fold) & (pl.col("role") == r))["speaker"]) for r in ("train", "test")}
         assert not parts["train"] & parts["test"], "the actor field drives the split"
 
 
 # CH-SIMS, MOSI, MOSEI -----------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize(("name", "scale"), [("ch_sims", 1), ("mosi", 3), ("mosei", 3)])
 def test_sentiment_corpora(tmp_path, tone, settings, name, scale):
     root = tmp_path / name
     rows = ["video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode"]
-    for i, (share, said, mode) in enumerate(((-1.0, "Negative", "train"), (0, "Neutral", "valid"),
-                                              (0.6, "Positive", "test"))):
+    for i, (share, said, mode) in enumerate(((-1.0, "Negative", "train"), (0, "Neutral", "valid"), (0.6, "Positive", "test"))):
         rows.append(f"video_{i},1,我很好{i},{share * scale},{share * scale},,{share * scale},{said},{mode}")
         tone(root / f"Raw/video_{i}/0001.wav", frequency=200 + 30 * i)
     rows += ["video_9,1,bad,99,,,,Positive,train", "video_9,2,none,,,,,,train", "video_9,3,x,0,,,,Odd,train"]
@@ -182,6 +212,7 @@ def test_seven_degrees(value, degree):
 
 
 # CREMA-D, EMO-DB ----------------------------------------------------------------------------------------------------
+
 
 def test_crema_d(tmp_path, tone, settings):
     root = tmp_path / "c"
@@ -203,15 +234,22 @@ def test_emo_db(tmp_path, tone, settings):
     (root / "wav/08a01Fa.wav").write_bytes((root / "wav/08b10Wb.wav").read_bytes())
     table, lost = built(settings, tmp_path, "emo_db", root, protocol={"kind": "leave_one_out", "on_leak": "report", "val": 0})
     assert table.select("id", "speaker", "emotion").rows() == [
-        ("emo_db/03a01Fa", "03", "happiness"), ("emo_db/03a01Na", "03", "neutral"), ("emo_db/08a01Fa", "08", "happiness"),
-        ("emo_db/16a05Lc", "16", "boredom")]
+        ("emo_db/03a01Fa", "03", "happiness"),
+        ("emo_db/03a01Na", "03", "neutral"),
+        ("emo_db/08a01Fa", "08", "happiness"),
+        ("emo_db/16a05Lc", "16", "boredom"),
+    ]
     assert table["text"][3].startswith("Das schwarze Stück") and table["language"].unique().to_list() == ["de"]
     assert [(row["id"], row["reason"]) for row in lost.to_dicts()] == [
-        ("emo_db/08b10Wb", "duplicate"), ("emo_db/16a05Wc", "silent"), (None, "name")]
+        ("emo_db/08b10Wb", "duplicate"),
+        ("emo_db/16a05Wc", "silent"),
+        (None, "name"),
+    ]
     card = json.loads((tmp_path / "data/card.json").read_text())
     # The speakers say the same sentences: known, and no leak.
     assert card["leaks"] == [] and [(item["examples"], item["clips"]) for item in card["similar_text"]] == [
-        (["auf dem der eisschrank lappen liegt"], 2)]
+        (["auf dem der eisschrank lappen liegt"], 2)
+    ]
     for bad in ("04a01Fa", "03a03Fa", "03a01Xa", "03a01F"):
         with pytest.raises(ValueError):
             acted.emo_db_name(bad)
@@ -219,18 +257,23 @@ def test_emo_db(tmp_path, tone, settings):
 
 # MSP ----------------------------------------------------------------------------------------------------------------
 
+
 def test_msp_improv(tmp_path, tone, settings):
     root, lines = tmp_path / "m", []
     for session in (1, 2, 3):
         for at, (sex, code) in enumerate((("F", "A"), ("M", "X"), ("M", "N"))):
             name = f"MSP-IMPROV-S01A-{sex}0{session}-P-FM0{at + 1}"
-            lines += [f"{name.replace('MSP', 'UTD')}.avi; {code}; A:3.000000; V:5.000000; D:1.0 ; N:NaN;",
-                      "WORKER00000001; Angry; Angry; A:3.000000; V:2.000000; D:4.000000; N:2.000000;", ""]
+            lines += [
+                f"{name.replace('MSP', 'UTD')}.avi; {code}; A:3.000000; V:5.000000; D:1.0 ; N:NaN;",
+                "WORKER00000001; Angry; Angry; A:3.000000; V:2.000000; D:4.000000; N:2.000000;",
+                "",
+            ]
             tone(root / f"session{session}/S01A/P/{name}.wav", frequency=200 + 10 * session + 37 * at)
             write(root / f"Human_transcripts/{name}.txt", "HOW ARE\nYOU\n")
     write(root / "Evalution.txt", "\n".join([*lines, "UTD-IMPROV-broken.avi; A"]))
-    table, lost = built(settings, tmp_path, "msp_improv", root,
-                        protocol={"kind": "leave_one_out", "group": "session", "val": 0.0})
+    table, lost = built(
+        settings, tmp_path, "msp_improv", root, protocol={"kind": "leave_one_out", "group": "session", "val": 0.0}
+    )
     assert table.height == 6 and lost["reason"].to_list() == ["row"]
     row = table.row(0, named=True)
     assert (row["speaker"], row["session"], row["emotion"], row["text"]) == ("F01", "01", "angry", "HOW ARE YOU")
@@ -240,9 +283,17 @@ def test_msp_improv(tmp_path, tone, settings):
 
 def test_msp_podcast(tmp_path, tone, settings):
     rows = ["FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set"]
-    for i, (code, speaker, part) in enumerate((("A", "1", "Train"), ("N", "Unknown", "Train"), ("H", "2", "Development"),
-                                               ("S", "3", "Test1"), ("X", "4", "Train"), ("H", "5", "Test2"),
-                                               ("Z", "6", "Train"))):
+    for i, (code, speaker, part) in enumerate(
+        (
+            ("A", "1", "Train"),
+            ("N", "Unknown", "Train"),
+            ("H", "2", "Development"),
+            ("S", "3", "Test1"),
+            ("X", "4", "Train"),
+            ("H", "5", "Test2"),
+            ("Z", "6", "Train"),
+        )
+    ):
         rows.append(f"MSP-PODCAST_0001_000{i}.wav,{code},1,4,7,{speaker},Male,{part}")
         tone(tmp_path / f"p/Audios/MSP-PODCAST_0001_000{i}.wav", frequency=200 + 30 * i)
     write(tmp_path / "p/Labels/labels_consensus.csv", "\n".join(rows))
@@ -256,6 +307,7 @@ def test_msp_podcast(tmp_path, tone, settings):
 
 
 # MER2023, MERR ------------------------------------------------------------------------------------------------------
+
 
 def test_mer2023(tmp_path, tone, settings):
     root = tmp_path / "mer"
@@ -284,7 +336,8 @@ def test_mer2023_as_distributed(tmp_path):
     tables = read("mer2023", tmp_path)
     assert [(c["id"], c["emotion"], c["valence"], c["video"], c["text"]) for c in tables.clips] == [
         ("mer2023/test/sample_1", "sad", None, "test3/sample_1.mp4", "你好"),
-        ("mer2023/train/sample_1", "happy", 0.5, "train/sample_1.mp4", "你好")]
+        ("mer2023/train/sample_1", "happy", 0.5, "train/sample_1.mp4", "你好"),
+    ]
     assert [p["detail"] for p in tables.problems] == ["line 3: label 'glee' is not of MER2023"]
 
 
@@ -300,19 +353,33 @@ def test_merr_through_the_stage(tmp_path, tone, settings):
     table, lost = built(settings, tmp_path, "merr", root, protocol=protocol)
     assert table["id"].to_list() == [f"merr/sample_{i}" for i in range(4)]
     assert [(row["id"], row["reason"]) for row in lost.to_dicts()] == [
-        ("merr/sample_4", "missing"), ("merr/sample_5", "duplicate"), (None, "row")]
+        ("merr/sample_4", "missing"),
+        ("merr/sample_5", "duplicate"),
+        (None, "row"),
+    ]
     # Sound under the name of a film: the picture it promises is not there.
     assert table["video"].null_count() == 4 and json.loads((tmp_path / "data/card.json").read_text())["leaks"] == []
 
 
 def test_merr(tmp_path):
-    write(tmp_path / "MERR_fine.json", json.dumps({
-        "sample_1": {"pseu_emotion": "contempt", "text": "你好", "peak_index": "7"}, "sample_2": {"pseu_emotion": "glee"},
-        "sample_3": "no"}))
+    write(
+        tmp_path / "MERR_fine.json",
+        json.dumps(
+            {
+                "sample_1": {"pseu_emotion": "contempt", "text": "你好", "peak_index": "7"},
+                "sample_2": {"pseu_emotion": "glee"},
+                "sample_3": "no",
+            }
+        ),
+    )
     tables = read("merr", tmp_path)
     (clip,) = tables.clips
     assert (clip["id"], clip["emotion"], clip["text"], clip["video"]) == (
-        "merr/sample_1", "contempt", "你好", "video/sample_1.mp4")
+        "merr/sample_1",
+        "contempt",
+        "你好",
+        "video/sample_1.mp4",
+    )
     assert json.loads(clip["labels"]) == {"peak_index": "7"} and len(tables.problems) == 2
     write(tmp_path / "instructions.json", json.dumps([{"video": "s/sample_9.mp4", "answer": "doubt"}]))
     with pytest.raises(CorpusError, match="corpus.options.file"):

@@ -32,8 +32,25 @@ def number(jpeg: bytes) -> int:
     return sum((level > 128) << (BITS - 1 - b) for b, level in enumerate(levels))
 
 
-def film(path, times, *, rotation=0, picture=coded, sound=None, sound_rate=44100, sound_start=0.0, codec="libx264",
-         options=None, gop=12, shape=None, layout="mono", last=None, size=(128, 64), format=None, container_options=None):
+def film(
+    path,
+    times,
+    *,
+    rotation=0,
+    picture=coded,
+    sound=None,
+    sound_rate=44100,
+    sound_start=0.0,
+    codec="libx264",
+    options=None,
+    gop=12,
+    shape=None,
+    layout="mono",
+    last=None,
+    size=(128, 64),
+    format=None,
+    container_options=None,
+):
     """Write a film: frame i is shown from `times[i]` seconds on; `sound` (C, S) float32 from `sound_start` on."""
     base = Fraction(1, 90000)
     with av.open(str(path), "w", format=format, options=container_options or {}) as container:

@@ -42,7 +42,8 @@ def test_each_segment_shows_what_a_player_shows_at_its_middle(tmp_path, make, na
     np.testing.assert_allclose(frames.times[:, 0], np.arange(12) / 4, atol=1e-6)
     assert frames.times[-1, 1] == pytest.approx(3.0, abs=0.05)
     assert numbers(frames, make) == [shown(times, (k + 0.5) / 4) for k in range(11)] + [
-        shown(times, float(frames.times[-1].mean()))]
+        shown(times, float(frames.times[-1].mean()))
+    ]
 
 
 def test_decord_gives_the_same_files_and_is_kept_from_what_it_gets_wrong(tmp_path, make):
@@ -176,8 +177,8 @@ def test_playlists_open_no_other_file(tmp_path, make, playlist):
 
 
 def test_segments():
-    np.testing.assert_allclose(segments(1.1, 4, 64), [[0, .25], [.25, .5], [.5, .75], [.75, 1.1]])
-    np.testing.assert_allclose(segments(0.9, 4, 64)[-1], [.75, .9])
+    np.testing.assert_allclose(segments(1.1, 4, 64), [[0, 0.25], [0.25, 0.5], [0.5, 0.75], [0.75, 1.1]])
+    np.testing.assert_allclose(segments(0.9, 4, 64)[-1], [0.75, 0.9])
     assert segments(0.0, 4, 64).tolist() == [[0.0, 0.0]]
     assert len(segments(1000, 25, 10)) == 10
 

@@ -65,9 +65,7 @@ def test_sound_has_the_length_asked_for_and_never_clips(emotion):
 @pytest.mark.parametrize("emotion", emotions.EMOTIONS)
 def test_the_course_stays_near_the_emotion(emotion):
     seconds = np.arange(24) / 12
-    courses = [
-        emotions.trajectory(emotion, 1.0, seconds, 2.0, np.random.default_rng(seed)).mean(axis=0) for seed in range(40)
-    ]
+    courses = [emotions.trajectory(emotion, 1.0, seconds, 2.0, np.random.default_rng(seed)).mean(axis=0) for seed in range(40)]
     assert np.mean(courses, axis=0) == pytest.approx(np.array(emotions.POINTS[emotion][:2]) * 0.88, abs=0.1)
 
 

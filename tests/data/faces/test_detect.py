@@ -24,8 +24,8 @@ def test_finds_the_face_and_none_on_a_wall(astronaut, wall):
 
 def test_boxes_are_in_the_pixels_of_the_picture(astronaut):
     find = detect.detector(Faces())
-    small, = find(astronaut.crop((100, 0, 420, 320)))
-    large, = find(astronaut.crop((100, 0, 420, 320)).resize((960, 960)))
+    (small,) = find(astronaut.crop((100, 0, 420, 320)))
+    (large,) = find(astronaut.crop((100, 0, 420, 320)).resize((960, 960)))
     np.testing.assert_allclose(np.array(large.box) / 3, small.box, atol=15)
 
 
@@ -44,7 +44,7 @@ def test_a_picture_that_is_a_face_is_cropped_to_its_central_square():
     picture = Image.new("RGB", (200, 100), "red")
     picture.paste((255, 255, 255), (50, 0, 150, 100))
     spec = Faces(detector="whole", size=50)
-    one, = detect.detector(spec)(picture)
+    (one,) = detect.detector(spec)(picture)
     assert np.asarray(Image.open(io.BytesIO(crop(picture, one, spec)))).min() > 200
     assert detect.identity(spec) == {"name": "whole"}
 
@@ -100,6 +100,6 @@ def test_fetched_detector_reads_boxes_and_eyes(tmp_path, monkeypatch, astronaut)
     file = tmp_path / "net.onnx"
     file.write_bytes(b"stand-in")
     entry = Faces(detector="yunet", weights=f"local:{file}", sha256=hashlib.sha256(b"stand-in").hexdigest())
-    one, = detect.detector(entry)(astronaut)
+    (one,) = detect.detector(entry)(astronaut)
     assert one.box == (100, 50, 180, 140) and one.score == pytest.approx(0.9)
     assert one.eyes == ((120, 80), (160, 84))

@@ -20,16 +20,25 @@ from pipeline.storage.feature_store import Status
 
 def params(root=".", faces=None, **kwargs) -> Params:
     stream = {"modality": "face", "source": "x", "encoder": "mae", "weights": "random:0"}
-    return Params.model_validate({
-        "recipe": "t", "corpus": {"name": "folder", "root": str(root)}, "streams": {"face": stream},
-        "fusion": {"name": "concat"}, "run": {"device": "cpu", "workers": 0}, "faces": {"size": 64} | (faces or {}),
-    } | kwargs)
+    return Params.model_validate(
+        {
+            "recipe": "t",
+            "corpus": {"name": "folder", "root": str(root)},
+            "streams": {"face": stream},
+            "fusion": {"name": "concat"},
+            "run": {"device": "cpu", "workers": 0},
+            "faces": {"size": 64} | (faces or {}),
+        }
+        | kwargs
+    )
 
 
 def store(folder, clips: dict[str, list[Image.Image] | None]) -> None:
     """`tables.parquet` and `frames.h5` of pictures at four per second; None = no video."""
-    rows = [{"id": clip, "content": f"c-{clip}", "video": None if pictures is None else f"{clip}.mp4"}
-            for clip, pictures in sorted(clips.items())]
+    rows = [
+        {"id": clip, "content": f"c-{clip}", "video": None if pictures is None else f"{clip}.mp4"}
+        for clip, pictures in sorted(clips.items())
+    ]
     tables.write(tables.frame(rows), folder / "manifest.parquet")
     identity = {"kind": "frames", "test": True}
     with ClipCache("frames", identity) as cache:
@@ -50,8 +59,10 @@ def run(folder, **kwargs):
 def corpus(tmp_path, astronaut, wall):
     moved = [astronaut.crop((60 - 8 * i, 0, 380 - 8 * i, 320)).resize((160, 160)) for i in range(4)]
     face, empty = moved[0], wall.resize((160, 160))
-    store(tmp_path, {"a": [face] * 3, "gone": [face, face, *[empty] * 5, face], "moves": moved, "nobody": [empty] * 2,
-                     "silent": None})
+    store(
+        tmp_path,
+        {"a": [face] * 3, "gone": [face, face, *[empty] * 5, face], "moves": moved, "nobody": [empty] * 2, "silent": None},
+    )
     return tmp_path
 
 
@@ -59,13 +70,22 @@ def test_crops_times_and_masks(corpus):
     found = run(corpus)
     assert found.modality == "face"
     assert [found[clip].status for clip in ("a", "gone", "moves", "nobody", "silent")] == [
-        Status.OK, Status.OK, Status.OK, Status.MISSING, Status.MISSING]
+        Status.OK,
+        Status.OK,
+        Status.OK,
+        Status.MISSING,
+        Status.MISSING,
+    ]
     np.testing.assert_array_equal(found["a"].times, [[0, 0.25], [0.25, 0.5], [0.5, 0.75]])
     # Five empty frames are longer than faces.gap: they are masked, and the rows say which moments are there.
     np.testing.assert_array_equal(found["gone"].times, [[0, 0.25], [0.25, 0.5], [1.75, 2]])
     assert jpeg.decode(bytes(found["a"].items[0])).size == (64, 64)
     assert stage.coverage(corpus / "frames.h5", corpus / "faces.h5") == {
-        "a": 1, "gone": pytest.approx(3 / 8), "moves": 1, "nobody": 0}
+        "a": 1,
+        "gone": pytest.approx(3 / 8),
+        "moves": 1,
+        "nobody": 0,
+    }
 
 
 def test_the_crop_follows_the_face(corpus):

@@ -25,8 +25,11 @@ def frames_clip():
     def make(seed: int = 0, frames: int = 3, size: tuple[int, int] = (80, 60)) -> Clip:
         generator = np.random.default_rng(seed)
         edges = np.arange(frames + 1, dtype=np.float32) / 4
-        return Clip(f"clip{seed}", frames=[_jpeg(generator, *size) for _ in range(frames)],
-                    frame_times=np.stack([edges[:-1], edges[1:]], 1))
+        return Clip(
+            f"clip{seed}",
+            frames=[_jpeg(generator, *size) for _ in range(frames)],
+            frame_times=np.stack([edges[:-1], edges[1:]], 1),
+        )
 
     return make
 
@@ -49,7 +52,7 @@ def neighbours(frames_clip, encode):
         clips = [frames_clip(seed, frames=1 + seed % 4, **kwargs) for seed in range(8)]
         among = encode(extractor, clips)
         for position in (0, 3, 7):
-            (values, times), = encode(extractor, [clips[position]])
+            ((values, times),) = encode(extractor, [clips[position]])
             np.testing.assert_allclose(values, among[position][0], atol=tolerance, rtol=0)
             np.testing.assert_array_equal(times, among[position][1])
 

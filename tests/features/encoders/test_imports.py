@@ -47,8 +47,10 @@ def test_cached_extract_and_every_stand_in_import_no_framework(tmp_path, monkeyp
     table = tables.frame(rows)
     tables.write(table, tmp_path / "data/manifest.parquet")
     times = np.array([[0, 1]], np.float32)
-    for modality, item, identity in (("video", b"jpeg", {"kind": "frames"}),
-                                     ("audio", flac.encode(np.zeros(16000, np.float32), 16000), {"rate": 16000})):
+    for modality, item, identity in (
+        ("video", b"jpeg", {"kind": "frames"}),
+        ("audio", flac.encode(np.zeros(16000, np.float32), 16000), {"rate": 16000}),
+    ):
         with ClipCache(modality, identity) as cache:
             cache.put({"0a": media_store.joined([item], times)})
             name = {"video": "frames", "audio": "audio"}[modality]
@@ -66,22 +68,39 @@ def test_cached_extract_and_every_stand_in_import_no_framework(tmp_path, monkeyp
             registry.build(stream)  # asks the libraries, once
             stand_ins.append(name)
     assert len(stand_ins) > 5
-    done = subprocess.run([sys.executable, "-c", SCRIPT, " ".join(HEAVY), str(ROOT / "conf/stream"), " ".join(stand_ins)],
-                          capture_output=True, text=True, check=True,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, " ".join(HEAVY), str(ROOT / "conf/stream"), " ".join(stand_ins)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert json.loads(done.stdout.splitlines()[-1]) == []
     assert len(list((tmp_path / "features").glob("*.h5"))) == len(params.streams) == 3
 
 
-LIGHT = ("pipeline.cli", "pipeline.data.build", "pipeline.data.prepare", "pipeline.data.media", "pipeline.data.faces.stage",
-         "pipeline.features.transcribe", "pipeline.features.extract", "pipeline.features.index", "pipeline.evaluation.report",
-         *(item.name for item in pkgutil.walk_packages(encoders.__path__, "pipeline.features.encoders.")
-           if not item.name.endswith((".unpadded", ".emotion2vec_network"))))  # layers of a network, for `load` alone
+LIGHT = (
+    "pipeline.cli",
+    "pipeline.data.build",
+    "pipeline.data.prepare",
+    "pipeline.data.media",
+    "pipeline.data.faces.stage",
+    "pipeline.features.transcribe",
+    "pipeline.features.extract",
+    "pipeline.features.index",
+    "pipeline.evaluation.report",
+    *(
+        item.name
+        for item in pkgutil.walk_packages(encoders.__path__, "pipeline.features.encoders.")
+        if not item.name.endswith((".unpadded", ".emotion2vec_network"))
+    ),
+)  # layers of a network, for `load` alone
 
 
 def test_light_stages_import_no_framework():
     script = f"import importlib, sys\nfor name in {LIGHT}: importlib.import_module(name)\n" + (
-        f"print([name for name in {HEAVY} if name in sys.modules])")
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
 

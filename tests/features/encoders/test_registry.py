@@ -17,8 +17,16 @@ STREAMS = registry.streams(ROOT / "conf" / "stream")
 
 
 def stream(**kwargs) -> Stream:
-    return Stream(**{"modality": "video", "source": "data/frames.h5", "encoder": "clip", "weights": "random:0",
-                     "architecture": {"image_size": 32}} | kwargs)
+    return Stream(
+        **{
+            "modality": "video",
+            "source": "data/frames.h5",
+            "encoder": "clip",
+            "weights": "random:0",
+            "architecture": {"image_size": 32},
+        }
+        | kwargs
+    )
 
 
 def test_visual_families_are_there():
@@ -27,22 +35,27 @@ def test_visual_families_are_there():
 
 
 def test_building_a_stream_loads_no_library_of_networks():
-    code = ("import sys; from pipeline.features.encoders import registry; from pipeline.params import Stream; "
-            "registry.build(Stream(modality='video', source='f', encoder='clip', weights='random:0', "
-            "architecture={'image_size': 32})); sys.exit('torch' in sys.modules or 'transformers' in sys.modules)")
+    code = (
+        "import sys; from pipeline.features.encoders import registry; from pipeline.params import Stream; "
+        "registry.build(Stream(modality='video', source='f', encoder='clip', weights='random:0', "
+        "architecture={'image_size': 32})); sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"encoder": "clp"}, "Unknown encoder 'clp'. Did you mean 'clip'"),
-    ({"modality": "audio"}, "reads video, face, not audio"),
-    ({"weights": "timm:resnet50"}, "not timm:resnet50"),
-    ({"weights": "nothing"}, "no scheme"),
-    ({"architecture": {}}, "need an architecture"),
-    ({"options": {"redout": "cls"}}, "Did you mean 'readout'"),
-    ({"options": {"normalise": 1}}, "takes a bool"),
-    ({"options": {"readout": 3}}, "takes a str"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoder": "clp"}, "Unknown encoder 'clp'. Did you mean 'clip'"),
+        ({"modality": "audio"}, "reads video, face, not audio"),
+        ({"weights": "timm:resnet50"}, "not timm:resnet50"),
+        ({"weights": "nothing"}, "no scheme"),
+        ({"architecture": {}}, "need an architecture"),
+        ({"options": {"redout": "cls"}}, "Did you mean 'readout'"),
+        ({"options": {"normalise": 1}}, "takes a bool"),
+        ({"options": {"readout": 3}}, "takes a str"),
+    ],
+)
 def test_a_stream_that_does_not_fit_is_one_line(change, message):
     with pytest.raises(ParamsError, match=message) as caught:
         registry.build(stream(**change))
@@ -67,7 +80,8 @@ def test_cards_of_visual_streams_state_width_and_licence(name):
 def test_documentation_table_is_generated_from_the_registry():
     page = (ROOT / "docs" / "encoders.md").read_text(encoding="utf-8")
     assert registry.refreshed(page, ROOT / "conf" / "stream") == page, (
-        "docs/encoders.md is behind conf/stream; run `python -m pipeline.features.encoders.registry`")
+        "docs/encoders.md is behind conf/stream; run `python -m pipeline.features.encoders.registry`"
+    )
 
 
 def test_a_file_that_is_no_stream(tmp_path):

@@ -26,8 +26,16 @@ ROOT = Path(__file__).resolve().parents[3]
 STREAMS = registry.streams(ROOT / "conf" / "stream")
 #: The demo recipe's own streams, and what may stand in their place.
 SLOTS = {"video": ("video", "face"), "audio": ("audio",), "text": ("text",)}
-SHORT = ["corpus.options.sessions=3", "corpus.options.dialogues=3", "corpus.options.turns=2", "+corpus.options.shortest=0.6",
-         "+corpus.options.longest=0.8", "corpus.options.size=64", "run.workers=0", "quarantine.max_rate=0"]
+SHORT = [
+    "corpus.options.sessions=3",
+    "corpus.options.dialogues=3",
+    "corpus.options.turns=2",
+    "+corpus.options.shortest=0.6",
+    "+corpus.options.longest=0.8",
+    "corpus.options.size=64",
+    "run.workers=0",
+    "quarantine.max_rate=0",
+]
 
 
 def slot(name: str) -> str:
@@ -72,6 +80,7 @@ def decoded(tmp_path_factory, composed):
 @pytest.fixture
 def offline(monkeypatch):
     """A hub that is out of reach, and nothing of it on this machine."""
+
     def nothing(*_, **__):
         raise huggingface_hub.errors.LocalEntryNotFoundError("offline")
 
@@ -135,8 +144,10 @@ def test_files_that_are_not_in_place_are_one_line(name, composed, decoded, monke
 def test_a_row_that_is_to_be_fetched_is_tried_on_seeded_weights(decoded, monkeypatch, tmp_path):
     """As the documentation says: two more overrides, and DINOv2's preprocessing and readout run without its weights."""
     small = "{model: vit_base_patch14_dinov2.lvd142m, img_size: 28, embed_dim: 32, depth: 1, num_heads: 2}"
-    values = compose([*SHORT, "stream@streams.video=dinov2", "streams.video.weights=random:0",
-                      f"+streams.video.architecture={small}"], ROOT / "conf")
+    values = compose(
+        [*SHORT, "stream@streams.video=dinov2", "streams.video.weights=random:0", f"+streams.video.architecture={small}"],
+        ROOT / "conf",
+    )
     monkeypatch.chdir(decoded)
     store = Store(extract(params.parse(values), "video", out=tmp_path / "dinov2.h5"))
     assert store.shape[1:] == (32,)

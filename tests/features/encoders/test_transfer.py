@@ -13,8 +13,15 @@ from pipeline.features.engine.reader import Job, Reader
 from pipeline.params import Run, Stream
 from pipeline.storage.clip_cache import ClipCache
 
-ARCHITECTURE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-                "patch_size": 16, "image_size": 32, "projection_dim": 8}
+ARCHITECTURE = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "patch_size": 16,
+    "image_size": 32,
+    "projection_dim": 8,
+}
 TIMES = np.array([[0, 1]], np.float32)
 #: The compiler imports parts of torch that torch itself calls deprecated.
 LIBRARY = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -38,9 +38,17 @@ def sounds(tmp_path_factory):
 
 def run(stream, work, cache, names, advance=lambda _: None):
     extractor, missing = registry.build(stream), cache.missing(job.content for job in work)
-    return devices.compute(stream, extractor, Reader(extractor.prepare, "audio", Path(stream.source)), [
-        job for job in work if job.content in missing], cache, Run(workers=0, batch=1e-6), names, advance,
-        among=[job.content for job in work])
+    return devices.compute(
+        stream,
+        extractor,
+        Reader(extractor.prepare, "audio", Path(stream.source)),
+        [job for job in work if job.content in missing],
+        cache,
+        Run(workers=0, batch=1e-6),
+        names,
+        advance,
+        among=[job.content for job in work],
+    )
 
 
 def packed(path, cache, work):
@@ -83,5 +91,4 @@ def test_shares_are_even_and_stay_when_a_run_goes_on(sounds):
     whole = devices.shares(work, [], 3)
     assert [len(share) for share in whole] == [8, 8, 8]
     rest = work[5:]
-    assert devices.shares(rest, [job.content for job in work], 3) == [
-        [job for job in share if job in rest] for share in whole]
+    assert devices.shares(rest, [job.content for job in work], 3) == [[job for job in share if job in rest] for share in whole]

@@ -201,8 +201,13 @@ SCRIPT = textwrap.dedent("""
 @pytest.mark.slow
 def test_kill_at_thirty_random_moments(tmp_path):
     """SIGKILL between start and pack: the next run goes on, and the final bytes are those of an undisturbed run."""
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], check=True, capture_output=True, text=True,
-                          env=os.environ | {"PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     result = json.loads(done.stdout)
     assert result["kills"] >= 20
     assert result["stores"] == [True, True, True]

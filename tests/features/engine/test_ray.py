@@ -26,22 +26,40 @@ WORDS = "the birds sang loudly while nobody listened to them at all".split()
 
 def settings(encoder: str = "glove", **run) -> parameters.Params:
     """Word vectors start in a second; `text` is a small network."""
-    tiny = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
-            "vocab_size": 512, "max_position_embeddings": 64}
+    tiny = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "vocab_size": 512,
+        "max_position_embeddings": 64,
+    }
     weights = {"weights": "random:0", "architecture": tiny} if encoder == "text" else {"weights": "file:words.txt"}
     # One clip per batch: the bytes do not hang on which clips meet in a batch.
-    return parameters.parse({
-        "recipe": "test", "corpus": {"name": "test", "root": "."}, "fusion": {"name": "gated"},
-        "streams": {"text": {"modality": "text", "source": "data/manifest.parquet", "encoder": encoder, **weights}},
-        "run": {"device": "cpu", "workers": 2, "batch": 0.0001} | run,
-    })
+    return parameters.parse(
+        {
+            "recipe": "test",
+            "corpus": {"name": "test", "root": "."},
+            "fusion": {"name": "gated"},
+            "streams": {"text": {"modality": "text", "source": "data/manifest.parquet", "encoder": encoder, **weights}},
+            "run": {"device": "cpu", "workers": 2, "batch": 0.0001} | run,
+        }
+    )
 
 
 def corpus() -> pl.DataFrame:
     """Sentences of 1 to 12 words; every tenth clip has none. And vectors of those words."""
     rng = np.random.default_rng(0)
-    rows = [{"id": f"clip{i:02d}", "corpus": "test", "emotion": "joy", "content": f"{i:032x}",
-             "text": None if i % 10 == 9 else f"{i} " + " ".join(rng.choice(WORDS, i % 12 + 1))} for i in range(CLIPS)]
+    rows = [
+        {
+            "id": f"clip{i:02d}",
+            "corpus": "test",
+            "emotion": "joy",
+            "content": f"{i:032x}",
+            "text": None if i % 10 == 9 else f"{i} " + " ".join(rng.choice(WORDS, i % 12 + 1)),
+        }
+        for i in range(CLIPS)
+    ]
     table = tables.frame(rows)
     tables.write(table, "data/manifest.parquet")
     with open("words.txt", "w") as file:

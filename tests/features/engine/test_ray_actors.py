@@ -22,11 +22,17 @@ from pipeline.storage.feature_store import Entry
 
 
 def settings(**run) -> parameters.Params:
-    return parameters.parse({
-        "recipe": "test", "corpus": {"name": "test", "root": "."}, "fusion": {"name": "gated"},
-        "streams": {"text": {"modality": "text", "source": "data/manifest.parquet", "encoder": "text", "weights": "random:0"}},
-        "run": {"device": "cpu", "workers": 2, "batch": 0.0001} | run,
-    })
+    return parameters.parse(
+        {
+            "recipe": "test",
+            "corpus": {"name": "test", "root": "."},
+            "fusion": {"name": "gated"},
+            "streams": {
+                "text": {"modality": "text", "source": "data/manifest.parquet", "encoder": "text", "weights": "random:0"}
+            },
+            "run": {"device": "cpu", "workers": 2, "batch": 0.0001} | run,
+        }
+    )
 
 
 class Ended(Exception):
@@ -123,8 +129,16 @@ def pretended(monkeypatch, cluster, texts, encoder=Double, **run):
     params, clips = settings(**{"engine": "ray", "workers": 3} | run), []
     work = [Job(f"clip{i}", f"c{i}", text) for i, text in enumerate(texts)]
     with ClipCache("extract", {"family": "double"}) as cache:
-        stats = compute(params.stream("text"), SimpleNamespace(identity=cache.identity), Reader(None, "text", None), work,
-                        cache, params.run, [], clips.append)
+        stats = compute(
+            params.stream("text"),
+            SimpleNamespace(identity=cache.identity),
+            Reader(None, "text", None),
+            work,
+            cache,
+            params.run,
+            [],
+            clips.append,
+        )
         return stats, cache.missing(job.content for job in work), sum(clips)
 
 

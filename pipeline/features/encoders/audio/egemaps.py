@@ -67,9 +67,7 @@ def build(stream: Stream) -> Extractor:
     if stream.layer != -1:
         raise ParamsError("eGeMAPS has no layers; leave layer at -1.")
     if importlib.util.find_spec(PACKAGE) is None:
-        raise WeightsError(
-            "eGeMAPS needs the optional package opensmile; mind its licence and run `pip install opensmile`."
-        )
+        raise WeightsError("eGeMAPS needs the optional package opensmile; mind its licence and run `pip install opensmile`.")
     functionals = stream.pooling == "none" and stream.rate is None
     identity = {
         "family": FAMILY.name,

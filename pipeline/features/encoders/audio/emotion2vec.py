@@ -89,8 +89,10 @@ def load(stream: Stream, device: str = "cpu") -> Callable:
         state = networks.renamed(weights.state(weights.locate(source)))
         size = networks.shape(state, source)
         if size.kernels != Shape.kernels:
-            raise WeightsError(f"{source} has a front end of kernels {size.kernels}, emotion2vec has {Shape.kernels}; "
-                               "choose the family that fits it.")
+            raise WeightsError(
+                f"{source} has a front end of kernels {size.kernels}, emotion2vec has {Shape.kernels}; "
+                "choose the family that fits it."
+            )
         model = networks.Network(size)
         model = pretrained.assemble(model, state, source, dtype=stream.dtype)
     model = model.to(device)

@@ -40,21 +40,33 @@ def shape(state: Mapping[str, torch.Tensor], origin: object) -> Shape:
     Raises:
         WeightsError: it is no emotion2vec checkpoint.
     """
+
     def count(prefix: str) -> int:
         return len({key.split(".")[1] for key in state if key.startswith(prefix)})
 
     try:
         kernels = tuple(state[f"front.{i}.conv.weight"].shape[2] for i in range(count("front.")))
         width, per_group, kernel = state["position.0.weight"].shape
-        found = Shape(width, state["scale"].shape[-3], state["blocks.0.mlp.fc1.weight"].shape[0], count("blocks."),
-                      state["front.0.conv.weight"].shape[0], kernels, count("position."), kernel, width // per_group,
-                      state["extra"].shape[1], state["scale"].shape[0])
+        found = Shape(
+            width,
+            state["scale"].shape[-3],
+            state["blocks.0.mlp.fc1.weight"].shape[0],
+            count("blocks."),
+            state["front.0.conv.weight"].shape[0],
+            kernels,
+            count("position."),
+            kernel,
+            width // per_group,
+            state["extra"].shape[1],
+            state["scale"].shape[0],
+        )
         _ = found.strides
         if width % found.heads:
             raise ValueError(f"{found.heads} heads do not divide {width}")
     except (KeyError, IndexError, ValueError) as error:
-        raise WeightsError(f"{origin} is no emotion2vec checkpoint ({type(error).__name__}: {error}); choose the family that "
-                           "fits it.") from error
+        raise WeightsError(
+            f"{origin} is no emotion2vec checkpoint ({type(error).__name__}: {error}); choose the family that fits it."
+        ) from error
     return found
 
 
@@ -69,7 +81,7 @@ def renamed(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         for pattern, new in _NAMES:
             key = re.sub(f"^{pattern}", new, key)
         if found := re.match(rf"{_AUDIO}relative_positional_encoder\.(\d+)\.0\.", key):
-            key = f"position.{int(found[1]) - 1}.{key[found.end():]}"  # the first step there turns axes
+            key = f"position.{int(found[1]) - 1}.{key[found.end() :]}"  # the first step there turns axes
         elif key.startswith("blocks."):
             _, number, rest = key.split(".", 2)
             key = f"blocks.{int(number) + first}.{rest}"

@@ -140,9 +140,7 @@ def load(stream: Stream, prepare: Prepare, kind: str, device: str = "cpu") -> Ca
         with warnings.catch_warnings():
             # WavLM hands torch a boolean padding mask beside a float position bias; torch adds them rightly.
             warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
-            output = model(
-                batch, attention_mask=mask.long() if ragged else None, output_hidden_states=stream.layer != -1
-            )
+            output = model(batch, attention_mask=mask.long() if ragged else None, output_hidden_states=stream.layer != -1)
         return pooling.cut(outputs.selected(output, stream.layer), lengths)
 
     @torch.inference_mode()
@@ -155,9 +153,7 @@ def load(stream: Stream, prepare: Prepare, kind: str, device: str = "cpu") -> Ca
             counts.append(len(parts))
         rows = iter(encode(waves))
         return [
-            pooling.reduce(
-                torch.cat([next(rows) for _ in range(count)]), item.times, pooling=stream.pooling, rate=stream.rate
-            )
+            pooling.reduce(torch.cat([next(rows) for _ in range(count)]), item.times, pooling=stream.pooling, rate=stream.rate)
             for item, count in zip(batch, counts, strict=True)
         ]
 

@@ -35,9 +35,7 @@ class Prepare:
         log = np.log(np.maximum(mel.power(padded, SIZE, HOP, self.bank)[:, :count], 1e-10)).T
         if self.normalise:
             log = log - log.mean(0)
-        return Prepared(
-            {"mel": log.astype(np.float32)}, pooling.frame_times(count, RATE / HOP, duration), cost=duration
-        )
+        return Prepared({"mel": log.astype(np.float32)}, pooling.frame_times(count, RATE / HOP, duration), cost=duration)
 
 
 def build(stream: Stream) -> Extractor:

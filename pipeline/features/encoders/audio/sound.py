@@ -23,8 +23,7 @@ def waveform(clip: Clip, rate: int) -> np.ndarray:
         raise Missing("no sound")
     if clip.rate != rate:
         raise ParamsError(
-            f"clip {clip.id} was decoded at {clip.rate} Hz and this encoder wants {rate}; "
-            f"set decode.audio.rate to {rate}."
+            f"clip {clip.id} was decoded at {clip.rate} Hz and this encoder wants {rate}; set decode.audio.rate to {rate}."
         )
     samples = np.asarray(clip.waveform, dtype=np.float32)
     if not np.isfinite(samples).all():

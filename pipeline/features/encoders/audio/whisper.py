@@ -59,9 +59,7 @@ class Prepare:
             frames = self.front.frames if self.padding == "full" else count * STRIDE
             # Silence past the last window, so that a piece ends as it would inside 30 s.
             silent = frames * self.front.hop - len(piece) + self.front.size
-            pieces.append(
-                mel.whisper(np.pad(piece, (0, silent)), frames, self.front.size, self.front.hop, self.front.bank)
-            )
+            pieces.append(mel.whisper(np.pad(piece, (0, silent)), frames, self.front.size, self.front.hop, self.front.bank))
         spectrum = np.concatenate(pieces, 1)
         times = pooling.frame_times(rows, RATE / step, duration)
         return Prepared({"mel": spectrum}, times, cost=spectrum.shape[1] * self.front.hop / RATE)

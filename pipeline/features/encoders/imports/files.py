@@ -53,9 +53,7 @@ def read(path: Path, layout: Layout) -> Features:
     if path.is_dir():
         paths = files(path)
         one = feature_tables.of_clip if paths[0].suffix == ".csv" else lambda file, _: (_npy(file), None)
-        return Features(
-            {file.relative_to(path).with_suffix("").as_posix(): partial(one, file, layout) for file in paths}
-        )
+        return Features({file.relative_to(path).with_suffix("").as_posix(): partial(one, file, layout) for file in paths})
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise WeightsError(
@@ -74,9 +72,7 @@ def read(path: Path, layout: Layout) -> Features:
             return _of_dict(path, unpickle.load(path), layout)
         return _of_h5(path, layout)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, pl.exceptions.PolarsError) as error:
-        raise WeightsError(
-            f"{path} cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:120]})."
-        ) from error
+        raise WeightsError(f"{path} cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:120]}).") from error
 
 
 def _npy(path: Path, mode: str | None = None) -> np.ndarray:
@@ -86,9 +82,7 @@ def _npy(path: Path, mode: str | None = None) -> np.ndarray:
 def _paired(path: Path, ids: Any, values: Any) -> Features:
     ids = [i.decode() if isinstance(i, bytes) else str(i) for i in np.asarray(ids, dtype=object).ravel()]
     if len(ids) != len(values):
-        raise WeightsError(
-            f"{path} has {len(values)} rows and {len(ids)} ids; they are joined by id, so there must be one each."
-        )
+        raise WeightsError(f"{path} has {len(values)} rows and {len(ids)} ids; they are joined by id, so there must be one each.")
     if len(set(ids)) < len(ids):
         double = next(i for i in ids if ids.count(i) > 1)
         raise WeightsError(f"{path} names clip {double!r} twice; keep one.")
@@ -102,20 +96,14 @@ def _ids_beside(path: Path, layout: Layout) -> list[str]:
         if place.is_file():
             text = place.read_text(encoding="utf-8")
             return json.loads(text) if place.suffix == ".json" else [line for line in text.splitlines() if line.strip()]
-    raise WeightsError(
-        f"{path} says no clip ids; write them, one a line, to {places[0]} or name the file in options.ids."
-    )
+    raise WeightsError(f"{path} says no clip ids; write them, one a line, to {places[0]} or name the file in options.ids.")
 
 
 def _of_dict(path: Path, content: Any, layout: Layout) -> Features:
     for step in (layout.key or "").split("/") if layout.key else ():
         if not isinstance(content, dict) or step not in content:
             known = [str(k) for k in content] if isinstance(content, dict) else []
-            raise (
-                one_of(f"key of {path.name}", step, known)
-                if known
-                else ParamsError(f"{path} has no key {layout.key!r}.")
-            )
+            raise (one_of(f"key of {path.name}", step, known) if known else ParamsError(f"{path} has no key {layout.key!r}."))
         content = content[step]
     if not isinstance(content, dict) or not content:
         raise WeightsError(f"{path} holds no dict of features by clip; name the part to read in options.key.")

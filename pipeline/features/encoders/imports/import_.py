@@ -144,9 +144,7 @@ def build(stream: Stream) -> Extractor:
         **pooling.settings(stream),
         "weights": {"source": f"file:{path.name}", "sha256": sha256},
         "preprocessing": {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(layout).items()
-            if key != "ids"
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(layout).items() if key != "ids"
         }
         | {name: options[name] for name in ("file_id", "clip_id", "fps")},
     }

@@ -38,9 +38,7 @@ def prompt(clip: Clip, turns: int) -> tuple[str, int]:
     own = tokens.transcript(clip)
     earlier = clip.context[-turns:] if turns else ()
     parts = [
-        TURN.format(speaker=turn.speaker or NOBODY, text=turn.text.strip())
-        for turn in earlier
-        if turn.text and turn.text.strip()
+        TURN.format(speaker=turn.speaker or NOBODY, text=turn.text.strip()) for turn in earlier if turn.text and turn.text.strip()
     ]
     before = BETWEEN.join([*parts, ""]) if parts else ""
     head, tail = TURN.format(speaker=clip.speaker or NOBODY, text="\0").split("\0")

@@ -102,9 +102,7 @@ def parse(path: Path) -> Iterator[tuple[str, np.ndarray]]:
                 word, numbers = " ".join(parts[:-width]), parts[-width:]
                 vector = np.array(numbers, np.float32) if width > 1 and len(numbers) == width and word else None
                 if vector is None:
-                    raise WeightsError(
-                        f"{path}, line {number}: not a word and {width} numbers; give a GloVe text file."
-                    )
+                    raise WeightsError(f"{path}, line {number}: not a word and {width} numbers; give a GloVe text file.")
                 yield word, vector
     except (UnicodeDecodeError, ValueError, OSError) as error:
         raise WeightsError(f"{path} is no text file of word vectors ({' '.join(str(error).split())[:100]}).") from error

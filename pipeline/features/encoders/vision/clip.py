@@ -18,8 +18,14 @@ TYPES = ("clip", "clip_vision_model")
 #: The half of a CLIP checkpoint that an image never meets.
 TEXT_TOWER = ("text_model.", "text_projection.", "logit_scale", "text_embeds")
 #: What the library's CLIP processor does where a file leaves a key out.
-PROCESSOR = {"size": 224, "crop_size": 224, "do_center_crop": True, "resample": 3,
-             "image_mean": list(images.CLIP_MEAN), "image_std": list(images.CLIP_STD)}
+PROCESSOR = {
+    "size": 224,
+    "crop_size": 224,
+    "do_center_crop": True,
+    "resample": 3,
+    "image_mean": list(images.CLIP_MEAN),
+    "image_std": list(images.CLIP_STD),
+}
 BACKENDS = ("auto", "hf", "open_clip")
 READOUTS = ("projection", "cls", "mean", "tokens")
 
@@ -40,9 +46,17 @@ def load(stream: Stream, readout: str, normalise: bool, spec: images.Preprocessi
 
     from pipeline.weights import pretrained
 
-    model = transfer.place_tower(pretrained.load(
-        CLIPVisionModelWithProjection, stream.weights, architecture=stream.architecture, dropped=TEXT_TOWER, types=TYPES,
-        dtype=stream.dtype), device)
+    model = transfer.place_tower(
+        pretrained.load(
+            CLIPVisionModelWithProjection,
+            stream.weights,
+            architecture=stream.architecture,
+            dropped=TEXT_TOWER,
+            types=TYPES,
+            dtype=stream.dtype,
+        ),
+        device,
+    )
 
     def encode(pixels: torch.Tensor) -> torch.Tensor:
         output = model(pixel_values=pixels.to(model.dtype), output_hidden_states=readout != "projection")
@@ -80,24 +94,28 @@ def build(stream: Stream) -> Extractor:
         raise one_of("backend of clip", str(options["backend"]), BACKENDS)
     if options["backend"] != "hf" and _of_open_clip(stream, options["backend"]):
         if left := set(stream.options) - {"backend", *open_clip.FAMILY.options}:
-            raise ParamsError(f"option {min(left)} is not known to open_clip checkpoints; remove it or set "
-                              "options.backend to hf.")
+            raise ParamsError(
+                f"option {min(left)} is not known to open_clip checkpoints; remove it or set options.backend to hf."
+            )
         kept = {key: value for key, value in stream.options.items() if key != "backend"}
         return open_clip.build(stream.model_copy(update={"encoder": "open_clip", "options": kept}))
     readout = options["readout"]
     if readout not in READOUTS:
         raise one_of("readout of clip", str(readout), READOUTS)
     if readout == "projection" and stream.layer != -1:
-        raise ParamsError(f"clip projects its last layer only; with layer {stream.layer} set options.readout "
-                          "to cls or mean.")
+        raise ParamsError(f"clip projects its last layer only; with layer {stream.layer} set options.readout to cls or mean.")
     spec = preprocessing(stream).by(options["decoder"])
     identity = {
-        "family": FAMILY.name, "version": 1, "dtype": stream.dtype, **pooling.settings(stream),
+        "family": FAMILY.name,
+        "version": 1,
+        "dtype": stream.dtype,
+        **pooling.settings(stream),
         "weights": weights.identity(stream.weights, architecture=stream.architecture),
-        "preprocessing": spec.identity(), "readout": readout, "normalise": options["normalise"],
+        "preprocessing": spec.identity(),
+        "readout": readout,
+        "normalise": options["normalise"],
     }
-    return Extractor(identity, framewise.Prepare(spec), partial(load, stream, readout, options["normalise"], spec),
-                     budget=64.0)
+    return Extractor(identity, framewise.Prepare(spec), partial(load, stream, readout, options["normalise"], spec), budget=64.0)
 
 
 FAMILY = Family(

@@ -87,8 +87,9 @@ def network(stream: Stream, *, size: int, blocks: int | None, norm: str) -> Any:
     for name in ("weight", "bias"):
         # BLIP-2 files call the last norm ln_vision; with norm: plain it is not read at all.
         learned = state.pop(f"ln_vision.{name}", state.pop(f"norm.{name}", None))
-        state[f"norm.{name}"] = (learned if norm == "checkpoint" else
-                                 (torch.ones if name == "weight" else torch.zeros)(model.embed_dim))
+        state[f"norm.{name}"] = (
+            learned if norm == "checkpoint" else (torch.ones if name == "weight" else torch.zeros)(model.embed_dim)
+        )
         if learned is None and norm == "checkpoint":
             raise WeightsError(f"{source} has no last norm; set options.norm to plain.")
     dropped = ("head.", "fc_norm.", *(f"blocks.{i}." for i in range(kept, depth)))
@@ -154,23 +155,24 @@ def build(stream: Stream) -> Extractor:
     patch = int(stream.architecture.get("patch_size", 14))
     side = options["size"] // patch
     if options["size"] % patch or side * side % MERGED:
-        raise ParamsError(f"options.size {options['size']} does not make a grid of {patch} px patches that "
-                          f"merges by {MERGED}.")
+        raise ParamsError(f"options.size {options['size']} does not make a grid of {patch} px patches that merges by {MERGED}.")
     path, _, keywords, data = _resolve(stream) if not weights.parse(stream.weights).random else (None, MODEL, {}, {})
-    mean, std = (images.statistics(stream.weights, data["mean"], data["std"]) if "mean" in data
-                 else (images.CLIP_MEAN, images.CLIP_STD))
+    mean, std = (
+        images.statistics(stream.weights, data["mean"], data["std"]) if "mean" in data else (images.CLIP_MEAN, images.CLIP_STD)
+    )
     # Whole frame, aspect not kept, as both source systems feed it.
     spec = images.Preprocessing((options["size"], options["size"]), None, "bicubic", mean=mean, std=std)
     identity = {
-        "family": FAMILY.name, "version": 1, "model": {"name": MODEL, **keywords}, "dtype": stream.dtype,
+        "family": FAMILY.name,
+        "version": 1,
+        "model": {"name": MODEL, **keywords},
+        "dtype": stream.dtype,
         **pooling.settings(stream),
-        "weights": weights.identity(stream.weights, architecture=stream.architecture, path=path,
-                                    libraries=timm_family.LIBRARIES),
+        "weights": weights.identity(stream.weights, architecture=stream.architecture, path=path, libraries=timm_family.LIBRARIES),
         "preprocessing": spec.identity(),
         **{key: options[key] for key in ("readout", "norm", "blocks", "frames", "size")},
     }
-    return Extractor(identity, framewise.Prepare(spec, options["frames"]), partial(load, stream, options, spec),
-                     budget=8.0)
+    return Extractor(identity, framewise.Prepare(spec, options["frames"]), partial(load, stream, options, spec), budget=8.0)
 
 
 FAMILY = Family(

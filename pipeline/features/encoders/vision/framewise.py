@@ -112,8 +112,10 @@ class Forward:
             parts = [self.encode(self.images.normalise(part)) for part in self._pixels(batch)]
             # One wait for the device; pooling goes on in main memory.
             rows = torch.split(torch.cat(parts).cpu(), [len(item.times) for item in batch])
-        return [pooling.reduce(values, item.times, pooling=self.stream.pooling, rate=self.stream.rate)
-                for values, item in zip(rows, batch, strict=True)]
+        return [
+            pooling.reduce(values, item.times, pooling=self.stream.pooling, rate=self.stream.rate)
+            for values, item in zip(rows, batch, strict=True)
+        ]
 
     def _pixels(self, batch: Sequence[Prepared]) -> Iterator[torch.Tensor]:
         """(N, H, W, 3) uint8 on the device, N at most `chunk`."""

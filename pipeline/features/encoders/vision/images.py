@@ -24,9 +24,14 @@ if TYPE_CHECKING:
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 DECODERS = ("pillow", "nvjpeg")
-_RESAMPLING = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR,
-               "bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS,
-               "box": Image.Resampling.BOX, "hamming": Image.Resampling.HAMMING}
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+}
 _NAMES = {int(value): name for name, value in _RESAMPLING.items()}
 
 
@@ -72,8 +77,10 @@ class Preprocessing:
         if decoder not in DECODERS:
             raise one_of("decoder", str(decoder), DECODERS)
         if decoder == "nvjpeg" and self.interpolation not in ("bilinear", "bicubic"):
-            raise ParamsError(f"decoder nvjpeg resizes bilinear or bicubic and this checkpoint wants {self.interpolation}; "
-                              "set options.decoder to pillow.")
+            raise ParamsError(
+                f"decoder nvjpeg resizes bilinear or bicubic and this checkpoint wants {self.interpolation}; "
+                "set options.decoder to pillow."
+            )
         return replace(self, decoder=decoder)
 
     def __call__(self, image: Image.Image) -> np.ndarray:
@@ -132,8 +139,7 @@ def of_transformers(path: Path, *, square: bool, defaults: dict | None = None) -
     if not found:
         found = weights.config(path, "processor_config.json").get("image_processor") or {}
     if not found:
-        raise WeightsError(f"{path} does not say how images are prepared; put the checkpoint's "
-                           "preprocessor_config.json there.")
+        raise WeightsError(f"{path} does not say how images are prepared; put the checkpoint's preprocessor_config.json there.")
     found = (defaults or {}) | found
     resize = crop = None
     if found.get("do_resize", True):
@@ -142,15 +148,16 @@ def of_transformers(path: Path, *, square: bool, defaults: dict | None = None) -
         crop = _sides(path, "crop_size", found.get("crop_size"), True)
     resample = found.get("resample", 2)
     if resample not in _NAMES:
-        raise WeightsError(f"{path}: preprocessor resample {resample!r} is no filter of Pillow's; "
-                           "fetch the file again.")
+        raise WeightsError(f"{path}: preprocessor resample {resample!r} is no filter of Pillow's; fetch the file again.")
     scale = found.get("rescale_factor", 1 / 255) if found.get("do_rescale", True) else 1.0
     mean, std = (0.0,) * 3, (1.0,) * 3
     if found.get("do_normalize", True):
         mean, std = statistics(path, found.get("image_mean"), found.get("image_std"))
     if crop is None and resize is not None and len(resize) == 1:
-        raise WeightsError(f"{path}: the preprocessor resizes the shorter side and crops nothing, so images "
-                           "differ in size; set size to height and width, or do_center_crop.")
+        raise WeightsError(
+            f"{path}: the preprocessor resizes the shorter side and crops nothing, so images "
+            "differ in size; set size to height and width, or do_center_crop."
+        )
     return Preprocessing(resize, crop, _NAMES[resample], "floor", float(scale), mean, std)
 
 
@@ -185,10 +192,8 @@ def statistics(path: object, mean: object, std: object) -> tuple[tuple[float, ..
         WeightsError: not three numbers each, or a deviation that is not positive.
     """
     for name, value in (("mean", mean), ("std", std)):
-        if not (isinstance(value, (list, tuple)) and len(value) == 3
-                and all(isinstance(v, (int, float)) for v in value)):
-            raise WeightsError(f"{path}: image {name} {value!r} is not three numbers; fetch the preprocessor file "
-                               "again.")
+        if not (isinstance(value, (list, tuple)) and len(value) == 3 and all(isinstance(v, (int, float)) for v in value)):
+            raise WeightsError(f"{path}: image {name} {value!r} is not three numbers; fetch the preprocessor file again.")
     if min(std) <= 0:
         raise WeightsError(f"{path}: image std {list(std)} must be positive; fetch the preprocessor file again.")
     return tuple(map(float, mean)), tuple(map(float, std))

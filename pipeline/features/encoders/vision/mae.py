@@ -47,8 +47,10 @@ def said(stream: Stream, path: Path | None, statistics: str | None) -> tuple | N
     if statistics is not None and statistics not in STATISTICS:
         raise one_of(f"statistics of {stream.encoder}", statistics, STATISTICS)
     if statistics is None and path is not None and path.is_file():
-        raise WeightsError(f"{stream.weights} does not say how images are prepared; set options.statistics to unit "
-                           "(no mean and deviation, as face-trained MAE) or imagenet.")
+        raise WeightsError(
+            f"{stream.weights} does not say how images are prepared; set options.statistics to unit "
+            "(no mean and deviation, as face-trained MAE) or imagenet."
+        )
     return STATISTICS[statistics] if statistics else None
 
 
@@ -67,8 +69,9 @@ def network(stream: Stream) -> Any:
         settings._attn_implementation = "sdpa"
         model = pretrained.assemble(ViTMAEModel(settings), state, source, dtype=stream.dtype)
     else:
-        model = pretrained.load(ViTMAEModel, source, architecture=stream.architecture, types=TYPES, dropped=DROPPED,
-                                dtype=stream.dtype)
+        model = pretrained.load(
+            ViTMAEModel, source, architecture=stream.architecture, types=TYPES, dropped=DROPPED, dtype=stream.dtype
+        )
     model.config.mask_ratio = 0.0
     return model
 
@@ -104,9 +107,13 @@ def build(stream: Stream) -> Extractor:
     path = None if source.random else weights.locate(source)
     spec = preprocessing(stream, path, options["statistics"]).by(options["decoder"])
     identity = {
-        "family": FAMILY.name, "version": 1, "dtype": stream.dtype, **pooling.settings(stream),
+        "family": FAMILY.name,
+        "version": 1,
+        "dtype": stream.dtype,
+        **pooling.settings(stream),
         "weights": weights.identity(source, architecture=stream.architecture, path=path),
-        "preprocessing": spec.identity(), "readout": options["readout"],
+        "preprocessing": spec.identity(),
+        "readout": options["readout"],
     }
     return Extractor(identity, framewise.Prepare(spec), partial(load, stream, options["readout"], spec), budget=64.0)
 

@@ -99,10 +99,14 @@ def build(stream: Stream) -> Extractor:
         mean, std = images.statistics(stream.weights, data.get("mean"), data.get("std"))
     prepare = Prepare(images.Preprocessing(None, mean=mean, std=std), count, (height, width))
     identity = {
-        "family": FAMILY.name, "version": 1, "model": name, "dtype": stream.dtype,
-        "weights": weights.identity(stream.weights, architecture=stream.architecture, path=path,
-                                    libraries=timm_family.LIBRARIES),
-        "preprocessing": prepare.images.identity(), "count": count, "cell": [height, width],
+        "family": FAMILY.name,
+        "version": 1,
+        "model": name,
+        "dtype": stream.dtype,
+        "weights": weights.identity(stream.weights, architecture=stream.architecture, path=path, libraries=timm_family.LIBRARIES),
+        "preprocessing": prepare.images.identity(),
+        "count": count,
+        "cell": [height, width],
     }
     return Extractor(identity, prepare, partial(load, stream, prepare), budget=8.0)
 

@@ -25,8 +25,17 @@ from . import framewise, images
 CONFIG = "open_clip_config.json"
 #: Preferred: repositories that also hold the weights in timm's or transformers' form have both.
 FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-TEXT_TOWER = ("transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection", "text.",
-              "logit_scale", "logit_bias", "attn_mask")
+TEXT_TOWER = (
+    "transformer.",
+    "token_embedding.",
+    "positional_embedding",
+    "ln_final.",
+    "text_projection",
+    "text.",
+    "logit_scale",
+    "logit_bias",
+    "attn_mask",
+)
 LIBRARIES = ("torch", "open_clip_torch", "timm")
 
 
@@ -50,8 +59,9 @@ def folder(stream: Stream) -> Path | None:
 
     hub = memo.ask_library("open_clip tag", ask, libraries=("open_clip_torch",), about=[name, tag])
     if not hub:
-        raise WeightsError(f"{source} is no pretrained tag that the hub holds; write open_clip:ARCH/TAG as "
-                           "`open_clip.list_pretrained()` shows.")
+        raise WeightsError(
+            f"{source} is no pretrained tag that the hub holds; write open_clip:ARCH/TAG as `open_clip.list_pretrained()` shows."
+        )
     # `owner/name/` or `owner/name/file`
     return weights.locate("hf:" + "/".join(hub.split("/")[:2]))
 
@@ -89,8 +99,10 @@ def preprocessing(origin: str, model: dict[str, Any], config: dict[str, Any]) ->
     height, width = (size, size) if isinstance(size, int) else tuple(size)
     mean, std = images.statistics(origin, config["mean"], config["std"])
     if mode not in ("shortest", "squash") or config["interpolation"] not in ("bicubic", "bilinear"):
-        raise WeightsError(f"{origin}: resize_mode {mode!r} with {config['interpolation']!r} is not known here; "
-                           "shortest and squash, bicubic and bilinear are.")
+        raise WeightsError(
+            f"{origin}: resize_mode {mode!r} with {config['interpolation']!r} is not known here; "
+            "shortest and squash, bicubic and bilinear are."
+        )
     if mode == "shortest" and height == width:
         resize: tuple[int, ...] = (height,)
     else:
@@ -114,8 +126,9 @@ def tower(stream: Stream) -> Any:
     model, _ = configuration(stream, path)
     try:
         with weights.seeded(source.seed or 0):
-            visual = _build_vision_tower(model["embed_dim"], CLIPVisionCfg(**model["vision_cfg"]),
-                                         bool(model.get("quick_gelu", False)))
+            visual = _build_vision_tower(
+                model["embed_dim"], CLIPVisionCfg(**model["vision_cfg"]), bool(model.get("quick_gelu", False))
+            )
     except (TypeError, KeyError, ValueError, RuntimeError) as error:
         raise ParamsError(f"open_clip image tower: {' '.join(str(error).split())[:160]}.") from error
     if path is None:
@@ -156,10 +169,15 @@ def build(stream: Stream) -> Extractor:
         raise ParamsError("open_clip stand-in: architecture needs embed_dim and vision_cfg.")
     spec = preprocessing(stream.weights, model, config).by(options["decoder"])
     identity = {
-        "family": FAMILY.name, "version": 1, "dtype": stream.dtype, **pooling.settings(stream),
-        "weights": weights.identity(stream.weights, architecture=stream.architecture, path=path, libraries=LIBRARIES,
-                                    first=FILES),
-        "preprocessing": spec.identity(), "normalise": options["normalise"],
+        "family": FAMILY.name,
+        "version": 1,
+        "dtype": stream.dtype,
+        **pooling.settings(stream),
+        "weights": weights.identity(
+            stream.weights, architecture=stream.architecture, path=path, libraries=LIBRARIES, first=FILES
+        ),
+        "preprocessing": spec.identity(),
+        "normalise": options["normalise"],
     }
     return Extractor(identity, framewise.Prepare(spec), partial(load, stream, options["normalise"], spec), budget=64.0)
 

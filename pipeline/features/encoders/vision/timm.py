@@ -56,8 +56,9 @@ def resolve(stream: Stream) -> tuple[Path | None, str, dict[str, Any], dict[str,
             raise WeightsError(f"{source} does not say which timm model it is; set options.model to the model's name.")
         return path, known(named), {}, data_configuration(named, {})
     if "architecture" not in config or "pretrained_cfg" not in config:
-        raise WeightsError(f"{source}: config.json is not timm's (no architecture and pretrained_cfg); "
-                           "choose the family that fits it.")
+        raise WeightsError(
+            f"{source}: config.json is not timm's (no architecture and pretrained_cfg); choose the family that fits it."
+        )
     keywords = dict(config.get("model_args") or {})
     for key in ("num_classes", "global_pool"):
         if config.get(key) is not None:
@@ -175,12 +176,19 @@ def build(stream: Stream) -> Extractor:
     path, name, _, data = resolve(stream)
     spec = images.of_config(stream.weights, data).by(options["decoder"])
     identity = {
-        "family": FAMILY.name, "version": 1, "model": name, "dtype": stream.dtype, **pooling.settings(stream),
+        "family": FAMILY.name,
+        "version": 1,
+        "model": name,
+        "dtype": stream.dtype,
+        **pooling.settings(stream),
         "weights": weights.identity(stream.weights, architecture=stream.architecture, path=path, libraries=LIBRARIES),
-        "preprocessing": spec.identity(), "readout": options["readout"], "frames": options["frames"],
+        "preprocessing": spec.identity(),
+        "readout": options["readout"],
+        "frames": options["frames"],
     }
-    return Extractor(identity, framewise.Prepare(spec, options["frames"]),
-                     partial(load, stream, options["readout"], spec), budget=64.0)
+    return Extractor(
+        identity, framewise.Prepare(spec, options["frames"]), partial(load, stream, options["readout"], spec), budget=64.0
+    )
 
 
 FAMILY = Family(

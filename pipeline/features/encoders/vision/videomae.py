@@ -34,8 +34,14 @@ HEADS = ("decoder.", "mask_token", "encoder_to_decoder.", "fc_norm.", "classifie
 SAMPLINGS = ("uniform", "segments")
 OUTPUTS = ("utterance", "steps", "tokens")
 #: What the library's processor does where a file leaves a key out.
-PROCESSOR = {"size": 224, "crop_size": 224, "do_center_crop": True, "resample": 2,
-             "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+PROCESSOR = {
+    "size": 224,
+    "crop_size": 224,
+    "do_center_crop": True,
+    "resample": 2,
+    "image_mean": [0.5] * 3,
+    "image_std": [0.5] * 3,
+}
 
 
 def sample(count: int, frames: int = 16, *, sampling: str = "uniform", tubelet: int = 2) -> np.ndarray:
@@ -85,8 +91,9 @@ def network(stream: Stream) -> Any:
         settings = pretrained.configuration(VideoMAEConfig, {"image_size": 224} | read | stream.architecture)
         settings._attn_implementation = "sdpa"
         return pretrained.assemble(VideoMAEModel(settings), state, source, dtype=stream.dtype)
-    return pretrained.load(VideoMAEModel, source, architecture=stream.architecture, types=TYPES, dropped=HEADS,
-                           dtype=stream.dtype)
+    return pretrained.load(
+        VideoMAEModel, source, architecture=stream.architecture, types=TYPES, dropped=HEADS, dtype=stream.dtype
+    )
 
 
 def load(stream: Stream, prepare: Prepare, device: str = "cpu") -> Callable:
@@ -137,13 +144,18 @@ def build(stream: Stream) -> Extractor:
     path = None if source.random else weights.locate(source)
     config = weights.config(path) if path is not None and path.is_dir() else dict(stream.architecture)
     frames, tubelet = int(config.get("num_frames", 16)), int(config.get("tubelet_size", 2))
-    prepare = Prepare(preprocessing(stream, path, options["statistics"]), frames, tubelet, options["sampling"],
-                      options["output"])
+    prepare = Prepare(preprocessing(stream, path, options["statistics"]), frames, tubelet, options["sampling"], options["output"])
     identity = {
-        "family": FAMILY.name, "version": 1, "dtype": stream.dtype, **pooling.settings(stream),
+        "family": FAMILY.name,
+        "version": 1,
+        "dtype": stream.dtype,
+        **pooling.settings(stream),
         "weights": weights.identity(source, architecture=stream.architecture, path=path),
-        "preprocessing": prepare.images.identity(), "frames": frames, "tubelet": tubelet,
-        "sampling": options["sampling"], "output": options["output"],
+        "preprocessing": prepare.images.identity(),
+        "frames": frames,
+        "tubelet": tubelet,
+        "sampling": options["sampling"],
+        "output": options["output"],
     }
     return Extractor(identity, prepare, partial(load, stream, prepare), budget=4.0)
 

@@ -36,8 +36,9 @@ def prompts(classes: list[str], templates: list[str]) -> list[str]:
     return [template.format(name) for name in classes for template in templates]
 
 
-def load(stream: Stream, classes: list[str], templates: list[str], output: str, spec: images.Preprocessing,
-         device: str = "cpu") -> Callable:
+def load(
+    stream: Stream, classes: list[str], templates: list[str], output: str, spec: images.Preprocessing, device: str = "cpu"
+) -> Callable:
     """Both towers on `device`; sentences are encoded once → forward."""
     import torch
     from transformers import CLIPModel
@@ -106,12 +107,19 @@ def build(stream: Stream) -> Extractor:
     vision = stream.architecture.get("vision_config", {})
     spec = preprocessing(stream.model_copy(update={"architecture": vision}))
     identity = {
-        "family": FAMILY.name, "version": 1, "dtype": stream.dtype, **pooling.settings(stream),
-        "weights": weights.identity(stream.weights, architecture=stream.architecture), "preprocessing": spec.identity(),
-        "classes": classes, "templates": templates, "output": options["output"],
+        "family": FAMILY.name,
+        "version": 1,
+        "dtype": stream.dtype,
+        **pooling.settings(stream),
+        "weights": weights.identity(stream.weights, architecture=stream.architecture),
+        "preprocessing": spec.identity(),
+        "classes": classes,
+        "templates": templates,
+        "output": options["output"],
     }
-    return Extractor(identity, framewise.Prepare(spec),
-                     partial(load, stream, classes, templates, options["output"], spec), budget=64.0)
+    return Extractor(
+        identity, framewise.Prepare(spec), partial(load, stream, classes, templates, options["output"], spec), budget=64.0
+    )
 
 
 FAMILY = Family(

@@ -39,8 +39,14 @@ def published(width: int = 48, heads: int = 6, scales: int = 1, early: int = 2, 
         shapes[f"{audio}relative_positional_encoder.{i}.0.weight"] = (width, width // 4, 19)
         shapes[f"{audio}relative_positional_encoder.{i}.0.bias"] = (width,)
     shapes |= {f"{audio}context_encoder.norm.{part}": (width,) for part in ("weight", "bias")}
-    inside = {"norm1": (width,), "norm2": (width,), "attn.qkv": (3 * width, width), "attn.proj": (width, width),
-              "mlp.fc1": (4 * width, width), "mlp.fc2": (width, 4 * width)}
+    inside = {
+        "norm1": (width,),
+        "norm2": (width,),
+        "attn.qkv": (3 * width, width),
+        "attn.proj": (width, width),
+        "mlp.fc1": (4 * width, width),
+        "mlp.fc2": (width, 4 * width),
+    }
     for block in (*(f"{audio}context_encoder.blocks.{i}" for i in range(early)), *(f"blocks.{i}" for i in range(late))):
         for name, shape in inside.items():
             shapes |= {f"{block}.{name}.weight": shape, f"{block}.{name}.bias": shape[:1]}
@@ -119,10 +125,14 @@ def test_older_files_keep_the_scale_without_its_first_axis(saved):
     np.testing.assert_array_equal(values, expected)
 
 
-@pytest.mark.parametrize(("heads", "expected"), [
-    (8, [2.0 ** -(i + 1) for i in range(8)]), (4, [0.25, 0.0625, 2**-6, 2**-8]),
-    (12, [*(2.0 ** -(i + 1) for i in range(8)), 2**-0.5, 2**-1.5, 2**-2.5, 2**-3.5]),
-])
+@pytest.mark.parametrize(
+    ("heads", "expected"),
+    [
+        (8, [2.0 ** -(i + 1) for i in range(8)]),
+        (4, [0.25, 0.0625, 2**-6, 2**-8]),
+        (12, [*(2.0 ** -(i + 1) for i in range(8)), 2**-0.5, 2**-1.5, 2**-2.5, 2**-3.5]),
+    ],
+)
 def test_slopes_are_those_of_alibi(heads, expected):
     np.testing.assert_allclose(emotion2vec_network.slopes(heads), expected, rtol=1e-6)
 
@@ -141,8 +151,8 @@ def test_a_stand_in_and_its_identity():
     pickle.dumps(extractor.load)
     again = pickle.loads(pickle.dumps(extractor.prepare))
     np.testing.assert_array_equal(again(clip()).inputs["waveform"], extractor.prepare(clip()).inputs["waveform"])
-    (first, _), = run(extractor, clip())
-    (second, _), = run(registry.build(stream("random:3", architecture=SMALL)), clip())
+    ((first, _),) = run(extractor, clip())
+    ((second, _),) = run(registry.build(stream("random:3", architecture=SMALL)), clip())
     np.testing.assert_array_equal(first, second)
     assert extractor.identity["weights"]["random"] and first.shape == (24, 32)
 
@@ -151,14 +161,17 @@ def without(state: dict, part: str) -> dict:
     return {key: value for key, value in state.items() if part not in key}
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda s: without(s, "blocks.1.mlp.fc2"), r"covers 9\d.\d %.* 4 missing \(blocks.1.mlp.fc2.bias"),
-    (lambda s: without(s, "alibi_scale"), "is no emotion2vec checkpoint"),
-    (lambda s: {"encoder.layers.0.weight": torch.ones(2)}, "is no emotion2vec checkpoint"),
-    (lambda s: s | {"blocks.1.attn.gate": torch.ones(2)}, r"1 unexpected \(blocks.3.attn.gate\)"),
-    (lambda s: s | {"blocks.0.norm1.bias": torch.ones(3)}, r"blocks.2.norm1.bias of shape \(3,\), not \(48,\)"),
-    (lambda s: without(s, "conv_layers.6."), "front end of kernels"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: without(s, "blocks.1.mlp.fc2"), r"covers 9\d.\d %.* 4 missing \(blocks.1.mlp.fc2.bias"),
+        (lambda s: without(s, "alibi_scale"), "is no emotion2vec checkpoint"),
+        (lambda s: {"encoder.layers.0.weight": torch.ones(2)}, "is no emotion2vec checkpoint"),
+        (lambda s: s | {"blocks.1.attn.gate": torch.ones(2)}, r"1 unexpected \(blocks.3.attn.gate\)"),
+        (lambda s: s | {"blocks.0.norm1.bias": torch.ones(3)}, r"blocks.2.norm1.bias of shape \(3,\), not \(48,\)"),
+        (lambda s: without(s, "conv_layers.6."), "front end of kernels"),
+    ],
+)
 def test_another_checkpoint_is_one_line(saved, change, message):
     with pytest.raises(WeightsError, match=message) as caught:
         registry.build(stream(saved(change(published())))).load()
@@ -170,12 +183,15 @@ def test_a_pickle_that_needs_code_is_not_run(saved):
         registry.build(stream(saved(cfg=Stream))).load()
 
 
-@pytest.mark.parametrize(("kwargs", "message"), [
-    ({"architecture": SMALL | {"depth": 2}}, "Unknown size of emotion2vec 'depth'"),
-    ({"architecture": SMALL | {"heads": 5}}, "must divide width"),
-    ({"architecture": SMALL | {"blocks": 0}}, "blocks 0 is no positive"),
-    ({"architecture": SMALL, "layer": 4}, "layer 4"),
-])
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"architecture": SMALL | {"depth": 2}}, "Unknown size of emotion2vec 'depth'"),
+        ({"architecture": SMALL | {"heads": 5}}, "must divide width"),
+        ({"architecture": SMALL | {"blocks": 0}}, "blocks 0 is no positive"),
+        ({"architecture": SMALL, "layer": 4}, "layer 4"),
+    ],
+)
 def test_bad_parameters(kwargs, message):
     with pytest.raises(ParamsError, match=message):
         registry.build(stream("random:0", **kwargs))

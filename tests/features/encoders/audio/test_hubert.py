@@ -134,9 +134,7 @@ def test_chunks_are_encoded_alone(saved):
     extractor = hubert.build(stream(f"local:{folder}", options={"chunk": 1.0, "normalise": False}))
     ((values, times),) = extractor.load()([extractor.prepare(one)])
     with torch.inference_mode():
-        parts = [
-            model(torch.from_numpy(part)[None]).last_hidden_state[0] for part in np.split(one.waveform, [16000, 32000])
-        ]
+        parts = [model(torch.from_numpy(part)[None]).last_hidden_state[0] for part in np.split(one.waveform, [16000, 32000])]
     np.testing.assert_allclose(values, torch.cat(parts).numpy(), atol=1e-5)
     assert len(times) == 49 + 49 + 24 and times[49, 0] == 1.0 and times[-1, 1] == 2.5
     assert hubert.pieces(16100, 1.0, 400) == [16100]

@@ -87,9 +87,7 @@ def test_golden_exact(saved):
     one = clip(1.0)
     features = front(one.waveform, sampling_rate=16000, return_tensors="pt").input_features[:, :, :100]
     torch.manual_seed(0)
-    short = transformers.WhisperForConditionalGeneration(
-        transformers.WhisperConfig(**SMALL | {"max_source_positions": 50})
-    )
+    short = transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**SMALL | {"max_source_positions": 50}))
     state = model.state_dict()
     state["embed_positions.weight"] = state["embed_positions.weight"][:50]
     short = short.model.encoder.eval()
@@ -182,9 +180,7 @@ def test_bad_input(saved, tmp_path):
 
 
 def test_silence_is_finite():
-    ((values, _),) = run(
-        whisper.build(stream("random:0", architecture=SMALL)), Clip("a", waveform=np.zeros(8000, np.float32))
-    )
+    ((values, _),) = run(whisper.build(stream("random:0", architecture=SMALL)), Clip("a", waveform=np.zeros(8000, np.float32)))
     assert np.isfinite(values).all() and len(values) == 25
 
 

@@ -49,9 +49,7 @@ def write_tsv(folder: Path) -> Path:
 
 
 def write_parquet(folder: Path) -> Path:
-    pl.DataFrame({"clip": IDS, "x": VALUES[:, 0], "y": VALUES[:, 1], "z": VALUES[:, 2]}).write_parquet(
-        folder / "f.parquet"
-    )
+    pl.DataFrame({"clip": IDS, "x": VALUES[:, 0], "y": VALUES[:, 1], "z": VALUES[:, 2]}).write_parquet(folder / "f.parquet")
     return folder / "f.parquet"
 
 
@@ -150,9 +148,9 @@ def test_rows_over_time(tmp_path):
     assert values[:, 0].tolist() == [0, 1, 2, 3] and times[:, 0].tolist() == [0, 0.5, 1.0, 1.5]
     pooled = import_.build(stream(tmp_path / "f.parquet", options={"start_column": "t"}, rate=1))
     assert get(pooled, "a")[0][:, 0].tolist() == [0.5, 2.5]
-    assert get(import_.build(stream(tmp_path / "f.parquet", pooling="max", options={"columns": ["x"]})), "a")[
-        0
-    ].tolist() == [[3.0]]
+    assert get(import_.build(stream(tmp_path / "f.parquet", pooling="max", options={"columns": ["x"]})), "a")[0].tolist() == [
+        [3.0]
+    ]
 
 
 def test_times_of_rows_without_any(tmp_path):

@@ -99,14 +99,10 @@ def test_golden(saved, kind, layer):
     with torch.inference_mode():
         output = model(ids, output_hidden_states=True)
     wanted = (output.last_hidden_state if layer == -1 else output.hidden_states[layer])[0].numpy()
-    ((last, times),) = run(
-        dialogue.build(stream(f"local:{folder}", layer=layer, pooling="last", options={"turns": 9})), clip()
-    )
+    ((last, times),) = run(dialogue.build(stream(f"local:{folder}", layer=layer, pooling="last", options={"turns": 9})), clip())
     np.testing.assert_allclose(last[0], wanted[-1], atol=1e-5)
     assert times.tolist() == [[0, 1]]
-    ((words, times),) = run(
-        dialogue.build(stream(f"local:{folder}", layer=layer, options={"turns": 9})), clip(duration=11.0)
-    )
+    ((words, times),) = run(dialogue.build(stream(f"local:{folder}", layer=layer, options={"turns": 9})), clip(duration=11.0))
     begin = start + (kind == "llama")
     np.testing.assert_allclose(words, wanted[begin : begin + 11], atol=1e-5)
     np.testing.assert_allclose(times[:, 0], np.arange(11))

@@ -80,9 +80,7 @@ def saved(tmp_path_factory):
             model_class, config_class = text.classes("test", kind)
             torch.manual_seed(0)
             if kind == "distilbert":
-                config = config_class(
-                    vocab_size=64, dim=32, n_layers=4, n_heads=4, hidden_dim=48, max_position_embeddings=24
-                )
+                config = config_class(vocab_size=64, dim=32, n_layers=4, n_heads=4, hidden_dim=48, max_position_embeddings=24)
             else:
                 config = config_class(**SMALL)
             model = model_class(config).eval()
@@ -121,9 +119,7 @@ def test_golden(saved, kind):
     np.testing.assert_allclose(tokenwise[0], last[1:-1], atol=1e-5)
     np.testing.assert_allclose(whole[0][0], last.mean(0), atol=1e-5)
     np.testing.assert_allclose(cls[0][0], last[0], atol=1e-5)
-    np.testing.assert_allclose(
-        four[0][0], torch.stack(expected.hidden_states[-4:]).sum(0)[0].mean(0).numpy(), atol=1e-5
-    )
+    np.testing.assert_allclose(four[0][0], torch.stack(expected.hidden_states[-4:]).sum(0)[0].mean(0).numpy(), atol=1e-5)
     np.testing.assert_allclose(whole[1], [[0, 2]])
 
 
@@ -248,9 +244,13 @@ def test_bad_input(saved, tmp_path):
             text.build(stream(f"local:{tmp_path}"))
 
 
-@pytest.mark.parametrize(("kind", "message"), [
-    ("BertJapaneseTokenizer", "has no tokenizer that can be read"), ("CanineTokenizer", "tells no character offsets"),
-])
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("BertJapaneseTokenizer", "has no tokenizer that can be read"),
+        ("CanineTokenizer", "tells no character offsets"),
+    ],
+)
 def test_a_tokenizer_for_a_language_not_supported_here(saved, tmp_path, kind, message):
     """One that needs a morphological analyser that is not installed; one without offsets."""
     folder, *_ = saved("bert")

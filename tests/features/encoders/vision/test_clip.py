@@ -17,10 +17,25 @@ from pipeline.features.encoders.extractor import Clip, Missing
 from pipeline.params import Stream
 from pipeline.weights import pretrained
 
-VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-          "patch_size": 16, "image_size": 48, "projection_dim": 16}
-TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4,
-        "vocab_size": 99, "max_position_embeddings": 16, "bos_token_id": 0, "eos_token_id": 2}
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "patch_size": 16,
+    "image_size": 48,
+    "projection_dim": 16,
+}
+TEXT = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "vocab_size": 99,
+    "max_position_embeddings": 16,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +47,12 @@ def checkpoint(tmp_path_factory):
     with torch.random.fork_rng(), pretrained.quiet():
         torch.manual_seed(0)
         CLIPModel(CLIPConfig(vision_config=VISION, text_config=TEXT, projection_dim=16)).save_pretrained(folder)
-        CLIPImageProcessor(size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48},
-                           image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.25]).save_pretrained(folder)
+        CLIPImageProcessor(
+            size={"shortest_edge": 48},
+            crop_size={"height": 48, "width": 48},
+            image_mean=[0.4, 0.5, 0.6],
+            image_std=[0.2, 0.3, 0.25],
+        ).save_pretrained(folder)
     return folder
 
 
@@ -55,14 +74,14 @@ def direct(checkpoint, clip) -> torch.Tensor:
 
 def test_equals_the_library(checkpoint, frames_clip, encode):
     clip = frames_clip(5)
-    (values, times), = encode(registry.build(stream(checkpoint)), [clip])
+    ((values, times),) = encode(registry.build(stream(checkpoint)), [clip])
     np.testing.assert_allclose(values, direct(checkpoint, clip).numpy(), atol=1e-5, rtol=0)
     np.testing.assert_array_equal(times, clip.frame_times)
     assert values.dtype == np.float32 and values.shape == (3, 16)
 
 
 def test_stored_digest(checkpoint, frames_clip, encode):
-    (values, _), = encode(registry.build(stream(checkpoint)), [frames_clip(5)])
+    ((values, _),) = encode(registry.build(stream(checkpoint)), [frames_clip(5)])
     np.testing.assert_allclose(values[1, :6], DIGEST, atol=2e-3)
 
 
@@ -75,8 +94,8 @@ def test_among_neighbours(checkpoint, neighbours):
 
 def test_s1_pooling_is_the_mean_of_unit_frames_and_not_of_unit_length(checkpoint, frames_clip, encode):
     clip = frames_clip(2, frames=4)
-    (rows, _), = encode(registry.build(stream(checkpoint)), [clip])
-    (pooled, times), = encode(registry.build(stream(checkpoint, pooling="mean", options={"normalise": True})), [clip])
+    ((rows, _),) = encode(registry.build(stream(checkpoint)), [clip])
+    ((pooled, times),) = encode(registry.build(stream(checkpoint, pooling="mean", options={"normalise": True})), [clip])
     expected = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).mean(0)
     np.testing.assert_allclose(pooled[0], expected, atol=1e-6)
     assert np.linalg.norm(pooled[0]) < 1
@@ -85,7 +104,7 @@ def test_s1_pooling_is_the_mean_of_unit_frames_and_not_of_unit_length(checkpoint
 
 @pytest.mark.parametrize(("readout", "shape"), [("cls", (3, 32)), ("mean", (3, 32)), ("tokens", (3, 10, 32))])
 def test_readouts_of_a_layer(checkpoint, frames_clip, encode, readout, shape):
-    (values, _), = encode(registry.build(stream(checkpoint, layer=1, options={"readout": readout})), [frames_clip()])
+    ((values, _),) = encode(registry.build(stream(checkpoint, layer=1, options={"readout": readout})), [frames_clip()])
     assert values.shape == shape
 
 
@@ -94,10 +113,10 @@ def test_cls_of_the_last_layer_is_the_pooled_output(checkpoint, frames_clip, enc
     from transformers import CLIPVisionModelWithProjection
 
     clip = frames_clip(1)
-    (cls, _), = encode(registry.build(stream(checkpoint, options={"readout": "cls"})), [clip])
+    ((cls, _),) = encode(registry.build(stream(checkpoint, options={"readout": "cls"})), [clip])
     with pretrained.quiet():
         weight = CLIPVisionModelWithProjection.from_pretrained(checkpoint).visual_projection.weight.detach().numpy()
-    (projected, _), = encode(registry.build(stream(checkpoint)), [clip])
+    ((projected, _),) = encode(registry.build(stream(checkpoint)), [clip])
     np.testing.assert_allclose(cls @ weight.T, projected, atol=1e-5)
 
 
@@ -124,8 +143,13 @@ def test_identity_changes_with_what_decides_the_feature_only(checkpoint):
     base = registry.build(stream(checkpoint)).identity
     assert base == registry.build(stream(checkpoint)).identity
     assert len(base["weights"]["sha256"]) == 64
-    for change in ({"layer": -2, "options": {"readout": "cls"}}, {"pooling": "mean"}, {"rate": 2},
-                   {"dtype": "bfloat16"}, {"options": {"normalise": True}}):
+    for change in (
+        {"layer": -2, "options": {"readout": "cls"}},
+        {"pooling": "mean"},
+        {"rate": 2},
+        {"dtype": "bfloat16"},
+        {"options": {"normalise": True}},
+    ):
         assert registry.build(stream(checkpoint, **change)).identity != base
 
 
@@ -151,12 +175,15 @@ def test_broken_frame_says_so(checkpoint):
         registry.build(stream(checkpoint)).prepare(Clip("a", frames=[b"\xff\xd8nothing"], frame_times=np.zeros((1, 2))))
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"options": {"readout": "clss"}}, "Did you mean 'cls'"),
-    ({"options": {"normalise": "yes"}}, "takes a bool"),
-    ({"options": {"foo": 1}}, "option of encoder clip"),
-    ({"layer": 1}, "set options.readout"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"options": {"readout": "clss"}}, "Did you mean 'cls'"),
+        ({"options": {"normalise": "yes"}}, "takes a bool"),
+        ({"options": {"foo": 1}}, "option of encoder clip"),
+        ({"layer": 1}, "set options.readout"),
+    ],
+)
 def test_bad_options(checkpoint, change, message):
     with pytest.raises(ParamsError, match=message):
         registry.build(stream(checkpoint, **change))
@@ -168,11 +195,15 @@ def test_wrong_and_missing_keys(checkpoint, tmp_path):
     for file in checkpoint.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     state = safetensors.torch.load_file(checkpoint / "model.safetensors")
-    moved = {("vision_model.other" if key == "vision_model.embeddings.class_embedding" else key): value
-             for key, value in state.items()}
+    moved = {
+        ("vision_model.other" if key == "vision_model.embeddings.class_embedding" else key): value for key, value in state.items()
+    }
     safetensors.torch.save_file(moved, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(WeightsError, match=r"covers 9\d\.\d %.*1 missing \(vision_model.embeddings.class_embedding\).*"
-                                           r"1 unexpected \(vision_model.other\)"):
+    with pytest.raises(
+        WeightsError,
+        match=r"covers 9\d\.\d %.*1 missing \(vision_model.embeddings.class_embedding\).*"
+        r"1 unexpected \(vision_model.other\)",
+    ):
         registry.build(stream(tmp_path)).load()
 
 

@@ -31,8 +31,13 @@ def checkpoint(tmp_path_factory):
 
 
 def stream(folder, **options) -> Stream:
-    return Stream(modality="video", source="data/frames.h5", encoder="eva", weights=f"local:{folder}",
-                  options={"size": 56, "frames": "all", **options})
+    return Stream(
+        modality="video",
+        source="data/frames.h5",
+        encoder="eva",
+        weights=f"local:{folder}",
+        options={"size": 56, "frames": "all", **options},
+    )
 
 
 def test_merge_maps_row_j_to_patches_4j_to_4j_plus_3():
@@ -65,10 +70,9 @@ def test_stretching_keeps_the_class_token_and_a_constant():
 @pytest.mark.parametrize(("norm", "blocks"), [("checkpoint", None), ("plain", 2)])
 def test_equals_timm(checkpoint, frames_clip, encode, norm, blocks):
     clip = frames_clip(5)
-    (values, times), = encode(registry.build(stream(checkpoint, norm=norm, blocks=blocks)), [clip])
+    ((values, times),) = encode(registry.build(stream(checkpoint, norm=norm, blocks=blocks)), [clip])
     model = timm.create_model(f"local-dir:{checkpoint}", pretrained=True).eval()
-    pixels = np.stack([np.asarray(images.decode(data).resize((56, 56), Image.Resampling.BICUBIC))
-                       for data in clip.frames])
+    pixels = np.stack([np.asarray(images.decode(data).resize((56, 56), Image.Resampling.BICUBIC)) for data in clip.frames])
     pixels = (torch.from_numpy(pixels) / 255 - torch.tensor(images.CLIP_MEAN)) / torch.tensor(images.CLIP_STD)
     with torch.inference_mode():
         # By hand, from the library's own parts.
@@ -83,12 +87,12 @@ def test_equals_timm(checkpoint, frames_clip, encode, norm, blocks):
     assert values.shape == (3, 4, 128)
     np.testing.assert_allclose(values, expected.numpy(), atol=1e-5, rtol=0)
     np.testing.assert_array_equal(times, clip.frame_times)
-    (cls, _), = encode(registry.build(stream(checkpoint, norm=norm, blocks=blocks, readout="cls")), [clip])
+    ((cls, _),) = encode(registry.build(stream(checkpoint, norm=norm, blocks=blocks, readout="cls")), [clip])
     np.testing.assert_allclose(cls, tokens[:, 0].numpy(), atol=1e-5, rtol=0)
 
 
 def test_stored_digest(checkpoint, frames_clip, encode):
-    (values, _), = encode(registry.build(stream(checkpoint)), [frames_clip(5)])
+    ((values, _),) = encode(registry.build(stream(checkpoint)), [frames_clip(5)])
     np.testing.assert_allclose(values[1, 2, :4], DIGEST, atol=2e-3)
 
 
@@ -106,17 +110,23 @@ def test_keys_of_blip2_files(checkpoint, tmp_path, frames_clip, encode):
     renamed |= {"ln_vision.weight": state["norm.weight"], "ln_vision.bias": state["norm.bias"]}
     torch.save({"model": renamed}, tmp_path / "blip2.pth")
     clip, options = frames_clip(5), {"size": 56, "frames": "all", "norm": "checkpoint"}
-    bare = Stream(modality="video", source="f", encoder="eva", weights=f"local:{tmp_path / 'blip2.pth'}",
-                  options=options, architecture={key: value for key, value in KEYWORDS.items() if key != "img_size"})
-    (values, _), = encode(registry.build(bare), [clip])
-    (expected, _), = encode(registry.build(stream(checkpoint, norm="checkpoint")), [clip])
+    bare = Stream(
+        modality="video",
+        source="f",
+        encoder="eva",
+        weights=f"local:{tmp_path / 'blip2.pth'}",
+        options=options,
+        architecture={key: value for key, value in KEYWORDS.items() if key != "img_size"},
+    )
+    ((values, _),) = encode(registry.build(bare), [clip])
+    ((expected, _),) = encode(registry.build(stream(checkpoint, norm="checkpoint")), [clip])
     np.testing.assert_array_equal(values, expected)
 
 
 def test_peak_frame_by_default(checkpoint, frames_clip, encode):
     clip = frames_clip(5, frames=4)
-    (rows, times), = encode(registry.build(stream(checkpoint)), [clip])
-    (peak, when), = encode(registry.build(stream(checkpoint, frames="peak")), [clip])
+    ((rows, times),) = encode(registry.build(stream(checkpoint)), [clip])
+    ((peak, when),) = encode(registry.build(stream(checkpoint, frames="peak")), [clip])
     position = int(np.argmin(np.abs(rows - peak).sum((1, 2))))
     np.testing.assert_allclose(peak, rows[[position]], atol=1e-5)
     np.testing.assert_array_equal(when, times[[position]])
@@ -137,9 +147,15 @@ def test_wrong_keys_and_models(checkpoint, tmp_path):
         registry.build(stream(tmp_path))
 
 
-@pytest.mark.parametrize(("options", "message"), [({"size": 50}, "grid"), ({"size": 42}, "merges"),
-                                                  ({"norm": "x"}, "norm"),
-                                                  ({"frames": "last"}, "choice of frames|frames of eva")])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 50}, "grid"),
+        ({"size": 42}, "merges"),
+        ({"norm": "x"}, "norm"),
+        ({"frames": "last"}, "choice of frames|frames of eva"),
+    ],
+)
 def test_bad_options(checkpoint, options, message):
     with pytest.raises(ParamsError, match=message):
         registry.build(stream(checkpoint, **options))

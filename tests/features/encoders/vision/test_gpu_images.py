@@ -13,8 +13,15 @@ from pipeline.features.encoders.vision import gpu_images
 from pipeline.features.encoders.vision.images import Preprocessing
 from pipeline.params import Stream
 
-ARCHITECTURE = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
-                "patch_size": 16, "image_size": 32, "projection_dim": 8}
+ARCHITECTURE = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "patch_size": 16,
+    "image_size": 32,
+    "projection_dim": 8,
+}
 
 
 def jpeg(seed, width=90, height=60):
@@ -28,8 +35,10 @@ def stream(**options):
     return Stream(modality="video", source="f", encoder="clip", weights="random:0", architecture=ARCHITECTURE, options=options)
 
 
-@pytest.mark.parametrize("spec", [
-    Preprocessing((32,), (32, 32)), Preprocessing((40, 50), None, "bilinear"), Preprocessing(None, (64, 120), rounding="round")])
+@pytest.mark.parametrize(
+    "spec",
+    [Preprocessing((32,), (32, 32)), Preprocessing((40, 50), None, "bilinear"), Preprocessing(None, (64, 120), rounding="round")],
+)
 def test_pixels_are_nearly_those_of_pillow(spec):
     jpegs = [jpeg(seed) for seed in range(3)] + [jpeg(3, 60, 90)] * (spec.crop is not None)
     found = gpu_images.pixels(spec, [np.frombuffer(data, np.uint8) for data in jpegs], "cpu").numpy()
@@ -63,7 +72,7 @@ def test_it_needs_a_gpu_and_says_so(monkeypatch):
     clip = Clip("c", frames=[jpeg(seed) for seed in range(3)], frame_times=np.stack([edges[:-1], edges[1:]], 1))
     (values, times), (again, _) = extractor.load(device="cpu")([extractor.prepare(clip)] * 2)
     usual = registry.build(stream())
-    (expected, when), = usual.load(device="cpu")([usual.prepare(clip)])
+    ((expected, when),) = usual.load(device="cpu")([usual.prepare(clip)])
     np.testing.assert_array_equal(times, when)
     np.testing.assert_allclose(values, expected, atol=0.05)
     np.testing.assert_allclose(values, again, atol=1e-5)

@@ -14,10 +14,20 @@ from pipeline.features.encoders.vision import images
 from pipeline.params import Stream
 from pipeline.weights import pretrained
 
-ENCODER = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 1, "intermediate_size": 96,
-           "image_size": 48, "patch_size": 16}
-DECODER = {"decoder_hidden_size": 32, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2,
-           "decoder_intermediate_size": 32}
+ENCODER = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 1,
+    "intermediate_size": 96,
+    "image_size": 48,
+    "patch_size": 16,
+}
+DECODER = {
+    "decoder_hidden_size": 32,
+    "decoder_num_hidden_layers": 1,
+    "decoder_num_attention_heads": 2,
+    "decoder_intermediate_size": 32,
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +54,8 @@ def direct(checkpoint, clip):
     with pretrained.quiet(), torch.inference_mode():
         model = ViTMAEModel.from_pretrained(checkpoint, mask_ratio=0.0).eval()
         pixels = ViTImageProcessorPil.from_pretrained(checkpoint)(
-            images=[images.decode(data) for data in clip.frames], return_tensors="pt")["pixel_values"]
+            images=[images.decode(data) for data in clip.frames], return_tensors="pt"
+        )["pixel_values"]
         output = model(pixel_values=pixels)  # random order of patches: only what does not depend on it is compared
         return pixels, output.last_hidden_state[:, 0], output.last_hidden_state[:, 1:].mean(1)
 
@@ -54,13 +65,13 @@ def test_equals_the_library_without_mean_and_deviation(checkpoint, frames_clip, 
     pixels, cls, mean = direct(checkpoint, clip)
     assert 0 <= pixels.min() and pixels.max() <= 1
     for readout, expected in (("cls", cls), ("mean", mean)):
-        (values, times), = encode(registry.build(stream(checkpoint, options={"readout": readout})), [clip])
+        ((values, times),) = encode(registry.build(stream(checkpoint, options={"readout": readout})), [clip])
         np.testing.assert_allclose(values, expected.numpy(), atol=1e-5, rtol=0)
         np.testing.assert_array_equal(times, clip.frame_times)
 
 
 def test_stored_digest(checkpoint, frames_clip, encode):
-    (values, _), = encode(registry.build(stream(checkpoint)), [frames_clip(5)])
+    ((values, _),) = encode(registry.build(stream(checkpoint)), [frames_clip(5)])
     np.testing.assert_allclose(values[1, :4], DIGEST, atol=2e-3)
 
 
@@ -69,15 +80,16 @@ DIGEST = [-1.549941, 0.27562, 1.105036, 1.933774]
 
 def test_tokens_keep_their_place_and_nothing_is_masked(checkpoint, frames_clip, encode):
     extractor = registry.build(stream(checkpoint, options={"readout": "tokens"}))
-    (first, _), = encode(extractor, [frames_clip(5)])
-    (second, _), = encode(extractor, [frames_clip(5)])
+    ((first, _),) = encode(extractor, [frames_clip(5)])
+    ((second, _),) = encode(extractor, [frames_clip(5)])
     assert first.shape == (3, 10, 64)
     np.testing.assert_array_equal(first, second)
 
 
 def test_layers(checkpoint, frames_clip, encode):
-    shapes = {layer: encode(registry.build(stream(checkpoint, layer=layer)), [frames_clip()])[0][0].shape
-              for layer in (0, 1, "all")}
+    shapes = {
+        layer: encode(registry.build(stream(checkpoint, layer=layer)), [frames_clip()])[0][0].shape for layer in (0, 1, "all")
+    }
     assert shapes == {0: (3, 64), 1: (3, 64), "all": (3, 3, 64)}
     with pytest.raises(ParamsError, match="layer 9"):
         encode(registry.build(stream(checkpoint, layer=9)), [frames_clip()])
@@ -93,16 +105,25 @@ def _original(checkpoint) -> dict[str, torch.Tensor]:
 
     with pretrained.quiet():
         state = ViTMAEModel.from_pretrained(checkpoint).state_dict()
-    result = {"cls_token": state["embeddings.cls_token"], "pos_embed": state["embeddings.position_embeddings"],
-              "mask_token": torch.zeros(1, 1, 32), "decoder_embed.weight": torch.zeros(32, 64)}
+    result = {
+        "cls_token": state["embeddings.cls_token"],
+        "pos_embed": state["embeddings.position_embeddings"],
+        "mask_token": torch.zeros(1, 1, 32),
+        "decoder_embed.weight": torch.zeros(32, 64),
+    }
     for kind in ("weight", "bias"):
         result[f"patch_embed.proj.{kind}"] = state[f"embeddings.patch_embeddings.projection.{kind}"]
         result[f"norm.{kind}"] = state[f"layernorm.{kind}"]
         for i in range(2):
             theirs, ours = f"blocks.{i}", f"layers.{i}"
             result[f"{theirs}.attn.qkv.{kind}"] = torch.cat([state[f"{ours}.attention.{p}_proj.{kind}"] for p in "qkv"])
-            for a, b in (("attn.proj", "attention.o_proj"), ("norm1", "layernorm_before"), ("norm2", "layernorm_after"),
-                         ("mlp.fc1", "mlp.fc1"), ("mlp.fc2", "mlp.fc2")):
+            for a, b in (
+                ("attn.proj", "attention.o_proj"),
+                ("norm1", "layernorm_before"),
+                ("norm2", "layernorm_after"),
+                ("mlp.fc1", "mlp.fc1"),
+                ("mlp.fc2", "mlp.fc2"),
+            ):
                 result[f"{theirs}.{a}.{kind}"] = state[f"{ours}.{b}.{kind}"]
     return result
 
@@ -113,7 +134,7 @@ def test_single_file_of_the_mae_repository(checkpoint, tmp_path, frames_clip, en
     with pytest.raises(WeightsError, match="options.statistics"):
         registry.build(stream(file))
     entry = stream(file, architecture={"image_size": 48}, options={"statistics": "unit"})
-    (values, _), = encode(registry.build(entry), [frames_clip(5)])
+    ((values, _),) = encode(registry.build(entry), [frames_clip(5)])
     np.testing.assert_allclose(values, direct(checkpoint, frames_clip(5))[1].numpy(), atol=1e-5)
 
 
@@ -131,11 +152,16 @@ def test_single_file_with_missing_keys_or_code(checkpoint, tmp_path):
     torch.save({"decoder.x": torch.zeros(1)}, tmp_path / "b.pth")
     (tmp_path / "c.pth").write_bytes(b"junk")
     torch.save({"model": _original(checkpoint), "args": Trap()}, tmp_path / "d.pth")
-    for name, message in (("a", r"1 missing \(layers.1.attention.o_proj.bias\)"), ("b", "no transformer blocks"),
-                          ("c", "cannot be read as weights"), ("d", "cannot be read as weights")):
+    for name, message in (
+        ("a", r"1 missing \(layers.1.attention.o_proj.bias\)"),
+        ("b", "no transformer blocks"),
+        ("c", "cannot be read as weights"),
+        ("d", "cannot be read as weights"),
+    ):
         with pytest.raises(WeightsError, match=message):
-            registry.build(stream(tmp_path / f"{name}.pth", architecture={"image_size": 48},
-                                  options={"statistics": "unit"})).load()
+            registry.build(
+                stream(tmp_path / f"{name}.pth", architecture={"image_size": 48}, options={"statistics": "unit"})
+            ).load()
 
 
 def test_another_architecture(checkpoint, tmp_path):

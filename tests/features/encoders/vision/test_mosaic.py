@@ -28,8 +28,13 @@ def checkpoint(tmp_path_factory):
 
 
 def stream(folder, **options) -> Stream:
-    return Stream(modality="video", source="data/frames.h5", encoder="mosaic", weights=f"local:{folder}",
-                  options={"height": 36, "width": 64, **options})
+    return Stream(
+        modality="video",
+        source="data/frames.h5",
+        encoder="mosaic",
+        weights=f"local:{folder}",
+        options={"height": 36, "width": 64, **options},
+    )
 
 
 def test_first_and_last_frame_are_in_it():
@@ -66,7 +71,7 @@ def test_every_frame_is_whole(checkpoint, size):
 
 def test_equals_timm_on_the_stacked_picture(checkpoint, frames_clip, encode):
     clip = frames_clip(5, frames=9, size=(128, 72))
-    (values, times), = encode(registry.build(stream(checkpoint)), [clip])
+    ((values, times),) = encode(registry.build(stream(checkpoint)), [clip])
     pictures = [Image.open(io.BytesIO(clip.frames[i])).convert("RGB") for i in (0, 2, 4, 6, 8)]
     cells = [np.asarray(picture.resize((64, 36), Image.Resampling.BICUBIC)) for picture in pictures]
     model = timm.create_model(f"local-dir:{checkpoint}", pretrained=True).eval()
@@ -81,7 +86,7 @@ def test_equals_timm_on_the_stacked_picture(checkpoint, frames_clip, encode):
 
 
 def test_stored_digest(checkpoint, frames_clip, encode):
-    (values, _), = encode(registry.build(stream(checkpoint)), [frames_clip(5, frames=6)])
+    ((values, _),) = encode(registry.build(stream(checkpoint)), [frames_clip(5, frames=6)])
     np.testing.assert_allclose([values.mean(), values.std(), values.max()], DIGEST, atol=1e-3)
 
 
@@ -97,8 +102,7 @@ def test_statistics_of_meld(checkpoint):
 
 
 def test_bad_options_and_no_frames(checkpoint):
-    for options, message in (({"count": 0}, "at least one cell"), ({"height": 4}, "16 px"),
-                             ({"statistics": "x"}, "statistics")):
+    for options, message in (({"count": 0}, "at least one cell"), ({"height": 4}, "16 px"), ({"statistics": "x"}, "statistics")):
         with pytest.raises(ParamsError, match=message):
             registry.build(stream(checkpoint, **options))
     with pytest.raises(Missing):

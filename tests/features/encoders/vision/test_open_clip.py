@@ -17,8 +17,15 @@ from pipeline.params import Stream
 
 VISION = {"image_size": 64, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16}
 #: ConvNeXt through timm, as the 640-wide LAION model is built; small enough for a test.
-CONVNEXT = {"timm_model_name": "convnext_atto", "timm_model_pretrained": False, "timm_pool": "", "timm_proj": "linear",
-            "timm_drop": 0.0, "timm_drop_path": 0.1, "image_size": 64}
+CONVNEXT = {
+    "timm_model_name": "convnext_atto",
+    "timm_model_pretrained": False,
+    "timm_pool": "",
+    "timm_proj": "linear",
+    "timm_drop": 0.0,
+    "timm_drop_path": 0.1,
+    "image_size": 64,
+}
 TEXT = {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 2, "layers": 1}
 STATISTICS = {"mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]}
 
@@ -30,11 +37,17 @@ def _save(folder, vision, **preprocess):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = open_clip.model.CLIP(**config)
-    safetensors.torch.save_file({k: v.contiguous() for k, v in model.state_dict().items()},
-                                folder / "open_clip_model.safetensors")
-    (folder / "open_clip_config.json").write_text(json.dumps(
-        {"model_cfg": config, "preprocess_cfg": {"size": 64, "interpolation": "bicubic", "resize_mode": "shortest"}
-         | STATISTICS | preprocess}))
+    safetensors.torch.save_file(
+        {k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors"
+    )
+    (folder / "open_clip_config.json").write_text(
+        json.dumps(
+            {
+                "model_cfg": config,
+                "preprocess_cfg": {"size": 64, "interpolation": "bicubic", "resize_mode": "shortest"} | STATISTICS | preprocess,
+            }
+        )
+    )
     return folder
 
 
@@ -69,7 +82,7 @@ def direct(folder, clip) -> np.ndarray:
 @pytest.mark.parametrize("name", ["vit", "convnext", "squashed"])
 def test_equals_the_library(request, name, frames_clip, encode):
     folder, clip = request.getfixturevalue(name), frames_clip(5)
-    (values, times), = encode(registry.build(stream(folder)), [clip])
+    ((values, times),) = encode(registry.build(stream(folder)), [clip])
     np.testing.assert_allclose(values, direct(folder, clip), atol=1e-5, rtol=0)
     np.testing.assert_array_equal(times, clip.frame_times)
     assert values.shape == (3, 24)
@@ -80,7 +93,7 @@ DIGESTS = {"vit": [2.430022, -0.901041, -1.105704, -1.328338], "convnext": [0.84
 
 @pytest.mark.parametrize("name", DIGESTS)
 def test_stored_digest(request, name, frames_clip, encode):
-    (values, _), = encode(registry.build(stream(request.getfixturevalue(name))), [frames_clip(5)])
+    ((values, _),) = encode(registry.build(stream(request.getfixturevalue(name))), [frames_clip(5)])
     np.testing.assert_allclose(values[1, :4], DIGESTS[name], atol=2e-3)
 
 
@@ -91,8 +104,8 @@ def test_among_neighbours(request, name, neighbours):
 
 def test_clip_with_backend_auto_sees_an_open_clip_folder(vit, frames_clip, encode):
     clip = frames_clip(3)
-    (values, _), = encode(registry.build(stream(vit, "clip", options={"normalise": True})), [clip])
-    (expected, _), = encode(registry.build(stream(vit, options={"normalise": True})), [clip])
+    ((values, _),) = encode(registry.build(stream(vit, "clip", options={"normalise": True})), [clip])
+    ((expected, _),) = encode(registry.build(stream(vit, options={"normalise": True})), [clip])
     np.testing.assert_array_equal(values, expected)
     np.testing.assert_allclose(np.linalg.norm(values, axis=1), 1, atol=1e-6)
     with pytest.raises(WeightsError, match="preprocessor_config.json"):
@@ -113,17 +126,22 @@ def test_missing_and_unexpected_keys(vit, tmp_path):
 def test_wrong_normalisation_fields(vit, tmp_path):
     config = json.loads((vit / "open_clip_config.json").read_text())
     (tmp_path / "open_clip_model.safetensors").write_bytes((vit / "open_clip_model.safetensors").read_bytes())
-    for change, message in (({"std": [0.2, 0, 0.2]}, "must be positive"), ({"mean": 0.5}, "three numbers"),
-                            ({"resize_mode": "longest"}, "longest")):
-        (tmp_path / "open_clip_config.json").write_text(json.dumps(
-            config | {"preprocess_cfg": config["preprocess_cfg"] | change}))
+    for change, message in (
+        ({"std": [0.2, 0, 0.2]}, "must be positive"),
+        ({"mean": 0.5}, "three numbers"),
+        ({"resize_mode": "longest"}, "longest"),
+    ):
+        (tmp_path / "open_clip_config.json").write_text(
+            json.dumps(config | {"preprocess_cfg": config["preprocess_cfg"] | change})
+        )
         with pytest.raises(WeightsError, match=message):
             registry.build(stream(tmp_path))
 
 
 def test_stand_in_needs_no_files(frames_clip, encode):
-    entry = Stream(modality="face", source="f", encoder="open_clip", weights="random:1",
-                   architecture={"embed_dim": 24, "vision_cfg": VISION})
+    entry = Stream(
+        modality="face", source="f", encoder="open_clip", weights="random:1", architecture={"embed_dim": 24, "vision_cfg": VISION}
+    )
     first, second = (encode(registry.build(entry), [frames_clip()])[0][0] for _ in range(2))
     np.testing.assert_array_equal(first, second)
     with pytest.raises(ParamsError, match="patches"):

@@ -16,10 +16,22 @@ from pipeline.features.encoders.vision.videomae import sample
 from pipeline.params import Stream
 from pipeline.weights import pretrained
 
-ENCODER = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 1, "intermediate_size": 96,
-           "image_size": 32, "patch_size": 16, "num_frames": 16, "tubelet_size": 2}
-DECODER = {"decoder_hidden_size": 16, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2,
-           "decoder_intermediate_size": 32}
+ENCODER = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 1,
+    "intermediate_size": 96,
+    "image_size": 32,
+    "patch_size": 16,
+    "num_frames": 16,
+    "tubelet_size": 2,
+}
+DECODER = {
+    "decoder_hidden_size": 16,
+    "decoder_num_hidden_layers": 1,
+    "decoder_num_attention_heads": 2,
+    "decoder_intermediate_size": 32,
+}
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +46,12 @@ def checkpoint(tmp_path_factory):
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
         model.save_pretrained(folder)
-        VideoMAEImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32},
-                               image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.25]).save_pretrained(folder)
+        VideoMAEImageProcessor(
+            size={"shortest_edge": 32},
+            crop_size={"height": 32, "width": 32},
+            image_mean=[0.4, 0.5, 0.6],
+            image_std=[0.2, 0.3, 0.25],
+        ).save_pretrained(folder)
     return folder
 
 
@@ -83,19 +99,19 @@ def test_equals_the_library(checkpoint, frames_clip, encode, sampling):
     clip = frames_clip(5, frames=30)
     tokens = direct(checkpoint, clip, sample(30, sampling=sampling))
     options = {"sampling": sampling}
-    (utterance, span), = encode(registry.build(stream(checkpoint, options=options)), [clip])
+    ((utterance, span),) = encode(registry.build(stream(checkpoint, options=options)), [clip])
     np.testing.assert_allclose(utterance, tokens.reshape(-1, 64).mean(0, keepdims=True), atol=1e-5, rtol=0)
     np.testing.assert_array_equal(span, [[0, 7.5]])
-    (steps, times), = encode(registry.build(stream(checkpoint, options={**options, "output": "steps"})), [clip])
+    ((steps, times),) = encode(registry.build(stream(checkpoint, options={**options, "output": "steps"})), [clip])
     np.testing.assert_allclose(steps, tokens.mean(1), atol=1e-5, rtol=0)
     chosen = sample(30, sampling=sampling).reshape(8, 2)
     np.testing.assert_allclose(times, np.stack([chosen[:, 0] / 4, (chosen[:, 1] + 1) / 4], 1))
-    (all_tokens, _), = encode(registry.build(stream(checkpoint, options={**options, "output": "tokens"})), [clip])
+    ((all_tokens, _),) = encode(registry.build(stream(checkpoint, options={**options, "output": "tokens"})), [clip])
     np.testing.assert_allclose(all_tokens[0], tokens.reshape(-1, 64), atol=1e-5, rtol=0)
 
 
 def test_stored_digest(checkpoint, frames_clip, encode):
-    (values, _), = encode(registry.build(stream(checkpoint)), [frames_clip(5, frames=16)])
+    ((values, _),) = encode(registry.build(stream(checkpoint)), [frames_clip(5, frames=16)])
     np.testing.assert_allclose(values[0, :4], DIGEST, atol=2e-3)
 
 
@@ -109,8 +125,9 @@ def test_reversing_time_changes_the_feature(checkpoint, frames_clip, encode):
     (forwards, _), (backwards, _) = encode(registry.build(stream(checkpoint)), [clip, reversed_])
     assert np.abs(forwards - backwards).max() > 1e-3
     still = Clip("s", frames=[clip.frames[0]] * 16, frame_times=clip.frame_times)
-    (a, _), (b, _) = encode(registry.build(stream(checkpoint)),
-                            [still, Clip("t", frames=still.frames[::-1], frame_times=clip.frame_times)])
+    (a, _), (b, _) = encode(
+        registry.build(stream(checkpoint)), [still, Clip("t", frames=still.frames[::-1], frame_times=clip.frame_times)]
+    )
     np.testing.assert_allclose(a, b, atol=1e-6)
 
 
@@ -126,7 +143,7 @@ def test_a_tubelet_sees_both_of_its_frames(checkpoint, frames_clip, encode):
 @pytest.mark.parametrize(("frames", "rows"), [(1, 1), (2, 2), (4, 4), (7, 8), (15, 8), (16, 8)])
 def test_short_clips_are_held_and_their_repeats_masked(checkpoint, frames_clip, encode, frames, rows):
     clip = frames_clip(5, frames=frames)
-    (steps, times), = encode(registry.build(stream(checkpoint, options={"output": "steps"})), [clip])
+    ((steps, times),) = encode(registry.build(stream(checkpoint, options={"output": "steps"})), [clip])
     assert len(steps) == len(times) == rows
     assert times[0, 0] == 0 and times[-1, 1] == clip.frame_times[-1, 1]
     tokens = direct(checkpoint, clip, sample(frames)).mean(1)
@@ -145,26 +162,35 @@ def test_single_file_of_the_videomae_repository(checkpoint, tmp_path, frames_cli
 
     with pretrained.quiet():
         state = VideoMAEModel.from_pretrained(checkpoint).state_dict()
-    original = {"encoder_to_decoder.weight": torch.zeros(16, 64), "mask_token": torch.zeros(1, 1, 16),
-                "decoder.blocks.0.norm1.weight": torch.zeros(16)}
+    original = {
+        "encoder_to_decoder.weight": torch.zeros(16, 64),
+        "mask_token": torch.zeros(1, 1, 16),
+        "decoder.blocks.0.norm1.weight": torch.zeros(16),
+    }
     for kind in ("weight", "bias"):
         original[f"encoder.patch_embed.proj.{kind}"] = state[f"embeddings.patch_embeddings.projection.{kind}"]
         for i in range(2):
             ours, theirs = f"encoder.layer.{i}", f"encoder.blocks.{i}"
-            for a, b in (("attn.proj", "attention.output.dense"), ("norm1", "layernorm_before"),
-                         ("norm2", "layernorm_after"), ("mlp.fc1", "intermediate.dense"), ("mlp.fc2", "output.dense")):
+            for a, b in (
+                ("attn.proj", "attention.output.dense"),
+                ("norm1", "layernorm_before"),
+                ("norm2", "layernorm_after"),
+                ("mlp.fc1", "intermediate.dense"),
+                ("mlp.fc2", "output.dense"),
+            ):
                 original[f"{theirs}.{a}.{kind}"] = state[f"{ours}.{b}.{kind}"]
     for i in range(2):
         attention = f"encoder.layer.{i}.attention.attention"
         original[f"encoder.blocks.{i}.attn.qkv.weight"] = torch.cat(
-            [state[f"{attention}.{part}.weight"] for part in ("query", "key", "value")])
+            [state[f"{attention}.{part}.weight"] for part in ("query", "key", "value")]
+        )
         original[f"encoder.blocks.{i}.attn.q_bias"] = state[f"{attention}.query.bias"]
         original[f"encoder.blocks.{i}.attn.v_bias"] = state[f"{attention}.value.bias"]
     torch.save({"model": original}, tmp_path / "maeV.pth")
     entry = stream(tmp_path / "maeV.pth", architecture={"image_size": 32}, options={"statistics": "unit"})
     clip = frames_clip(5, frames=16)
     extractor = registry.build(entry)
-    (values, _), = encode(extractor, [clip])
+    ((values, _),) = encode(extractor, [clip])
     with pretrained.quiet(), torch.inference_mode():
         pixels = torch.from_numpy(extractor.prepare(clip).inputs["pixels"]).permute(0, 3, 1, 2)[None] / 255
         expected = VideoMAEModel.from_pretrained(checkpoint).eval()(pixel_values=pixels).last_hidden_state.mean(1)
@@ -185,7 +211,10 @@ def test_wrong_keys(checkpoint, tmp_path):
 
 
 def test_bad_options(checkpoint):
-    for change, message in (({"options": {"sampling": "segment"}}, "Did you mean 'segments'"),
-                            ({"options": {"output": "x"}}, "output of videomae"), ({"layer": "all"}, "one layer")):
+    for change, message in (
+        ({"options": {"sampling": "segment"}}, "Did you mean 'segments'"),
+        ({"options": {"output": "x"}}, "output of videomae"),
+        ({"layer": "all"}, "one layer"),
+    ):
         with pytest.raises(ParamsError, match=message):
             registry.build(stream(checkpoint, **change))

@@ -14,8 +14,15 @@ from pipeline.features.encoders.vision import images
 from pipeline.params import Stream
 from pipeline.weights import pretrained
 
-VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-          "patch_size": 16, "image_size": 48, "projection_dim": 16}
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "patch_size": 16,
+    "image_size": 48,
+    "projection_dim": 16,
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +34,17 @@ def checkpoint(tmp_path_factory):
     letters = [chr(c) for c in range(ord("!"), ord("~") + 1)]
     words = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {word: i for i, word in enumerate(words)}
-    text = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4,
-            "vocab_size": len(words), "max_position_embeddings": 77, "bos_token_id": len(words) - 2,
-            "eos_token_id": len(words) - 1, "pad_token_id": len(words) - 1}
+    text = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "vocab_size": len(words),
+        "max_position_embeddings": 77,
+        "bos_token_id": len(words) - 2,
+        "eos_token_id": len(words) - 1,
+        "pad_token_id": len(words) - 1,
+    }
     with torch.random.fork_rng(), pretrained.quiet():
         torch.manual_seed(0)
         model = CLIPModel(CLIPConfig(vision_config=VISION, text_config=text, projection_dim=16))
@@ -40,8 +55,7 @@ def checkpoint(tmp_path_factory):
 
 
 def stream(folder, **options) -> Stream:
-    return Stream(modality="face", source="data/faces.h5", encoder="zero_shot", weights=f"local:{folder}",
-                  options=options)
+    return Stream(modality="face", source="data/faces.h5", encoder="zero_shot", weights=f"local:{folder}", options=options)
 
 
 def test_equals_the_library_with_one_wording(checkpoint, frames_clip, encode):
@@ -50,24 +64,26 @@ def test_equals_the_library_with_one_wording(checkpoint, frames_clip, encode):
 
     clip, classes = frames_clip(5), ["happy", "sad", "angry"]
     options = {"classes": classes, "templates": ["a {} face."]}
-    (values, times), = encode(registry.build(stream(checkpoint, **options)), [clip])
+    ((values, times),) = encode(registry.build(stream(checkpoint, **options)), [clip])
     with pretrained.quiet(), torch.inference_mode():
         model = CLIPModel.from_pretrained(checkpoint).eval()
-        tokens = CLIPTokenizer.from_pretrained(checkpoint)([f"a {name} face." for name in classes], padding=True,
-                                                           return_tensors="pt")
+        tokens = CLIPTokenizer.from_pretrained(checkpoint)(
+            [f"a {name} face." for name in classes], padding=True, return_tensors="pt"
+        )
         pixels = CLIPImageProcessorPil.from_pretrained(checkpoint)(
-            images=[images.decode(data) for data in clip.frames], return_tensors="pt")["pixel_values"]
+            images=[images.decode(data) for data in clip.frames], return_tensors="pt"
+        )["pixel_values"]
         output = model(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"], pixel_values=pixels)
     np.testing.assert_allclose(values, output.logits_per_image.softmax(-1).numpy(), atol=1e-5, rtol=0)
     np.testing.assert_allclose(values.sum(1), 1, atol=1e-6)
     np.testing.assert_array_equal(times, clip.frame_times)
-    (cosines, _), = encode(registry.build(stream(checkpoint, output="similarity", **options)), [clip])
+    ((cosines, _),) = encode(registry.build(stream(checkpoint, output="similarity", **options)), [clip])
     np.testing.assert_allclose(cosines * model.logit_scale.exp().item(), output.logits_per_image.numpy(), atol=1e-4)
 
 
 def test_default_classes_and_wordings(checkpoint, frames_clip, encode, neighbours):
     extractor = registry.build(stream(checkpoint))
-    (values, _), = encode(extractor, [frames_clip(5)])
+    ((values, _),) = encode(extractor, [frames_clip(5)])
     assert values.shape == (3, 7) and len(extractor.identity["classes"]) == 7
     neighbours(extractor)
     np.testing.assert_allclose(values[1, :4], DIGEST, atol=2e-3)
@@ -77,9 +93,11 @@ DIGEST = [0.274876, 0.013401, 0.01051, 0.61098]
 
 
 def test_bad_options(checkpoint):
-    for options, message in (({"classes": ["happy"]}, "at least two"),
-                             ({"templates": ["a face"]}, "no {} for the class"),
-                             ({"output": "x"}, "output of zero_shot")):
+    for options, message in (
+        ({"classes": ["happy"]}, "at least two"),
+        ({"templates": ["a face"]}, "no {} for the class"),
+        ({"output": "x"}, "output of zero_shot"),
+    ):
         with pytest.raises(ParamsError, match=message):
             registry.build(stream(checkpoint, **options))
 
