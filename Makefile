@@ -39,6 +39,7 @@ bench: setup
 
 lint: setup
 	ruff check .
+	ruff format --check .
 
 clean:
 	rm -rf data/corpus data/*.parquet data/*.h5 data/*.json features/*.h5 features/*.json models/runs reports/index.html reports/*.parquet reports/*.json reports/plots
