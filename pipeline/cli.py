@@ -16,7 +16,7 @@ from rich.logging import RichHandler
 
 from . import params as parameters
 from .errors import UserError
-from .storage.atomic import refusal
+from .storage.atomic import explain_refusal
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -290,7 +290,7 @@ def main() -> None:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {_escape(str(error))}")
         sys.exit(error.exit_code)
     except OSError as error:
-        if not (reason := refusal(error)):
+        if not (reason := explain_refusal(error)):
             raise
         Console(stderr=True, highlight=False, soft_wrap=True).print(
             f"[bold red]error:[/] {_escape(str(error.filename or 'the disk'))}: {reason}. What was computed is kept; make "

@@ -52,34 +52,34 @@ def stoppable() -> Iterator[None]:
 
 
 @contextmanager
-def held() -> Iterator[Callable[[], None]]:
-    """Note the first of `SIGNALS` instead of raising it, for calls into a library that no exception may cross.
+def defer_signals() -> Iterator[Callable[[], None]]:
+    """Keep the first of `SIGNALS` for later, for calls into a library that no exception may cross.
 
-    Yields a function that raises what was noted; leaving the block raises it too. Only the main thread hears signals.
+    Yields a function that raises what was deferred; leaving the block raises it too. Only the main thread hears signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
-    noted: list[int] = []
+    deferred: list[int] = []
     handlers = {number: handler for number in SIGNALS if callable(handler := signal.getsignal(number))}
 
-    def note(number: int, _: FrameType | None) -> None:
-        if noted:
+    def defer(number: int, _: FrameType | None) -> None:
+        if deferred:
             os._exit(128 + number)
-        noted.append(number)
+        deferred.append(number)
 
-    def heed() -> None:
-        for number in noted:
+    def raise_deferred() -> None:
+        for number in deferred:
             handlers[number](number, None)
 
     for number in handlers:
-        signal.signal(number, note)
+        signal.signal(number, defer)
     try:
-        yield heed
+        yield raise_deferred
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    heed()
+    raise_deferred()
 
 
 def follow_parent() -> None:

@@ -15,7 +15,7 @@ import pytest
 from pipeline.errors import CacheError, DiskError
 from pipeline.stop import SIGNALS, Stopped, stoppable
 from pipeline.storage import atomic, feature_store, hdf5, housekeeping
-from pipeline.storage.atomic import placing, replacing
+from pipeline.storage.atomic import atomic_file, atomic_folder
 from pipeline.storage.clip_cache import ClipCache
 from pipeline.storage.feature_store import Entry
 
@@ -160,24 +160,24 @@ def test_looking_at_the_cache_is_no_use_of_it():
 
 def test_a_folder_is_replaced_in_one_rename_or_kept(tmp_path):
     for content in ("first", "second"):
-        with placing(tmp_path / "run") as made:
+        with atomic_folder(tmp_path / "run") as made:
             (made / "done").write_text(content)
         assert (tmp_path / "run" / "done").read_text() == content
-    with placing(tmp_path / "run", keep="done") as made:
+    with atomic_folder(tmp_path / "run", keep="done") as made:
         (made / "done").write_text("third")
-    with pytest.raises(KeyError), placing(tmp_path / "run") as made:
+    with pytest.raises(KeyError), atomic_folder(tmp_path / "run") as made:
         raise KeyError
     assert (tmp_path / "run" / "done").read_text() == "second" and os.listdir(tmp_path) == ["run"]
 
 
 def test_what_ended_processes_left_is_removed_and_what_others_write_is_not(tmp_path, monkeypatch):
-    script = "import os, sys; from pipeline.storage.atomic import replacing\nwith replacing(sys.argv[1]): os.kill(os.getpid(), 9)"
+    script = "import os, sys; from pipeline.storage import atomic\nwith atomic.atomic_file(sys.argv[1]): os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "x.h5")], env=os.environ | {"PYTHONPATH": str(ROOT)})
     (left,) = os.listdir(tmp_path)
     living = [left.replace(left.split(".")[-3], name) for name in (f"{atomic._host()}-{os.getpid()}", "elsewhere-1")]
     for name in living:
         (tmp_path / name).touch()
-    with replacing(tmp_path / "y.h5") as temporary:
+    with atomic_file(tmp_path / "y.h5") as temporary:
         temporary.write_text("y")
     assert sorted(os.listdir(tmp_path)) == sorted([*living, "y.h5"])
 

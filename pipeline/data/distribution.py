@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import CorpusError
-from pipeline.storage.atomic import replacing, write_text
+from pipeline.storage.atomic import atomic_file, write_text
 
 from .corpora import table
 
@@ -64,7 +64,7 @@ class Distribution:
         axes.set_xlabel(f"rows in percent (of {self.rows})")
         axes.set_title(self.column)
         axes.margins(x=0.15)
-        with replacing(path) as temporary:
+        with atomic_file(path) as temporary:
             figure.savefig(temporary, format="png", metadata={"Software": None})
 
 

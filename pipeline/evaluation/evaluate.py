@@ -73,7 +73,7 @@ def evaluate(
     tables.write(_mean_trace(traces, names), out / "traces.parquet", sort=("id", "time"))
     atomic.write_json(out / "metrics.json", result)
     select = params.training.select if params.training.select != "loss" else ("uar" if classes else "ccc")
-    atomic.write_json(out / "summary.json", summary.glance(result, select, FUSED))
+    atomic.write_json(out / "summary.json", summary.pick_headlines(result, select, FUSED))
     _details(out, seeds, result, select, classes, names)
     _plots(out, seeds, result, kept, known, classes, names)
     history = Path(runs) / "history.csv"

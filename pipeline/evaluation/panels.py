@@ -1,4 +1,4 @@
-"""What the sections of the report show, from the tables of `tables.py`: rows and drawings, ready to place."""
+"""What the sections of the report show, from the tables of `results.py`: rows and drawings, ready to place."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import polars as pl
 
 from pipeline.params import Params
 
-from . import plots, tables
+from . import plots, results
 from .plots import Interval, Line
 from .svg import number
 
@@ -24,11 +24,11 @@ def tiles(scores: dict[str, dict[str, Interval]], params: Params) -> list[dict[s
         return []
     main, best = next(iter(scores)), None
     found = scores[main]
-    first = tables.headline(found, params.training.select)
+    first = results.headline(found, params.training.select)
     result = [_tile(main, first, found[first])]
     others = [(v[first].mean, name) for name, v in scores.items() if name != main and first in v]
     if others:
-        best = (min if tables.less_is_better(first) else max)(others)[1]
+        best = (min if results.less_is_better(first) else max)(others)[1]
         result.append(_tile(f"best alone: {best}", first, scores[best][first]))
     wanted = [m for m in ("uar", "valence_ccc", "arousal_ccc", "dominance_ccc", "weighted_f1", "ece") if m in found]
     result += [_tile(main, m, found[m]) for m in wanted if m != first]
@@ -37,7 +37,7 @@ def tiles(scores: dict[str, dict[str, Interval]], params: Params) -> list[dict[s
 
 def _tile(variant: str, metric: str, value: Interval) -> dict[str, str]:
     under = f"95 % CI {number(value.low)} – {number(value.high)}" if value.low != value.high else "no interval"
-    return {"name": f"{tables.title(metric)} · {variant}", "value": number(value.mean), "under": under}
+    return {"name": f"{results.title(metric)} · {variant}", "value": number(value.mean), "under": under}
 
 
 def variants(scores: dict[str, dict[str, Interval]]) -> list[dict]:
@@ -48,9 +48,9 @@ def variants(scores: dict[str, dict[str, Interval]]) -> list[dict]:
     result = []
     for metric in chosen:
         rows = [
-            Interval(v, i.mean, i.low, i.high, v == tables.FUSED) for v, values in scores.items() if (i := values.get(metric))
+            Interval(v, i.mean, i.low, i.high, v == results.FUSED) for v, values in scores.items() if (i := values.get(metric))
         ]
-        result.append({"title": tables.title(metric), "svg": plots.intervals(rows, tables.title(metric))})
+        result.append({"title": results.title(metric), "svg": plots.intervals(rows, results.title(metric))})
     return result
 
 
@@ -62,9 +62,9 @@ def comparisons(found: object) -> list[dict]:
         rows.append(
             {
                 "name": name,
-                "metric": tables.title(one["metric"]),
-                "fused": tables.interval(tables.FUSED, one.get("fused")),
-                "other": tables.interval(name, one.get("other")),
+                "metric": results.title(one["metric"]),
+                "fused": results.interval(results.FUSED, one.get("fused")),
+                "other": results.interval(name, one.get("other")),
                 "apart": "apart, fused above" if one.get("intervals_apart") else "overlap, or fused below",
                 "difference": one.get("difference"),
                 "score": one.get("score", ""),
@@ -81,14 +81,14 @@ def per_class(found: object, variant: str) -> list[dict]:
         {
             "name": name,
             "support": values.get("support", "–"),
-            **{key: tables.interval(variant, values.get(key)) for key in ("precision", "recall", "f1")},
+            **{key: results.interval(variant, values.get(key)) for key in ("precision", "recall", "f1")},
         }
         for name, values in chosen.items()
     ]
     return sorted(rows, key=lambda row: (-(row["f1"].mean if row["f1"] else -1), row["name"]))
 
 
-def mistakes(confusion: tables.Confusion | None, count: int = 8) -> list[dict]:
+def mistakes(confusion: results.Confusion | None, count: int = 8) -> list[dict]:
     """The most frequent confusions, as shares of the true class."""
     if confusion is None:
         return []
@@ -109,7 +109,7 @@ def mistakes(confusion: tables.Confusion | None, count: int = 8) -> list[dict]:
 
 def speakers(table: pl.DataFrame | None) -> tuple[list[dict], list[str]]:
     """(rows of the fused variant, worst first; metrics shown). Sorted by the first metric."""
-    table = tables.fused(table)
+    table = results.fused(table)
     if table is None or table.is_empty():
         return [], []
     metrics = [c for c in table.columns if c not in ("variant", "speaker", "clips")]
@@ -123,13 +123,13 @@ def scatters(predictions: pl.DataFrame | None, params: Params) -> list[dict]:
     """Prediction against truth per clip, one drawing per dimension."""
     result = []
     for name in params.task.dimensions:
-        if found := tables.points(predictions, name):
+        if found := results.points(predictions, name):
             title = name.capitalize()
             result.append({"title": title, "svg": plots.scatter(*found, title), "count": len(found[0])})
     return result
 
 
-def traces(chosen: Sequence[tables.Trace]) -> list[dict]:
+def traces(chosen: Sequence[results.Trace]) -> list[dict]:
     """One drawing per clip and dimension."""
     result = []
     for trace in chosen:
@@ -157,10 +157,10 @@ def missing(table: pl.DataFrame | None) -> dict | None:
     """The fused model by streams kept at test time."""
     if table is None:
         return None
-    rows = [tables.interval(row["kept"].replace("+", " + "), row) for row in table.to_dicts()]
+    rows = [results.interval(row["kept"].replace("+", " + "), row) for row in table.to_dicts()]
     most = max(table["kept"].str.count_matches("+", literal=True), default=0)
     rows = [Interval(r.name, r.mean, r.low, r.high, r.name.count("+") == most) for r in rows if r is not None]
-    title = tables.title(str(table["metric"][0])) if "metric" in table.columns else "score"
+    title = results.title(str(table["metric"][0])) if "metric" in table.columns else "score"
     return {"title": title, "svg": plots.intervals(rows, title)} if rows else None
 
 
@@ -168,7 +168,7 @@ def learning(table: pl.DataFrame | None) -> list[dict]:
     """Loss of the main variant, and the selecting metric of all variants on validation clips."""
     if table is None:
         return []
-    names = sorted(table["variant"].unique(), key=lambda name: (name != tables.FUSED, name))
+    names = sorted(table["variant"].unique(), key=lambda name: (name != results.FUSED, name))
     mine = table.filter(pl.col("variant") == names[0])
     result = []
     losses = [c for c in ("train_loss", "val_loss") if c in table.columns]
@@ -185,7 +185,7 @@ def learning(table: pl.DataFrame | None) -> list[dict]:
             }
         )
     for column in [c for c in table.columns if c.startswith("val_") and c != "val_loss"]:
-        title = tables.title(column.removeprefix("val_"))
+        title = results.title(column.removeprefix("val_"))
         curves = [
             line
             for rank, name in enumerate(names)

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from pipeline.params import Params
 from pipeline.storage import atomic
 
-from . import datacard, panels, plots, provenance, tables
+from . import datacard, panels, plots, provenance, results
 from .svg import number
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -59,16 +59,16 @@ def render(
 
 def html(params: Params, data: Path, reports: Path, features: Path) -> str:
     """The page as text."""
-    predictions = tables.parquet(reports / "predictions.parquet")
-    scores = tables.scores(reports)
+    predictions = results.parquet(reports / "predictions.parquet")
+    scores = results.scores(reports)
     streams = provenance.streams(params, features)
     card = datacard.card(data)
-    calibration = tables.calibration(predictions)
-    traced = tables.traces(reports)
+    calibration = results.calibration(predictions)
+    traced = results.traces(reports)
     classes = [c[2:] for c in predictions.columns if c.startswith("p_")] if predictions is not None else []
-    speakers, speaker_metrics = panels.speakers(tables.parquet(reports / "per_speaker.parquet"))
-    confusion = tables.confusion(reports, classes)
-    main = next(iter(scores), tables.FUSED)
+    speakers, speaker_metrics = panels.speakers(results.parquet(reports / "per_speaker.parquet"))
+    confusion = results.confusion(reports, classes)
+    main = next(iter(scores), results.FUSED)
     values = {
         "style": Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
         "sections": SECTIONS,
@@ -96,9 +96,9 @@ def html(params: Params, data: Path, reports: Path, features: Path) -> str:
         "traces": panels.traces(traced[0]) if traced else [],
         "traces_total": traced[1] if traced else 0,
         "trace_keys": panels.TRACE_KEYS,
-        "missing": panels.missing(tables.csv(reports / "plots" / "missing.csv", ("kept", "mean"))),
+        "missing": panels.missing(results.csv(reports / "plots" / "missing.csv", ("kept", "mean"))),
         "lacking": lacking(streams),
-        "curves": panels.learning(tables.csv(reports / "plots" / "history.csv", ("variant", "seed", "epoch"))),
+        "curves": panels.learning(results.csv(reports / "plots" / "history.csv", ("variant", "seed", "epoch"))),
         "card": card,
         "histogram": plots.bars(
             card.classes,
@@ -122,7 +122,7 @@ def html(params: Params, data: Path, reports: Path, features: Path) -> str:
 def summary(params: Params, predictions: pl.DataFrame | None, card: datacard.Card | None) -> str:
     """One sentence under the heading: how much data, how many runs."""
     parts = [f"{value} {name.lower()}" for name, value in (card.facts if card else ()) if name in ("Clips", "Speakers")]
-    table = tables.fused(predictions)
+    table = results.fused(predictions)
     if table is not None:
         tested, seeds, folds = (table[name].n_unique() for name in ("id", "seed", "fold"))
         parts += [_plural(tested, "held-out clip"), _plural(seeds, "seed")] + ([f"{folds} folds"] if folds > 1 else [])
@@ -172,8 +172,8 @@ def _environment() -> jinja2.Environment:
     )
     made.filters |= {
         "num": number,
-        "title_of": tables.title,
-        "less": tables.less_is_better,
+        "title_of": results.title,
+        "less": results.less_is_better,
         "signed": lambda value, digits=3: "–" if value is None else ("+" if value > 0 else "") + number(value, digits),
     }
     return made

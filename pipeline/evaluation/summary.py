@@ -52,7 +52,7 @@ def over_seeds(per_seed: list[dict[str, float]]) -> dict[str, Interval]:
     return {name: intervals.over_seeds([seed[name] for seed in per_seed]) for name in per_seed[0]}
 
 
-def glance(result: dict[str, dict[str, dict]], select: str, fused: str) -> dict[str, float | None]:
+def pick_headlines(result: dict[str, dict[str, dict]], select: str, fused: str) -> dict[str, float | None]:
     """What a list of experiments shows: the means of `SHOWN`, and of the selecting metric the interval and the best alone.
 
     Args:

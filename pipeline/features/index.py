@@ -17,7 +17,7 @@ from pipeline.errors import StoreError
 from pipeline.params import Params
 from pipeline.storage import tables
 from pipeline.storage.feature_store import Status, Store
-from pipeline.storage.hdf5 import writing
+from pipeline.storage.hdf5 import atomic_hdf5
 from pipeline.storage.index import SCHEMA_VERSION
 from pipeline.storage.memo import sum_file
 
@@ -49,7 +49,7 @@ def build(
     numbers, training = training_rows(tables.read(folds), ids, folds)
     coverage = {}
     out = Path(out)
-    with writing(out) as (file, check):
+    with atomic_hdf5(out) as (file, check):
         file.create_dataset("ids", data=np.array([i.encode() for i in ids], dtype=object), dtype=h5py.string_dtype("utf-8"))
         file.create_dataset("folds", data=np.array(numbers, dtype=np.int64))
         for name in sorted(params.streams):

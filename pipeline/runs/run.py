@@ -19,7 +19,7 @@ import torch
 from pipeline.errors import StoreError, one_of
 from pipeline.models.batch import Tokens, shorten
 from pipeline.models.model import EmotionModel, ModelSpec
-from pipeline.storage.atomic import placing, replacing, write_json
+from pipeline.storage.atomic import atomic_file, atomic_folder, write_json
 from pipeline.training.data.dataset import Dataset
 
 VERSION = 1
@@ -133,8 +133,8 @@ def save_run(folder: str | Path, model: EmotionModel, data: Dataset, config: dic
     for name in model.spec.streams:
         stream = data.streams[name]
         tensors |= {f"normalisation.{name}.mean": stream.mean, f"normalisation.{name}.std": stream.std}
-    with placing(folder, keep="history.json") as made:
-        with replacing(made / "model.safetensors") as temporary:
+    with atomic_folder(folder, keep="history.json") as made:
+        with atomic_file(made / "model.safetensors") as temporary:
             safetensors.numpy.save_file({k: np.ascontiguousarray(v) for k, v in sorted(tensors.items())}, temporary)
         write_json(made / "config.json", {"version": VERSION, "model": model.spec.model_dump(mode="json"), **config})
         write_json(made / "history.json", [{k: finite(v) for k, v in row.items()} for row in history])

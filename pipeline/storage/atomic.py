@@ -21,7 +21,7 @@ REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def atomic_file(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it becomes `path`, on failure it is removed.
 
     The rename is atomic on one file system, so a reader sees the old file or the new one, never a
@@ -31,7 +31,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         DiskError: the disk is full, or the folder cannot be written.
     """
     path = Path(path)
-    temporary = _beside(path, folder=False)
+    temporary = _make_temporary(path, folder=False)
     try:
         yield temporary
         with open(temporary, "rb") as written:
@@ -41,7 +41,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
         fsync_folder(path.parent)
     except Exception as error:
-        if not isinstance(error, UserError) and (reason := refusal(error)):
+        if not isinstance(error, UserError) and (reason := explain_refusal(error)):
             raise DiskError(
                 f"{path} cannot be written: {reason}. What was computed is kept; make room or take another "
                 "folder, then run again."
@@ -52,7 +52,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def placing(folder: str | Path, *, keep: str | None = None) -> Iterator[Path]:
+def atomic_folder(folder: str | Path, *, keep: str | None = None) -> Iterator[Path]:
     """Yield a temporary folder beside `folder`; on success it becomes `folder`, in one rename.
 
     Args:
@@ -62,7 +62,7 @@ def placing(folder: str | Path, *, keep: str | None = None) -> Iterator[Path]:
         DiskError: the folder beside cannot be made.
     """
     folder = Path(folder)
-    made = _beside(folder, folder=True)
+    made = _make_temporary(folder, folder=True)
     try:
         yield made
         made.chmod(0o777 & ~_umask())
@@ -75,7 +75,7 @@ def placing(folder: str | Path, *, keep: str | None = None) -> Iterator[Path]:
                 if keep and (folder / keep).is_file():
                     return
                 # Aside before it is removed: a folder half removed under its name would look like one.
-                aside = _beside(folder, folder=True)
+                aside = _make_temporary(folder, folder=True)
                 try:
                     os.replace(folder, aside)
                 except FileNotFoundError:
@@ -88,7 +88,7 @@ def placing(folder: str | Path, *, keep: str | None = None) -> Iterator[Path]:
         shutil.rmtree(made, ignore_errors=True)
 
 
-def refusal(error: BaseException) -> str | None:
+def explain_refusal(error: BaseException) -> str | None:
     """What the disk said when it refused to be written; None when the error is another. Many libraries wrap it."""
     if getattr(error, "errno", None) in REFUSALS:
         return os.strerror(error.errno)
@@ -96,7 +96,7 @@ def refusal(error: BaseException) -> str | None:
     return next((os.strerror(n) for n in REFUSALS if os.strerror(n).lower() in text or f"os error {n})" in text), None)
 
 
-def _beside(path: Path, *, folder: bool) -> Path:
+def _make_temporary(path: Path, *, folder: bool) -> Path:
     """A new temporary file or folder beside `path`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -154,7 +154,7 @@ def fsync_folder(folder: Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    with replacing(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -22,7 +22,7 @@ import xxhash
 
 from pipeline.errors import CacheError
 
-from .atomic import refusal, write_json
+from .atomic import explain_refusal, write_json
 from .feature_store import Entry, Status
 
 Value = TypeVar("Value")
@@ -72,7 +72,7 @@ def _metadata(body: bytes) -> dict[str, str]:
     return json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])["__metadata__"]
 
 
-def outline(data: bytes | memoryview) -> tuple[int, tuple[int, ...], Status, str]:
+def read_outline(data: bytes | memoryview) -> tuple[int, tuple[int, ...], Status, str]:
     """(rows of `times`, shape of `values`, status, reason) of a packed entry, from its header alone."""
     size = int.from_bytes(bytes(data[8:16]), "little")
     header = json.loads(bytes(data[16 : 16 + size]))
@@ -112,8 +112,8 @@ class ClipCache:
         self.folder = (base or root()) / kind / digest(identity)
         try:
             with ExitStack() as stack:
-                self._held = stack.enter_context(self._hold(readonly))
-                self._lmdb = open_lmdb(self.folder, readonly=not self._held.writable())
+                self._lock = stack.enter_context(self._lock_identity(readonly))
+                self._lmdb = open_lmdb(self.folder, readonly=not self._lock.writable())
                 stack.pop_all()
         except (OSError, lmdb.Error) as error:
             raise CacheError(
@@ -121,7 +121,7 @@ class ClipCache:
                 "or point AFFECTORY_CACHE to another folder."
             ) from error
 
-    def _hold(self, readonly: bool) -> IO[bytes]:
+    def _lock_identity(self, readonly: bool) -> IO[bytes]:
         """The identity file, open, with a lock that keeps `cache gc` away; read-only when the disk is."""
         path = self.folder / "identity.json"
         while not readonly:
@@ -134,7 +134,7 @@ class ClipCache:
             except FileNotFoundError:
                 continue  # collected just now
             except OSError as error:
-                if refusal(error) and (self.folder / "data.mdb").exists():
+                if explain_refusal(error) and (self.folder / "data.mdb").exists():
                     break  # what is there can be read
                 raise
             with suppress(OSError):  # some network file systems know no locks
@@ -155,7 +155,7 @@ class ClipCache:
 
     def close(self) -> None:
         self._lmdb.close()
-        self._held.close()
+        self._lock.close()
 
     def __len__(self) -> int:
         return self._lmdb.stat()["entries"]
@@ -188,8 +188,8 @@ class ClipCache:
             return None if data is None else unpack(data)
 
     def layout(self, contents: Iterable[str]) -> list[tuple[int, tuple[int, ...], Status, str]]:
-        """`outline` per content, without reading the values."""
-        return list(self._read(contents, outline))
+        """`read_outline` per content, without reading the values."""
+        return list(self._read(contents, read_outline))
 
     def iterate(self, contents: Iterable[str]) -> Iterator[Entry]:
         """Entries in the given order, one in memory at a time."""

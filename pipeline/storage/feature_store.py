@@ -19,7 +19,7 @@ import numpy as np
 
 from pipeline.errors import StoreError
 
-from .hdf5 import writing
+from .hdf5 import atomic_hdf5
 
 SCHEMA_VERSION = 1
 #: Bytes of rows gathered before a write: one write a clip costs more than all the rest of packing.
@@ -93,7 +93,7 @@ def write(
             "chunks": (max(1, min(total or 1, 1024)), *shape),
         }
     worst = 0.0
-    with writing(path) as (file, check):
+    with atomic_hdf5(path) as (file, check):
         file.create_dataset("ids", data=np.array([i.encode() for i in ids], dtype=object), dtype=h5py.string_dtype("utf-8"))
         file.create_dataset("offsets", data=offsets)
         codes = file.create_dataset("status", (len(ids),), "uint8")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import h5py
 
-from pipeline.stop import held
+from pipeline.stop import defer_signals
 
-from .atomic import replacing
+from .atomic import atomic_file
 
 
 class _Sink(FileIO):
@@ -64,7 +64,7 @@ class _Sink(FileIO):
 
 
 @contextmanager
-def writing(path: str | Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
+def atomic_hdf5(path: str | Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
     """A new file that becomes `path` when the block ends well, and a function to call between two long writes.
 
     The function raises what went wrong meanwhile, or that a signal asked the run to end: no exception may cross HDF5.
@@ -72,12 +72,12 @@ def writing(path: str | Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
     Raises:
         DiskError: the disk is full, or the folder cannot be written.
     """
-    with replacing(path) as temporary, _Sink(temporary) as sink:
-        with held() as heed, h5py.File(sink, "w", track_order=False) as file:
+    with atomic_file(path) as temporary, _Sink(temporary) as sink:
+        with defer_signals() as raise_deferred, h5py.File(sink, "w", track_order=False) as file:
 
             def check() -> None:
                 sink.check()
-                heed()
+                raise_deferred()
 
             yield file, check
         sink.check()

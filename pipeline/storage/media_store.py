@@ -21,7 +21,7 @@ from pipeline.errors import StoreError
 from . import flac
 from .clip_cache import ClipCache
 from .feature_store import SCHEMA_VERSION, Entry, Status
-from .hdf5 import writing
+from .hdf5 import atomic_hdf5
 
 
 def joined(items: list[bytes], times: np.ndarray) -> Entry:
@@ -79,7 +79,7 @@ def pack(
     problems = [{"id": row["id"], "media": row[modality], "reason": reason, "detail": detail} for row, reason, detail in lost]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    with writing(out) as (file, check):
+    with atomic_hdf5(out) as (file, check):
         file.create_dataset(
             "ids", data=np.array([row["id"].encode() for row in rows], dtype=object), dtype=h5py.string_dtype("utf-8")
         )

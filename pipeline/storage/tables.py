@@ -8,7 +8,7 @@ import polars as pl
 
 from pipeline.errors import StoreError
 
-from .atomic import replacing
+from .atomic import atomic_file
 
 #: Columns of `data/manifest.parquet`. A corpus adapter fills what it knows; the rest is null.
 SCHEMA: dict[str, pl.DataType] = {
@@ -64,7 +64,7 @@ def frame(rows: list[dict], schema: dict[str, pl.DataType] = SCHEMA) -> pl.DataF
 
 def write(table: pl.DataFrame, path: str | Path, sort: tuple[str, ...] = ("id",)) -> None:
     """Write a table as parquet, sorted, so that the same rows give the same bytes."""
-    with replacing(path) as temporary:
+    with atomic_file(path) as temporary:
         table.sort(*sort, nulls_last=True).write_parquet(temporary, compression="zstd", statistics=False)
 
 

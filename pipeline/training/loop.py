@@ -17,7 +17,7 @@ from pipeline.errors import ParamsError, StoreError
 from pipeline.models.losses import class_weights
 from pipeline.models.model import EmotionModel, ModelSpec, Output
 from pipeline.params import Params
-from pipeline.storage.atomic import replacing
+from pipeline.storage.atomic import atomic_file
 
 from . import objective
 from .data.dataset import Dataset
@@ -205,7 +205,7 @@ def _save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, order:
         },
         buffer,
     )
-    with replacing(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_bytes(xxhash.xxh3_64_digest(buffer.getvalue()) + buffer.getvalue())
 
 

@@ -27,7 +27,7 @@ from pipeline.params import Params
 from pipeline.progress import track
 from pipeline.runs.run import save_run
 from pipeline.stop import follow_parent
-from pipeline.storage.atomic import placing, write_json, write_text
+from pipeline.storage.atomic import atomic_folder, write_json, write_text
 from pipeline.storage.clip_cache import digest, root
 
 from .data.dataset import Dataset
@@ -98,7 +98,7 @@ def train(
     histories: dict[str, list[dict]] = {}
     with track(len(jobs), "train") as advance:
         for done, (job, folder, history) in enumerate(_results(params, sources, jobs), 1):
-            with placing(out / job.path) as made:
+            with atomic_folder(out / job.path) as made:
                 shutil.copytree(folder, made, dirs_exist_ok=True)
             histories[job.path] = history
             advance(1)

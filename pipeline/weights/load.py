@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def covered(
+def check_coverage(
     origin: object, model: Iterable[str], missing: Iterable[str], unexpected: Iterable[str], *, dropped: Sequence[str] = ()
 ) -> None:
     """Raise unless the checkpoint fills the model and holds nothing else.

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.evaluation import plots, svg, tables
+from pipeline.evaluation import plots, results, svg
 from pipeline.evaluation.plots import Bin, Interval, Line
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)
@@ -130,18 +130,18 @@ def test_bars_are_proportional():
     ],
 )
 def test_titles(name, text):
-    assert tables.title(name) == text
+    assert results.title(name) == text
 
 
 @pytest.mark.parametrize("name, expected", [("valence_rmse", True), ("ece", True), ("uar", False), ("valence_ccc", False)])
 def test_less_is_better(name, expected):
-    assert tables.less_is_better(name) is expected
+    assert results.less_is_better(name) is expected
 
 
 def test_headline_prefers_what_selected_the_model():
-    assert tables.headline(["accuracy", "uar", "macro_f1"], "macro_f1") == "macro_f1"
-    assert tables.headline(["accuracy", "uar"], "loss") == "uar"
-    assert tables.headline([], "uar") is None
+    assert results.headline(["accuracy", "uar", "macro_f1"], "macro_f1") == "macro_f1"
+    assert results.headline(["accuracy", "uar"], "loss") == "uar"
+    assert results.headline([], "uar") is None
 
 
 def test_epochs_have_whole_ticks():

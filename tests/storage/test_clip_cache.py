@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.errors import CacheError
 from pipeline.storage import clip_cache, housekeeping
-from pipeline.storage.clip_cache import ClipCache, digest, outline, pack, unpack
+from pipeline.storage.clip_cache import ClipCache, digest, pack, read_outline, unpack
 from pipeline.storage.feature_store import Entry, Status
 
 
@@ -21,7 +21,7 @@ def test_round_trip_and_header():
         back = unpack(pack(one))
         np.testing.assert_array_equal(back.values, one.values)
         assert (back.status, back.reason) == (one.status, one.reason)
-        assert outline(pack(one)) == (len(one.times), one.values.shape, one.status, one.reason)
+        assert read_outline(pack(one)) == (len(one.times), one.values.shape, one.status, one.reason)
 
 
 def test_identity_decides_the_environment():

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from pipeline.storage.atomic import replacing
+from pipeline.storage.atomic import atomic_file
 
 from . import emotions, expression, face, voice
 from .options import Options
@@ -54,7 +54,7 @@ def render(line: Line, options: Options, path: Path) -> None:
         arousal = _shown(line, "voice", known, options)[:, 1]
         emotion = line.shown["voice"]
         sound = voice.speak(emotion, line.speaker, marks, arousal, line.duration, options.rate, generator)
-    with replacing(path) as temporary:
+    with atomic_file(path) as temporary:
         mux(temporary, frames, sound, options.fps, options.rate)
 
 

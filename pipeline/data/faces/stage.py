@@ -21,7 +21,7 @@ from pipeline.errors import QuarantineError
 from pipeline.params import Faces, Params
 from pipeline.progress import track as progress
 from pipeline.storage import tables
-from pipeline.storage.atomic import replacing
+from pipeline.storage.atomic import atomic_file
 from pipeline.storage.clip_cache import ClipCache
 from pipeline.storage.feature_store import Entry, Status
 from pipeline.storage.jpeg import decode
@@ -89,7 +89,7 @@ def extract_faces(
         for row in rows:
             row["face"] = row["video"] if wanted and source[row["id"]].status == Status.OK else None
         problems = pack(out, rows, "face", cache, identity, failures)
-        with replacing(out.with_suffix(".parquet")) as temporary:
+        with atomic_file(out.with_suffix(".parquet")) as temporary:
             _boxes(rows, cache, failures).write_parquet(temporary)
     table = tables.frame([{**problem, "stage": "faces"} for problem in problems], tables.QUARANTINE)
     tables.write(table, out.with_name("faces.quarantine.parquet"))

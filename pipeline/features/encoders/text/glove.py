@@ -23,7 +23,7 @@ from pipeline.features.encoders.extractor import Clip, Extractor, Missing, Prepa
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
 from pipeline.storage import clip_cache
-from pipeline.storage.atomic import replacing
+from pipeline.storage.atomic import atomic_file
 
 from . import tokens
 
@@ -78,7 +78,7 @@ def compiled(path: Path, sha256: str) -> Path:
         # The first of two equal words counts, as these files list frequent words first.
         hashes, first = np.unique(np.array(words, np.uint64), return_index=True)
         for name, array in (("vectors.npy", np.stack(rows)[first]), ("hashes.npy", hashes)):
-            with replacing(folder / name) as temporary, open(temporary, "wb") as file:
+            with atomic_file(folder / name) as temporary, open(temporary, "wb") as file:
                 np.save(file, array)
     return folder
 
