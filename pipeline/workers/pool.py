@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import connection as connections
 
 from . import transfer, worker
+from .process import WorkerProcess, start_worker
 
 #: Seconds a worker may take to start (it may import a deep-learning library on a cold disk).
 STARTUP = 300.0
@@ -39,18 +39,6 @@ class Outcome:
     @property
     def ok(self) -> bool:
         return self.reason is None
-
-
-@dataclass
-class _Worker:
-    process: multiprocessing.process.BaseProcess
-    pipe: connections.Connection
-    started: float
-    ready: bool = False
-    served: int = 0
-    #: Numbers of the tasks sent, in order; the first is being worked on since `since`.
-    queue: deque[int] = field(default_factory=deque)
-    since: float = 0.0
 
 
 class Pool:
@@ -86,7 +74,7 @@ class Pool:
         # What the workers need anyway is imported once, in the server; each then starts in milliseconds.
         home = getattr(getattr(function, "func", function), "__module__", None)
         self._context.set_forkserver_preload(["__main__", *([home] if home and home != "__main__" else []), *preload])
-        self._workers: list[_Worker] = []
+        self._workers: list[WorkerProcess] = []
         self._failed_starts = 0
         self._interrupted = False
 
@@ -107,7 +95,7 @@ class Pool:
         for one in self._workers:
             one.process.kill()
         for one in self._workers:
-            self._bury(one)
+            one.end()
         self._workers = []
 
     def imap(self, tasks: Iterable[tuple[Hashable, object]], *, window: int = 0) -> Iterator[Outcome]:
@@ -125,7 +113,7 @@ class Pool:
     def _run(self, tasks: Iterable[tuple[Hashable, object]], *, ordered: bool, window: int = 0) -> Iterator[Outcome]:
         source = iter(tasks)
         if self._count <= 0:
-            yield from (_outcome(key, worker._answer(self._function, 0, payload)) for key, payload in source)
+            yield from (_outcome(key, worker.answer_task(self._function, 0, payload)) for key, payload in source)
             return
         waiting: dict[int, tuple[Hashable, object]] = {}  # drawn, without outcome
         again: deque[int] = deque()  # to be sent again: they stood behind a task that took its worker down
@@ -168,7 +156,7 @@ class Pool:
 
     def _feed(self, queue: deque[int], tasks: dict[int, tuple[Hashable, object]]) -> None:
         while len(self._workers) < min(self._count, len(self._workers) + len(queue)):
-            self._workers.append(self._start())
+            self._workers.append(start_worker(self._context, self._function, self._threads))
         # Idle workers first, then a task in reserve for each, so that none waits for the parent;
         # no reserves while a worker is still starting, or the early ones would take its share.
         for depth in range(self._ahead if all(one.ready for one in self._workers) else 1):
@@ -223,55 +211,33 @@ class Pool:
         ]
         return max(0.0, min(limits, default=now + 1.0) - now) + 0.01
 
-    def _start(self) -> _Worker:
-        ours, theirs = self._context.Pipe(duplex=True)
-        process = self._context.Process(target=worker.serve, args=(theirs, self._function, self._threads), daemon=True)
-        process.start()
-        theirs.close()
-        return _Worker(process, ours, time.monotonic())
-
-    def _retire(self, one: _Worker) -> None:
+    def _retire(self, one: WorkerProcess) -> None:
         try:
             transfer.send(one.pipe, None)
         except (BrokenPipeError, ConnectionError):
             pass
         self._workers.remove(one)
-        self._bury(one)
+        one.end()
 
-    def _lost(self, one: _Worker, queue: deque[int], tasks: dict, reason: str) -> list[tuple[int, Outcome]]:
+    def _lost(self, one: WorkerProcess, queue: deque[int], tasks: dict, reason: str) -> list[tuple[int, Outcome]]:
         """A worker is gone: charge the task it was at, hand the ones behind it to others."""
         self._workers.remove(one)
-        self._bury(one)
-        code = one.process.exitcode
+        one.end()
         if not one.queue:
             self._failed_starts += not one.ready
             if self._failed_starts >= STARTS:
                 raise RuntimeError(
-                    f"worker processes end while starting ({_exit(code)}); can they import "
+                    f"worker processes end while starting ({one.exit}); can they import "
                     f"{getattr(self._function, '__module__', self._function)}?"
                 )
             return []
         number = one.queue.popleft()
         queue.extendleft(reversed(one.queue))
-        detail = f"no result after {self._timeout:g} s" if reason == "timeout" else f"worker process ended, {_exit(code)}"
+        detail = f"no result after {self._timeout:g} s" if reason == "timeout" else f"worker process ended, {one.exit}"
         return [(number, Outcome(tasks[number][0], None, reason, detail))]
-
-    @staticmethod
-    def _bury(one: _Worker) -> None:
-        one.process.join(5)
-        if one.process.is_alive():
-            one.process.kill()
-            one.process.join()
-        one.pipe.close()
 
 
 def _outcome(key: Hashable, message: tuple) -> Outcome:
     if message[0] == worker.DONE:
         return Outcome(key, message[2])
     return Outcome(key, None, message[2], message[3])
-
-
-def _exit(code: int | None) -> str:
-    if code is not None and code < 0:
-        return f"signal {signal.Signals(-code).name}"
-    return f"exit code {code}"

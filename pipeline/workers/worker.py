@@ -15,7 +15,6 @@ from pipeline.stop import die_with_parent, follow_parent
 from . import transfer
 
 READY = "ready"
-BROKEN = "broken"
 DONE = "done"
 FAILED = "failed"
 
@@ -34,12 +33,19 @@ def serve(connection: Connection, function: Callable, threads: int) -> None:
             if task is None:
                 return
             number, payload = task
-            transfer.send(connection, _answer(function, number, payload))
+            transfer.send(connection, answer_task(function, number, payload))
     except (EOFError, ConnectionError):
         return  # The parent has gone.
 
 
-def _answer(function: Callable, number: int, payload: object) -> tuple:
+def answer_task(function: Callable, number: int, payload: object) -> tuple:
+    """The message about one task: its value, or why there is none.
+
+    >>> answer_task(len, 7, "four")
+    ('done', 7, 4)
+    >>> answer_task(int, 8, "four")[:3]
+    ('failed', 8, 'error')
+    """
     try:
         return DONE, number, function(payload)
     except MemoryError as error:
