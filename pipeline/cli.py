@@ -247,17 +247,17 @@ def compose_params(
 @cache_app.command()
 def stats() -> None:
     """Entries and bytes per identity."""
-    from .storage.housekeeping import stats as table
+    from .storage.housekeeping import format_stats
 
-    out.print(table(), soft_wrap=True)
+    out.print(format_stats(), soft_wrap=True)
 
 
 @cache_app.command()
 def verify(repair: Annotated[bool, typer.Option(help="Drop what is damaged, to be computed again.")] = False) -> None:
     """Check every entry against its checksum."""
-    from .storage.housekeeping import verify as check
+    from .storage.housekeeping import verify_clips
 
-    damaged = check(repair=repair)
+    damaged = verify_clips(repair=repair)
     out.print(f"{damaged} damaged entries{' dropped' if repair and damaged else ''}")
     if damaged and not repair:
         raise typer.Exit(1)
@@ -268,9 +268,9 @@ def gc(
     days: Annotated[float, typer.Option(help="Remove identities not used for so many days.")] = 30.0, dry_run: bool = False
 ) -> None:
     """Free the space of identities no longer used."""
-    from .storage.housekeeping import collect
+    from .storage.housekeeping import collect_idle
 
-    for line in collect(days=days, dry_run=dry_run):
+    for line in collect_idle(days=days, dry_run=dry_run):
         out.print(line)
 
 

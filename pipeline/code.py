@@ -30,6 +30,7 @@ EXEMPT = (
     "stop",
     "storage.atomic",
     "storage.clip_cache",
+    "storage.folder_lock",
     "storage.hdf5",
     "storage.housekeeping",
     "storage.memo",

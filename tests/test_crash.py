@@ -146,16 +146,16 @@ def test_a_write_protected_cache_serves_what_it_has(disk):
 def test_gc_keeps_what_a_run_uses(tmp_path):
     with ClipCache("extract", {"a": 1}) as cache:
         cache.put({"x": entry(3)})
-        assert housekeeping.collect(days=0)[0].endswith("a run uses it")
-    assert housekeeping.collect(days=0)[0].startswith("removed") and not cache.folder.exists()
+        assert housekeeping.collect_idle(days=0)[0].endswith("a run uses it")
+    assert housekeeping.collect_idle(days=0)[0].startswith("removed") and not cache.folder.exists()
 
 
 def test_looking_at_the_cache_is_no_use_of_it():
     with ClipCache("extract", {"a": 1}) as cache:
         cache.put({"x": entry(3)})
     os.utime(cache.folder / "identity.json", (1, 1))
-    assert "0.0 days idle" not in housekeeping.stats() and housekeeping.verify() == 0
-    assert housekeeping.collect(days=1000)[0].startswith("removed")
+    assert "0.0 days idle" not in housekeeping.format_stats() and housekeeping.verify_clips() == 0
+    assert housekeeping.collect_idle(days=1000)[0].startswith("removed")
 
 
 def test_a_folder_is_replaced_in_one_rename_or_kept(tmp_path):

@@ -13,6 +13,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import xxhash
 from pipeline.errors import CacheError
 
 from .clip_cache import digest, open_lmdb, root
+from .folder_lock import use_folder
 
 #: LMDB opens a folder once in a process.
 _opening = threading.RLock()
@@ -43,8 +45,10 @@ class Memo:
     def __enter__(self) -> Memo:
         _opening.acquire()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lmdb = open_lmdb(self.folder, readonly=not os.access(self.folder, os.W_OK))
+            with ExitStack() as stack:
+                stack.enter_context(use_folder(self.folder))
+                self._lmdb = open_lmdb(self.folder, readonly=not os.access(self.folder, os.W_OK))
+                self._use = stack.pop_all()
         except (OSError, lmdb.Error) as error:
             _opening.release()
             raise CacheError(
@@ -55,6 +59,7 @@ class Memo:
 
     def __exit__(self, *_: object) -> None:
         self._lmdb.close()
+        self._use.close()
         _opening.release()
 
     def get(self, keys: Iterable[str]) -> dict[str, str]:

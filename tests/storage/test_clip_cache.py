@@ -40,9 +40,9 @@ def test_a_damaged_entry_is_found_and_dropped():
             transaction.put(b"x", bytes(data))
         with pytest.raises(CacheError, match="checksum"):
             clips.get("x")
-    assert housekeeping.verify() == 1
-    assert housekeeping.verify(repair=True) == 1
-    assert housekeeping.verify() == 0
+    assert housekeeping.verify_clips() == 1
+    assert housekeeping.verify_clips(repair=True) == 1
+    assert housekeeping.verify_clips() == 0
     with ClipCache("extract", {"a": 1}) as clips:
         assert clips.missing(["x", "y"]) == {"x"}
 
@@ -51,11 +51,11 @@ def test_stats_and_collection():
     with ClipCache("extract", {"family": "clip", "weights": {"source": "random:0"}}) as clips:
         clips.put({"x": entry()})
         marker = clips.folder / "identity.json"
-    assert "clip random:0" in housekeeping.stats() and " 1 clips" in housekeeping.stats()
-    assert housekeeping.collect(days=30) == ["nothing to remove"]
+    assert "clip random:0" in housekeeping.format_stats() and " 1 clips" in housekeeping.format_stats()
+    assert housekeeping.collect_idle(days=30) == ["nothing to remove"]
     os.utime(marker, (1, 1))
-    assert housekeeping.collect(days=30, dry_run=True)[0].startswith("would remove") and marker.exists()
-    assert housekeeping.collect(days=30)[0].startswith("removed") and not marker.exists()
+    assert housekeeping.collect_idle(days=30, dry_run=True)[0].startswith("would remove") and marker.exists()
+    assert housekeeping.collect_idle(days=30)[0].startswith("removed") and not marker.exists()
 
 
 def test_full_disk_is_one_line_and_loses_nothing(monkeypatch):
