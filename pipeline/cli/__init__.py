@@ -1,0 +1,56 @@
+"""The one entry point: `python -m pipeline <stage>`, or `affectory <stage>`, and the tools beside the stages.
+
+Every module is imported by the command that needs it, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+
+from pipeline.errors import UserError
+from pipeline.storage.atomic import explain_refusal
+
+from . import cache, corpora, stages, tools
+from .options import STAGES, TOOLS
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Two-phase feature-cache pipeline for multimodal emotion recognition.",
+)
+app.add_typer(corpora.app, name="corpus", rich_help_panel=STAGES)
+app.add_typer(stages.app)
+app.add_typer(tools.app)
+app.add_typer(cache.app, name="cache", rich_help_panel=TOOLS)
+
+
+def main() -> None:
+    """Run a command; a user's mistake is one line and an exit code, never a traceback."""
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(message)s",
+        datefmt="%H:%M:%S",
+        handlers=[RichHandler(console=Console(stderr=True), show_path=False, markup=False)],
+    )
+    for noisy in ("httpx", "httpx2", "httpcore", "huggingface_hub", "transformers"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if not (reason := explain_refusal(error)):
+            raise
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"[bold red]error:[/] {escape(str(error.filename or 'the disk'))}: {reason}. What was computed is kept; make "
+            "room or take another folder, then run again."
+        )
+        sys.exit(2)

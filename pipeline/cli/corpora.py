@@ -1,0 +1,77 @@
+"""`corpus …`: generate, fetch and check corpora."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline import params as parameters
+
+from .options import ParamsFile
+
+app = typer.Typer(no_args_is_help=True, help="Generate, fetch, check corpora.")
+
+
+@app.command("prepare")
+def corpus_prepare(params: ParamsFile = Path("params.yaml"), folder: Path = Path("data/corpus")) -> None:
+    """Generate the demo corpus, or check that a real one is where corpus.root says."""
+    from pipeline.data.prepare import prepare
+
+    prepare(parameters.read(params), folder)
+
+
+@app.command("check")
+def corpus_check(
+    name: Annotated[str | None, typer.Argument(help="A recipe; none = params.yaml.")] = None,
+    root: Annotated[str | None, typer.Option(help="Folder of the corpus.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="One damaged clip or line is too many.")] = False,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Examine a corpus folder: damage, labels, lengths, leaks. Writes nothing."""
+    import json
+
+    from pipeline.compose import compose
+    from pipeline.data.check import check
+
+    values = compose([f"recipe={name}"]) if name else parameters.read(params).model_dump()
+    if root:
+        values["corpus"]["root"] = root
+    found = check(parameters.parse(values), strict=strict)
+    typer.echo(json.dumps(found, indent=2, ensure_ascii=False, default=str))
+    if not found["ok"]:
+        raise typer.Exit(3)
+
+
+@app.command("fetch")
+def corpus_fetch(
+    name: str,
+    folder: Annotated[Path | None, typer.Argument(help="Default: corpora/NAME.")] = None,
+    accept_licence: Annotated[bool, typer.Option("--accept-licence")] = False,
+) -> None:
+    """Download a corpus that is openly distributed; of the others, say whom to ask."""
+    from pipeline.data.fetch import fetch
+
+    for line in fetch(name, folder or Path("corpora") / name, accept_licence).messages:
+        typer.echo(line)
+
+
+@app.command("table")
+def corpus_table() -> None:
+    """Print the page of all corpora (docs/corpora.md)."""
+    from pipeline.data.corpora.page import page
+
+    typer.echo(page(), nl=False)
+
+
+@app.command("labels")
+def corpus_labels(table: Path, column: str, out_folder: Annotated[Path, typer.Option("--out")] = Path(".")) -> None:
+    """Label distribution of any table: coverage and shares, as text, CSV and bar chart."""
+    from pipeline.data.distribution import distribution
+
+    found = distribution(table, column)
+    for label, count, rows, share in found.lines():
+        typer.echo(f"{label:20} {count:8d}  {rows:6.2f} % of rows  {share:6.2f} % of labels")
+    found.write_csv(out_folder / f"{column}.csv")
+    found.write_chart(out_folder / f"{column}.png")

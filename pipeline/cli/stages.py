@@ -1,0 +1,97 @@
+"""The stages of the DAG, a command each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline import params as parameters
+
+from .options import STAGES, ParamsFile, out
+
+app = typer.Typer()
+
+
+@app.command(rich_help_panel=STAGES)
+def manifest(
+    params: ParamsFile = Path("params.yaml"),
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first damaged clip or line.")] = False,
+) -> None:
+    """Corpus folder → data/manifest.parquet, with integrity, splits and leakage checks."""
+    from pipeline.data.build import build
+
+    build(parameters.read(params), strict=strict)
+
+
+@app.command(rich_help_panel=STAGES)
+def frames(params: ParamsFile = Path("params.yaml")) -> None:
+    """Video → sampled frames in data/frames.h5."""
+    from pipeline.data.media import extract_frames
+
+    extract_frames(parameters.read(params))
+
+
+@app.command(rich_help_panel=STAGES)
+def faces(params: ParamsFile = Path("params.yaml")) -> None:
+    """Frames → one face per clip as square crops in data/faces.h5."""
+    from pipeline.data.faces.stage import extract_faces
+
+    extract_faces(parameters.read(params))
+
+
+@app.command(rich_help_panel=STAGES)
+def audio(params: ParamsFile = Path("params.yaml")) -> None:
+    """Sound → 16 kHz mono FLAC in data/audio.h5."""
+    from pipeline.data.media import extract_audio
+
+    extract_audio(parameters.read(params))
+
+
+@app.command(rich_help_panel=STAGES)
+def transcribe(params: ParamsFile = Path("params.yaml")) -> None:
+    """Speech → text for clips that have none, in data/transcripts.parquet (when asr.weights is set)."""
+    from pipeline.features.transcribe import transcribe as run
+
+    run(parameters.read(params))
+
+
+@app.command(rich_help_panel=STAGES)
+def extract(stream: str, params: ParamsFile = Path("params.yaml")) -> None:
+    """Run one frozen encoder → features/<stream>.h5."""
+    from pipeline.features.extract import extract as run
+
+    run(parameters.read(params), stream)
+
+
+@app.command(rich_help_panel=STAGES)
+def index(params: ParamsFile = Path("params.yaml")) -> None:
+    """Join manifest and stores by clip id → data/index.h5."""
+    from pipeline.features.index import build
+
+    build(parameters.read(params))
+
+
+@app.command(rich_help_panel=STAGES)
+def train(params: ParamsFile = Path("params.yaml")) -> None:
+    """Cached tokens → models/runs, several seeds."""
+    from pipeline.training.stage import train as run
+
+    run(parameters.read(params))
+
+
+@app.command(rich_help_panel=STAGES)
+def evaluate(params: ParamsFile = Path("params.yaml")) -> None:
+    """Held-out clips → predictions, metrics with intervals, plots."""
+    from pipeline.evaluation.evaluate import evaluate as run
+
+    run(parameters.read(params))
+
+
+@app.command(rich_help_panel=STAGES)
+def report(params: ParamsFile = Path("params.yaml")) -> None:
+    """Everything → reports/index.html, one self-contained page."""
+    from pipeline.evaluation.report import render
+
+    out.print(f"Open {render(parameters.read(params))}")

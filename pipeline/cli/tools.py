@@ -1,0 +1,78 @@
+"""What stands beside the stages: predictions, a look into files, parameters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline import params as parameters
+
+from .options import TOOLS, ParamsFile, out
+
+app = typer.Typer()
+
+
+@app.command(rich_help_panel=TOOLS)
+def predict(
+    clip: Path,
+    text: Annotated[str | None, typer.Option(help="What is said in the clip.")] = None,
+    start: float | None = None,
+    end: float | None = None,
+    speaker: Annotated[str | None, typer.Option(help="Who says it.")] = None,
+    context: Annotated[
+        list[str] | None, typer.Option(help="An earlier turn, `NAME: words`; again for each, oldest first.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Emotion probabilities and valence/arousal of a raw media file."""
+    from pipeline.serving.predictor import Predictor, format_json, format_text
+    from pipeline.serving.source import turn
+
+    predictor = Predictor.load(parameters.read(params))
+    prediction = predictor.predict(
+        clip, text=text, start=start, end=end, speaker=speaker, context=[turn(said) for said in context or ()]
+    )
+    if json:
+        typer.echo(format_json(prediction))  # rich would read brackets as markup and wrap lines
+    else:
+        out.print(format_text(prediction))
+
+
+@app.command(rich_help_panel=TOOLS)
+def inspect(store: Path, export: Annotated[Path | None, typer.Option(help="Write a media store's files here.")] = None) -> None:
+    """Print what an HDF5 store or index holds."""
+    from pipeline.storage.inspect import describe
+
+    out.print(describe(store))
+    if export:
+        from pipeline.storage.media_store import Media
+
+        out.print(f"{Media(store).export(export)} files in {export}")
+
+
+@app.command(rich_help_panel=TOOLS)
+def streams() -> None:
+    """List every ready-made encoder: modality, width, rate, licence, weights."""
+    from pipeline.features.encoders.registry import table
+
+    out.print(table(), soft_wrap=True)
+
+
+@app.command("params", rich_help_panel=TOOLS)
+def compose_params(
+    overrides: Annotated[list[str] | None, typer.Argument(help="e.g. recipe=ravdess")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Write params.yaml.")] = False,
+) -> None:
+    """Compose conf/ and print, or write, the parameters."""
+    from pipeline.compose import compose, text
+    from pipeline.storage.atomic import write_text
+
+    values = compose(overrides or ())
+    parameters.parse(values, "conf")
+    if write:
+        write_text("params.yaml", text(values))
+    else:
+        out.print(text(values), markup=False)
