@@ -18,14 +18,16 @@ from pathlib import Path
 PACKAGE = __package__
 FOLDER = Path(__file__).resolve().parent
 
-#: Modules (and all below them) that no result depends on: what reads parameters, says how far a run is, ends it, or moves
-#: bytes without looking at them. Parameters are in an identity by value.
+#: Modules (and all below them) that no result depends on: what reads parameters, finds parts and devices by name, says how
+#: far a run is, ends it, or moves bytes without looking at them. Parameters are in an identity by value.
 EXEMPT = (
     "cli",
     "code",
     "compose",
+    "devices",
     "errors",
     "params",
+    "parts",
     "progress",
     "stop",
     "storage.atomic",
@@ -109,7 +111,7 @@ def significant(source: str) -> str:
             lines[row - 1] = lines[row - 1][:column]
     for node in ast.walk(ast.parse(source)):
         body = getattr(node, "body", None)
-        if isinstance(body, list) and len(body) > 1 and _is_docstring(body[0]):
+        if isinstance(body, list) and body and _is_docstring(body[0]):
             for row in range(body[0].lineno - 1, body[0].end_lineno or 0):
                 lines[row] = ""
     return "\n".join(line.rstrip() for line in lines if line.strip())

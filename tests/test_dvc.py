@@ -1,0 +1,114 @@
+"""`dvc.yaml` against the code: an edit that can change what a stage writes makes DVC run it again."""
+
+import ast
+import inspect
+import textwrap
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline import cli, code
+from pipeline.cli import corpora, stages
+
+ROOT = Path(__file__).resolve().parents[1]
+STAGES = {
+    name: stage.get("do") or stage for name, stage in YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"].items()
+}
+#: Packages whose files are found by name when they are asked for (see `pipeline.parts`), where there are any.
+PARTS = (
+    "data.corpora",
+    "features.encoders",
+    "models.context",
+    "models.fusion",
+    "models.heads",
+    "models.losses",
+    "training.curricula",
+    "training.samplers",
+)
+
+
+def entries(command: str) -> list[str]:
+    """Modules that a command of `dvc.yaml` imports, read from its function in `pipeline/cli/`."""
+    words = command.split()[3:]
+    app, name = (corpora.app, words[1]) if words[0] == "corpus" else (stages.app, words[0])
+    (function,) = (one.callback for one in app.registered_commands if (one.name or one.callback.__name__) == name)
+    found = code.imported(textwrap.dedent(inspect.getsource(function)), cli.__name__)
+    return [one for one in found if code._file(one) is not None]
+
+
+def decisive(*modules: str) -> dict[str, Path]:
+    """The closure of modules, with every part one of them may ask for; files that hold no code left out."""
+    found = code.closure(*modules)
+    while True:
+        parts = {
+            name
+            for one in PARTS
+            if f"pipeline.{one}" in found and (folder := ROOT / "pipeline" / one.replace(".", "/")).is_dir()
+            for path in folder.rglob("*.py")
+            if (name := ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")) not in found
+        }
+        if not parts:
+            break
+        found |= code.closure(*parts)
+    return {name: path for name, path in found.items() if code.significant(path.read_text(encoding="utf-8"))}
+
+
+def covers(dependency: str, path: Path) -> bool:
+    return path == ROOT / dependency or ROOT / dependency in path.parents
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_what_a_stage_imports_lies_under_its_deps(name):
+    modules = entries(STAGES[name]["cmd"])
+    assert modules
+    dependencies = [one for one in STAGES[name]["deps"] if one.startswith("pipeline/")]
+    paths = decisive(*modules).values()
+    missing = [str(path.relative_to(ROOT)) for path in paths if not any(covers(one, path) for one in dependencies)]
+    assert not missing, f"dvc.yaml, {name}: not under deps"
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_code_dependency_is_there_and_decides_something(name):
+    paths = decisive(*entries(STAGES[name]["cmd"])).values()
+    for dependency in STAGES[name]["deps"]:
+        if dependency.startswith("pipeline/"):
+            assert any(covers(dependency, path) for path in paths), dependency
+
+
+def stages_that_run_after(path: str) -> set[str]:
+    return {name for name, stage in STAGES.items() if any(covers(one, ROOT / path) for one in stage["deps"])}
+
+
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("pipeline/models/fusion/gated.py", {"train", "evaluate"}),
+        ("pipeline/training/loop.py", {"train", "evaluate"}),
+        ("pipeline/evaluation/report.py", {"evaluate", "report"}),
+        ("pipeline/evaluation/intervals.py", {"evaluate", "report"}),
+        ("pipeline/features/encoders/audio/hubert.py", {"extract", "transcribe"}),
+        ("pipeline/data/demo/voice.py", {"corpus", "manifest", "frames", "audio", "faces"}),
+        ("pipeline/params/learning.py", set()),
+        ("pipeline/progress.py", set()),
+    ],
+)
+def test_an_edit_reaches_no_more_stages_than_it_must(path, names):
+    assert stages_that_run_after(path) == names
+
+
+def test_what_is_written_is_read():
+    """By another stage, as the source of a stream, by `dvc metrics` and `dvc plots`, or in the end by people."""
+    written = {path for stage in STAGES.values() for path in stage["outs"]}
+    read = {path for stage in STAGES.values() for path in stage["deps"]} | {"data/faces.h5", "data/transcripts.parquet"}
+    unread = {path for path in written if path not in read and str(Path(path).parent) not in read}
+    assert unread == {"reports/index.html", "data/faces.parquet"}
+
+
+def test_the_cases_of_the_test_are_cases():
+    """`decisive` sees through the registries: every part is in the closure of the stage that may ask for it."""
+    found = set(decisive(*entries("python -m pipeline extract audio")))
+    assert {"pipeline.features.encoders.audio.hubert", "pipeline.features.encoders.text.glove"} <= found
+    tree = ast.parse((ROOT / "pipeline" / "cli" / "stages.py").read_text())
+    commands = [one for one in tree.body if isinstance(one, ast.FunctionDef)]
+    assert len(commands) == len(STAGES) - 1  # `corpus` stands in corpora.py
