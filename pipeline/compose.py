@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from ruamel.yaml import YAML
 
@@ -25,7 +26,7 @@ def compose(overrides: Sequence[str] = (), folder: str | Path = "conf", name: st
 
     try:
         with initialize_config_dir(str(Path(folder).resolve()), version_base=None):
-            return OmegaConf.to_container(hydra_compose(name, list(overrides)), resolve=True)
+            return cast(dict, OmegaConf.to_container(hydra_compose(name, list(overrides)), resolve=True))
     except (HydraException, OmegaConfBaseException) as error:
         raise ParamsError(f"{folder}: {' '.join(str(error).split())}") from error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """A mistake the user can mend. The command line prints its one line and exits with `exit_code`."""
@@ -49,11 +51,11 @@ class LeakageError(UserError):
     exit_code = 3
 
 
-def one_of(kind: str, name: str, known, error: type[UserError] = ParamsError) -> UserError:
+def one_of(kind: str, name: str, known: Iterable[str], error: type[UserError] = ParamsError) -> UserError:
     """The one line for an unknown name: what was asked for, the nearest match, all that is known."""
     import difflib
 
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1)
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return error(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
+    return error(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")

@@ -165,10 +165,10 @@ def calibration(truth: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> t
 def mean_per_clip(groups: Sequence[str], truth: ArrayLike, predicted: ArrayLike) -> float:
     """Mean over clips of the CCC inside each clip; clips of fewer than two known rows or of constant
     truth take no part."""
-    groups, truth, predicted = np.asarray(groups), np.asarray(truth, float), np.asarray(predicted, float)
+    names, truth, predicted = np.asarray(groups), np.asarray(truth, float), np.asarray(predicted, float)
     values = []
-    for group in np.unique(groups):
-        y, p = _known(truth[groups == group], predicted[groups == group])
+    for name in np.unique(names):
+        y, p = _known(truth[names == name], predicted[names == name])
         if len(y) > 1 and np.ptp(y) > 0:
             values.append(ccc(y, p))
     return _mean(np.array(values))

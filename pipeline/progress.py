@@ -30,7 +30,11 @@ def track(total: int, description: str) -> Iterator[Callable[[int], None]]:
         )
         with Progress(*columns, console=Console(stderr=True)) as progress:
             task = progress.add_task(description, total=total)
-            yield lambda count=1: progress.advance(task, count)
+
+            def step(count: int = 1) -> None:
+                progress.advance(task, count)
+
+            yield step
         return
     done, last = 0, time.monotonic()
 

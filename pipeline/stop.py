@@ -61,7 +61,7 @@ def defer_signals() -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
     deferred: list[int] = []
-    handlers = {number: handler for number in SIGNALS if callable(handler := signal.getsignal(number))}
+    handlers = {int(number): handler for number in SIGNALS if callable(handler := signal.getsignal(number))}
 
     def defer(number: int, _: FrameType | None) -> None:
         if deferred:
@@ -88,7 +88,12 @@ def follow_parent() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), name="parent", daemon=True).start()
+
+        def follow() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=follow, name="parent", daemon=True).start()
 
 
 def die_with_parent() -> None:

@@ -92,6 +92,6 @@ def evaluate(params: ParamsFile = Path("params.yaml")) -> None:
 @app.command(rich_help_panel=STAGES)
 def report(params: ParamsFile = Path("params.yaml")) -> None:
     """Everything → reports/index.html, one self-contained page."""
-    from pipeline.evaluation.report import render
+    from pipeline.evaluation.report import write_report
 
-    out.print(f"Open {render(parameters.read(params))}")
+    out.print(f"Open {write_report(parameters.read(params))}")

@@ -9,7 +9,7 @@ import polars as pl
 
 from pipeline.storage import tables
 
-from .provenance import json_file
+from .provenance import read_json
 
 #: In the order people read them.
 SPLITS = ("train", "val", "test")
@@ -36,9 +36,9 @@ class Card:
     checked: bool
 
 
-def card(data: Path) -> Card | None:
+def read_card(data: Path) -> Card | None:
     """The data card, from `card.json` and the manifest; None when neither is there."""
-    written = json_file(data / "card.json")
+    written = read_json(data / "card.json")
     written = written if isinstance(written, dict) else {}
     path = data / "manifest.parquet"
     table = tables.read(path) if path.is_file() else tables.frame([])
@@ -50,7 +50,7 @@ def card(data: Path) -> Card | None:
         if isinstance(written.get(key), str) and written[key]
     ]
     facts += _counts(table)
-    histogram = class_histogram(written, table)
+    histogram = count_classes(written, table)
     names = sorted(
         {name for split in histogram.values() for name in split},
         key=lambda name: (-sum(split.get(name, 0) for split in histogram.values()), name),
@@ -60,8 +60,8 @@ def card(data: Path) -> Card | None:
         splits=_splits(table, data),
         classes=names,
         histogram={split: [counts.get(name, 0) for name in names] for split, counts in histogram.items()},
-        notes=sentences(written.get("notes")) + _similar(written.get("similar_text")),
-        leaks=leak_lines(written.get("leaks")),
+        notes=list_sentences(written.get("notes")) + _similar(written.get("similar_text")),
+        leaks=list_leaks(written.get("leaks")),
         checked="leaks" in written,
     )
 
@@ -115,11 +115,12 @@ def _split(name: str, part: pl.DataFrame) -> dict:
 
 
 def _range(values: pl.Series, digits: int) -> str:
-    low, high = f"{values.min():,.{digits}f}", f"{values.max():,.{digits}f}"
+    numbers = values.cast(pl.Float64).drop_nulls().to_list()
+    low, high = f"{min(numbers, default=0):,.{digits}f}", f"{max(numbers, default=0):,.{digits}f}"
     return low if low == high else f"{low} – {high}"
 
 
-def class_histogram(written: dict, table: pl.DataFrame) -> dict[str, dict[str, int]]:
+def count_classes(written: dict, table: pl.DataFrame) -> dict[str, dict[str, int]]:
     """Split → class → clips, as the card counted them before held-out labels were taken away."""
     roles = written.get("roles")
     found = {role: part.get("emotions") for role, part in roles.items()} if isinstance(roles, dict) else {}
@@ -130,7 +131,7 @@ def class_histogram(written: dict, table: pl.DataFrame) -> dict[str, dict[str, i
     return {"labelled": dict(counted)} if counted else {}
 
 
-def sentences(value: object) -> list[str]:
+def list_sentences(value: object) -> list[str]:
     """Notes of any JSON shape as short lines."""
     if value in (None, "", [], {}):
         return []
@@ -147,7 +148,7 @@ def _similar(value: object) -> list[str]:
     return [f"Texts: {item['said']}." for item in found if isinstance(item, dict) and isinstance(item.get("said"), str)]
 
 
-def leak_lines(value: object) -> list[str]:
+def list_leaks(value: object) -> list[str]:
     """Leaks as `pipeline.data.leakage.Leak.plain` writes them, one sentence each."""
     found = value if isinstance(value, list) else []
     lines = []
@@ -162,7 +163,7 @@ def leak_lines(value: object) -> list[str]:
                 + (f" ({leak['share']:.1%} of {leak['splits'][-1]})" if isinstance(leak.get("share"), float) else "")
             )
         else:
-            lines += sentences([leak])
+            lines += list_sentences([leak])
     return lines
 
 

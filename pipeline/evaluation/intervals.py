@@ -24,13 +24,13 @@ class Interval(NamedTuple):
 
 def over_seeds(values: Sequence[float], level: float = 0.95) -> Interval:
     """Mean ± Student t interval over independent runs. One run has no interval: its bounds are NaN."""
-    values = np.asarray([v for v in values if np.isfinite(v)], float)
-    if not len(values):
+    known = np.asarray([v for v in values if np.isfinite(v)], float)
+    if not len(known):
         return Interval(float("nan"), float("nan"), float("nan"))
-    mean = float(values.mean())
-    if len(values) == 1:
+    mean = float(known.mean())
+    if len(known) == 1:
         return Interval(mean, float("nan"), float("nan"))
-    half = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    half = float(stats.t.ppf((1 + level) / 2, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known)))
     return Interval(mean, mean - half, mean + half)
 
 

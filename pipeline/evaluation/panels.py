@@ -9,7 +9,8 @@ import polars as pl
 from pipeline.params import Params
 
 from . import plots, results
-from .plots import Interval, Line
+from .intervals import Interval
+from .plots import Line
 from .svg import number
 
 #: Curves drawn as single runs before only the means are shown.
@@ -18,13 +19,13 @@ THIN = 40
 TRACE_KEYS = ({"style": "truth", "name": "truth"}, {"style": "s0", "name": "prediction"})
 
 
-def tiles(scores: dict[str, dict[str, Interval]], params: Params) -> list[dict[str, str]]:
+def show_tiles(scores: dict[str, dict[str, Interval]], params: Params) -> list[dict[str, str]]:
     """The numbers at the top: the selecting metric, the best stream alone, then the rest."""
     if not scores:
         return []
-    main, best = next(iter(scores)), None
+    main = next(iter(scores))
     found = scores[main]
-    first = results.headline(found, params.training.select)
+    first = results.choose_headline(found, params.training.select)
     result = [_tile(main, first, found[first])]
     others = [(v[first].mean, name) for name, v in scores.items() if name != main and first in v]
     if others:
@@ -37,24 +38,23 @@ def tiles(scores: dict[str, dict[str, Interval]], params: Params) -> list[dict[s
 
 def _tile(variant: str, metric: str, value: Interval) -> dict[str, str]:
     under = f"95 % CI {number(value.low)} – {number(value.high)}" if value.low != value.high else "no interval"
-    return {"name": f"{results.title(metric)} · {variant}", "value": number(value.mean), "under": under}
+    return {"name": f"{results.name_metric(metric)} · {variant}", "value": number(value.mean), "under": under}
 
 
-def variants(scores: dict[str, dict[str, Interval]]) -> list[dict]:
+def show_variants(scores: dict[str, dict[str, Interval]]) -> list[dict]:
     """One drawing per leading metric: every variant with its interval."""
     wanted = ("uar", "weighted_f1", "valence_ccc", "arousal_ccc", "dominance_ccc", "frame_ccc")
     known = {m for values in scores.values() for m in values}
     chosen = [m for m in wanted if m in known] or sorted(known)[:2]
     result = []
     for metric in chosen:
-        rows = [
-            Interval(v, i.mean, i.low, i.high, v == results.FUSED) for v, values in scores.items() if (i := values.get(metric))
-        ]
-        result.append({"title": results.title(metric), "svg": plots.intervals(rows, results.title(metric))})
+        rows = {variant: values[metric] for variant, values in scores.items() if metric in values}
+        title = results.name_metric(metric)
+        result.append({"title": title, "svg": plots.draw_intervals(rows, title, main=(results.FUSED,))})
     return result
 
 
-def comparisons(found: object) -> list[dict]:
+def show_comparisons(found: object) -> list[dict]:
     """Rows of the significance table, from `comparisons.json`: variant → metric, fused, other, difference, p."""
     rows = []
     for name, one in sorted(found.items()) if isinstance(found, dict) else ():
@@ -62,9 +62,9 @@ def comparisons(found: object) -> list[dict]:
         rows.append(
             {
                 "name": name,
-                "metric": results.title(one["metric"]),
-                "fused": results.interval(results.FUSED, one.get("fused")),
-                "other": results.interval(name, one.get("other")),
+                "metric": results.name_metric(one["metric"]),
+                "fused": results.read_interval(one.get("fused")),
+                "other": results.read_interval(one.get("other")),
                 "apart": "apart, fused above" if one.get("intervals_apart") else "overlap, or fused below",
                 "difference": one.get("difference"),
                 "score": one.get("score", ""),
@@ -74,42 +74,40 @@ def comparisons(found: object) -> list[dict]:
     return rows
 
 
-def per_class(found: object, variant: str) -> list[dict]:
+def show_classes(found: object, variant: str) -> list[dict]:
     """Rows of the class table of one variant, best F1 first."""
     chosen = found.get(variant, {}) if isinstance(found, dict) else {}
     rows = [
         {
             "name": name,
             "support": values.get("support", "–"),
-            **{key: results.interval(variant, values.get(key)) for key in ("precision", "recall", "f1")},
+            **{key: results.read_interval(values.get(key)) for key in ("precision", "recall", "f1")},
         }
         for name, values in chosen.items()
     ]
     return sorted(rows, key=lambda row: (-(row["f1"].mean if row["f1"] else -1), row["name"]))
 
 
-def mistakes(confusion: results.Confusion | None, count: int = 8) -> list[dict]:
+def show_mistakes(confusion: results.Confusion | None, count: int = 8) -> list[dict]:
     """The most frequent confusions, as shares of the true class."""
     if confusion is None:
         return []
     names = range(len(confusion.classes))
-    rows = [
-        {
-            "truth": confusion.classes[i],
-            "predicted": confusion.classes[j],
-            "share": confusion.shares[i][j],
-            "count": confusion.counts[i][j],
-        }
+    pairs = sorted(
+        (-confusion.shares[i][j], -confusion.counts[i][j], confusion.classes[i], confusion.classes[j])
         for i in names
         for j in names
         if i != j and confusion.counts[i][j]
+    )
+    return [
+        {"truth": truth, "predicted": predicted, "share": -share, "count": -number}
+        for share, number, truth, predicted in pairs[:count]
     ]
-    return sorted(rows, key=lambda row: (-row["share"], -row["count"], row["truth"], row["predicted"]))[:count]
 
 
-def speakers(table: pl.DataFrame | None) -> tuple[list[dict], list[str]]:
+def show_speakers(table: pl.DataFrame | None) -> tuple[list[dict], list[str]]:
     """(rows of the fused variant, worst first; metrics shown). Sorted by the first metric."""
-    table = results.fused(table)
+    table = results.select_fused(table)
     if table is None or table.is_empty():
         return [], []
     metrics = [c for c in table.columns if c not in ("variant", "speaker", "clips")]
@@ -119,23 +117,23 @@ def speakers(table: pl.DataFrame | None) -> tuple[list[dict], list[str]]:
     return table.sort(metrics[0], "speaker", nulls_last=True).to_dicts(), metrics
 
 
-def scatters(predictions: pl.DataFrame | None, params: Params) -> list[dict]:
+def show_scatters(predictions: pl.DataFrame | None, params: Params) -> list[dict]:
     """Prediction against truth per clip, one drawing per dimension."""
     result = []
     for name in params.task.dimensions:
-        if found := results.points(predictions, name):
+        if found := results.select_points(predictions, name):
             title = name.capitalize()
-            result.append({"title": title, "svg": plots.scatter(*found, title), "count": len(found[0])})
+            result.append({"title": title, "svg": plots.draw_scatter(*found, title), "count": len(found[0])})
     return result
 
 
-def traces(chosen: Sequence[results.Trace]) -> list[dict]:
+def show_traces(chosen: Sequence[results.Trace]) -> list[dict]:
     """One drawing per clip and dimension."""
     result = []
     for trace in chosen:
         names = [n.removeprefix("truth_") for n in trace.values if n.startswith("truth_")]
         svgs = [
-            plots.lines(
+            plots.draw_lines(
                 [
                     Line(trace.time, trace.values[f"truth_{n}"], "truth"),
                     Line(trace.time, trace.values[f"pred_{n}"], "s0"),
@@ -153,18 +151,19 @@ def traces(chosen: Sequence[results.Trace]) -> list[dict]:
     return result
 
 
-def missing(table: pl.DataFrame | None) -> dict | None:
+def show_missing(table: pl.DataFrame | None) -> dict | None:
     """The fused model by streams kept at test time."""
     if table is None:
         return None
-    rows = [results.interval(row["kept"].replace("+", " + "), row) for row in table.to_dicts()]
-    most = max(table["kept"].str.count_matches("+", literal=True), default=0)
-    rows = [Interval(r.name, r.mean, r.low, r.high, r.name.count("+") == most) for r in rows if r is not None]
-    title = results.title(str(table["metric"][0])) if "metric" in table.columns else "score"
-    return {"title": title, "svg": plots.intervals(rows, title)} if rows else None
+    found = {row["kept"].replace("+", " + "): results.read_interval(row) for row in table.to_dicts()}
+    rows = {name: interval for name, interval in found.items() if interval is not None}
+    most = max((name.count("+") for name in rows), default=0)
+    main = [name for name in rows if name.count("+") == most]
+    title = results.name_metric(str(table["metric"][0])) if "metric" in table.columns else "score"
+    return {"title": title, "svg": plots.draw_intervals(rows, title, main=main)} if rows else None
 
 
-def learning(table: pl.DataFrame | None) -> list[dict]:
+def show_learning(table: pl.DataFrame | None) -> list[dict]:
     """Loss of the main variant, and the selecting metric of all variants on validation clips."""
     if table is None:
         return []
@@ -177,7 +176,7 @@ def learning(table: pl.DataFrame | None) -> list[dict]:
         result.append(
             {
                 "title": f"Loss, {names[0]}",
-                "svg": plots.lines(curves, "epoch", "loss", f"Training and validation loss of {names[0]} over epochs"),
+                "svg": plots.draw_lines(curves, "epoch", "loss", f"Training and validation loss of {names[0]} over epochs"),
                 "legend": [
                     {"style": f"s{rank}", "name": {"train_loss": "training", "val_loss": "validation"}[c]}
                     for rank, c in enumerate(losses)
@@ -185,7 +184,7 @@ def learning(table: pl.DataFrame | None) -> list[dict]:
             }
         )
     for column in [c for c in table.columns if c.startswith("val_") and c != "val_loss"]:
-        title = results.title(column.removeprefix("val_"))
+        title = results.name_metric(column.removeprefix("val_"))
         curves = [
             line
             for rank, name in enumerate(names)
@@ -195,7 +194,9 @@ def learning(table: pl.DataFrame | None) -> list[dict]:
             result.append(
                 {
                     "title": f"{title} on validation clips",
-                    "svg": plots.lines(curves, "epoch", title, f"{title} of {', '.join(names)} on validation clips over epochs"),
+                    "svg": plots.draw_lines(
+                        curves, "epoch", title, f"{title} of {', '.join(names)} on validation clips over epochs"
+                    ),
                     "legend": [{"style": f"s{rank % 8}", "name": name} for rank, name in enumerate(names)],
                 }
             )

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from .intervals import Interval
 from .svg import Axes, number, span, ticks
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean with its confidence interval."""
-
-    name: str
-    mean: float
-    low: float
-    high: float
-    main: bool = False
 
 
 @dataclass(frozen=True)
@@ -26,7 +16,7 @@ class Line:
     """A curve; `style` is a CSS class such as `truth`, `s0`, `faint s0`."""
 
     x: Sequence[float]
-    y: Sequence[float]
+    y: Sequence[float | None]
     style: str
     name: str = ""
 
@@ -40,21 +30,26 @@ class Bin:
     count: int
 
 
-def intervals(rows: Sequence[Interval], label: str, *, include: Sequence[float] = ()) -> Markup:
-    """A dot and a whisker per row, best seen side by side; the main row is drawn in the accent colour."""
-    left = 14 + 7.2 * max((len(row.name) for row in rows), default=8)
-    left = min(left, 170)
+def draw_intervals(
+    rows: Mapping[str, Interval], label: str, *, main: Collection[str] = (), include: Sequence[float] = ()
+) -> Markup:
+    """A dot and a whisker per name, best seen side by side.
+
+    Args:
+        main: names drawn in the accent colour.
+    """
+    left = min(14 + 7.2 * max((len(name) for name in rows), default=8), 170)
     height = 36 + 34 * len(rows)
-    low, high = span([v for row in rows for v in (row.low, row.high, row.mean)], pad=0.1, include=include)
+    low, high = span([v for row in rows.values() for v in (row.low, row.high, row.mean)], pad=0.1, include=include)
     axes = Axes((low, high), (0, len(rows)), height=height, left=left, right=62, top=8, bottom=28)
     floor = height - axes.bottom
     for tick in ticks(low, high, 4):
         axes.line(axes.px(tick), axes.top, axes.px(tick), floor, "grid")
         axes.text(axes.px(tick), floor + 17, f"{tick:g}".replace("-", "−"))
-    for place, row in enumerate(rows):
+    for place, (name, row) in enumerate(rows.items()):
         y = len(rows) - place - 0.5
-        colour = "main" if row.main else "other"
-        axes.text(left - 8, axes.py(y) + 4, _clip(row.name, 22), "name" + (" strong" if row.main else ""), "end")
+        colour, strong = ("main", " strong") if name in main else ("other", "")
+        axes.text(left - 8, axes.py(y) + 4, _clip(name, 22), f"name{strong}", "end")
         axes.line(axes.px(row.low), axes.py(y), axes.px(row.high), axes.py(y), f"whisker {colour}")
         for end in (row.low, row.high):
             axes.line(axes.px(end), axes.py(y) - 5, axes.px(end), axes.py(y) + 5, f"whisker {colour}")
@@ -63,15 +58,15 @@ def intervals(rows: Sequence[Interval], label: str, *, include: Sequence[float] 
             y,
             5,
             f"point {colour}",
-            f"{row.name}: {number(row.mean)} ({number(row.low)} to {number(row.high)})",
+            f"{name}: {number(row.mean)} ({number(row.low)} to {number(row.high)})",
         )
-        axes.text(460 - 8, axes.py(y) + 4, number(row.mean), "value" + (" strong" if row.main else ""), "end")
+        axes.text(460 - 8, axes.py(y) + 4, number(row.mean), f"value{strong}", "end")
     axes.line(left, floor, 460 - axes.right, floor, "axis")
-    told = "; ".join(f"{row.name} {number(row.mean)} ({number(row.low)} to {number(row.high)})" for row in rows)
+    told = "; ".join(f"{name} {number(row.mean)} ({number(row.low)} to {number(row.high)})" for name, row in rows.items())
     return axes.render("intervals", f"{label} with confidence intervals: {told}")
 
 
-def lines(
+def draw_lines(
     curves: Sequence[Line],
     x_label: str,
     y_label: str,
@@ -98,7 +93,7 @@ def lines(
     return axes.render("lines", description)
 
 
-def reliability(bins: Sequence[Bin], ece: float) -> Markup:
+def draw_reliability(bins: Sequence[Bin], ece: float) -> Markup:
     """How often a prediction of a given confidence is right; bars at the foot say how many there are."""
     axes = Axes((0, 1), (0, 1), width=460, height=330)
     axes.frame("confidence of the prediction", "share that is right", x_ticks=ticks(0, 1), y_ticks=ticks(0, 1))
@@ -130,7 +125,7 @@ def reliability(bins: Sequence[Bin], ece: float) -> Markup:
     return axes.render("reliability", f"Reliability diagram, ECE {number(ece)}. Confidence → share right: {told}")
 
 
-def scatter(truth: Sequence[float], predicted: Sequence[float], name: str) -> Markup:
+def draw_scatter(truth: Sequence[float], predicted: Sequence[float], name: str) -> Markup:
     """Prediction against truth for one dimension in [-1, 1]."""
     axes = Axes((-1, 1), (-1, 1), width=380, height=350)
     axes.frame(f"{name}, truth", f"{name}, prediction", x_ticks=ticks(-1, 1, 4), y_ticks=ticks(-1, 1, 4))
@@ -140,7 +135,7 @@ def scatter(truth: Sequence[float], predicted: Sequence[float], name: str) -> Ma
     return axes.render("scatter", f"{name}: prediction against truth for {len(truth)} clips")
 
 
-def bars(names: Sequence[str], groups: dict[str, Sequence[int]], description: str) -> Markup:
+def draw_bars(names: Sequence[str], groups: Mapping[str, Sequence[int]], description: str) -> Markup:
     """Grouped horizontal bars, one group of bars per name, one bar per key of `groups`."""
     each = 11 if len(groups) > 1 else 14
     row = each * len(groups) + 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import h5py
@@ -20,7 +20,7 @@ from pipeline.storage.feature_store import Status
 SHOWN = 100
 
 
-def json_file(path: Path) -> dict | list | None:
+def read_json(path: Path) -> dict | list | None:
     """The JSON value of a file, None when the file is absent.
 
     Raises:
@@ -43,7 +43,7 @@ class Quarantined:
     reasons: list[tuple[str, int, str]]
 
 
-def quarantine(data: Path, streams: Iterable[StreamFacts] = ()) -> Quarantined:
+def read_quarantine(data: Path, streams: Iterable[StreamFacts] = ()) -> Quarantined:
     """The `*quarantine.parquet` tables of `data` and the clips encoders failed on, by stage, reason and clip."""
     order = {"manifest": 0, "frames": 1, "audio": 2, "faces": 3}
     rows: list[dict] = []
@@ -87,39 +87,33 @@ class StreamFacts:
     trouble: str = ""
 
 
-def streams(params: Params, features: Path) -> list[StreamFacts]:
+def describe_streams(params: Params, features: Path) -> list[StreamFacts]:
     """The streams of the run, by name; a store that is not there says so."""
     return [_stream(name, params, features / f"{name}.h5") for name in sorted(params.streams)]
 
 
 def _stream(name: str, params: Params, path: Path) -> StreamFacts:
     spec = params.streams[name]
-    facts = {
-        "name": name,
-        "modality": spec.modality,
-        "encoder": spec.encoder,
-        "weights": spec.weights,
-        "random": spec.weights.startswith("random:"),
-    }
+    facts = StreamFacts(name, spec.modality, spec.encoder, spec.weights, spec.weights.startswith("random:"))
     if not path.is_file():
-        return StreamFacts(**facts, trouble=f"{path.name} is not there")
+        return replace(facts, trouble=f"{path.name} is not there")
     try:
         # The store's reader would load times and, when compressed, all values; a page needs neither.
         with h5py.File(path, "r", locking=False) as file:
             identity = file.attrs.get("identity", "{}")
             identity = json.loads(identity if isinstance(identity, str) else identity.decode())
-            source, digest = weights_of(identity, file.attrs.get("weights_sha256", ""))
+            source, digest = name_weights(identity, file.attrs.get("weights_sha256", ""))
             status = file["status"][:]
             values = file["values"].shape
             failures = json.loads(file.attrs.get("failures", "{}"))
             error = file.attrs.get("float16_error") if file["values"].dtype == "float16" else None
     except (OSError, KeyError, ValueError) as problem:
-        return StreamFacts(**facts, trouble=f"{path.name} cannot be read ({problem})")
-    facts["weights"] = source or spec.weights
-    facts["random"] = facts["weights"].startswith("random:")
+        return replace(facts, trouble=f"{path.name} cannot be read ({problem})")
     count = Counter(status.tolist())
-    return StreamFacts(
-        **facts,
+    return replace(
+        facts,
+        weights=source or spec.weights,
+        random=(source or spec.weights).startswith("random:"),
         sha256=digest,
         width=" × ".join(str(n) for n in values[1:]),
         rows=values[0],
@@ -131,7 +125,7 @@ def _stream(name: str, params: Params, path: Path) -> StreamFacts:
     )
 
 
-def weights_of(identity: dict, fallback: object = "") -> tuple[str, str]:
+def name_weights(identity: dict, fallback: object = "") -> tuple[str, str]:
     """Source and sha256 of the weights as an extractor's identity states them."""
     weights = identity.get("weights")
     if isinstance(weights, dict):

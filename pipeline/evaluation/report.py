@@ -38,7 +38,7 @@ SECTIONS = (
 SPEAKERS = 40
 
 
-def render(
+def write_report(
     params: Params,
     data: str | Path = Path("data"),
     reports: str | Path = Path("reports"),
@@ -52,22 +52,22 @@ def render(
         StoreError: a file is there but cannot be read.
     """
     reports = Path(reports)
-    page = html(params, Path(data), reports, Path(features))
+    page = render_page(params, Path(data), reports, Path(features))
     atomic.write_text(reports / "index.html", page)
     return reports / "index.html"
 
 
-def html(params: Params, data: Path, reports: Path, features: Path) -> str:
+def render_page(params: Params, data: Path, reports: Path, features: Path) -> str:
     """The page as text."""
-    predictions = results.parquet(reports / "predictions.parquet")
-    scores = results.scores(reports)
-    streams = provenance.streams(params, features)
-    card = datacard.card(data)
-    calibration = results.calibration(predictions)
-    traced = results.traces(reports)
+    predictions = results.read_parquet(reports / "predictions.parquet")
+    scores = results.read_scores(reports)
+    streams = provenance.describe_streams(params, features)
+    card = datacard.read_card(data)
+    calibration = results.measure_calibration(predictions)
+    traced = results.choose_traces(reports)
     classes = [c[2:] for c in predictions.columns if c.startswith("p_")] if predictions is not None else []
-    speakers, speaker_metrics = panels.speakers(results.parquet(reports / "per_speaker.parquet"))
-    confusion = results.confusion(reports, classes)
+    speakers, speaker_metrics = panels.show_speakers(results.read_parquet(reports / "per_speaker.parquet"))
+    confusion = results.read_confusion(reports, classes)
     main = next(iter(scores), results.FUSED)
     values = {
         "style": Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
@@ -76,31 +76,31 @@ def html(params: Params, data: Path, reports: Path, features: Path) -> str:
         "fusion": params.fusion.name,
         "names": sorted(params.streams),
         "corpus": next((v for k, v in card.facts if k == "Corpus"), params.corpus.name) if card else params.corpus.name,
-        "summary": summary(params, predictions, card),
+        "summary": summarise_run(params, predictions, card),
         "random": [stream.name for stream in streams if stream.random],
         "leaks": card.leaks if card else [],
-        "tiles": panels.tiles(scores, params),
+        "tiles": panels.show_tiles(scores, params),
         "scores": scores,
         "metrics": list(dict.fromkeys(m for values in scores.values() for m in values)),
-        "panels": panels.variants(scores),
-        "comparisons": panels.comparisons(provenance.json_file(reports / "comparisons.json")),
+        "panels": panels.show_variants(scores),
+        "comparisons": panels.show_comparisons(provenance.read_json(reports / "comparisons.json")),
         "confusion": confusion,
-        "mistakes": panels.mistakes(confusion),
-        "per_class": panels.per_class(provenance.json_file(reports / "per_class.json"), main),
+        "mistakes": panels.show_mistakes(confusion),
+        "per_class": panels.show_classes(provenance.read_json(reports / "per_class.json"), main),
         "speakers": speakers[:SPEAKERS],
         "speakers_more": max(0, len(speakers) - SPEAKERS),
         "speaker_metrics": speaker_metrics,
         "calibration": calibration,
-        "reliability": plots.reliability(calibration.bins, calibration.ece) if calibration else "",
-        "scatters": panels.scatters(predictions, params),
-        "traces": panels.traces(traced[0]) if traced else [],
+        "reliability": plots.draw_reliability(calibration.bins, calibration.ece) if calibration else "",
+        "scatters": panels.show_scatters(predictions, params),
+        "traces": panels.show_traces(traced[0]) if traced else [],
         "traces_total": traced[1] if traced else 0,
         "trace_keys": panels.TRACE_KEYS,
-        "missing": panels.missing(results.csv(reports / "plots" / "missing.csv", ("kept", "mean"))),
-        "lacking": lacking(streams),
-        "curves": panels.learning(results.csv(reports / "plots" / "history.csv", ("variant", "seed", "epoch"))),
+        "missing": panels.show_missing(results.read_csv(reports / "plots" / "missing.csv", ("kept", "mean"))),
+        "lacking": list_lacking(streams),
+        "curves": panels.show_learning(results.read_csv(reports / "plots" / "history.csv", ("variant", "seed", "epoch"))),
         "card": card,
-        "histogram": plots.bars(
+        "histogram": plots.draw_bars(
             card.classes,
             card.histogram,
             "Clips per class and split: "
@@ -111,25 +111,25 @@ def html(params: Params, data: Path, reports: Path, features: Path) -> str:
         if card and card.classes
         else "",
         "checked": ", ".join(params.protocol.leakage) or "nothing was checked",
-        "protocol": protocol(params),
-        "quarantine": provenance.quarantine(data, streams),
+        "protocol": describe_protocol(params),
+        "quarantine": provenance.read_quarantine(data, streams),
         "streams": streams,
-        "parameters": dump(params),
+        "parameters": dump_params(params),
     }
     return _environment().get_template("report.html").render(values)
 
 
-def summary(params: Params, predictions: pl.DataFrame | None, card: datacard.Card | None) -> str:
+def summarise_run(params: Params, predictions: pl.DataFrame | None, card: datacard.Card | None) -> str:
     """One sentence under the heading: how much data, how many runs."""
     parts = [f"{value} {name.lower()}" for name, value in (card.facts if card else ()) if name in ("Clips", "Speakers")]
-    table = results.fused(predictions)
+    table = results.select_fused(predictions)
     if table is not None:
         tested, seeds, folds = (table[name].n_unique() for name in ("id", "seed", "fold"))
         parts += [_plural(tested, "held-out clip"), _plural(seeds, "seed")] + ([f"{folds} folds"] if folds > 1 else [])
-    return " · ".join([*parts, protocol(params)])
+    return " · ".join([*parts, describe_protocol(params)])
 
 
-def protocol(params: Params) -> str:
+def describe_protocol(params: Params) -> str:
     """The protocol in words."""
     spec = params.protocol
     return {
@@ -140,7 +140,7 @@ def protocol(params: Params) -> str:
     }[spec.kind]
 
 
-def lacking(streams: Iterable[provenance.StreamFacts]) -> str:
+def list_lacking(streams: Iterable[provenance.StreamFacts]) -> str:
     """How many clips lack which stream in this corpus."""
     short = [f"{s.name} {s.missing + s.failed} of {s.ok + s.missing + s.failed}" for s in streams if s.missing + s.failed]
     return (
@@ -148,7 +148,7 @@ def lacking(streams: Iterable[provenance.StreamFacts]) -> str:
     )
 
 
-def dump(params: Params) -> str:
+def dump_params(params: Params) -> str:
     """The parameters as YAML, without `run`."""
     text = io.StringIO()
     writer = YAML()
@@ -172,7 +172,7 @@ def _environment() -> jinja2.Environment:
     )
     made.filters |= {
         "num": number,
-        "title_of": results.title,
+        "title_of": results.name_metric,
         "less": results.less_is_better,
         "signed": lambda value, digits=3: "–" if value is None else ("+" if value > 0 else "") + number(value, digits),
     }

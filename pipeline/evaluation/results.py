@@ -11,8 +11,9 @@ import polars as pl
 
 from pipeline import metrics as measures
 
-from .plots import Bin, Interval
-from .provenance import json_file
+from .intervals import Interval
+from .plots import Bin
+from .provenance import read_json
 
 #: The variant that holds all streams.
 FUSED = "fused"
@@ -46,12 +47,12 @@ HEADLINES = ("uar", "ccc", "accuracy")
 LESS = ("rmse", "mae", "ece", "loss")
 
 
-def title(metric: str) -> str:
+def name_metric(metric: str) -> str:
     """A metric's name for people: `ccc_valence` → `CCC valence`."""
     if metric in TITLES:
         return TITLES[metric]
     if metric.endswith("_per_clip"):
-        return f"{title(metric.removesuffix('_per_clip'))}, mean of clips"
+        return f"{name_metric(metric.removesuffix('_per_clip'))}, mean of clips"
     words = metric.split("_")
     first = [w for w in words if w in ("ccc", "pcc", "rmse", "sagr", "mae")]
     rest = [w for w in words if w not in first]
@@ -59,18 +60,20 @@ def title(metric: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def scores(reports: Path) -> dict[str, dict[str, Interval]]:
+def read_scores(reports: Path) -> dict[str, dict[str, Interval]]:
     """Variant → metric → interval; the fused variant first. Empty when nothing was evaluated."""
-    found = json_file(reports / "metrics.json")
+    found = read_json(reports / "metrics.json")
     result: dict[str, dict[str, Interval]] = {}
-    for variant, values in sorted((found or {}).items(), key=lambda item: (item[0] != FUSED, item[0])):
+    for variant, values in sorted(
+        (found if isinstance(found, dict) else {}).items(), key=lambda item: (item[0] != FUSED, item[0])
+    ):
         if isinstance(values, dict):
-            kept = {name: interval(variant, value) for name, value in values.items()}
+            kept = {name: read_interval(value) for name, value in values.items()}
             result[variant] = {name: value for name, value in kept.items() if value is not None}
     return {variant: values for variant, values in result.items() if values}
 
 
-def interval(name: str, value: object) -> Interval | None:
+def read_interval(value: object) -> Interval | None:
     """`{mean, low, high}` or a bare number as an interval; unknown bounds collapse to the mean."""
     if isinstance(value, dict):
         mean = value.get("mean")
@@ -79,13 +82,13 @@ def interval(name: str, value: object) -> Interval | None:
         mean, low, high = value, None, None
     if not isinstance(mean, (int, float)) or isinstance(mean, bool):
         return None
-    return Interval(name, float(mean), float(mean if low is None else low), float(mean if high is None else high), name == FUSED)
+    return Interval(float(mean), float(mean if low is None else low), float(mean if high is None else high))
 
 
-def headline(metrics: Iterable[str], asked: str) -> str | None:
-    """The metric the page leads with: the one that selected the checkpoint, else the usual ones."""
+def choose_headline(metrics: Iterable[str], asked: str) -> str:
+    """The metric of `metrics` the page leads with: the one that selected the checkpoint, else the usual ones."""
     known = list(metrics)
-    return next((name for name in (asked, *HEADLINES, *known) if name in known), None)
+    return next(name for name in (asked, *HEADLINES, *known) if name in known)
 
 
 def less_is_better(metric: str) -> bool:
@@ -102,9 +105,9 @@ class Confusion:
     support: list[int]
 
 
-def confusion(reports: Path, classes: Iterable[str] = ()) -> Confusion | None:
+def read_confusion(reports: Path, classes: Iterable[str] = ()) -> Confusion | None:
     """The confusion matrix of `plots/confusion.csv`; classes in the order given, then sorted."""
-    table = csv(reports / "plots" / "confusion.csv", ("actual", "predicted"))
+    table = read_csv(reports / "plots" / "confusion.csv", ("actual", "predicted"))
     if table is None:
         return None
     table = table.with_columns(pl.col("actual", "predicted").cast(pl.String)).drop_nulls(["actual", "predicted"])
@@ -117,7 +120,7 @@ def confusion(reports: Path, classes: Iterable[str] = ()) -> Confusion | None:
     return Confusion(names, matrix.tolist(), shares.tolist(), support.tolist())
 
 
-def csv(path: Path, needed: tuple[str, ...]) -> pl.DataFrame | None:
+def read_csv(path: Path, needed: tuple[str, ...]) -> pl.DataFrame | None:
     """A CSV table with at least these columns; None when it is absent, empty or has not."""
     if not path.is_file():
         return None
@@ -125,7 +128,7 @@ def csv(path: Path, needed: tuple[str, ...]) -> pl.DataFrame | None:
     return None if table.is_empty() or not set(needed) <= set(table.columns) else table
 
 
-def parquet(path: Path) -> pl.DataFrame | None:
+def read_parquet(path: Path) -> pl.DataFrame | None:
     """A table that may be absent or empty."""
     if not path.is_file():
         return None
@@ -133,7 +136,7 @@ def parquet(path: Path) -> pl.DataFrame | None:
     return None if table.is_empty() else table
 
 
-def fused(table: pl.DataFrame | None) -> pl.DataFrame | None:
+def select_fused(table: pl.DataFrame | None) -> pl.DataFrame | None:
     """The rows of the fused variant; of the first variant when the run has no fused one."""
     if table is None or "variant" not in table.columns:
         return table
@@ -148,12 +151,12 @@ class Calibration:
     predictions: int
 
 
-def calibration(predictions: pl.DataFrame | None) -> Calibration | None:
+def measure_calibration(predictions: pl.DataFrame | None) -> Calibration | None:
     """Expected calibration error and bins of every single prediction (each seed by itself)."""
-    table = fused(predictions)
-    classes = [name[2:] for name in table.columns if name.startswith("p_")] if table is not None else []
-    if not classes or "truth" not in table.columns:
+    table = select_fused(predictions)
+    if table is None or "truth" not in table.columns:
         return None
+    classes = [name[2:] for name in table.columns if name.startswith("p_")]
     place = {name: i for i, name in enumerate(classes)}
     truth = [place.get(name, -1) for name in table["truth"].cast(pl.String).to_list()]
     chances = table.select([f"p_{name}" for name in classes]).fill_null(0.0).to_numpy()
@@ -165,9 +168,9 @@ def calibration(predictions: pl.DataFrame | None) -> Calibration | None:
     )
 
 
-def points(predictions: pl.DataFrame | None, dimension: str, limit: int = 1500) -> tuple[list[float], list[float]] | None:
+def select_points(predictions: pl.DataFrame | None, dimension: str, limit: int = 1500) -> tuple[list[float], list[float]] | None:
     """Truth and prediction per clip (mean over seeds and folds), evenly thinned to `limit` clips."""
-    table = fused(predictions)
+    table = select_fused(predictions)
     if table is None or not {dimension, f"truth_{dimension}"} <= set(table.columns):
         return None
     kept = (
@@ -195,9 +198,9 @@ class Trace:
     error: float
 
 
-def traces(reports: Path, count: int = 4) -> tuple[list[Trace], int] | None:
+def choose_traces(reports: Path, count: int = 4) -> tuple[list[Trace], int] | None:
     """A few clips from best to worst mean absolute error, and how many clips there are to choose from."""
-    table = parquet(reports / "traces.parquet")
+    table = read_parquet(reports / "traces.parquet")
     if table is None or not {"id", "time"} <= set(table.columns):
         return None
     names = [n for n in ("valence", "arousal", "dominance") if {f"pred_{n}", f"truth_{n}"} <= set(table.columns)]

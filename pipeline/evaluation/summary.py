@@ -39,7 +39,7 @@ def scalars(table: pl.DataFrame, classes: tuple[str, ...], dimensions: tuple[str
 
 def trace_scalars(table: pl.DataFrame, dimensions: tuple[str, ...]) -> dict[str, float]:
     """Frame-level metrics: `frame_<dimension>_<metric>` pooled over all frames, `…_ccc_per_clip` the mean of clips."""
-    result = {}
+    result: dict[str, float] = {}
     for name in dimensions:
         truth, pred = table[f"truth_{name}"].to_numpy(), table[f"pred_{name}"].to_numpy()
         result |= {f"frame_{name}_{key}": value for key, value in metrics.regression(truth, pred).items()}

@@ -31,7 +31,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(index * step, 10) for index in range(first, last + 1)]
 
 
-def span(values: Iterable[float], *, pad: float = 0.06, include: Sequence[float] = ()) -> tuple[float, float]:
+def span(values: Iterable[float | None], *, pad: float = 0.06, include: Sequence[float] = ()) -> tuple[float, float]:
     """A range that holds all finite values and `include`, with some room, never of zero length."""
     finite = [v for v in values if v is not None and math.isfinite(v)] + list(include)
     if not finite:
@@ -94,7 +94,7 @@ class Axes:
             f'<circle cx="{self.px(x):.1f}" cy="{self.py(y):.1f}" r="{radius:.1f}" class="{style}">{inside}</circle>'
         )
 
-    def path(self, xs: Sequence[float], ys: Sequence[float], style: str) -> None:
+    def path(self, xs: Sequence[float], ys: Sequence[float | None], style: str) -> None:
         """A line through data points; a gap where a value is missing."""
         drawn, pen_up = [], True
         for x, y in zip(xs, ys, strict=True):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 from ruamel.yaml import YAML, YAMLError
@@ -128,7 +129,7 @@ def parse_stream(values: object, origin: str | Path) -> Stream:
         raise ParamsError("; ".join(_line(origin, item) for item in error.errors())) from error
 
 
-def _line(origin: str | Path, item: dict) -> str:
+def _line(origin: str | Path, item: Mapping[str, Any]) -> str:
     key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
     if item["type"] == "extra_forbidden":
         return f"{origin}: unknown parameter {key}"

@@ -90,7 +90,7 @@ def atomic_folder(folder: str | Path, *, keep: str | None = None) -> Iterator[Pa
 
 def explain_refusal(error: BaseException) -> str | None:
     """What the disk said when it refused to be written; None when the error is another. Many libraries wrap it."""
-    if getattr(error, "errno", None) in REFUSALS:
+    if isinstance(error, OSError) and error.errno in REFUSALS:
         return os.strerror(error.errno)
     text = str(error).lower()
     return next((os.strerror(n) for n in REFUSALS if os.strerror(n).lower() in text or f"os error {n})" in text), None)
@@ -101,10 +101,10 @@ def _make_temporary(path: Path, *, folder: bool) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path.parent.resolve())
-        options = {"prefix": f".{path.name}.{_host()}-{os.getpid()}.", "suffix": ".tmp", "dir": path.parent}
+        prefix = f".{path.name}.{_host()}-{os.getpid()}."
         if folder:
-            return Path(tempfile.mkdtemp(**options))
-        handle, name = tempfile.mkstemp(**options)
+            return Path(tempfile.mkdtemp(".tmp", prefix, path.parent))
+        handle, name = tempfile.mkstemp(".tmp", prefix, path.parent)
         os.close(handle)
         return Path(name)
     except OSError as error:

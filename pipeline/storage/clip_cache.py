@@ -54,7 +54,7 @@ def pack(entry: Entry) -> bytes:
     return xxhash.xxh3_64_digest(body) + body
 
 
-def unpack(data: bytes) -> Entry:
+def unpack(data: bytes | memoryview) -> Entry:
     """Inverse of `pack`.
 
     Raises:
@@ -130,7 +130,7 @@ class ClipCache:
                     os.utime(path)  # last use, for `cache gc`
                 else:
                     write_json(path, self.identity)
-                held = open(path, "r+b")
+                held: IO[bytes] = open(path, "r+b")
             except FileNotFoundError:
                 continue  # collected just now
             except OSError as error:

@@ -6,12 +6,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 
 from pipeline.stop import defer_signals
 
 from .atomic import atomic_file
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 
 class _Sink(FileIO):
@@ -31,7 +35,7 @@ class _Sink(FileIO):
         if self.error is not None:
             raise self.error
 
-    def write(self, data: memoryview) -> int:
+    def write(self, data: ReadableBuffer) -> int:
         view, start, done = memoryview(data).cast("B"), self.tell(), 0
         try:
             while self.error is None and done < len(view):
@@ -42,7 +46,7 @@ class _Sink(FileIO):
             self._unwritten.append((start + done, bytes(view[done:])))
         return len(view)
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         view, start = memoryview(buffer).cast("B"), self.tell()
         read = super().readinto(view)
         if self.error is None:

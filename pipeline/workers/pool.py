@@ -174,14 +174,13 @@ class Pool:
     def _collect(self, queue: deque[int], tasks: dict) -> list[tuple[int, Outcome]]:
         """Wait for something to happen, at most until the next deadline."""
         results: list[tuple[int, Outcome]] = []
-        pipes = {one.pipe: one for one in self._workers}
+        pipes: dict[object, WorkerProcess] = {one.pipe: one for one in self._workers}
         if not pipes:
             return results
-        ready = connections.wait(list(pipes), timeout=self._patience())
-        for pipe in ready:
+        for pipe in connections.wait([one.pipe for one in self._workers], timeout=self._patience()):
             one = pipes[pipe]
             try:
-                message = transfer.receive(pipe)
+                message = transfer.receive(one.pipe)
             except (EOFError, OSError):
                 results += self._lost(one, queue, tasks, "crash")
                 continue

@@ -12,6 +12,7 @@ import os
 import pickle
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
+from typing import Any
 
 #: Bytes of array data from which shared memory beats a pipe.
 INLINE = 1 << 17
@@ -43,7 +44,7 @@ def send(connection: Connection, value: object) -> None:
         os.close(descriptor)
 
 
-def receive(connection: Connection) -> object:
+def receive(connection: Connection) -> Any:
     """Receive what `send` sent. Arrays are writable and private to the receiver.
 
     Raises:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.evaluation import plots, results, svg
-from pipeline.evaluation.plots import Bin, Interval, Line
+from pipeline.evaluation.intervals import Interval
+from pipeline.evaluation.plots import Bin, Line
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -76,24 +77,24 @@ def test_path_leaves_gaps():
 
 
 def test_intervals_place_means_and_bounds_in_order():
-    rows = [Interval("fused", 0.8, 0.7, 0.9, True), Interval("audio <b>", 0.5, 0.5, 0.5)]
-    drawing = plots.intervals(rows, "UAR")
+    rows = {"fused": Interval(0.8, 0.7, 0.9), "audio <b>": Interval(0.5, 0.5, 0.5)}
+    drawing = plots.draw_intervals(rows, "UAR", main=("fused",))
     root = parsed(drawing)
     assert inside(root)
     first, second = root.iter("circle")
     assert float(first.get("cx")) > float(second.get("cx")) and float(first.get("cy")) < float(second.get("cy"))
     assert "main" in first.get("class") and "fused 0.800 (0.700 to 0.900)" in root.get("aria-label")
     assert "<b>" not in str(drawing)
-    assert str(drawing) == str(plots.intervals(rows, "UAR"))
+    assert str(drawing) == str(plots.draw_intervals(rows, "UAR", main=("fused",)))
 
 
-@pytest.mark.parametrize("rows", [[], [Interval("a", 0.3, 0.3, 0.3)], [Interval("x" * 60, 1, -5, 5)]])
+@pytest.mark.parametrize("rows", [{}, {"a": Interval(0.3, 0.3, 0.3)}, {"x" * 60: Interval(1, -5, 5)}])
 def test_intervals_of_little(rows):
-    assert inside(parsed(plots.intervals(rows, "UAR")))
+    assert inside(parsed(plots.draw_intervals(rows, "UAR")))
 
 
 def test_reliability_of_a_perfect_model_lies_on_the_line():
-    root = parsed(plots.reliability([Bin(0.25, 0.25, 5), Bin(0.75, 0.75, 50)], 0.0))
+    root = parsed(plots.draw_reliability([Bin(0.25, 0.25, 5), Bin(0.75, 0.75, 50)], 0.0))
     axes = svg.Axes((0, 1), (0, 1), width=460, height=330)
     for circle in root.iter("circle"):
         share = (float(circle.get("cx")) - axes.px(0)) / (axes.px(1) - axes.px(0))
@@ -102,20 +103,20 @@ def test_reliability_of_a_perfect_model_lies_on_the_line():
 
 @given(st.lists(st.tuples(st.floats(-3, 3), st.floats(-3, 3)), max_size=30))
 def test_scatter_stays_in_its_frame(points):
-    root = parsed(plots.scatter([x for x, _ in points], [y for _, y in points], "Valence"))
+    root = parsed(plots.draw_scatter([x for x, _ in points], [y for _, y in points], "Valence"))
     assert inside(root) and len(list(root.iter("circle"))) == len(points)
 
 
 def test_lines_of_one_point_and_of_none():
     for curves in ([], [Line([1], [0.5], "s0")], [Line([], [], "s0")]):
-        assert parsed(plots.lines(curves, "epoch", "loss", "Loss")).get("aria-label") == "Loss"
+        assert parsed(plots.draw_lines(curves, "epoch", "loss", "Loss")).get("aria-label") == "Loss"
 
 
 def test_bars_are_proportional():
-    root = parsed(plots.bars(["joy", "fear"], {"train": [10, 5], "test": [0, 2]}, "Clips"))
+    root = parsed(plots.draw_bars(["joy", "fear"], {"train": [10, 5], "test": [0, 2]}, "Clips"))
     widths = [float(r.get("width")) for r in root.iter("rect")]
     assert widths[0] == pytest.approx(2 * widths[2], abs=0.2) and widths[1] == 0
-    assert parsed(plots.bars([], {}, "Nothing")) is not None
+    assert parsed(plots.draw_bars([], {}, "Nothing")) is not None
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def test_bars_are_proportional():
     ],
 )
 def test_titles(name, text):
-    assert results.title(name) == text
+    assert results.name_metric(name) == text
 
 
 @pytest.mark.parametrize("name, expected", [("valence_rmse", True), ("ece", True), ("uar", False), ("valence_ccc", False)])
@@ -139,12 +140,12 @@ def test_less_is_better(name, expected):
 
 
 def test_headline_prefers_what_selected_the_model():
-    assert results.headline(["accuracy", "uar", "macro_f1"], "macro_f1") == "macro_f1"
-    assert results.headline(["accuracy", "uar"], "loss") == "uar"
-    assert results.headline([], "uar") is None
+    assert results.choose_headline(["accuracy", "uar", "macro_f1"], "macro_f1") == "macro_f1"
+    assert results.choose_headline(["accuracy", "uar"], "loss") == "uar"
+    assert results.choose_headline(["f1"], "uar") == "f1"
 
 
 def test_epochs_have_whole_ticks():
-    root = parsed(plots.lines([Line([1, 2, 3], [0.1, 0.2, 0.3], "s0")], "epoch", "loss", "Loss"))
+    root = parsed(plots.draw_lines([Line([1, 2, 3], [0.1, 0.2, 0.3], "s0")], "epoch", "loss", "Loss"))
     labels = [t.text for t in root.iter("text") if t.get("text-anchor") == "middle" and t.get("class") == "tick"]
     assert labels == ["1", "2", "3"]

@@ -34,7 +34,7 @@ def run(made, tmp_path):
 
 
 def page(folder: Path, params=None) -> str:
-    path = report.render(params or make_params(), folder / "data", folder / "reports", folder / "features")
+    path = report.write_report(params or make_params(), folder / "data", folder / "reports", folder / "features")
     return path.read_text(encoding="utf-8")
 
 
