@@ -13,10 +13,10 @@ help:
 
 setup: $(VENV)/.installed .dvc/config.local
 
-$(VENV)/.installed: requirements.txt requirements-test.txt requirements-ray.txt requirements-nodeps.txt
+$(VENV)/.installed: constraints.txt requirements.txt requirements-test.txt requirements-ray.txt requirements-nodeps.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-test.txt -r requirements-ray.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements.txt -r requirements-test.txt -r requirements-ray.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-nodeps.txt
 	touch $@
 
@@ -40,6 +40,7 @@ bench: setup
 lint: setup
 	ruff check .
 	ruff format --check .
+	mypy
 
 clean:
 	rm -rf data/corpus data/*.parquet data/*.h5 data/*.json features/*.h5 features/*.json models/runs reports/index.html reports/*.parquet reports/*.json reports/plots
