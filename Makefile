@@ -1,5 +1,6 @@
 # make repro  run the whole pipeline      make test   run the tests
 # make bench  measure                     make params recompose params.yaml from conf/
+# make lint   style, format and types
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ export HYDRA_FULL_ERROR ?=
 
 .PHONY: repro test bench params lint clean help setup
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n '1,/^SHELL/s/^# //p' Makefile
 
 setup: $(VENV)/.installed .dvc/config.local
 

@@ -54,8 +54,8 @@ def closure(*modules: str) -> dict[str, Path]:
     Raises:
         ModuleNotFoundError: a module given is not there.
 
-    >>> sorted(closure("pipeline.code"))
-    ['pipeline']
+    >>> list(closure("pipeline.workers.worker"))
+    ['pipeline', 'pipeline.reasons', 'pipeline.workers', 'pipeline.workers.transfer', 'pipeline.workers.worker']
     """
     found: dict[str, Path] = {}
     waiting = list(modules)
@@ -89,6 +89,9 @@ def imported(source: str, module: str, *, package: bool = False) -> list[str]:
 
     Args:
         package: `source` is that of an `__init__.py`, to which relative names are relative.
+
+    >>> imported("import os, pipeline.stop\\nfrom . import worker", "pipeline.workers.pool")
+    ['pipeline.stop', 'pipeline.workers', 'pipeline.workers.worker']
     """
     names: list[str] = []
     for node in _nodes(ast.parse(source)):
@@ -103,7 +106,11 @@ def imported(source: str, module: str, *, package: bool = False) -> list[str]:
 
 
 def significant(source: str) -> str:
-    """The source without comments, docstrings, blank lines and trailing blanks."""
+    """The source without comments, docstrings, blank lines and trailing blanks.
+
+    >>> significant("x = 1  # why\\n\\ny = 2")
+    'x = 1\\ny = 2'
+    """
     lines = source.splitlines()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:

@@ -52,7 +52,11 @@ class LeakageError(UserError):
 
 
 def one_of(kind: str, name: str, known: Iterable[str], error: type[UserError] = ParamsError) -> UserError:
-    """The one line for an unknown name: what was asked for, the nearest match, all that is known."""
+    """The one line for an unknown name: what was asked for, the nearest match, all that is known.
+
+    >>> print(one_of("fusion", "gatd", ["concat", "gated"]))
+    Unknown fusion 'gatd'. Did you mean 'gated'? Known: concat, gated.
+    """
     import difflib
 
     names = sorted(known)

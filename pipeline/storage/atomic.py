@@ -29,6 +29,11 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
     Raises:
         DiskError: the disk is full, or the folder cannot be written.
+
+    >>> with atomic_file("a.txt") as temporary:
+    ...     _ = temporary.write_text("whole")
+    >>> Path("a.txt").read_text()
+    'whole'
     """
     path = Path(path)
     temporary = _make_temporary(path, folder=False)
@@ -60,6 +65,11 @@ def atomic_folder(folder: str | Path, *, keep: str | None = None) -> Iterator[Pa
 
     Raises:
         DiskError: the folder beside cannot be made.
+
+    >>> with atomic_folder("run") as made:
+    ...     _ = (made / "model").write_text("whole")
+    >>> sorted(os.listdir("run"))
+    ['model']
     """
     folder = Path(folder)
     made = _make_temporary(folder, folder=True)
@@ -89,7 +99,11 @@ def atomic_folder(folder: str | Path, *, keep: str | None = None) -> Iterator[Pa
 
 
 def explain_refusal(error: BaseException) -> str | None:
-    """What the disk said when it refused to be written; None when the error is another. Many libraries wrap it."""
+    """What the disk said when it refused to be written; None when the error is another. Many libraries wrap it.
+
+    >>> explain_refusal(OSError(errno.ENOSPC, "write"))
+    'No space left on device'
+    """
     if isinstance(error, OSError) and error.errno in REFUSALS:
         return os.strerror(error.errno)
     text = str(error).lower()
@@ -154,10 +168,16 @@ def fsync_folder(folder: Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
+    """Write a file of text, whole or not at all."""
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | Path, value: object) -> None:
-    """Write `value` as stable, readable JSON (sorted keys, two spaces, final newline)."""
+    """Write `value` as stable, readable JSON (sorted keys, two spaces, final newline).
+
+    >>> write_json("a.json", {"b": 1, "a": [2]})
+    >>> Path("a.json").read_text().split()
+    ['{', '"a":', '[', '2', '],', '"b":', '1', '}']
+    """
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")

@@ -40,7 +40,11 @@ def root() -> Path:
 
 
 def digest(identity: dict) -> str:
-    """Hash of an identity: canonical JSON, 128 bits, hexadecimal."""
+    """Hash of an identity: canonical JSON, 128 bits, hexadecimal.
+
+    >>> digest({"layer": 1, "rate": 2}) == digest({"rate": 2, "layer": 1})
+    True
+    """
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return xxhash.xxh3_128_hexdigest(text.encode())
 
@@ -105,6 +109,11 @@ class ClipCache:
 
     Raises:
         CacheError: the folder cannot be made or opened.
+
+    >>> with ClipCache("extract", {"family": "clip"}) as cache:
+    ...     cache.put({"a1": Entry(np.ones((2, 3), np.float32), np.zeros((2, 2), np.float32))})
+    ...     cache.missing(["a1", "b2"]), cache.get("a1").values.shape
+    ({'b2'}, (2, 3))
     """
 
     def __init__(self, kind: str, identity: dict, *, base: Path | None = None, readonly: bool = False) -> None:

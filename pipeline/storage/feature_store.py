@@ -76,6 +76,12 @@ def write(
     Raises:
         StoreError: ids are unsorted or doubled, an entry does not fit `rows` and `shape`, a value
             is not finite, or a value overflows float16.
+
+    >>> rows = Entry(np.ones((2, 4), np.float32), np.array([[0, 1], [1, 2]], np.float32))
+    >>> write("a.h5", ["clip"], [rows], rows=[2], shape=(4,), attributes={"stream": "audio"})
+    >>> store = Store("a.h5")
+    >>> store.ids, store["clip"].values.shape, store.attributes["stream"]
+    (['clip'], (2, 4), 'audio')
     """
     ids = list(ids)
     if ids != sorted(set(ids)):

@@ -16,5 +16,10 @@ def encode(waveform: np.ndarray, rate: int) -> bytes:
 
 
 def decode(flac: bytes) -> tuple[np.ndarray, int]:
-    """FLAC file → (S,) float32 in [-1, 1] and its samples per second."""
+    """FLAC file → (S,) float32 in [-1, 1] and its samples per second.
+
+    >>> wave, rate = decode(encode(np.array([0.0, 0.5, -0.5], np.float32), 16000))
+    >>> wave.tolist(), rate
+    ([0.0, 0.5, -0.5], 16000)
+    """
     return soundfile.read(io.BytesIO(flac), dtype="float32")

@@ -75,6 +75,13 @@ def atomic_hdf5(path: str | Path) -> Iterator[tuple[h5py.File, Callable[[], None
 
     Raises:
         DiskError: the disk is full, or the folder cannot be written.
+
+    >>> with atomic_hdf5("a.h5") as (file, check):
+    ...     _ = file.create_dataset("values", data=[1, 2])
+    ...     check()
+    >>> with h5py.File("a.h5") as file:
+    ...     file["values"][:].tolist()
+    [1, 2]
     """
     with atomic_file(path) as temporary, _Sink(temporary) as sink:
         with defer_signals() as raise_deferred, h5py.File(sink, "w", track_order=False) as file:

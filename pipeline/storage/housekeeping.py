@@ -109,7 +109,11 @@ def verify_clips(*, repair: bool = False) -> int:
 
 
 def collect_idle(*, days: float, dry_run: bool = False) -> list[str]:
-    """Remove what was idle for `days`. Returns what was done, a line each."""
+    """Remove what was idle for `days`. Returns what was done, a line each.
+
+    >>> collect_idle(days=30)
+    ['nothing to remove']
+    """
     done = []
     if not dry_run:
         _finish_removing()

@@ -18,6 +18,12 @@ def describe(path: str | Path) -> str:
 
     Raises:
         StoreError: the file is absent or not HDF5.
+
+    >>> with h5py.File("a.h5", "w") as file:
+    ...     file["values"] = np.zeros((2, 3), np.float16)
+    >>> print(describe("a.h5"))
+    a.h5 0.00 MB NOT COMPLETE
+      values (2, 3) float16
     """
     path = Path(path)
     if not path.is_file():

@@ -19,6 +19,9 @@ def decode(data: bytes) -> Image.Image:
 
     Raises:
         ValueError: the bytes are no whole image.
+
+    >>> decode(encode(Image.new("RGB", (32, 16), "white"), 95)).getpixel((0, 0))
+    (255, 255, 255)
     """
     try:
         with Image.open(io.BytesIO(data)) as image:

@@ -97,7 +97,11 @@ def file_key(path: str | Path, state: os.stat_result, extra: str = "") -> str:
 
 
 def remember(kind: str, key: str, find: Callable[[], str]) -> str:
-    """What is remembered under `key`, else `find()`. Errors of `find` are passed on and never remembered."""
+    """What is remembered under `key`, else `find()`. Errors of `find` are passed on and never remembered.
+
+    >>> remember("colour", "sky", lambda: "blue"), remember("colour", "sky", lambda: "grey")
+    ('blue', 'blue')
+    """
     try:
         with Memo(kind) as memo:
             if known := memo.get([key]):
@@ -114,7 +118,13 @@ def remember(kind: str, key: str, find: Callable[[], str]) -> str:
 
 
 def sha256(paths: Path | Sequence[Path]) -> str:
-    """sha256 of one file; of several, sha256 over their names and sums. Remembered, for multi-gigabyte files."""
+    """sha256 of one file; of several, sha256 over their names and sums. Remembered, for multi-gigabyte files.
+
+    >>> path = Path("model.bin")
+    >>> _ = path.write_bytes(b"")
+    >>> sha256(path)[:16] == sum_file(path)[:16] == "e3b0c44298fc1c14"
+    True
+    """
     paths = [paths] if isinstance(paths, Path) else list(paths)
     if len(paths) == 1:
         path = paths[0].resolve()

@@ -58,12 +58,21 @@ QUARANTINE: dict[str, pl.DataType] = {
 
 
 def frame(rows: list[dict], schema: dict[str, pl.DataType] = SCHEMA) -> pl.DataFrame:
-    """A table with exactly the columns of `schema`; keys a row lacks become null."""
+    """A table with exactly the columns of `schema`; keys a row lacks become null.
+
+    >>> frame([{"id": "a", "valence": 0.5}]).select("id", "valence", "emotion").row(0)
+    ('a', 0.5, None)
+    """
     return pl.DataFrame({name: [row.get(name) for row in rows] for name in schema}, schema=schema)
 
 
 def write(table: pl.DataFrame, path: str | Path, sort: tuple[str, ...] = ("id",)) -> None:
-    """Write a table as parquet, sorted, so that the same rows give the same bytes."""
+    """Write a table as parquet, sorted, so that the same rows give the same bytes.
+
+    >>> write(frame([{"id": "b"}, {"id": "a"}]), "a.parquet")
+    >>> read("a.parquet")["id"].to_list()
+    ['a', 'b']
+    """
     with atomic_file(path) as temporary:
         table.sort(*sort, nulls_last=True).write_parquet(temporary, compression="zstd", statistics=False)
 

@@ -54,6 +54,9 @@ def parse(weights: str) -> Source:
 
     Raises:
         ParamsError: unknown scheme, nothing after the colon, or a seed that is not a number.
+
+    >>> parse("random:7").seed, str(parse("hf:openai/clip-vit-base-patch32@main"))
+    (7, 'hf:openai/clip-vit-base-patch32@main')
     """
     scheme, colon, rest = weights.partition(":")
     if weights == "none":
@@ -76,6 +79,10 @@ def locate(source: Source | str) -> Path:
 
     Raises:
         WeightsError: it is not there; for `hf:` the line holds the command that fetches it.
+
+    >>> Path("model").mkdir()
+    >>> locate("local:model").name
+    'model'
     """
     source = parse(source) if isinstance(source, str) else source
     if source.scheme in ("local", "file"):
@@ -133,6 +140,11 @@ def files(path: Path, first: Sequence[str] = ()) -> list[Path]:
 
     Raises:
         WeightsError: there is none.
+
+    >>> for name in ("weights.bin", "model.safetensors"):
+    ...     Path(name).touch()
+    >>> files(Path("."))[0].name
+    'model.safetensors'
     """
     if path.is_file():
         return [path]
@@ -162,6 +174,10 @@ def identity(
         `source`, `versions`, and for a stand-in `random: True` with its architecture, else `sha256`
         of the weight files and `config_sha256` of the JSON files beside them. Coverage is 1.0: strict
         loading gives the whole model or an error.
+
+    >>> found = identity("random:7", architecture={"layers": 2}, libraries=())
+    >>> found["source"], found["random"], found["architecture"]
+    ('random:7', True, {'layers': 2})
     """
     source = parse(source) if isinstance(source, str) else source
     result: dict[str, Any] = {
@@ -183,6 +199,10 @@ def config(path: Path, name: str = "config.json") -> dict:
 
     Raises:
         WeightsError: `config.json` is absent, or the file is not a JSON object.
+
+    >>> _ = Path("config.json").write_text('{"hidden_size": 64}')
+    >>> config(Path(".")), config(Path("."), "preprocessor_config.json")
+    ({'hidden_size': 64}, {})
     """
     if path.suffix == gguf.SUFFIX and path.is_file():
         return gguf.config(path) if name == "config.json" else {}

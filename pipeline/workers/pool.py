@@ -55,6 +55,12 @@ class Pool:
         preload: modules to import before workers are forked off, besides the function's own; the first pool decides.
         threads: compute threads per worker.
         ahead: tasks handed to a worker, the running one included.
+
+    >>> with Pool(int, workers=1) as pool:
+    ...     for outcome in pool.imap([("a", "7"), ("b", "seven")]):
+    ...         print(outcome.key, outcome.value, outcome.reason)
+    a 7 None
+    b None error
     """
 
     def __init__(

@@ -49,6 +49,12 @@ def receive(connection: Connection) -> Any:
 
     Raises:
         EOFError, OSError: the other side is gone.
+
+    >>> import multiprocessing
+    >>> ours, theirs = multiprocessing.Pipe()
+    >>> send(ours, {"clip": "a", "rows": [1, 2]})
+    >>> receive(theirs)
+    {'clip': 'a', 'rows': [1, 2]}
     """
     body, parts, shared = pickle.loads(connection.recv_bytes())
     if shared is None:
