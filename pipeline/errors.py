@@ -59,7 +59,7 @@ def one_of(kind: str, name: str, known: Iterable[str], error: type[UserError] = 
     """
     import difflib
 
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return error(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
+    return error(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(known) or 'none'}.")

@@ -11,7 +11,7 @@ from pipeline.params import Params
 from . import plots, results
 from .intervals import Interval
 from .plots import Line
-from .svg import number
+from .svg import format_number
 
 #: Curves drawn as single runs before only the means are shown.
 THIN = 40
@@ -37,8 +37,8 @@ def show_tiles(scores: dict[str, dict[str, Interval]], params: Params) -> list[d
 
 
 def _tile(variant: str, metric: str, value: Interval) -> dict[str, str]:
-    under = f"95 % CI {number(value.low)} – {number(value.high)}" if value.low != value.high else "no interval"
-    return {"name": f"{results.name_metric(metric)} · {variant}", "value": number(value.mean), "under": under}
+    under = f"95 % CI {format_number(value.low)} – {format_number(value.high)}" if value.low != value.high else "no interval"
+    return {"name": f"{results.name_metric(metric)} · {variant}", "value": format_number(value.mean), "under": under}
 
 
 def show_variants(scores: dict[str, dict[str, Interval]]) -> list[dict]:
@@ -68,7 +68,7 @@ def show_comparisons(found: object) -> list[dict]:
                 "apart": "apart, fused above" if one.get("intervals_apart") else "overlap, or fused below",
                 "difference": one.get("difference"),
                 "score": one.get("score", ""),
-                "p": "–" if p is None else "< 0.001" if p < 0.001 else number(p),
+                "p": "–" if p is None else "< 0.001" if p < 0.001 else format_number(p),
             }
         )
     return rows

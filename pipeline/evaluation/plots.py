@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from .intervals import Interval
-from .svg import Axes, number, span, ticks
+from .svg import Axes, choose_ticks, find_range, format_number
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ def draw_intervals(
     """
     left = min(14 + 7.2 * max((len(name) for name in rows), default=8), 170)
     height = 36 + 34 * len(rows)
-    low, high = span([v for row in rows.values() for v in (row.low, row.high, row.mean)], pad=0.1, include=include)
+    low, high = find_range([v for row in rows.values() for v in (row.low, row.high, row.mean)], pad=0.1, include=include)
     axes = Axes((low, high), (0, len(rows)), height=height, left=left, right=62, top=8, bottom=28)
     floor = height - axes.bottom
-    for tick in ticks(low, high, 4):
+    for tick in choose_ticks(low, high, 4):
         axes.line(axes.px(tick), axes.top, axes.px(tick), floor, "grid")
         axes.text(axes.px(tick), floor + 17, f"{tick:g}".replace("-", "−"))
     for place, (name, row) in enumerate(rows.items()):
@@ -58,11 +58,13 @@ def draw_intervals(
             y,
             5,
             f"point {colour}",
-            f"{name}: {number(row.mean)} ({number(row.low)} to {number(row.high)})",
+            f"{name}: {format_number(row.mean)} ({format_number(row.low)} to {format_number(row.high)})",
         )
-        axes.text(460 - 8, axes.py(y) + 4, number(row.mean), f"value{strong}", "end")
+        axes.text(460 - 8, axes.py(y) + 4, format_number(row.mean), f"value{strong}", "end")
     axes.line(left, floor, 460 - axes.right, floor, "axis")
-    told = "; ".join(f"{name} {number(row.mean)} ({number(row.low)} to {number(row.high)})" for name, row in rows.items())
+    told = "; ".join(
+        f"{name} {format_number(row.mean)} ({format_number(row.low)} to {format_number(row.high)})" for name, row in rows.items()
+    )
     return axes.render("intervals", f"{label} with confidence intervals: {told}")
 
 
@@ -81,11 +83,11 @@ def draw_lines(
     Args:
         marks: heights at which a stronger horizontal line is drawn (zero of a signed scale).
     """
-    x_range = span([x for curve in curves for x in curve.x], pad=0.01)
-    y_range = y_range or span([y for curve in curves for y in curve.y])
+    x_range = find_range([x for curve in curves for x in curve.x], pad=0.01)
+    y_range = y_range or find_range([y for curve in curves for y in curve.y])
     axes = Axes(x_range, y_range, height=height, left=58)
     whole = all(float(x).is_integer() for curve in curves for x in curve.x)
-    axes.frame(x_label, y_label, x_ticks=[t for t in ticks(*x_range) if not whole or t.is_integer()])
+    axes.frame(x_label, y_label, x_ticks=[t for t in choose_ticks(*x_range) if not whole or t.is_integer()])
     for mark in marks:
         axes.line(axes.left, axes.py(mark), axes.width - axes.right, axes.py(mark), "axis")
     for curve in curves:
@@ -96,7 +98,7 @@ def draw_lines(
 def draw_reliability(bins: Sequence[Bin], ece: float) -> Markup:
     """How often a prediction of a given confidence is right; bars at the foot say how many there are."""
     axes = Axes((0, 1), (0, 1), width=460, height=330)
-    axes.frame("confidence of the prediction", "share that is right", x_ticks=ticks(0, 1), y_ticks=ticks(0, 1))
+    axes.frame("confidence of the prediction", "share that is right", x_ticks=choose_ticks(0, 1), y_ticks=choose_ticks(0, 1))
     most = max((b.count for b in bins), default=1)
     width = (axes.width - axes.left - axes.right) / max(len(bins), 10)
     for one in bins:
@@ -119,16 +121,16 @@ def draw_reliability(bins: Sequence[Bin], ece: float) -> Markup:
             one.accuracy,
             4.5,
             "point main",
-            f"confidence {number(one.confidence, 2)}: {number(one.accuracy, 2)} right of {one.count}",
+            f"confidence {format_number(one.confidence, 2)}: {format_number(one.accuracy, 2)} right of {one.count}",
         )
-    told = ", ".join(f"{number(b.confidence, 2)} → {number(b.accuracy, 2)}" for b in filled)
-    return axes.render("reliability", f"Reliability diagram, ECE {number(ece)}. Confidence → share right: {told}")
+    told = ", ".join(f"{format_number(b.confidence, 2)} → {format_number(b.accuracy, 2)}" for b in filled)
+    return axes.render("reliability", f"Reliability diagram, ECE {format_number(ece)}. Confidence → share right: {told}")
 
 
 def draw_scatter(truth: Sequence[float], predicted: Sequence[float], name: str) -> Markup:
     """Prediction against truth for one dimension in [-1, 1]."""
     axes = Axes((-1, 1), (-1, 1), width=380, height=350)
-    axes.frame(f"{name}, truth", f"{name}, prediction", x_ticks=ticks(-1, 1, 4), y_ticks=ticks(-1, 1, 4))
+    axes.frame(f"{name}, truth", f"{name}, prediction", x_ticks=choose_ticks(-1, 1, 4), y_ticks=choose_ticks(-1, 1, 4))
     axes.line(axes.px(-1), axes.py(-1), axes.px(1), axes.py(1), "ideal")
     for x, y in zip(truth, predicted, strict=True):
         axes.dot(max(-1.0, min(1.0, x)), max(-1.0, min(1.0, y)), 3, "cloud")

@@ -15,7 +15,7 @@ from pipeline.params import Params
 from pipeline.storage import atomic
 
 from . import datacard, panels, plots, provenance, results
-from .svg import number
+from .svg import format_number
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -171,9 +171,9 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     made.filters |= {
-        "num": number,
+        "num": format_number,
         "title_of": results.name_metric,
         "less": results.less_is_better,
-        "signed": lambda value, digits=3: "–" if value is None else ("+" if value > 0 else "") + number(value, digits),
+        "signed": lambda value, digits=3: "–" if value is None else ("+" if value > 0 else "") + format_number(value, digits),
     }
     return made

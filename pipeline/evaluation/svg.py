@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup, escape
 
 
-def number(value: float | None, digits: int = 3) -> str:
+def format_number(value: float | None, digits: int = 3) -> str:
     """A number for people: fixed digits, a real minus sign, an en dash for nothing."""
     if value is None or not math.isfinite(value):
         return "–"
@@ -20,7 +20,7 @@ def number(value: float | None, digits: int = 3) -> str:
     return "0" + text[2:] if text.startswith("-0") and float(text) == 0 else text.replace("-", "−")
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
+def choose_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Round values (1, 2, 2.5 or 5 times a power of ten) inside [low, high], about `count` of them."""
     if not high > low:
         return [low]
@@ -31,7 +31,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(index * step, 10) for index in range(first, last + 1)]
 
 
-def span(values: Iterable[float | None], *, pad: float = 0.06, include: Sequence[float] = ()) -> tuple[float, float]:
+def find_range(values: Iterable[float | None], *, pad: float = 0.06, include: Sequence[float] = ()) -> tuple[float, float]:
     """A range that holds all finite values and `include`, with some room, never of zero length."""
     finite = [v for v in values if v is not None and math.isfinite(v)] + list(include)
     if not finite:
@@ -116,10 +116,10 @@ class Axes:
     ) -> None:
         """Grid, tick labels and axis names."""
         floor = self.height - self.bottom
-        for tick in ticks(*self.y) if y_ticks is None else y_ticks:
+        for tick in choose_ticks(*self.y) if y_ticks is None else y_ticks:
             self.line(self.left, self.py(tick), self.width - self.right, self.py(tick), "grid")
             self.text(self.left - 7, self.py(tick) + 4, _short(tick), anchor="end")
-        for tick in ticks(*self.x) if x_ticks is None else x_ticks:
+        for tick in choose_ticks(*self.x) if x_ticks is None else x_ticks:
             self.line(self.px(tick), floor, self.px(tick), floor + 4, "axis")
             self.text(self.px(tick), floor + 17, _short(tick))
         self.line(self.left, floor, self.width - self.right, floor, "axis")

@@ -40,7 +40,7 @@ def inside(root: ET.Element) -> bool:
     ],
 )
 def test_number(value, digits, text):
-    assert svg.number(value, digits) == text
+    assert svg.format_number(value, digits) == text
 
 
 @given(finite, finite, st.integers(2, 10))
@@ -48,7 +48,7 @@ def test_ticks_are_inside_even_and_few(a, b, count):
     low, high = min(a, b), max(a, b)
     if high - low < 1e-3:
         return
-    found = svg.ticks(low, high, count)
+    found = svg.choose_ticks(low, high, count)
     slack = (high - low) * 1e-6
     assert all(low - slack <= t <= high + slack for t in found)
     assert 1 <= len(found) <= 3 * count
@@ -58,7 +58,7 @@ def test_ticks_are_inside_even_and_few(a, b, count):
 
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), max_size=20))
 def test_span_holds_every_finite_value(values):
-    low, high = svg.span(values)
+    low, high = svg.find_range(values)
     assert low < high or not any(map(math.isfinite, values))
     assert all(low <= v <= high for v in values if math.isfinite(v))
 
