@@ -15,17 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 STAGES = {
     name: stage.get("do") or stage for name, stage in YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"].items()
 }
-#: Packages whose files are found by name when they are asked for (see `pipeline.parts`), where there are any.
-PARTS = (
-    "data.corpora",
-    "features.encoders",
-    "models.context",
-    "models.fusion",
-    "models.heads",
-    "models.losses",
-    "training.curricula",
-    "training.samplers",
-)
+#: Packages whose files are found by name when they are asked for, by other means than `pipeline.parts`.
+FOUND_BY_NAME = ("pipeline.data.corpora", "pipeline.features.encoders")
 
 
 def entries(command: str) -> list[str]:
@@ -37,15 +28,22 @@ def entries(command: str) -> list[str]:
     return [one for one in found if code._file(one) is not None]
 
 
+def packages_of_parts(path: Path) -> set[str]:
+    """Packages that a file finds parts in: `Parts("pipeline.models.fusion", …)`."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call) and node.args]
+    named = [call.args[0].value for call in calls if ast.unparse(call.func).split("[")[0].endswith("Parts")]
+    return set(named)
+
+
 def decisive(*modules: str) -> dict[str, Path]:
     """The closure of modules, with every part one of them may ask for; files that hold no code left out."""
     found = code.closure(*modules)
     while True:
+        packages = {one for one in FOUND_BY_NAME if one in found}.union(*map(packages_of_parts, found.values()))
         parts = {
             name
-            for one in PARTS
-            if f"pipeline.{one}" in found and (folder := ROOT / "pipeline" / one.replace(".", "/")).is_dir()
-            for path in folder.rglob("*.py")
+            for package in packages
+            for path in (ROOT / package.replace(".", "/")).rglob("*.py")
             if (name := ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")) not in found
         }
         if not parts:
@@ -105,10 +103,17 @@ def test_what_is_written_is_read():
     assert unread == {"reports/index.html", "data/faces.parquet"}
 
 
-def test_the_cases_of_the_test_are_cases():
-    """`decisive` sees through the registries: every part is in the closure of the stage that may ask for it."""
+def test_parts_found_by_name_count(tmp_path):
     found = set(decisive(*entries("python -m pipeline extract audio")))
     assert {"pipeline.features.encoders.audio.hubert", "pipeline.features.encoders.text.glove"} <= found
+    file = tmp_path / "registry.py"
+    file.write_text(
+        'A = Parts("pipeline.models.fusion", object, "fusion")\nB = parts.Parts[B]("pipeline.models.heads", B, "b")\n'
+    )
+    assert packages_of_parts(file) == {"pipeline.models.fusion", "pipeline.models.heads"}
+
+
+def test_every_command_is_a_stage():
     tree = ast.parse((ROOT / "pipeline" / "cli" / "stages.py").read_text())
     commands = [one for one in tree.body if isinstance(one, ast.FunctionDef)]
     assert len(commands) == len(STAGES) - 1  # `corpus` stands in corpora.py
