@@ -1,6 +1,7 @@
 """`dvc.yaml` against the code: an edit that can change what a stage writes makes DVC run it again."""
 
 import ast
+import functools
 import inspect
 import textwrap
 from pathlib import Path
@@ -30,11 +31,15 @@ def entries(command: str) -> list[str]:
 
 def packages_of_parts(path: Path) -> set[str]:
     """Packages that a file finds parts in: `Parts("pipeline.models.fusion", …)`."""
-    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call) and node.args]
+    source = path.read_text(encoding="utf-8")
+    if "Parts" not in source:
+        return set()
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and node.args]
     named = [call.args[0].value for call in calls if ast.unparse(call.func).split("[")[0].endswith("Parts")]
     return set(named)
 
 
+@functools.cache
 def decisive(*modules: str) -> dict[str, Path]:
     """The closure of modules, with every part one of them may ask for; files that hold no code left out."""
     found = code.closure(*modules)

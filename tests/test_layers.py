@@ -73,3 +73,8 @@ def test_no_circle_of_files():
         TopologicalSorter(GRAPH).prepare()
     except CycleError as error:
         pytest.fail(" → ".join(error.args[1]))
+
+
+def test_no_module_is_longer_than_can_be_read_at_once():
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / "pipeline").rglob("*.py")}
+    assert [f"{path.relative_to(ROOT)}: {lines} lines" for path, lines in lengths.items() if lines > 250] == []
