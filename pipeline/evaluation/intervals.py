@@ -1,4 +1,7 @@
-"""How sure: intervals over seeds, bootstrap over speakers, paired tests."""
+"""How sure: intervals over seeds, bootstrap over speakers, paired tests.
+
+scipy is imported where it is used: the report reads intervals and computes none.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 
 class Interval(NamedTuple):
@@ -30,6 +32,8 @@ def over_seeds(values: Sequence[float], level: float = 0.95) -> Interval:
     mean = float(known.mean())
     if len(known) == 1:
         return Interval(mean, float("nan"), float("nan"))
+    from scipy import stats
+
     half = float(stats.t.ppf((1 + level) / 2, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known)))
     return Interval(mean, mean - half, mean + half)
 
@@ -56,6 +60,8 @@ def over_groups(
     whole = float(statistic(np.arange(len(inverse))))
     if len(names) < 2:
         return Interval(whole, float("nan"), float("nan"))
+
+    from scipy import stats
 
     def resampled(chosen: np.ndarray) -> float:
         return statistic(np.concatenate([members[int(g)] for g in chosen]))
@@ -94,6 +100,8 @@ def paired(first: Sequence[float], second: Sequence[float], *, resamples: int = 
         return Comparison(float("nan"), float("nan"))
     if not difference.any():
         return Comparison(0.0, 1.0)
+    from scipy import stats
+
     result = stats.permutation_test(
         (difference,),
         lambda x, axis: x.mean(axis=axis),
