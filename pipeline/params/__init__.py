@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, ValidationError, model_validator
 from ruamel.yaml import YAML, YAMLError
 
+from pipeline.compose import RENAMED
 from pipeline.errors import ParamsError, one_of
 
 from .base import Count, Flag, Group, Number, Positive, Share, Whole
@@ -131,7 +132,7 @@ def parse_stream(values: object, origin: str | Path) -> Stream:
 def _line(origin: str | Path, item: dict) -> str:
     key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
     if item["type"] == "extra_forbidden":
-        return f"{origin}: unknown parameter {key}"
+        return f"{origin}: unknown parameter {key}" + (f"; it is called {RENAMED[key]} now" if key in RENAMED else "")
     if item["type"] == "missing":
         return f"{origin}: parameter {key} is missing"
     message = item["msg"].removeprefix("Value error, ")

@@ -146,4 +146,4 @@ def test_the_committed_page_is_the_generated_one():
 @pytest.mark.parametrize("name", names())
 def test_every_corpus_has_a_page_and_a_configuration(name):
     assert (ROOT / f"docs/corpora/{name}.md").read_text(encoding="utf-8").startswith("# ")
-    assert f"name: {name}" in (ROOT / f"conf/dataset/{name}.yaml").read_text(encoding="utf-8")
+    assert f"name: {name}" in (ROOT / f"conf/corpus/{name}.yaml").read_text(encoding="utf-8")
