@@ -37,9 +37,9 @@ STAGES, TOOLS = "Stages", "Tools"
 @corpus_app.command("prepare")
 def corpus_prepare(params: ParamsFile = Path("params.yaml"), folder: Path = Path("data/corpus")) -> None:
     """Generate the demo corpus, or check that a real one is where corpus.root says."""
-    from .data.prepare import prepare
+    from .data.prepare import prepare_corpus
 
-    prepare(parameters.read(params), folder)
+    prepare_corpus(parameters.read(params), folder)
 
 
 @corpus_app.command("check")

@@ -56,4 +56,4 @@ def one_of(kind: str, name: str, known, error: type[UserError] = ParamsError) ->
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return error(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
+    return error(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(known) or 'none'}.")

@@ -107,8 +107,8 @@ def read_options(model: type[Options], values: object, where: str) -> Options:
         return model.model_validate(values)
     except ValidationError as error:
         item = error.errors()[0]
-        key = ".".join(str(part) for part in item["loc"])
+        key = ".".join([where, *(str(part) for part in item["loc"])])
         if item["type"] == "extra_forbidden":
-            raise one_of(f"parameter of {where}", key, model.model_fields) from error
-        message = item["msg"].removeprefix("Value error, ")
-        raise ParamsError(f"{where}.{key}: {message} (got {item['input']!r}).") from error
+            raise one_of(f"parameter of {where}", key.removeprefix(f"{where}."), model.model_fields) from error
+        given = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
+        raise ParamsError(f"{key}: {item['msg'].removeprefix('Value error, ')}{given}.") from error

@@ -126,8 +126,8 @@ def check_media(params: Params) -> Checked:
     Raises:
         CorpusError: unknown corpus, absent folder, table that cannot be read, no clip at all.
     """
-    adapter = corpora.get(params.corpus.name)
-    tables = adapter.read(params.corpus)
+    adapter = corpora.open_corpus(params.corpus)
+    tables = adapter.read()
     root = Path(params.corpus.root)
     rows, doubled = _unique(tables.clips)
     rows, absent = _present(rows, root)

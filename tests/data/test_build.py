@@ -204,9 +204,9 @@ def test_a_folder_of_frames_is_hashed_by_names_and_bytes(tmp_path):
 def test_real_ravdess(real, tmp_path, settings):
     if not (real / "ravdess/audio").is_dir():
         pytest.skip("no RAVDESS in the real data")
-    from pipeline.data.corpora import get
+    from pipeline.data.corpora import open_corpus
 
-    tables = get("ravdess").read(settings("ravdess", real / "ravdess/audio").corpus)
+    tables = open_corpus(settings("ravdess", real / "ravdess/audio").corpus).read()
     counts = tables.notes["clips per emotion"]
     assert counts.pop("neutral") == 72 and set(counts.values()) == {144} and len(counts) == 7
     assert len(tables.clips) == 1080 and tables.notes["actors"] == 18 and not tables.problems

@@ -16,7 +16,7 @@ ALONE = {"boredom", "other", "frustrated", "doubt", "negative", "positive"}
 
 @pytest.mark.parametrize("name", corpora.names())
 def test_every_class_of_every_corpus_has_a_common_name_or_stands_alone(name):
-    for label in corpora.get(name).classes:
+    for label in corpora.find_adapter(name).classes:
         assert (harmony.emotion(label) in harmony.COMMON) or label in ALONE, label
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.reasons import REASONS
 
-from . import ADAPTERS, names
+from . import CORPORA, names
 
 
 def page() -> str:
@@ -23,10 +23,10 @@ def page() -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name in names():
-        adapter = ADAPTERS[name]
+        adapter = CORPORA[name]
         way = (
             "generated"
-            if adapter.prepare
+            if adapter.generated
             else "yours"
             if name == "generic"
             else (f"`corpus fetch {name}`" if sources(name) else "on request")

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.data import build
 from pipeline.data.check import check
-from pipeline.data.corpora import get, names, table
+from pipeline.data.corpora import names, open_corpus, table
 from pipeline.data.corpora.page import page
 from pipeline.errors import CorpusError, ParamsError
 from pipeline.params import Corpus
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def read(root, **options):
-    return get("generic").read(Corpus(name="generic", root=str(root), options=options))
+    return open_corpus(Corpus(name="generic", root=str(root), options=options)).read()
 
 
 ROWS = [

@@ -51,7 +51,7 @@ def root(tmp_path, tone):
 
 
 def read(root, **options):
-    return meld.read(Corpus(name="meld", root=str(root), options=options))
+    return meld.Meld(Corpus(name="meld", root=str(root), options=options)).read()
 
 
 def test_every_row_resolves_to_its_own_split(root):
