@@ -78,7 +78,7 @@ class Parts(Mapping[str, type[Part]], Generic[Part]):
             raise one_of(self.kind, name, self)
         module = importlib.import_module(self._places()[name])
         found = getattr(module, class_name(name), None)
-        if not (isinstance(found, type) and issubclass(found, self.base)):
+        if not (isinstance(found, type) and issubclass(found, self.base)) or found is self.base:
             if module.__name__.startswith(f"{self.package}.") and name not in set(self):
                 raise one_of(self.kind, name, self)
             raise ParamsError(f"{module.__file__} holds no class {class_name(name)} that is a {self.base.__name__}.")

@@ -36,12 +36,14 @@ class Protocol(Group):
 
     official: the corpus' own splits. split: one random split, grouped. kfold: `folds` grouped
     folds. leave_one_out: a fold per group. In the last two every fold holds a validation part
-    drawn from the training groups (nested validation).
+    drawn from the training groups (nested validation), or from the groups of `val_group` among them.
     """
 
     kind: Literal["official", "split", "kfold", "leave_one_out"] = "split"
     #: Manifest column that must not straddle a split.
     group: str = "speaker"
+    #: Column by which validation is drawn in `kfold` and `leave_one_out`; null = `group`. Two corpora, one left out: `speaker`.
+    val_group: str | None = None
     folds: Whole = Field(default=5, ge=2)
     val: Share = 0.15
     test: Share = 0.2

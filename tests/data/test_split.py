@@ -49,6 +49,20 @@ def test_groups_never_straddle_and_every_clip_has_one_role(protocol, sizes, seed
         assert sorted(tested) == clips["id"].to_list(), "each clip is tested exactly once"
 
 
+@pytest.mark.parametrize("kind", ["kfold", "leave_one_out"])
+def test_validation_by_another_column(kind):
+    """Two corpora: one is left out, speakers of the other are trained on and selected on."""
+    clips = table([f"s{i % 8}" for i in range(80)], corpus=[("a", "b")[i % 8 < 4] for i in range(80)])
+    folds = split.folds(clips, Protocol(kind=kind, folds=2, group="corpus", val_group="speaker", val=0.125))
+    for fold in (0, 1):
+        part = roles(clips, folds, fold)
+        assert len(part["val"]) == 1 and len(part["train"]) == 3 and len(part["test"]) == 4
+    with pytest.raises(CorpusError, match="corpus has 1 groups"):
+        split.folds(clips, Protocol(kind=kind, folds=2, group="corpus"))
+    with pytest.raises(ParamsError, match="protocol.val_group: actor is not"):
+        split.folds(clips, Protocol(kind=kind, folds=2, group="corpus", val_group="actor"))
+
+
 def test_a_seed_gives_one_split_and_another_seed_another():
     clips = table([f"s{i % 20}" for i in range(200)])
     one, same, other = (split.folds(clips, Protocol(seed=s)) for s in (0, 0, 1))

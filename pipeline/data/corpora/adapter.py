@@ -42,6 +42,7 @@ class Adapter(ABC):
         name: as in `corpus.name`: that of the file.
         title, licence, homepage, layout: for the documentation table and for people who lack the data.
         classes: emotion names in the corpus' own order.
+        scale: ends of the scale on which valence, arousal and dominance are annotated; `read` gives them in [-1, 1].
         checked: which of the publisher's own files the reader was tried on; "" when replicas alone prove it.
         generated: whether `prepare` makes the corpus.
         Options: what `corpus.options` may hold.
@@ -58,11 +59,12 @@ class Adapter(ABC):
         """None."""
 
     name: ClassVar[str]
-    title: ClassVar[str]
-    licence: ClassVar[str]
+    title: str
+    licence: str
     homepage: ClassVar[str]
     layout: ClassVar[str]
     classes: ClassVar[tuple[str, ...]] = ()
+    scale: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     checked: ClassVar[str] = ""
     generated: ClassVar[bool] = False
 

@@ -88,6 +88,7 @@ class AfewVa(Adapter):
     licence = "on request from Imperial College iBUG, research only"
     homepage = "https://ibug.doc.ic.ac.uk/resources/afew-va-database/"
     layout = LAYOUT
+    scale = (-SCALE, SCALE)
 
     class Options(Group):
         #: What unannotated frames inside a clip are: without truth (they carry no row), or a damaged clip.

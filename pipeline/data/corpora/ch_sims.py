@@ -11,5 +11,4 @@ class ChSims(SentimentCorpus):
     title = "CH-SIMS v1 and v2, Chinese multimodal sentiment"
     licence = "research only, from the authors"
     homepage = "https://github.com/thuiar/ch-sims-v2"
-    scale = 1.0
     language = "zh"

@@ -26,6 +26,8 @@ CODES = {
     "oth": "other",
 }
 EMOTIONS = tuple(CODES.values())
+#: Scale of valence, arousal and dominance.
+LOW, HIGH = 1.0, 5.0
 #: No majority among the annotators.
 UNDECIDED = "xxx"
 #: The usual class sets. In 4 and 5 excited counts as happy unless `excited` says otherwise.
@@ -75,7 +77,7 @@ def _turns(path: Path, problems: list[dict]):
             )
             continue
         # A few averages leave the scale of 1..5 by half a point: they are its ends.
-        vad = [table.rescale(min(5.0, max(1.0, float(match[i]))), 1, 5) for i in (5, 6, 7)]
+        vad = [table.rescale(min(HIGH, max(LOW, float(match[i]))), LOW, HIGH) for i in (5, 6, 7)]
         yield (
             match[3],
             {
@@ -133,6 +135,7 @@ class Iemocap(Adapter):
     homepage = "https://sail.usc.edu/iemocap/"
     layout = LAYOUT
     classes = EMOTIONS
+    scale = LOW, HIGH
 
     class Options(Group):
         classes: Literal["4", "5", "6", "all"] = "4"

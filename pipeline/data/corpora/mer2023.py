@@ -74,6 +74,7 @@ class Mer2023(Adapter):
     homepage = "http://merchallenge.cn/mer2023"
     layout = LAYOUT
     classes = EMOTIONS
+    scale = (-5.0, 5.0)
 
     class Options(Group):
         #: Valence of the lists runs from -scale to scale.

@@ -11,5 +11,5 @@ class Mosei(SentimentCorpus):
     title = "CMU-MOSEI, sentiment of opinion videos"
     licence = "research only, from CMU MultiComp"
     homepage = "http://multicomp.cs.cmu.edu/resources/cmu-mosei-dataset/"
-    scale = 3.0
+    scale = (-3.0, 3.0)
     language = "en"

@@ -11,5 +11,5 @@ class Mosi(SentimentCorpus):
     title = "CMU-MOSI, sentiment of opinion videos"
     licence = "research only, from CMU MultiComp"
     homepage = "http://multicomp.cs.cmu.edu/resources/cmu-mosi-dataset/"
-    scale = 3.0
+    scale = (-3.0, 3.0)
     language = "en"

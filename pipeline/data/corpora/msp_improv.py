@@ -54,6 +54,7 @@ class MspImprov(Adapter):
     homepage = "https://ecs.utdallas.edu/research/researchlabs/msp-lab/MSP-Improv.html"
     layout = LAYOUT
     classes = tuple(CODES.values())
+    scale = (1.0, 5.0)
 
     class Options(Group):
         classes: Classes = "4"
@@ -82,7 +83,7 @@ class MspImprov(Adapter):
                     raise ValueError("not a turn")
                 name = match[1].replace("UTD-", "MSP-")
                 columns = parse_name(name)
-                arousal, valence, dominance = (table.rescale(table.number(match[i], 1, 5), 1, 5) for i in (3, 4, 5))
+                arousal, valence, dominance = (table.rescale(table.number(match[i], *self.scale), *self.scale) for i in (3, 4, 5))
                 emotion = emotion_of(match[2], CODES)
             except ValueError as error:
                 result.problems.append(folder.problem(None, path.name, "row", f"line {line}: {error}"))

@@ -34,6 +34,7 @@ class MspPodcast(Adapter):
     homepage = "https://ecs.utdallas.edu/research/researchlabs/msp-lab/MSP-Podcast.html"
     layout = LAYOUT
     classes = tuple(CODES.values())
+    scale = (1.0, 7.0)
 
     class Options(Group):
         classes: Classes = "4"
@@ -43,7 +44,7 @@ class MspPodcast(Adapter):
     options: Options
 
     def read(self) -> Tables:
-        """One clip per sentence of the consensus table; scales of 1..7."""
+        """One clip per sentence of the consensus table."""
         options = self.options
         root = self.root
         path = next((p for p in (root / "Labels/labels_consensus.csv", root / "labels_consensus.csv") if p.is_file()), None)
@@ -57,7 +58,7 @@ class MspPodcast(Adapter):
             try:
                 emotion = emotion_of(row["EmoClass"], CODES)
                 vad = {
-                    name: table.rescale(table.number(row[column], 1, 7), 1, 7)
+                    name: table.rescale(table.number(row[column], *self.scale), *self.scale)
                     for name, column in (("valence", "EmoVal"), ("arousal", "EmoAct"), ("dominance", "EmoDom"))
                 }
             except ValueError as error:

@@ -28,7 +28,7 @@ def page() -> str:
             "generated"
             if adapter.generated
             else "yours"
-            if name == "generic"
+            if not adapter.homepage.startswith("http")
             else (f"`corpus fetch {name}`" if sources(name) else "on request")
         )
         home = f"[{adapter.title}]({adapter.homepage})" if adapter.homepage.startswith("http") else adapter.title

@@ -41,13 +41,11 @@ class SentimentCorpus(Adapter):
     """What the corpora of this layout share.
 
     Attributes:
-        scale: largest score of the corpus, 1 or 3.
         language: of the transcripts.
     """
 
     layout = LAYOUT
     classes = POLARITIES
-    scale: ClassVar[float]
     language: ClassVar[str]
 
     class Options(Group):
@@ -91,20 +89,19 @@ class SentimentCorpus(Adapter):
         return result
 
     def _clip(self, row: dict[str, str]) -> dict | None:
-        scale = self.scale
-        score = table.number(row["label"], -scale, scale)
+        score = table.number(row["label"], *self.scale)
         if score is None:
             return None
         if row["mode"].lower() not in SPLITS:
             raise ValueError(f"mode {row['mode']!r} is not train, valid or test")
         if not row["video_id"] or not row["clip_id"]:
             raise ValueError("video_id or clip_id is empty")
-        value = score / scale
+        value = score / self.scale[1]
         polarity = row.get("annotation", "").lower() or POLARITIES[1 + (score > 0) - (score < 0)]
         if polarity not in POLARITIES:
             raise ValueError(f"annotation {row['annotation']!r} is not Negative, Neutral or Positive")
         single = {
-            name: table.number(row.get(f"label_{letter}", ""), -scale, scale)
+            name: table.number(row.get(f"label_{letter}", ""), *self.scale)
             for letter, name in (("T", "text"), ("A", "audio"), ("V", "video"))
         }
         return {
