@@ -86,7 +86,7 @@ def measure(folder: Path, size: Size) -> list[Figure]:
 
     def _decode(rows: list[dict], base: Path) -> None:
         # What stage `frames` does, with a cache of its own: the public stage uses the user's.
-        function = media.partial(media.frames, spec)
+        function = media.partial(media.decode_frames, spec)
         with ClipCache("frames", {"spec": spec.model_dump()}, base=base) as cache:
             tasks = [(row["content"], media.Cut(str(folder / "videos" / row["video"]), None, None)) for row in rows]
             with media.Pool(function, workers=size.workers) as pool:

@@ -27,6 +27,7 @@ EXEMPT = (
     "errors",
     "params",
     "progress",
+    "reasons",
     "stop",
     "storage.atomic",
     "storage.clip_cache",

@@ -19,7 +19,7 @@ from . import corpora, hashing, leakage, split
 from .card import card
 from .corpora.adapter import Adapter
 from .corpora.folder import problem
-from .examine import facts
+from .examine import examine_media
 from .integrity import judge, precheck, unique_media
 
 
@@ -187,7 +187,7 @@ def _where(row: dict) -> str:
 def _judged(rows: list[dict], root: Path, params: Params) -> tuple[list[dict], list[dict], list[dict]]:
     """(clips kept, rows of those lost, rows of modalities lost)."""
     places = {path: os.path.join(root, path) for path in unique_media(rows)}
-    absolute = facts(list(places.values()), params) if places else {}
+    absolute = examine_media(list(places.values()), params) if places else {}
     known = {path: absolute[place] for path, place in places.items()}
     kept, broken, masked = [], [], []
     for row in rows:

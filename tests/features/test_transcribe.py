@@ -54,8 +54,8 @@ def corpus(tmp_path, real):
     for i, path in enumerate(clips.values()):
         data = path.read_bytes()
         seconds = soundfile.info(path).duration
-        entries[f"c{i}"] = media_store.joined([data], np.array([[0.0, seconds]], np.float32))
-    entries["c3"] = media_store.absent("no sound")
+        entries[f"c{i}"] = media_store.join_files([data], np.array([[0.0, seconds]], np.float32))
+    entries["c3"] = media_store.absent_entry("no sound")
     identity = {"kind": "audio", "rate": 16000}
     with ClipCache("audio", identity) as cache:
         cache.put(entries)

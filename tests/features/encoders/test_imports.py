@@ -52,7 +52,7 @@ def test_cached_extract_and_every_stand_in_import_no_framework(tmp_path, monkeyp
         ("audio", flac.encode(np.zeros(16000, np.float32), 16000), {"rate": 16000}),
     ):
         with ClipCache(modality, identity) as cache:
-            cache.put({"0a": media_store.joined([item], times)})
+            cache.put({"0a": media_store.join_files([item], times)})
             name = {"video": "frames", "audio": "audio"}[modality]
             media_store.pack(tmp_path / f"data/{name}.h5", rows, modality, cache, identity, {})
     for stream in params.streams.values():

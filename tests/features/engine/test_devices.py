@@ -27,7 +27,7 @@ def sounds(tmp_path_factory):
     for i in range(CLIPS):
         wave = chance.uniform(-0.5, 0.5, 1600 + 160 * i).astype(np.float32)
         rows.append({"id": f"clip{i:02d}", "content": digest({"clip": i}), "audio": "x"})
-        entries[rows[-1]["content"]] = media_store.joined([flac.encode(wave, 16000)], np.array([[0, len(wave) / 16000]]))
+        entries[rows[-1]["content"]] = media_store.join_files([flac.encode(wave, 16000)], np.array([[0, len(wave) / 16000]]))
     identity = {"kind": "audio", "rate": 16000}
     with ClipCache("audio", identity, base=folder / "cache") as cache:
         cache.put(entries)
