@@ -61,7 +61,7 @@ def remember(root: Path, clips: int) -> int:
 def build(root: Path, out: Path) -> tuple[int, float]:
     """The stage. Returns how many clips the manifest holds, and the seconds of processor time it took."""
     begun = time.process_time()
-    from pipeline.data.build import build as stage
+    from pipeline.data.build import build_manifest as stage
     from pipeline.params import parse
     from pipeline.storage import tables
 

@@ -53,12 +53,12 @@ def corpus_check(
     import json
 
     from .compose import compose
-    from .data.check import check
+    from .data.check import check_corpus
 
     values = compose([f"recipe={name}"]) if name else parameters.read(params).model_dump()
     if root:
         values["corpus"]["root"] = root
-    found = check(parameters.parse(values), strict=strict)
+    found = check_corpus(parameters.parse(values), strict=strict)
     typer.echo(json.dumps(found, indent=2, ensure_ascii=False, default=str))
     if not found["ok"]:
         raise typer.Exit(3)
@@ -88,13 +88,13 @@ def corpus_table() -> None:
 @corpus_app.command("labels")
 def corpus_labels(table: Path, column: str, out_folder: Annotated[Path, typer.Option("--out")] = Path(".")) -> None:
     """Label distribution of any table: coverage and shares, as text, CSV and bar chart."""
-    from .data.distribution import distribution
+    from .data.distribution import count_labels
 
-    found = distribution(table, column)
+    found = count_labels(table, column)
     for label, count, rows, share in found.lines():
         typer.echo(f"{label:20} {count:8d}  {rows:6.2f} % of rows  {share:6.2f} % of labels")
     found.write_csv(out_folder / f"{column}.csv")
-    found.write_chart(out_folder / f"{column}.png")
+    found.write_chart(out_folder / f"{column}.svg")
 
 
 @app.command(rich_help_panel=STAGES)
@@ -103,9 +103,9 @@ def manifest(
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first damaged clip or line.")] = False,
 ) -> None:
     """Corpus folder → data/manifest.parquet, with integrity, splits and leakage checks."""
-    from .data.build import build
+    from .data.build import build_manifest
 
-    build(parameters.read(params), strict=strict)
+    build_manifest(parameters.read(params), strict=strict)
 
 
 @app.command(rich_help_panel=STAGES)

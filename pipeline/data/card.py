@@ -12,7 +12,7 @@ from .corpora.adapter import Adapter
 from .leakage import Leak
 
 
-def card(
+def make_card(
     adapter: Adapter,
     table: pl.DataFrame,
     folds: pl.DataFrame,
@@ -48,7 +48,7 @@ def card(
         "roles": {role: _part(roles.filter(pl.col("role") == role)) for role in ("train", "val", "test")},
         "labelled": {name: int(table[name].is_not_null().sum()) for name in LABELS},
         "leaks": [leak.plain() for leak in leaks],
-        "similar_text": [leak.plain() | {"said": leak.said()} for leak in similar],
+        "similar_text": [leak.plain() | {"said": leak.sentence()} for leak in similar],
         "quarantine": histogram(quarantine, "reason"),
         "notes": notes,
     }

@@ -20,12 +20,12 @@ ROLES = ("train", "val", "test")
 MAX_ROWS = 5_000_000
 
 
-def single(protocol: Protocol) -> bool:
+def is_single(protocol: Protocol) -> bool:
     """Whether the protocol makes one split (test truth is held out for good) rather than folds."""
     return protocol.kind in ("official", "split")
 
 
-def folds(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
+def make_folds(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
     """The folds of `protocol` over the clips of `table` (manifest columns), as a table of `FOLDS`.
 
     Clips whose group is null are groups of their own. Shares `val` and `test` are of all clips.

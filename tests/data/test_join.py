@@ -49,7 +49,7 @@ def test_from_two_folders_to_folds(root, tmp_path, settings):
     params = settings("joined", root, options(), protocol=CROSS)
     open_corpus(params.corpus).prepare(tmp_path / "data/corpus")
     assert "ravdess: CC BY-NC-SA 4.0" in (tmp_path / "data/corpus/source.json").read_text()
-    build.build(params, tmp_path / "data")
+    build.build_manifest(params, tmp_path / "data")
     table, folds, lost = (pl.read_parquet(tmp_path / f"data/{name}.parquet") for name in ("manifest", "folds", "quarantine"))
     assert dict(table["corpus"].value_counts().iter_rows()) == {"emo_db": 11, "ravdess": 12}
     assert table["id"].n_unique() == 23 and all(row["id"].startswith(f"{row['corpus']}/") for row in table.to_dicts())
@@ -79,7 +79,7 @@ def test_from_two_folders_to_folds(root, tmp_path, settings):
 def test_one_recording_in_two_corpora_is_seen(root, tmp_path, settings):
     shutil.copy(root / "emo_db/wav/08a01Fa.wav", root / "ravdess/Actor_01/03-01-03-01-01-01-01.wav")
     (root / "ravdess/Actor_01/01-01-03-01-01-01-01.mp4").unlink()
-    build.build(settings("joined", root, options(), protocol=CROSS), tmp_path / "data")
+    build.build_manifest(settings("joined", root, options(), protocol=CROSS), tmp_path / "data")
     lost = pl.read_parquet(tmp_path / "data/quarantine.parquet").filter(pl.col("reason") == "duplicate")
     assert lost.select("id", "detail").rows() == [("ravdess/03-01-03-01-01-01-01", "same media and cut as emo_db/08a01Fa")]
 

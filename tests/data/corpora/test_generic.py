@@ -127,7 +127,7 @@ def test_damage_and_leaks_of_a_table(tmp_path, tone, settings):
     (tmp_path / "c/broken.wav").write_bytes(b"RIFF and nothing more")
     (tmp_path / "c/t.csv").write_text("\n".join([*lines, "9,broken.wav,,train,a,sad", "0,1.wav,,train,a,sad"]))
     params = settings("generic", tmp_path / "c", {"table": "t.csv"}, protocol={"kind": "official", "on_leak": "report"})
-    build.build(params, tmp_path / "data")
+    build.build_manifest(params, tmp_path / "data")
     table, lost = (pl.read_parquet(tmp_path / f"data/{name}.parquet") for name in ("manifest", "quarantine"))
     assert table["id"].to_list() == [f"generic/{i}" for i in (0, 1, 2, 4)]
     assert sorted(lost["reason"]) == ["duplicate", "label", "silent", "unreadable"]

@@ -54,7 +54,9 @@ def mine(tmp_path, tone, monkeypatch):
 
 
 def test_a_manifest_is_built_with_it(mine, tmp_path, settings):
-    build.build(settings("mine", mine, {"most": 10}, protocol={"kind": "kfold", "folds": 2, "val": 0.2}), tmp_path / "data")
+    build.build_manifest(
+        settings("mine", mine, {"most": 10}, protocol={"kind": "kfold", "folds": 2, "val": 0.2}), tmp_path / "data"
+    )
     table = pl.read_parquet(tmp_path / "data/manifest.parquet")
     assert table.height == 10 and set(table["emotion"]) == {"happy", "sad"} and table["speaker"].n_unique() == 5
     assert pl.read_parquet(tmp_path / "data/folds.parquet")["fold"].n_unique() == 2

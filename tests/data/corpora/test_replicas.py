@@ -20,7 +20,7 @@ def read(name, root, **options):
 
 def built(settings, tmp_path, name, root, options=None, **groups):
     groups = {"protocol": {"kind": "official", "on_leak": "report", "val": 0.0}} | groups
-    build.build(settings(name, root, options, **groups), tmp_path / "data")
+    build.build_manifest(settings(name, root, options, **groups), tmp_path / "data")
     return pl.read_parquet(tmp_path / "data/manifest.parquet"), pl.read_parquet(tmp_path / "data/quarantine.parquet")
 
 
