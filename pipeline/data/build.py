@@ -173,7 +173,8 @@ def _drop_repeated_ids(clips: list[dict]) -> tuple[list[dict], list[dict]]:
 
 
 def _drop_absent(rows: list[dict], root: Path) -> tuple[list[dict], list[dict]]:
-    kept, lost = [], []
+    kept: list[dict] = []
+    lost: list[dict] = []
     for row in rows:
         bad = precheck(row, root)
         (lost if bad else kept).append(bad | {"detail": bad["detail"] + _where(row)} if bad else row)
@@ -190,7 +191,9 @@ def _judge_media(rows: list[dict], root: Path, params: Params) -> tuple[list[dic
     places = {path: os.path.join(root, path) for path in unique_media(rows)}
     absolute = examine_media(list(places.values()), params) if places else {}
     known = {path: absolute[place] for path, place in places.items()}
-    kept, broken, masked = [], [], []
+    kept: list[dict] = []
+    broken: list[dict] = []
+    masked: list[dict] = []
     for row in rows:
         row, listed, keep = judge(row, known, params.integrity)
         (masked if keep else broken).extend(listed)

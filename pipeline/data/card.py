@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import polars as pl
 
 from pipeline.storage.tables import LABELS
@@ -80,4 +78,5 @@ def _mean(values: pl.Series) -> dict[str, float] | None:
     if not len(values):
         return None
     # A population of one has a spread of nought, not none.
-    return {"mean": round(values.mean(), 6), "std": round(math.sqrt(values.var(ddof=0)), 6)}
+    array = values.to_numpy()
+    return {"mean": round(float(array.mean()), 6), "std": round(float(array.std()), 6)}

@@ -194,4 +194,4 @@ def _receive(url: str, part: Path) -> int | None:
 
 
 def _begins_at(content_range: str | None, have: int) -> bool:
-    return bool(content_range) and content_range.removeprefix("bytes ").split("-")[0].strip() == str(have)
+    return content_range is not None and content_range.removeprefix("bytes ").split("-")[0].strip() == str(have)

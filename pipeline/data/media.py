@@ -51,7 +51,7 @@ class Cut:
 def extract_frames(params: Params, manifest: str | Path = "data/manifest.parquet", out: str | Path = "data/frames.h5") -> Path:
     """Stage `frames`: sample every clip's video. See `_decode` for what it raises."""
     spec = params.decode.video
-    identity = {"kind": "frames", "code": code_digest(*FRAMES_CODE), "spec": spec.model_dump()}
+    identity: dict[str, object] = {"kind": "frames", "code": code_digest(*FRAMES_CODE), "spec": spec.model_dump()}
     identity |= _versions("av", "decord", "pillow")
     return _decode(params, "frames", "video", identity, partial(decode_frames, spec), Path(manifest), Path(out))
 
@@ -65,7 +65,7 @@ def extract_audio(params: Params, manifest: str | Path = "data/manifest.parquet"
 
 def _versions(*packages: str) -> dict[str, str | None]:
     """Versions of the libraries that decide what is decoded, without loading them; None for one not installed."""
-    found = {}
+    found: dict[str, str | None] = {}
     for package in packages:
         try:
             found[package] = metadata.version(package)

@@ -172,14 +172,13 @@ def _official(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
                 f"protocol.kind official: the corpus folder holds no {role} clips. Add that split, or "
                 "choose protocol.kind split, kfold or leave_one_out."
             )
-    role = table["split"].to_numpy().astype(object)
+    roles = table["split"].to_numpy().astype(object)
     if "val" not in found and protocol.val > 0:
-        train = table.filter(pl.col("split") == "train")
-        groups = _groups(train, protocol.group, protocol.stratify)
-        share = min(0.5, protocol.val * table.height / train.height)
-        part = groups.partition(np.asarray([1 - share, share]), np.random.default_rng(protocol.seed))
-        role[role == "train"] = np.asarray(("train", "val"), dtype=object)[part[groups.index]]
-    return _table(table["id"], [(0, role)])
+        name, key = (protocol.group, "group") if protocol.val_group is None else (protocol.val_group, "val_group")
+        groups = _groups(table.filter(pl.col("split") == "train"), name, protocol.stratify, key)
+        part = _draw_val(groups, table.height, protocol, np.random.default_rng(protocol.seed))
+        roles[roles == "train"] = np.asarray(("train", "val"), dtype=object)[part[groups.index]]
+    return _table(table["id"], [(0, roles)])
 
 
 def _table(ids: pl.Series, parts: list[tuple[int, np.ndarray]]) -> pl.DataFrame:

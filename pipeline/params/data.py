@@ -36,13 +36,14 @@ class Protocol(Group):
 
     official: the corpus' own splits. split: one random split, grouped. kfold: `folds` grouped
     folds. leave_one_out: a fold per group. In the last two every fold holds a validation part
-    drawn from the training groups (nested validation), or from the groups of `val_group` among them.
+    drawn from the training groups (nested validation).
     """
 
     kind: Literal["official", "split", "kfold", "leave_one_out"] = "split"
     #: Manifest column that must not straddle a split.
     group: str = "speaker"
-    #: Column by which validation is drawn in `kfold` and `leave_one_out`; null = `group`. Two corpora, one left out: `speaker`.
+    #: Column by which validation is drawn from the training part, but in `split`; null = `group`. `speaker` where `group` is
+    #: `corpus`, of which two would leave one to train on and none to select on.
     val_group: str | None = None
     folds: Whole = Field(default=5, ge=2)
     val: Share = 0.15

@@ -174,7 +174,7 @@ def test_hashes_are_remembered_until_the_file_changes(tmp_path, monkeypatch):
     path = tmp_path / "a.bin"
     path.write_bytes(b"one")
     first = hashing.hash_media([str(path)])
-    monkeypatch.setattr(hashing, "digest", lambda _: pytest.fail("hashed again"))
+    monkeypatch.setattr(hashing, "hash_file", lambda _: pytest.fail("hashed again"))
     assert hashing.hash_media([str(path)]) == first
     monkeypatch.undo()
     path.write_bytes(b"longer")

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pipeline.errors import CorpusError
 from pipeline.params import Corpus, Group
@@ -73,7 +73,7 @@ class Adapter(ABC):
 
     def __init__(self, corpus: Corpus, where: str = "corpus.options") -> None:
         self.corpus = corpus
-        self.options = read_options(self.Options, corpus.options, where)
+        self.options: Any = read_options(self.Options, corpus.options, where)
 
     @cached_property
     def root(self) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.data.demo import emotions
 from pipeline.data.demo.generate import ANNOTATIONS, CLIPS, COLUMNS, generate
-from pipeline.data.demo.options import Options
+from pipeline.data.demo.options import Options as DemoOptions
 from pipeline.errors import CorpusError
 
 from .adapter import Adapter, Tables
@@ -56,7 +56,10 @@ class Demo(Adapter):
     classes = emotions.EMOTIONS
     checked = "all of it, it is made here"
     generated = True
-    Options = Options
+
+    class Options(DemoOptions):
+        """See `pipeline.data.demo.options`."""
+
     options: Options
 
     def prepare(self, out: Path) -> None:

@@ -28,10 +28,10 @@ _FILLED = tuple(name for name in SCHEMA if name not in ("corpus", "content", "du
 _SCALED = ("valence", "arousal", "dominance")
 
 
-def _table(root: Path, options: Generic.Options) -> Tables:
-    if not folder.inside(root, options.table):
-        raise CorpusError(f"corpus.options.table: {options.table} leads out of {root}.")
-    path = root / options.table
+def _table(root: Path, name: str, options: Generic.Options) -> Tables:
+    if not folder.inside(root, name):
+        raise CorpusError(f"corpus.options.table: {name} leads out of {root}.")
+    path = root / name
     rows = table.rows_of(path, options.columns.values(), options.sheet)
     if not rows:
         raise CorpusError(f"{path} holds no rows.")
@@ -153,4 +153,4 @@ class Generic(Adapter):
             if wrong := [name for name in names if name not in allowed]:
                 raise ParamsError(f"corpus.options.{what}: {wrong[0]!r} is not one of {', '.join(sorted(allowed))}.")
         root = self.root
-        return _table(root, options) if options.table else _tree(root, options)
+        return _table(root, options.table, options) if options.table else _tree(root, options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -59,7 +60,7 @@ def _emotion(code: str, options: Iemocap.Options) -> str | None:
     return emotion if emotion in CLASSES[options.classes] else None
 
 
-def _turns(path: Path, problems: list[dict]):
+def _turns(path: Path, problems: list[dict]) -> Iterator[tuple[str, dict, str]]:
     """(utterance, clip columns, code) of each evaluated turn."""
     for line, text in enumerate(table.text_of(path).splitlines(), 1):
         if not text.startswith("["):

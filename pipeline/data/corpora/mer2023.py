@@ -44,14 +44,19 @@ def _truth(emotion: str, valence: str, scale: float) -> tuple[str, float | None]
         raise ValueError(f"label {emotion!r} is not of MER2023")
     if not valence or float(valence) == NO_VALENCE:
         return emotion, None
-    return emotion, round(table.number(valence, -scale, scale) / scale, 9)
+    value = table.number(valence, -scale, scale)
+    return emotion, None if value is None else round(value / scale, 9)
+
+
+def _row(row: dict[str, str], scale: float) -> tuple[str, str, float | None]:
+    return row["name"], *_truth(row["discrete"], row.get("valence", ""), scale)
 
 
 def _lines(path: Path, scale: float) -> Iterator[tuple[int, Callable[[], tuple[str, str, float | None]]]]:
     """(line number, what reads that line) of a list or a table."""
     if path.suffix == ".csv":
         for number, row in table.rows_of(path, ("name", "discrete")):
-            yield number, lambda row=row: (row["name"], *_truth(row["discrete"], row.get("valence", ""), scale))
+            yield number, partial(_row, row, scale)
     else:
         for number, text in enumerate(table.text_of(path).splitlines(), 1):
             if text.strip():

@@ -34,6 +34,12 @@ def _record(key: str | None, record: object) -> tuple[str, str, str | None, dict
     return Path(name).stem if name.lower().endswith(folder.VIDEO) else name, emotion, text, rest
 
 
+def _items(value: object, path: Path) -> list:
+    if not isinstance(value, list):
+        raise CorpusError(f"{path} holds no list of records.")
+    return value
+
+
 class Merr(Adapter):
     """Adapter of MERR-style records."""
 
@@ -63,7 +69,7 @@ class Merr(Adapter):
         value = table.load_json(table.text_of(found[0]), str(found[0]))
         if isinstance(value, dict):
             value = value.get("annotations", value)
-        records = list(value.items()) if isinstance(value, dict) else [(None, item) for item in value]
+        records = list(value.items()) if isinstance(value, dict) else [(None, item) for item in _items(value, found[0])]
         films = find_films(root, options.media)
         result = Tables(clips=[])
         for number, (key, record) in enumerate(records, 1):

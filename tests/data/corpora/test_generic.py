@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from pipeline.data import build
-from pipeline.data.check import check
+from pipeline.data.check import check_corpus
 from pipeline.data.corpora import names, open_corpus, table
 from pipeline.data.corpora.page import page
 from pipeline.errors import CorpusError, ParamsError
@@ -72,7 +72,7 @@ def test_a_tree_of_folders(tmp_path, tone, settings):
     tables = read(tmp_path / "c", levels=("split", "emotion"))
     assert {(c["id"], c["split"], c["emotion"]) for c in tables.clips} >= {("generic/dev/happy/clip", "val", "happy")}
     assert len(tables.clips) == 6 and [p["reason"] for p in tables.problems] == ["name"]
-    report = check(settings("generic", tmp_path / "c", {"levels": ["split", "emotion"]}, protocol={"kind": "official"}))
+    report = check_corpus(settings("generic", tmp_path / "c", {"levels": ["split", "emotion"]}, protocol={"kind": "official"}))
     assert report["ok"] and report["clips"] == 6 and report["emotions"] == {"happy": 3, "sad": 3}
     assert report["quarantine"] == {"name": 1} and report["length"]["most"] == 0.5
 
