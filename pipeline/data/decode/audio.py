@@ -165,7 +165,7 @@ def _collect(
     zero: float,
     low: float,
     end: float | None,
-    channel: str | None,
+    channel: int | None,
     declared: float | None,
 ) -> tuple[np.ndarray, int | None, float]:
     """Samples of [low, end) → (waveform, rate, last moment decoded)."""

@@ -142,11 +142,10 @@ def search(spec: Faces, frames: str, task: Task) -> Entry:
 
 
 def _boxes(rows: list[dict], cache: ClipCache, failures: dict[str, tuple[str, str]]) -> pl.DataFrame:
+    searched = [row for row in rows if row["face"] is not None and row["content"] not in failures]
+
     def lines() -> Iterator[dict]:
-        for row in rows:
-            if row["face"] is None or row["content"] in failures:
-                continue
-            entry = cache.get(row["content"])
+        for row, entry in zip(searched, cache.iterate(row["content"] for row in searched), strict=True):
             # A clip without a face has no rows, and no boxes.
             for at, (start, end) in enumerate(entry.times.tolist()):
                 box = dict(zip(("left", "top", "right", "bottom"), entry.extras["boxes"][at].tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""A corpus of one's own is one file, with its options and facts, and nothing is listed anywhere."""
+"""A corpus of one's own is one file, with its options and facts, and nothing is listed anywhere: the documented one."""
 
 from __future__ import annotations
 
@@ -8,40 +8,15 @@ import polars as pl
 import pytest
 
 from pipeline.data import build, corpora
+from pipeline.data.corpora import page
 from pipeline.errors import CorpusError, ParamsError
-
-ADAPTER = """
-from pipeline.data.corpora import Adapter, Tables
-from pipeline.params import Count, Group
-
-
-class Mine(Adapter):
-    title = "Mine"
-    licence = "my own"
-    homepage = "no page"
-    layout = "<speaker>_<emotion>.wav"
-    classes = ("happy", "sad")
-
-    class Options(Group):
-        most: Count = 100
-
-    def read(self):
-        files = sorted(self.root.glob("*.wav"))[: self.options.most]
-        fields = [(file, *file.stem.split("_")) for file in files]
-        return Tables(
-            [
-                {"id": f"mine/{file.stem}", "corpus": "mine", "audio": file.name, "speaker": speaker, "emotion": emotion}
-                for file, speaker, emotion in fields
-            ]
-        )
-"""
 
 
 @pytest.fixture
 def mine(tmp_path, tone, monkeypatch):
     place = tmp_path / "parts" / "corpora" / "mine.py"
     place.parent.mkdir(parents=True)
-    place.write_text(ADAPTER)
+    place.write_text(page.EXAMPLE)
     for at, speaker in enumerate("abcdef"):
         for emotion in ("happy", "sad"):
             tone(tmp_path / f"corpus/{speaker}_{emotion}.wav", frequency=200 + 40 * at + 7 * len(emotion))
