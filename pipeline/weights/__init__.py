@@ -2,7 +2,20 @@
 
 from pipeline.storage.memo import sha256
 
-from .load import covered, seeded, state
+from .load import check_coverage, seeded, state
 from .source import SCHEMES, TEXT, Source, config, files, identity, locate, parse
 
-__all__ = ["SCHEMES", "TEXT", "Source", "config", "covered", "files", "identity", "locate", "parse", "seeded", "sha256", "state"]
+__all__ = [
+    "SCHEMES",
+    "TEXT",
+    "Source",
+    "check_coverage",
+    "config",
+    "files",
+    "identity",
+    "locate",
+    "parse",
+    "seeded",
+    "sha256",
+    "state",
+]

@@ -10,12 +10,12 @@ from typing import Any
 from pipeline.errors import ParamsError, WeightsError
 
 from . import gguf
-from .load import covered, seeded
+from .load import check_coverage, seeded
 from .source import Source, config, files, locate, parse
 
 
 def load(
-    model_class: type,
+    model_class: Any,
     source: Source | str,
     *,
     architecture: dict | None = None,
@@ -75,11 +75,11 @@ def load(
     missing = [key for key in info["missing_keys"] if not key.startswith(tuple(optional))]
     # Asked to go on at another shape, the library lists the keys; otherwise it names none.
     mismatched = [f"{key} of shape {tuple(found)}, not {tuple(wanted)}" for key, found, wanted in info["mismatched_keys"]]
-    covered(source, model.state_dict(), [*missing, *mismatched], info["unexpected_keys"], dropped=dropped)
+    check_coverage(source, model.state_dict(), [*missing, *mismatched], info["unexpected_keys"], dropped=dropped)
     return model.eval().requires_grad_(False)
 
 
-def _from_gguf(model_class: type, path: Path, source: Source, dropped: Sequence[str], dtype: str, kwargs: dict) -> Any:
+def _from_gguf(model_class: Any, path: Path, source: Source, dropped: Sequence[str], dtype: str, kwargs: dict) -> Any:
     """A model of `model_class` from one GGUF file, with its language model head or without."""
     import torch
     from transformers.initialization import no_init_weights
@@ -97,13 +97,13 @@ def _from_gguf(model_class: type, path: Path, source: Source, dropped: Sequence[
         state = {key.removeprefix("model."): value for key, value in state.items()}
     elif sketch.config.tie_word_embeddings and "model.embed_tokens.weight" in state:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
-    fitting(sketch, state, source, dropped=dropped)
+    match_keys(sketch, state, source, dropped=dropped)
     with no_init_weights():  # every weight is filled below
         model = model_class._from_config(settings, **kwargs)
     return assemble(model, state, source, dropped=dropped, dtype=dtype)
 
 
-def fitting(model: Any, state: dict, source: object, *, dropped: Sequence[str] = ()) -> set[str]:
+def match_keys(model: Any, state: dict, source: object, *, dropped: Sequence[str] = ()) -> set[str]:
     """The keys a module and a state dict share; all there are, but for `dropped`.
 
     Raises:
@@ -116,7 +116,7 @@ def fitting(model: Any, state: dict, source: object, *, dropped: Sequence[str] =
         if state[key].shape != own[key].shape
     }
     missing = [*(own.keys() - state.keys()), *shaped.values()]
-    covered(source, own, missing, state.keys() - own.keys(), dropped=dropped)
+    check_coverage(source, own, missing, state.keys() - own.keys(), dropped=dropped)
     return own.keys() & state.keys()
 
 
@@ -131,7 +131,7 @@ def assemble(model: Any, state: dict, source: object, *, dropped: Sequence[str] 
     """
     import torch
 
-    keys = fitting(model, state, source, dropped=dropped)
+    keys = match_keys(model, state, source, dropped=dropped)
     model.load_state_dict({key: state[key] for key in keys}, strict=False)
     return model.to(getattr(torch, dtype)).eval().requires_grad_(False)
 

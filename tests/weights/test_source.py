@@ -136,12 +136,12 @@ def test_identity(tmp_path):
 
 
 def test_covered_counts_and_names():
-    weights.covered("x", ["a", "b"], [], ["head.weight"], dropped=("head.",))
-    weights.covered("x", ["a", "bn.num_batches_tracked"], ["bn.num_batches_tracked"], [])
+    weights.check_coverage("x", ["a", "b"], [], ["head.weight"], dropped=("head.",))
+    weights.check_coverage("x", ["a", "bn.num_batches_tracked"], ["bn.num_batches_tracked"], [])
     with pytest.raises(WeightsError, match=r"x covers 50.0 % of the model: 1 missing \(b\); 1 unexpected \(c\)"):
-        weights.covered("x", ["a", "b"], ["b"], ["c", "head.weight"], dropped=("head.",))
+        weights.check_coverage("x", ["a", "b"], ["b"], ["c", "head.weight"], dropped=("head.",))
     with pytest.raises(WeightsError, match="and 6 more"):
-        weights.covered("x", "abcdefghi", "abcdefghi", [])
+        weights.check_coverage("x", "abcdefghi", "abcdefghi", [])
 
 
 def test_state_of_wrapped_and_damaged_files(tmp_path):
