@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, MutableSequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -44,10 +45,7 @@ class Parts(Mapping[str, type[Part]], Generic[Part]):
     def _places(self) -> dict[str, str]:
         """Name → module."""
         package = importlib.import_module(self.package)
-        if own := os.environ.get(OWN):
-            folder = str(Path(own).resolve() / self.package.rsplit(".", 1)[1])
-            if folder not in package.__path__ and Path(folder).is_dir():
-                package.__path__.append(folder)
+        add_own_folder(self.package, package.__path__)
         found = {}
         for item in pkgutil.walk_packages(package.__path__, f"{self.package}."):
             if not item.ispkg:
@@ -85,6 +83,19 @@ class Parts(Mapping[str, type[Part]], Generic[Part]):
         return found
 
 
+def add_own_folder(package: str, path: MutableSequence[str]) -> None:
+    """Let modules of `$AFFECTORY_PARTS/<last part of package>` be imported as the package's own.
+
+    The `__init__` of a package that holds parts calls it with its name and `__path__`: a process that unpickles
+    something made of a part then finds its module, without having asked for the part before.
+    """
+    if own := os.environ.get(OWN):
+        folder = str(Path(own).resolve() / package.rsplit(".", 1)[1])
+        if folder not in path and Path(folder).is_dir():
+            path.append(folder)
+            importlib.invalidate_caches()
+
+
 def class_name(name: str) -> str:
     """`cross_attention` → `CrossAttention`.
 
@@ -110,5 +121,7 @@ def read_options(model: type[Options], values: object, where: str) -> Options:
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
             raise one_of(f"parameter of {where}", key, model.model_fields) from error
+        if item["type"] == "literal_error" and isinstance(item["input"], str):
+            raise one_of(f"{where}.{key}", item["input"], re.findall(r"'([^']*)'", item["ctx"]["expected"])) from error
         message = item["msg"].removeprefix("Value error, ")
         raise ParamsError(f"{where}.{key}: {message} (got {item['input']!r}).") from error
