@@ -222,9 +222,9 @@ def inspect(store: Path, export: Annotated[Path | None, typer.Option(help="Write
 @app.command(rich_help_panel=TOOLS)
 def streams() -> None:
     """List every ready-made encoder: modality, width, rate, licence, weights."""
-    from .features.encoders.registry import table
+    from .features.encoders.registry import markdown_table
 
-    out.print(table(), soft_wrap=True)
+    out.print(markdown_table(), soft_wrap=True)
 
 
 @app.command("params", rich_help_panel=TOOLS)

@@ -13,9 +13,11 @@ from pipeline.devices import pick_devices
 from pipeline.errors import StoreError, UserError, one_of
 from pipeline.features import transcribe
 from pipeline.features.encoders import registry
-from pipeline.features.encoders.extractor import Extractor, Missing, Prepared, Turn
+from pipeline.features.encoders.extractor import Extractor, Missing, Turn
+from pipeline.features.engine.entries import encode_batch
+from pipeline.features.engine.forward import Forward
 from pipeline.features.engine.reader import Job
-from pipeline.features.engine.run import Stats, infer
+from pipeline.features.engine.stats import Stats
 from pipeline.params import Params, Stream
 from pipeline.runs.run import Prediction as Output
 from pipeline.runs.run import TrainedModel, average, load_run
@@ -26,8 +28,6 @@ from .show import format_json, format_text
 from .source import Source, Spoken, missing_reason
 
 __all__ = ["Prediction", "Predictor", "StreamUse", "format_json", "format_text"]
-
-Forward = Callable[[Sequence[Prepared]], list[tuple[np.ndarray, np.ndarray]]]
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class Predictor:
                 use[name] = StreamUse(status, reason=missing_reason(error))
                 continue
             stats = Stats()
-            entry = infer(self._forward(name), [(Job(source.path.name, name), prepared)], stats).get(name)
+            entry = encode_batch(self._forward(name), [(Job(source.path.name, name), prepared)], stats).get(name)
             if entry is None:
                 use[name] = StreamUse(Status.FAILED, reason=stats.failures[name])
                 continue
@@ -191,7 +191,7 @@ class Predictor:
 
     def _hear(self, waveform: np.ndarray) -> str:
         if self._recognise is None:
-            self._recognise = transcribe.recogniser(self.params, self.params.decode.audio.rate).load(self.device)
+            self._recognise = transcribe.make_recogniser(self.params, self.params.decode.audio.rate).load(self.device)
         return self._recognise([waveform])[0]
 
     def _extractor(self, name: str) -> Extractor:
@@ -201,7 +201,7 @@ class Predictor:
 
     def _forward(self, name: str) -> Forward:
         if name not in self._forwards:
-            self._forwards[name] = self._extractor(name).load(device=self.device)
+            self._forwards[name] = Forward(self._extractor(name), self.device)
         return self._forwards[name]
 
     def _prediction(self, source: Source, output: Output, use: dict[str, StreamUse]) -> Prediction:

@@ -23,7 +23,7 @@ from pipeline.storage import tables
 from pipeline.storage.feature_store import Status, Store
 
 ROOT = Path(__file__).resolve().parents[3]
-STREAMS = registry.streams(ROOT / "conf" / "stream")
+STREAMS = registry.read_streams(ROOT / "conf" / "stream")
 #: The demo recipe's own streams, and what may stand in their place.
 SLOTS = {"video": ("video", "face"), "audio": ("audio",), "text": ("text",)}
 SHORT = [
