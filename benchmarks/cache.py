@@ -52,7 +52,7 @@ def fill(manifest: Path) -> int:
     from pipeline.storage.feature_store import Entry
 
     stream = corpus.stream(corpus.text_stream())
-    work = reader.jobs(tables.read(manifest), stream)
+    work = reader.list_jobs(tables.read(manifest), stream)
     chance = np.random.default_rng(0)
     times = np.stack([np.arange(8), np.arange(1, 9)], 1).astype(np.float32) / 4
     with ClipCache("extract", dict(registry.build(stream).identity)) as cache:

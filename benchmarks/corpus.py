@@ -164,7 +164,7 @@ def frames(folder: Path, clips: int, count: int, *, width: int = 340, height: in
     identity = {"kind": "frames", "benchmark": [clips, count, width, height]}
     with ClipCache("frames", identity, base=folder / "cache") as cache:
         for row in rows:
-            cache.put({row["content"]: media_store.joined([jpeg(p) for p in pictures(chance, count, width, height)], times)})
+            cache.put({row["content"]: media_store.join_files([jpeg(p) for p in pictures(chance, count, width, height)], times)})
         media_store.pack(folder / "frames.h5", rows, "video", cache, identity, {})
     tables.write(tables.frame(rows), folder / "manifest.parquet")
     return folder / "manifest.parquet", folder / "frames.h5"

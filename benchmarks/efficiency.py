@@ -63,24 +63,29 @@ def _model(
     import torch
 
     from pipeline.features.encoders import registry
+    from pipeline.features.encoders.encoder import Encoder
     from pipeline.features.engine import run as engine
     from pipeline.features.engine.batcher import batches
-    from pipeline.features.engine.reader import Reader, jobs
+    from pipeline.features.engine.forward import Forward
+    from pipeline.features.engine.reader import Reader, list_jobs
     from pipeline.params import Run
     from pipeline.storage import tables
     from pipeline.storage.clip_cache import ClipCache
 
     stream = corpus.stream(corpus.image_stream(architecture, frames, dtype=dtype))
     extractor = registry.build(stream)
-    forward = extractor.load(device=device)
+    forward = Forward(extractor, device=device)
     ran: list[int] = []
 
-    def counted(batch: list) -> list:
-        ran.append(len(batch))
-        return forward(batch)
+    class Counted(Encoder):
+        network = forward.encoder.network
 
-    loaded = replace(extractor, load=lambda device: counted)
-    work = jobs(tables.read(manifest), stream)
+        def encode(self, batch: list) -> list:
+            ran.append(len(batch))
+            return forward.encoder.encode(batch)
+
+    loaded = replace(extractor, load=lambda device: Counted())
+    work = list_jobs(tables.read(manifest), stream)
     reader = Reader(extractor.prepare, "video", frames)
     begun = time.process_time()
     prepared = [(job, reader(job)) for job in work]

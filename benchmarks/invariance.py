@@ -64,6 +64,7 @@ def measure(folder: Path, size: Size) -> list[Figure]:
     import torch
 
     from pipeline.features.encoders import registry
+    from pipeline.features.engine.forward import Forward
 
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     figures = []
@@ -71,7 +72,7 @@ def measure(folder: Path, size: Size) -> list[Figure]:
         for dtype in size.dtypes:
             stream = corpus.stream({"source": "-", "weights": "random:0", "dtype": dtype} | STREAMS[family])
             extractor = registry.build(stream)
-            forward = extractor.load(device=device)
+            forward = Forward(extractor, device=device)
             prepared = [extractor.prepare(clip) for clip in _clips(stream.modality, size.clips)]
             among = [values for values, _ in forward(prepared)]
             apart = max(float(np.abs(forward([one])[0][0] - values).max()) for one, values in zip(prepared, among, strict=True))

@@ -43,15 +43,16 @@ def remember(root: Path, clips: int) -> int:
     """Facts and hashes of the files, as if they had been examined. Returns of how many."""
     import os
 
-    from pipeline.data.examine import VERSION
-    from pipeline.data.integrity import Fact
+    from pipeline.data.examine import facts_version
+    from pipeline.data.fact import Fact
     from pipeline.storage.memo import Memo, file_key
 
     paths = [str(root / f"m/{i // 1000}/{i}.wav") for i in range(clips)]
     states = [os.stat(path) for path in paths]
     fact = Fact(duration=2.0, audio=True, level=-20.0).dump()
+    version = facts_version()
     with Memo("facts") as memo:
-        memo.put({file_key(path, state, VERSION): fact for path, state in zip(paths, states, strict=True)})
+        memo.put({file_key(path, state, version): fact for path, state in zip(paths, states, strict=True)})
     with Memo("hash") as memo:
         memo.put({file_key(path, state): f"{i:032x}" for i, (path, state) in enumerate(zip(paths, states, strict=True))})
     return clips
@@ -60,7 +61,7 @@ def remember(root: Path, clips: int) -> int:
 def build(root: Path, out: Path) -> tuple[int, float]:
     """The stage. Returns how many clips the manifest holds, and the seconds of processor time it took."""
     begun = time.process_time()
-    from pipeline.data.build import build as stage
+    from pipeline.data.build import build_manifest as stage
     from pipeline.params import parse
     from pipeline.storage import tables
 

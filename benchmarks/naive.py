@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import corpus
 from .figures import Figure, alternate, ratio, seconds
+
+if TYPE_CHECKING:
+    from pipeline.features.encoders.encoder import Encoder
+    from pipeline.features.encoders.extractor import Extractor
 
 #: Two encoders of the same clips: what differs is which vector is read out.
 READOUTS = ("projection", "mean")
@@ -33,7 +37,8 @@ def measure(folder: Path, size: Size) -> list[Figure]:
     from pipeline.features.encoders import registry
     from pipeline.features.encoders.extractor import Clip
     from pipeline.features.engine import run as engine
-    from pipeline.features.engine.reader import Reader, jobs
+    from pipeline.features.engine.forward import Forward
+    from pipeline.features.engine.reader import Reader, list_jobs
     from pipeline.params import DecodeVideo
     from pipeline.storage import feature_store, media_store, tables
     from pipeline.storage.clip_cache import ClipCache
@@ -46,7 +51,7 @@ def measure(folder: Path, size: Size) -> list[Figure]:
     params = params.model_copy(update={"corpus": params.corpus.model_copy(update={"root": str(folder / "videos")})})
     extractors = {name: registry.build(params.stream(name)) for name in READOUTS}
     # Loaded once for both ways: loading is neither's merit.
-    forwards = {name: extractor.load(device="cpu") for name, extractor in extractors.items()}
+    forwards = {name: Forward(extractor, device="cpu") for name, extractor in extractors.items()}
     (folder / "npy").mkdir()
     (folder / "stores").mkdir()
 
@@ -65,10 +70,10 @@ def measure(folder: Path, size: Size) -> list[Figure]:
         rows = table.select("id", "video", "content").to_dicts()
         _decode(rows, base)
         for name, extractor in extractors.items():
-            work = jobs(table, params.stream(name))
+            work = list_jobs(table, params.stream(name))
             with ClipCache("extract", dict(extractor.identity), base=base) as cache:
                 engine.run(
-                    _ready(extractor, forwards[name]),
+                    _ready(extractor, forwards[name].encoder),
                     Reader(extractor.prepare, "video", folder / "frames.h5"),
                     work,
                     cache,
@@ -86,7 +91,7 @@ def measure(folder: Path, size: Size) -> list[Figure]:
 
     def _decode(rows: list[dict], base: Path) -> None:
         # What stage `frames` does, with a cache of its own: the public stage uses the user's.
-        function = media.partial(media.frames, spec)
+        function = media.partial(media.decode_frames, spec)
         with ClipCache("frames", {"spec": spec.model_dump()}, base=base) as cache:
             tasks = [(row["content"], media.Cut(str(folder / "videos" / row["video"]), None, None)) for row in rows]
             with media.Pool(function, workers=size.workers) as pool:
@@ -117,10 +122,10 @@ def measure(folder: Path, size: Size) -> list[Figure]:
     ]
 
 
-def _ready(extractor, forward: Callable):
+def _ready(extractor: Extractor, encoder: Encoder) -> Extractor:
     from dataclasses import replace
 
-    return replace(extractor, load=lambda device: forward)
+    return replace(extractor, load=lambda device: encoder)
 
 
 def _difference(folder: Path, name: str, ids: list[str]) -> float:

@@ -29,6 +29,7 @@ EXEMPT = (
     "params",
     "parts",
     "progress",
+    "reasons",
     "stop",
     "storage.atomic",
     "storage.clip_cache",
@@ -68,7 +69,7 @@ def closure(*modules: str) -> dict[str, Path]:
             continue
         found[name] = path
         waiting += [name.rsplit(".", 1)[0]] if "." in name else []
-        waiting += imported(path.read_text(encoding="utf-8"), name, package=path.name == "__init__.py")
+        waiting += _file_imports(path, path.stat().st_mtime_ns, name)
     return dict(sorted(found.items()))
 
 
@@ -159,3 +160,9 @@ def _exempt(name: str) -> bool:
 def _file_digest(path: Path, modified: int) -> str:
     del modified  # a part of the key alone
     return hashlib.sha256(significant(path.read_text(encoding="utf-8")).encode()).hexdigest()
+
+
+@functools.cache
+def _file_imports(path: Path, modified: int, module: str) -> tuple[str, ...]:
+    del modified  # a part of the key alone
+    return tuple(imported(path.read_text(encoding="utf-8"), module, package=path.name == "__init__.py"))

@@ -11,12 +11,15 @@ from ruamel.yaml import YAML
 
 from .errors import ParamsError
 
+#: Names of groups and choices that are gone → what they are called now.
+RENAMED = {"dataset": "corpus", "encoders": "bundle", "protocol=kfold_actor": "protocol=kfold_speaker"}
+
 
 def compose(overrides: Sequence[str] = (), folder: str | Path = "conf", name: str = "config") -> dict:
     """Plain parameters of a composition.
 
     Raises:
-        ParamsError: an unknown group, choice or key; the line Hydra gives.
+        ParamsError: an unknown group, choice or key, the line Hydra gives; or a name that is gone, with the new one.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -24,11 +27,24 @@ def compose(overrides: Sequence[str] = (), folder: str | Path = "conf", name: st
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    for override in overrides:
+        _check_name(override)
     try:
         with initialize_config_dir(str(Path(folder).resolve()), version_base=None):
             return cast(dict, OmegaConf.to_container(hydra_compose(name, list(overrides)), resolve=True))
     except (HydraException, OmegaConfBaseException) as error:
         raise ParamsError(f"{folder}: {' '.join(str(error).split())}") from error
+
+
+def _check_name(override: str) -> None:
+    """
+    Raises:
+        ParamsError: the group or the choice is called otherwise now.
+    """
+    written = override.lstrip("+~")
+    for old in (written, written.partition("=")[0]):
+        if old in RENAMED:
+            raise ParamsError(f"{override}: {old} has been renamed; write {override.replace(old, RENAMED[old], 1)}.")
 
 
 def text(values: dict) -> str:

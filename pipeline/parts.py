@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, MutableSequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -33,7 +34,7 @@ class Parts(Mapping[str, type[Part]], Generic[Part]):
         base: class every part derives from.
         kind: what a part is called in an error, e.g. `fusion`.
 
-    >>> from pipeline.models.fusion import FUSIONS
+    >>> from pipeline.models.registry import FUSIONS
     >>> FUSIONS["gated"].__name__
     'Gated'
     """
@@ -44,10 +45,7 @@ class Parts(Mapping[str, type[Part]], Generic[Part]):
     def _places(self) -> dict[str, str]:
         """Name → module."""
         package = importlib.import_module(self.package)
-        if own := os.environ.get(OWN):
-            folder = str(Path(own).resolve() / self.package.rsplit(".", 1)[1])
-            if folder not in package.__path__ and Path(folder).is_dir():
-                package.__path__.append(folder)
+        add_own_folder(self.package, package.__path__)
         found = {}
         for item in pkgutil.walk_packages(package.__path__, f"{self.package}."):
             if not item.ispkg:
@@ -74,15 +72,40 @@ class Parts(Mapping[str, type[Part]], Generic[Part]):
         Raises:
             ParamsError: there is none, or its file holds no class of that name and kind.
         """
-        if name not in self._places():
+        places = self._places()
+        if name not in places:
             raise one_of(self.kind, name, self)
-        module = importlib.import_module(self._places()[name])
+        module = importlib.import_module(places[name])
         found = getattr(module, class_name(name), None)
-        if not (isinstance(found, type) and issubclass(found, self.base)):
-            if module.__name__.startswith(f"{self.package}.") and name not in set(self):
-                raise one_of(self.kind, name, self)
+        if isinstance(found, type) and issubclass(found, self.base) and found is not self.base:
+            return found
+        if name in own_names(self.package):
             raise ParamsError(f"{module.__file__} holds no class {class_name(name)} that is a {self.base.__name__}.")
-        return found
+        raise one_of(self.kind, name, self)  # a helper's name
+
+
+def own_folder(package: str) -> Path | None:
+    """`$AFFECTORY_PARTS/<last part of package>`; None where the variable is not set."""
+    own = os.environ.get(OWN)
+    return Path(own).resolve() / package.rsplit(".", 1)[1] if own else None
+
+
+def own_names(package: str) -> set[str]:
+    """Names of the files in it."""
+    folder = own_folder(package)
+    return {path.stem for path in folder.glob("*.py")} if folder else set()
+
+
+def add_own_folder(package: str, path: MutableSequence[str]) -> None:
+    """Let modules of `$AFFECTORY_PARTS/<last part of package>` be imported as the package's own.
+
+    The `__init__` of a package that holds parts calls it with its name and `__path__`: a process that unpickles
+    something made of a part then finds its module, without having asked for the part before.
+    """
+    folder = own_folder(package)
+    if folder is not None and folder.is_dir() and str(folder) not in path:
+        path.append(str(folder))
+        importlib.invalidate_caches()
 
 
 def class_name(name: str) -> str:
@@ -107,8 +130,10 @@ def read_options(model: type[Options], values: object, where: str) -> Options:
         return model.model_validate(values)
     except ValidationError as error:
         item = error.errors()[0]
-        key = ".".join(str(part) for part in item["loc"])
+        key = ".".join([where, *(str(part) for part in item["loc"])])
         if item["type"] == "extra_forbidden":
-            raise one_of(f"parameter of {where}", key, model.model_fields) from error
-        message = item["msg"].removeprefix("Value error, ")
-        raise ParamsError(f"{where}.{key}: {message} (got {item['input']!r}).") from error
+            raise one_of(f"parameter of {where}", key.removeprefix(f"{where}."), model.model_fields) from error
+        if item["type"] == "literal_error" and isinstance(item["input"], str):
+            raise one_of(key, item["input"], re.findall(r"'([^']*)'", item["ctx"]["expected"])) from error
+        given = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
+        raise ParamsError(f"{key}: {item['msg'].removeprefix('Value error, ')}{given}.") from error

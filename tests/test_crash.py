@@ -256,7 +256,7 @@ if __name__ == "__main__":
             with Pool(work, workers=2) as pool:
                 list(pool.imap_unordered([(0, folder), (1, folder)]))
         elif how == "engine":
-            from pipeline.features.engine.run import Prefetch
+            from pipeline.features.engine.prefetch import Prefetch
 
             with Pool(work, workers=2) as pool:
                 with Prefetch(pool.imap_unordered([(0, folder), (1, folder)]), 2, pool.interrupt) as outcomes:

@@ -1,6 +1,7 @@
 """params.yaml is exactly what conf/ composes to, and a wrong value is one clear line."""
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,46 @@ def test_every_recipe_composes_to_valid_parameters(recipe):
     assert params.parse(compose([f"recipe={recipe}"], ROOT / "conf")).recipe == recipe
 
 
+def flatten(values, prefix=""):
+    """`{"a": {"b": 1}}` → `{"a.b": 1}`."""
+    found = {}
+    for name, value in values.items():
+        found |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
+    return found
+
+
+RECORDED = json.loads((ROOT / "tests" / "recipes.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("recipe", sorted(RECORDED.keys() - {"common"}))
+def test_every_recipe_composes_to_what_is_recorded(recipe):
+    """However the files of conf/ share what they hold: no recipe changes unnoticed."""
+    composed = compose([f"recipe={recipe}"], ROOT / "conf")
+    recorded = RECORDED["common"] | RECORDED[recipe]
+    found = flatten(composed)
+    assert {name: found.get(name, "is gone") for name in recorded} == recorded
+    assert set(composed["streams"]) == {name.split(".")[1] for name in recorded if name.startswith("streams.")}
+    assert composed["protocol"].keys() == {name.split(".")[1] for name in recorded if name.startswith("protocol.")}
+
+
+def test_every_recipe_is_recorded():
+    assert RECORDED.keys() - {"common"} == {path.stem for path in (ROOT / "conf" / "recipe").glob("*.yaml")}
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("dataset=ravdess", "dataset has been renamed; write corpus=ravdess."),
+        ("~encoders", "encoders has been renamed; write ~bundle."),
+        ("protocol=kfold_actor", "protocol=kfold_actor has been renamed; write protocol=kfold_speaker."),
+    ],
+)
+def test_an_old_name_is_answered_with_the_new_one(override, said):
+    with pytest.raises(ParamsError) as caught:
+        compose([override], ROOT / "conf")
+    assert str(caught.value) == f"{override}: {said}"
+
+
 @pytest.mark.parametrize(
     ("group", "package"),
     [
@@ -50,13 +91,14 @@ def test_streams_are_swapped_and_dropped():
     swapped = compose(["stream@streams.audio=wavlm"], ROOT / "conf")
     assert "wavlm" in swapped["streams"]["audio"]["weights"]
     assert set(compose(["~stream@streams.video"], ROOT / "conf")["streams"]) == {"audio", "text"}
-    assert compose(["encoders=base"], ROOT / "conf")["streams"]["text"]["weights"].startswith("hf:")
+    assert compose(["bundle=base"], ROOT / "conf")["streams"]["text"]["weights"].startswith("hf:")
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"fusoin": {}}, "unknown parameter fusoin"),
+        ({"dataset": "ravdess"}, "unknown parameter dataset; it is called corpus now"),
         ({"training": {"lr": "fast"}}, "training.lr"),
         ({"training": {"lr": -1}}, "training.lr"),
         ({"streams": {}}, "streams is empty"),

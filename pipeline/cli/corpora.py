@@ -17,9 +17,9 @@ app = typer.Typer(no_args_is_help=True, help="Generate, fetch, check corpora.")
 @app.command("prepare")
 def corpus_prepare(params: ParamsFile = Path("params.yaml"), folder: Path = Path("data/corpus")) -> None:
     """Generate the demo corpus, or check that a real one is where corpus.root says."""
-    from pipeline.data.prepare import prepare
+    from pipeline.data.prepare import prepare_corpus
 
-    prepare(parameters.read(params), folder)
+    prepare_corpus(parameters.read(params), folder)
 
 
 @app.command("check")
@@ -33,12 +33,12 @@ def corpus_check(
     import json
 
     from pipeline.compose import compose
-    from pipeline.data.check import check
+    from pipeline.data.check import check_corpus
 
     values = compose([f"recipe={name}"]) if name else parameters.read(params).model_dump()
     if root:
         values["corpus"]["root"] = root
-    found = check(parameters.parse(values), strict=strict)
+    found = check_corpus(parameters.parse(values), strict=strict)
     typer.echo(json.dumps(found, indent=2, ensure_ascii=False, default=str))
     if not found["ok"]:
         raise typer.Exit(3)
@@ -68,10 +68,10 @@ def corpus_table() -> None:
 @app.command("labels")
 def corpus_labels(table: Path, column: str, out_folder: Annotated[Path, typer.Option("--out")] = Path(".")) -> None:
     """Label distribution of any table: coverage and shares, as text, CSV and bar chart."""
-    from pipeline.data.distribution import distribution
+    from pipeline.data.distribution import count_labels
 
-    found = distribution(table, column)
+    found = count_labels(table, column)
     for label, count, rows, share in found.lines():
         typer.echo(f"{label:20} {count:8d}  {rows:6.2f} % of rows  {share:6.2f} % of labels")
     found.write_csv(out_folder / f"{column}.csv")
-    found.write_chart(out_folder / f"{column}.png")
+    found.write_chart(out_folder / f"{column}.svg")

@@ -20,9 +20,9 @@ def manifest(
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first damaged clip or line.")] = False,
 ) -> None:
     """Corpus folder → data/manifest.parquet, with integrity, splits and leakage checks."""
-    from pipeline.data.build import build
+    from pipeline.data.build import build_manifest
 
-    build(parameters.read(params), strict=strict)
+    build_manifest(parameters.read(params), strict=strict)
 
 
 @app.command(rich_help_panel=STAGES)

@@ -28,7 +28,8 @@ def predict(
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Emotion probabilities and valence/arousal of a raw media file."""
-    from pipeline.serving.predictor import Predictor, format_json, format_text
+    from pipeline.serving.predictor import Predictor
+    from pipeline.serving.show import format_json, format_text
     from pipeline.serving.source import turn
 
     predictor = Predictor.load(parameters.read(params))
@@ -56,9 +57,9 @@ def inspect(store: Path, export: Annotated[Path | None, typer.Option(help="Write
 @app.command(rich_help_panel=TOOLS)
 def streams() -> None:
     """List every ready-made encoder: modality, width, rate, licence, weights."""
-    from pipeline.features.encoders.registry import table
+    from pipeline.features.encoders.registry import markdown_table
 
-    out.print(table(), soft_wrap=True)
+    out.print(markdown_table(), soft_wrap=True)
 
 
 @app.command("params", rich_help_panel=TOOLS)

@@ -6,6 +6,7 @@ import shutil
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import IO, cast
 
 from pipeline.errors import CorpusError
 
@@ -70,11 +71,12 @@ def _tar(archive: Path, folder: Path, prefix: str) -> int:
             if target is not None and member.isfile():
                 chosen.append((member, target))
         for member, target in chosen:
-            _write(pack.extractfile(member), target)
+            # A file, as was just made sure of.
+            _write(cast(IO[bytes], pack.extractfile(member)), target)
     return len(chosen)
 
 
-def _write(source, target: Path) -> None:
+def _write(source: IO[bytes], target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     # A file that is a link already must not be written through.
     target.unlink(missing_ok=True)

@@ -16,11 +16,13 @@ from pipeline.storage import tables as manifest
 from pipeline.storage.atomic import write_json
 
 from . import corpora, hashing, leakage, split
-from .card import card
+from .card import make_card
 from .corpora.adapter import Adapter
 from .corpora.folder import problem
-from .examine import facts
+from .examine import examine_media
 from .integrity import judge, precheck, unique_media
+
+_QUARANTINE_ORDER = ("id", "media", "reason", "detail")
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Checked:
         return f"{len(self.failures)} of {total} clips ({self.rate:.1%}) failed: {reasons}{example}"
 
 
-def build(params: Params, out: Path = Path("data"), *, strict: bool = False) -> None:
+def build_manifest(params: Params, out: Path = Path("data"), *, strict: bool = False) -> None:
     """Write the tables of `params.corpus` to `out`.
 
     manifest.parquet (labels of the test clips taken out, when the protocol makes one split), truth.parquet
@@ -84,25 +86,27 @@ def build(params: Params, out: Path = Path("data"), *, strict: bool = False) -> 
             f"{found.summary()}. At most {limit:.1%} may fail (quarantine.max_rate); see {out / 'quarantine.parquet'}."
         )
     table = found.table
-    folds = split.folds(table, params.protocol)
-    leaks = leakage.find(table, folds, params.protocol.leakage)
+    folds = split.make_folds(table, params.protocol)
+    leaks = leakage.find_leaks(table, folds, params.protocol.leakage)
     leakage.enforce(leaks, params.protocol)
-    near = leakage.texts(table, folds) if "text" not in params.protocol.leakage else []
+    near = leakage.find_similar_texts(table, folds) if "text" not in params.protocol.leakage else []
     write_json(
         out / "card.json",
-        card(found.adapter, table, folds, found.quarantine, leakage.worst(leaks), leakage.worst(near), found.notes),
+        make_card(
+            found.adapter, table, folds, found.quarantine, leakage.keep_worst(leaks), leakage.keep_worst(near), found.notes
+        ),
     )
-    held = _held(table, folds, params)
-    single = split.single(params.protocol)
+    held_out = _select_held_out(table, folds, params)
+    single = split.is_single(params.protocol)
     roles = folds.select("id", pl.col("role").alias("split")) if single else None
     table = table.drop("split").join(roles, on="id") if single else table.with_columns(split=pl.lit(None, pl.String))
-    truth = table.join(held, on="id", how="semi").select("id", *manifest.LABELS)
-    is_held = pl.col("id").is_in(held["id"].implode()) if single else pl.lit(False)
+    truth = table.join(held_out, on="id", how="semi").select("id", *manifest.LABELS)
+    is_hidden = pl.col("id").is_in(held_out["id"].implode()) if single else pl.lit(False)
     public = table.with_columns(
-        pl.when(is_held).then(None).otherwise(pl.col(name)).alias(name) for name in manifest.LABELS
+        pl.when(is_hidden).then(None).otherwise(pl.col(name)).alias(name) for name in manifest.LABELS
     ).select(*manifest.SCHEMA)
-    hidden = found.annotations.join(held, on="id", how="semi")
-    shown = found.annotations.join(held, on="id", how="anti") if single else found.annotations
+    hidden = found.annotations.join(held_out, on="id", how="semi")
+    shown = found.annotations.join(held_out, on="id", how="anti") if single else found.annotations
     manifest.write(public, out / "manifest.parquet")
     manifest.write(truth, out / "truth.parquet")
     manifest.write(shown, out / "annotations.parquet", sort=("id", "time"))
@@ -110,12 +114,9 @@ def build(params: Params, out: Path = Path("data"), *, strict: bool = False) -> 
     manifest.write(folds, out / "folds.parquet", sort=("fold", "id"))
 
 
-_QUARANTINE_ORDER = ("id", "media", "reason", "detail")
-
-
-def _held(table: pl.DataFrame, folds: pl.DataFrame, params: Params) -> pl.DataFrame:
+def _select_held_out(table: pl.DataFrame, folds: pl.DataFrame, params: Params) -> pl.DataFrame:
     """Ids of the clips whose truth is evaluated."""
-    if split.single(params.protocol):
+    if split.is_single(params.protocol):
         return folds.filter(pl.col("role") == "test").select("id")
     return table.select("id")
 
@@ -126,16 +127,16 @@ def check_media(params: Params) -> Checked:
     Raises:
         CorpusError: unknown corpus, absent folder, table that cannot be read, no clip at all.
     """
-    adapter = corpora.get(params.corpus.name)
-    tables = adapter.read(params.corpus)
+    adapter = corpora.open_corpus(params.corpus)
+    tables = adapter.read()
     root = Path(params.corpus.root)
-    rows, doubled = _unique(tables.clips)
-    rows, absent = _present(rows, root)
-    rows, broken, masked = _judged(rows, root, params)
+    rows, doubled = _drop_repeated_ids(tables.clips)
+    rows, absent = _drop_absent(rows, root)
+    rows, broken, masked = _judge_media(rows, root, params)
     places = {m: os.path.join(root, m) for m in unique_media(rows)}
-    hashes = hashing.media(list(places.values()), max(2, params.run.workers))
+    hashes = hashing.hash_media(list(places.values()), max(2, params.run.workers))
     hashes = {m: hashes[place] for m, place in places.items()}
-    rows, twins = _without_twins([row | {"content": hashing.content(row, hashes)} for row in rows])
+    rows, twins = _drop_twins([row | {"content": hashing.identify_clip(row, hashes)} for row in rows])
     failures = [p for p in tables.problems if p["reason"] not in BENIGN] + doubled + absent + broken + twins
     problems = [p for p in tables.problems if p["reason"] in BENIGN] + masked + failures
     table = manifest.frame(rows).sort("id")
@@ -152,7 +153,7 @@ def check_media(params: Params) -> Checked:
     return Checked(adapter, table, annotations, quarantine, failures, notes)
 
 
-def _unique(clips: list[dict]) -> tuple[list[dict], list[dict]]:
+def _drop_repeated_ids(clips: list[dict]) -> tuple[list[dict], list[dict]]:
     seen = Counter(clip["id"] for clip in clips)
     rows, doubled, taken = [], [], set()
     for clip in clips:
@@ -171,8 +172,9 @@ def _unique(clips: list[dict]) -> tuple[list[dict], list[dict]]:
     return rows, doubled
 
 
-def _present(rows: list[dict], root: Path) -> tuple[list[dict], list[dict]]:
-    kept, lost = [], []
+def _drop_absent(rows: list[dict], root: Path) -> tuple[list[dict], list[dict]]:
+    kept: list[dict] = []
+    lost: list[dict] = []
     for row in rows:
         bad = precheck(row, root)
         (lost if bad else kept).append(bad | {"detail": bad["detail"] + _where(row)} if bad else row)
@@ -184,12 +186,14 @@ def _where(row: dict) -> str:
     return f" ({row['where']})" if row.get("where") else ""
 
 
-def _judged(rows: list[dict], root: Path, params: Params) -> tuple[list[dict], list[dict], list[dict]]:
+def _judge_media(rows: list[dict], root: Path, params: Params) -> tuple[list[dict], list[dict], list[dict]]:
     """(clips kept, rows of those lost, rows of modalities lost)."""
     places = {path: os.path.join(root, path) for path in unique_media(rows)}
-    absolute = facts(list(places.values()), params) if places else {}
+    absolute = examine_media(list(places.values()), params) if places else {}
     known = {path: absolute[place] for path, place in places.items()}
-    kept, broken, masked = [], [], []
+    kept: list[dict] = []
+    broken: list[dict] = []
+    masked: list[dict] = []
     for row in rows:
         row, listed, keep = judge(row, known, params.integrity)
         (masked if keep else broken).extend(listed)
@@ -198,7 +202,7 @@ def _judged(rows: list[dict], root: Path, params: Params) -> tuple[list[dict], l
     return kept, broken, masked
 
 
-def _without_twins(rows: list[dict]) -> tuple[list[dict], list[dict]]:
+def _drop_twins(rows: list[dict]) -> tuple[list[dict], list[dict]]:
     """Drop repeated media inside a split; between splits they are leakage and stay to be found."""
     first: dict[tuple, str] = {}
     kept, twins = [], []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import polars as pl
 
 from pipeline.storage.tables import LABELS
@@ -12,7 +10,7 @@ from .corpora.adapter import Adapter
 from .leakage import Leak
 
 
-def card(
+def make_card(
     adapter: Adapter,
     table: pl.DataFrame,
     folds: pl.DataFrame,
@@ -48,7 +46,7 @@ def card(
         "roles": {role: _part(roles.filter(pl.col("role") == role)) for role in ("train", "val", "test")},
         "labelled": {name: int(table[name].is_not_null().sum()) for name in LABELS},
         "leaks": [leak.plain() for leak in leaks],
-        "similar_text": [leak.plain() | {"said": leak.said()} for leak in similar],
+        "similar_text": [leak.plain() | {"said": leak.sentence()} for leak in similar],
         "quarantine": histogram(quarantine, "reason"),
         "notes": notes,
     }
@@ -80,4 +78,5 @@ def _mean(values: pl.Series) -> dict[str, float] | None:
     if not len(values):
         return None
     # A population of one has a spread of nought, not none.
-    return {"mean": round(values.mean(), 6), "std": round(math.sqrt(values.var(ddof=0)), 6)}
+    array = values.to_numpy()
+    return {"mean": round(float(array.mean()), 6), "std": round(float(array.std()), 6)}

@@ -10,7 +10,7 @@ from .build import check_media
 from .card import histogram
 
 
-def check(params: Params, *, strict: bool = False) -> dict:
+def check_corpus(params: Params, *, strict: bool = False) -> dict:
     """Integrity, labels and leakage of `params.corpus` as JSON values; writes nothing.
 
     Args:
@@ -28,10 +28,10 @@ def check(params: Params, *, strict: bool = False) -> dict:
     length = table["duration"].drop_nulls()
     leaks, similar = [], []
     try:
-        folds = split.folds(table, params.protocol)
-        overlaps = leakage.find(table, folds, params.protocol.leakage)
-        leaks = [str(leak) for leak in leakage.worst(overlaps)]
-        similar = [leak.said() for leak in leakage.worst(leakage.texts(table, folds))]
+        folds = split.make_folds(table, params.protocol)
+        overlaps = leakage.find_leaks(table, folds, params.protocol.leakage)
+        leaks = [str(leak) for leak in leakage.keep_worst(overlaps)]
+        similar = [leak.sentence() for leak in leakage.keep_worst(leakage.find_similar_texts(table, folds))]
     except (CorpusError, ParamsError) as error:
         leaks = [f"not checked: {error}"]
         overlaps = []

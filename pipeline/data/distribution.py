@@ -7,13 +7,14 @@ import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 from pipeline.errors import CorpusError
-from pipeline.storage.atomic import atomic_file, write_text
+from pipeline.storage.atomic import write_text
 
 from .corpora import table
 
-#: Between labels of one cell: comma, bar, semicolon, slash, and their Chinese kin.
+#: Between labels of one cell: comma, bar, semicolon, slash, and the Chinese comma, enumeration comma and semicolon.
 SEPARATORS = ",|;/、，；"
 
 
@@ -53,22 +54,11 @@ class Distribution:
         write_text(path, text.getvalue())
 
     def write_chart(self, path: str | Path) -> None:
-        """Horizontal bars as PNG, most frequent on top."""
-        from matplotlib.figure import Figure
-
-        lines = self.lines()[::-1]
-        figure = Figure(figsize=(8, 1 + 0.3 * max(1, len(lines))), dpi=100, layout="constrained")
-        axes = figure.add_subplot()
-        bars = axes.barh([label for label, *_ in lines], [cover for _, _, cover, _ in lines], color="#4477aa")
-        axes.bar_label(bars, [f"{count} ({cover:.1f} %)" for _, count, cover, _ in lines], padding=3, fontsize=8)
-        axes.set_xlabel(f"rows in percent (of {self.rows})")
-        axes.set_title(self.column)
-        axes.margins(x=0.15)
-        with atomic_file(path) as temporary:
-            figure.savefig(temporary, format="png", metadata={"Software": None})
+        """Horizontal bars as SVG, most frequent on top."""
+        write_text(path, _draw_bars(self.column, f"rows in percent (of {self.rows})", self.lines()))
 
 
-def distribution(
+def count_labels(
     path: str | Path, column: str, *, separators: str = SEPARATORS, sheet: str | None = None, lower: bool = False
 ) -> Distribution:
     """Count the labels of a column of a CSV, TSV, JSON, JSONL, XLSX or parquet table.
@@ -109,3 +99,28 @@ def _cells(path: Path, column: str, sheet: str | None) -> list[str]:
             raise CorpusError(f"{path}: column {column!r} is missing. Columns: {', '.join(frame.columns)}.")
         return ["" if value is None else str(value) for value in frame[column]]
     return [row.get(column, "") for _, row in table.rows_of(path, (column,), sheet)]
+
+
+#: Pixels: of a row, of the space for labels on the left and counts on the right, and of the longest bar.
+_ROW, _LABELS, _BARS, _COUNTS = 24, 200, 480, 120
+
+
+def _draw_bars(title: str, axis: str, lines: list[tuple[str, int, float, float]]) -> str:
+    """SVG of a bar per line, its label before it and its count after it."""
+    longest = max((cover for _, _, cover, _ in lines), default=0.0) or 1.0
+    width, height = _LABELS + _BARS + _COUNTS, _ROW * (len(lines) + 3)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        'font-family="sans-serif" font-size="13">',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+        f'<text x="{width / 2:g}" y="{_ROW * 0.8:g}" text-anchor="middle" font-size="15">{escape(title)}</text>',
+    ]
+    for at, (label, count, cover, _) in enumerate(lines, 1):
+        top, bar = _ROW * at + 4, _BARS * cover / longest
+        parts += [
+            f'<text x="{_LABELS - 8}" y="{top + 15}" text-anchor="end">{escape(label)}</text>',
+            f'<rect x="{_LABELS}" y="{top}" width="{bar:.2f}" height="{_ROW - 4}" fill="#4477aa"/>',
+            f'<text x="{_LABELS + bar + 6:.2f}" y="{top + 15}">{count} ({cover:.1f} %)</text>',
+        ]
+    parts.append(f'<text x="{_LABELS}" y="{height - _ROW * 0.8:g}" fill="#555">{escape(axis)}</text>')
+    return "\n".join([*parts, "</svg>"]) + "\n"

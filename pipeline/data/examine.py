@@ -5,51 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
+from pipeline.code import code_digest
 from pipeline.params import Params
 from pipeline.storage.memo import Memo, file_key
 
-from .integrity import Fact, frames_fact
-
-#: Part of the memo's key: raised when a fact of the same file would come out differently.
-VERSION = "2"
+from .fact import Fact, examine_file, examine_folder
 
 
-def examine(path: str) -> Fact:
-    """Probe one file and measure its sound.
-
-    Raises:
-        DecodeError: no decoder can read it.
-    """
-    from .decode.audio import level, read_waveform
-    from .decode.errors import DecodeError
-    from .decode.probe import probe
-
-    found = probe(path)
-    loudness = None
-    if found.has_audio:
-        try:
-            # The source's own rate: nothing is resampled to measure a level.
-            loudness = max(level(read_waveform(path, found.audio_rate or 16000)), -200.0)
-        except DecodeError as error:
-            # A film keeps its picture when its sound is broken.
-            if not found.has_video:
-                raise
-            return Fact(
-                duration=float(found.duration),
-                video=True,
-                audio=False,
-                detail=f"the sound cannot be decoded ({' '.join(str(error).split())})",
-            )
-    return Fact(duration=float(found.duration), video=found.has_video, audio=found.has_audio, level=loudness)
+def facts_version() -> str:
+    """Part of the memo's key: another one when the code that finds facts is another."""
+    return code_digest("pipeline.data.fact")
 
 
-def facts(paths: Sequence[str], params: Params) -> dict[str, Fact]:
+def examine_media(paths: Sequence[str], params: Params) -> dict[str, Fact]:
     """Facts of media (absolute paths of files or folders of frames).
 
     A file that crashes or hangs its decoder has `reason` crash or timeout; it does not hurt others.
     """
-    result = {path: frames_fact(path) for path in paths if os.path.isdir(path)}
-    keys = {path: file_key(path, os.stat(path), VERSION) for path in paths if path not in result}
+    result = {path: examine_folder(path) for path in paths if os.path.isdir(path)}
+    version = facts_version()
+    keys = {path: file_key(path, os.stat(path), version) for path in paths if path not in result}
     with Memo("facts") as memo:
         known = memo.get(keys.values())
         result |= {path: Fact.load(known[key]) for path, key in keys.items() if key in known}
@@ -76,6 +51,6 @@ def _examined(paths: Sequence[str], params: Params) -> Iterator[tuple[str, Fact]
     """(path, fact) as they come; each file is the business of a worker process."""
     from pipeline.workers.pool import Pool
 
-    with Pool(examine, workers=max(1, params.run.workers), timeout=params.run.timeout) as pool:
+    with Pool(examine_file, workers=max(1, params.run.workers), timeout=params.run.timeout) as pool:
         for outcome in pool.imap_unordered((path, path) for path in paths):
             yield outcome.key, (outcome.value if outcome.ok else Fact(reason=outcome.reason, detail=outcome.detail))

@@ -68,7 +68,7 @@ def sources(name: str) -> tuple[Source, ...]:
 
 def instructions(name: str) -> str:
     """Whom to ask for the corpus, and the folder layout expected afterwards."""
-    adapter = corpora.get(name)
+    adapter = corpora.find_adapter(name)
     ask = _known().get(name, {}).get("ask", adapter.homepage)
     return (
         f"{adapter.title} cannot be downloaded openly. Ask: {ask}. Licence: {adapter.licence}. "
@@ -89,11 +89,11 @@ def fetch(name: str, dest: str | Path, accept_licence: bool = False, *, items: t
         CorpusError: unknown corpus, licence not accepted, server or network failure, checksum mismatch,
             damaged or hostile archive.
     """
-    corpora.get(name)
+    corpora.find_adapter(name)
     items = sources(name) if items is None else items
     if not items:
         return Fetched((), (instructions(name),))
-    licence = _known().get(name, {}).get("licence") or corpora.get(name).licence
+    licence = _known().get(name, {}).get("licence") or corpora.find_adapter(name).licence
     if not accept_licence:
         raise CorpusError(f"{name} comes under this licence: {licence}. Read it, then say --accept-licence.")
     dest = Path(dest)
@@ -194,4 +194,4 @@ def _receive(url: str, part: Path) -> int | None:
 
 
 def _begins_at(content_range: str | None, have: int) -> bool:
-    return bool(content_range) and content_range.removeprefix("bytes ").split("-")[0].strip() == str(have)
+    return content_range is not None and content_range.removeprefix("bytes ").split("-")[0].strip() == str(have)

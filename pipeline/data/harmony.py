@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 
-import polars as pl
 from ruamel.yaml import YAML
 
 from pipeline.errors import CorpusError, one_of
+
+from .corpora import find_adapter
 
 #: Names after `emotion`.
 COMMON = ("anger", "contempt", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
@@ -48,21 +49,30 @@ FINE = (
 
 @cache
 def mapping(name: str) -> dict:
-    """A map of `pipeline/data/maps`: emotions, scales or goemotions."""
+    """A map of `pipeline/data/maps`: emotions or goemotions."""
     return YAML(typ="safe", pure=True).load((files(__package__) / "maps" / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
-def emotion(label: str, table: Mapping[str, str] | None = None) -> str | None:
-    """The common name of a corpus' label; None where it has no counterpart (boredom, other)."""
-    known = mapping("emotions") if table is None else table
-    return known.get(label.strip().lower())
+def emotion(label: str) -> str | None:
+    """The common name of a corpus' label; None where it has no counterpart (boredom, other).
+
+    A fine label of GoEmotions has one when it belongs to a single basic class.
+
+    >>> emotion("Happy"), emotion("annoyance"), emotion("boredom")
+    ('joy', 'anger', None)
+    """
+    label = label.strip().lower()
+    if common := mapping("emotions").get(label):
+        return common
+    found = basic([label]) if label in FINE else set()
+    return found.pop() if len(found) == 1 else None
 
 
 def to_unit(value: float, corpus: str) -> float:
     """A dimension on the corpus' own scale in [-1, 1].
 
     Raises:
-        CorpusError: the scale of the corpus is not known.
+        CorpusError: there is no such corpus.
     """
     low, high = scale(corpus)
     return 2 * (value - low) / (high - low) - 1
@@ -75,16 +85,12 @@ def from_unit(value: float, corpus: str) -> float:
 
 
 def scale(corpus: str) -> tuple[float, float]:
-    """(low, high) of a corpus' dimensions.
+    """(low, high) of a corpus' dimensions, as annotated.
 
     Raises:
-        CorpusError: it is not known.
+        CorpusError: there is no such corpus.
     """
-    known = mapping("scales")
-    if corpus not in known:
-        raise one_of("scale of the corpus", corpus, known, CorpusError)
-    low, high = known[corpus]
-    return float(low), float(high)
+    return find_adapter(corpus).scale
 
 
 def between(value: float, source: str, target: str) -> float:
@@ -128,32 +134,3 @@ def fine(name: str) -> tuple[str, ...]:
     if name not in known:
         raise one_of("basic emotion", name, known, CorpusError)
     return tuple(known[name])
-
-
-def harmonised(*tables: pl.DataFrame, classes: Iterable[str] = ()) -> pl.DataFrame:
-    """Manifests of several corpora as one: emotions by their common names, ids still unique.
-
-    Args:
-        classes: common names to keep; clips of others lose their emotion (not their dimensions). Empty: all.
-
-    Raises:
-        CorpusError: two tables hold the same id.
-    """
-    kept = set(classes)
-    if unknown := sorted(kept - set(COMMON)):
-        raise one_of("common emotion", unknown[0], COMMON, CorpusError)
-    whole = pl.concat(tables, how="vertical")
-    if whole["id"].n_unique() != whole.height:
-        twice = whole.filter(pl.col("id").is_duplicated())["id"][0]
-        raise CorpusError(f"clip {twice} is in two of the tables; give each corpus its own name.")
-    labels = {
-        label: name for label in whole["emotion"].drop_nulls().unique() if (name := emotion(label)) and (not kept or name in kept)
-    }
-    return whole.with_columns(
-        pl.col("emotion").replace_strict(labels, default=None, return_dtype=pl.String),
-        # People of different corpora are different people, whatever their numbers.
-        *(
-            pl.when(pl.col(name).is_not_null()).then(pl.col("corpus") + "/" + pl.col(name)).alias(name)
-            for name in ("speaker", "session", "dialogue")
-        ),
-    )

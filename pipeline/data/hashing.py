@@ -15,7 +15,7 @@ from pipeline.storage.memo import Memo, file_key
 _CHUNK = 1 << 20
 
 
-def digest(path: str) -> str:
+def hash_file(path: str) -> str:
     """XXH3-128 of a file's bytes.
 
     Raises:
@@ -40,7 +40,7 @@ def _members(path: str) -> list[tuple[str, str]]:
         )
 
 
-def media(paths: Sequence[str], workers: int = 8) -> dict[str, str | None]:
+def hash_media(paths: Sequence[str], workers: int = 8) -> dict[str, str | None]:
     """Hash of each medium (a file or a folder of frames); None for what cannot be read."""
     unique = sorted(set(paths))
     members: dict[str, list[tuple[str, str, str]]] = {}
@@ -72,7 +72,7 @@ def _stat(path: str) -> os.stat_result:
 
 def _try(path: str) -> str | None:
     try:
-        return digest(path)
+        return hash_file(path)
     except OSError:
         return None
 
@@ -85,7 +85,7 @@ def _join(parts: list[tuple[str, str | None]]) -> str | None:
     return xxhash.xxh3_128_hexdigest(json.dumps(parts).encode())
 
 
-def content(row: dict, hashes: dict[str, str | None]) -> str:
+def identify_clip(row: dict, hashes: dict[str, str | None]) -> str:
     """The clip's identity: what is seen and heard, from where to where, on which channel.
 
     Face points that the corpus gives belong to it. A clip of text alone is identified by its text. `hashes` maps

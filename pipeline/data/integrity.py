@@ -2,52 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.params import Integrity
 
-from .corpora.folder import IMAGE, inside, problem
+from .corpora.folder import inside, problem
+from .fact import Fact
 
 #: How a pointer of git-lfs begins; it is shorter than any medium.
 _STUB, _STUB_BYTES = b"version https://git-lfs", 1024
-
-
-@dataclass(frozen=True)
-class Fact:
-    """What examining a medium found.
-
-    Attributes:
-        duration: seconds of the medium; NaN when unknown.
-        video, audio: whether it has a picture, sound.
-        level: root mean square level of the sound in dBFS over the whole file, or None when there is no sound.
-        reason, detail: why it cannot be used, or "".
-    """
-
-    duration: float = math.nan
-    video: bool = False
-    audio: bool = False
-    level: float | None = None
-    reason: str = ""
-    detail: str = ""
-
-    def dump(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def load(cls, text: str) -> Fact:
-        return cls(**json.loads(text))
-
-
-def frames_fact(path: str) -> Fact:
-    """A folder of frame images: a picture whose length the annotation knows."""
-    with os.scandir(path) as found:
-        some = any(entry.name.lower().endswith(IMAGE) for entry in found)
-    return Fact(video=True) if some else Fact(reason="empty", detail="the folder holds no frame images")
 
 
 def precheck(row: dict, root: Path) -> dict | None:

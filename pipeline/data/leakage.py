@@ -45,7 +45,7 @@ class Leak:
             f"({', '.join(self.examples)}{more}); {self.clips} {second} clips ({self.share:.1%}) are affected"
         )
 
-    def said(self) -> str:
+    def sentence(self) -> str:
         """Of `text`: a fact about the sentences, not an accusation."""
         first, second = self.splits
         return (
@@ -57,7 +57,7 @@ class Leak:
         return json.loads(json.dumps(asdict(self)))
 
 
-def find(table: pl.DataFrame, folds: pl.DataFrame, columns: tuple[str, ...]) -> list[Leak]:
+def find_leaks(table: pl.DataFrame, folds: pl.DataFrame, columns: tuple[str, ...]) -> list[Leak]:
     """Every overlap of `columns` between two roles of a fold; nulls overlap with nothing.
 
     Raises:
@@ -69,14 +69,14 @@ def find(table: pl.DataFrame, folds: pl.DataFrame, columns: tuple[str, ...]) -> 
             raise ParamsError(f"protocol.leakage: {column} is not a manifest column.")
         keep = pl.col(column).is_not_null()
         if column == "content":
-            # Clips of text alone have no media to share; their text is `texts`' business.
+            # Clips of text alone have no media to share; their text is `find_similar_texts`' business.
             keep &= pl.col("video").is_not_null() | pl.col("audio").is_not_null()
         values = table.filter(keep).select("id", pl.col(column).cast(pl.String).alias("value"))
         result += _overlaps(values, folds, column)
     return result
 
 
-def texts(table: pl.DataFrame, folds: pl.DataFrame) -> list[Leak]:
+def find_similar_texts(table: pl.DataFrame, folds: pl.DataFrame) -> list[Leak]:
     """Near-identical texts between two roles: equal after case, accents, punctuation and word order.
 
     A note in the data card, never a leak: scripted corpora share their sentences by design, and people say
@@ -132,7 +132,7 @@ def _overlaps(values: pl.DataFrame, folds: pl.DataFrame, column: str) -> list[Le
     return result
 
 
-def worst(leaks: list[Leak]) -> list[Leak]:
+def keep_worst(leaks: list[Leak]) -> list[Leak]:
     """Of each column and pair of splits, the fold where most clips are affected."""
     found: dict[tuple, Leak] = {}
     for leak in leaks:

@@ -16,20 +16,22 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.code import code_digest
 from pipeline.errors import QuarantineError
 from pipeline.params import DecodeVideo, Params
 from pipeline.progress import track
 from pipeline.storage import flac, tables
 from pipeline.storage.clip_cache import ClipCache
 from pipeline.storage.feature_store import Entry
-from pipeline.storage.media_store import absent, joined, pack
+from pipeline.storage.media_store import absent_entry, join_files, pack
 from pipeline.workers.pool import Pool
 
 from .decode import audio, video
 
 log = logging.getLogger(__name__)
-#: Raise when decoding changes what it returns; part of the cache key.
-VERSION = 1
+#: The code (with all it imports) that decides which bytes a clip is decoded to: part of the cache key.
+FRAMES_CODE = ("pipeline.data.decode.video", "pipeline.storage.jpeg")
+SOUND_CODE = ("pipeline.data.decode.audio", "pipeline.storage.flac")
 #: Seconds between commits: what a power cut may cost.
 COMMIT = 1.0
 #: Reasons of a decoder that mean: no such modality.
@@ -49,20 +51,21 @@ class Cut:
 def extract_frames(params: Params, manifest: str | Path = "data/manifest.parquet", out: str | Path = "data/frames.h5") -> Path:
     """Stage `frames`: sample every clip's video. See `_decode` for what it raises."""
     spec = params.decode.video
-    identity = {"kind": "frames", "version": VERSION, "spec": spec.model_dump(), **_versions("av", "decord", "pillow")}
-    return _decode(params, "frames", "video", identity, partial(frames, spec), Path(manifest), Path(out))
+    identity: dict[str, object] = {"kind": "frames", "code": code_digest(*FRAMES_CODE), "spec": spec.model_dump()}
+    identity |= _versions("av", "decord", "pillow")
+    return _decode(params, "frames", "video", identity, partial(decode_frames, spec), Path(manifest), Path(out))
 
 
 def extract_audio(params: Params, manifest: str | Path = "data/manifest.parquet", out: str | Path = "data/audio.h5") -> Path:
     """Stage `audio`: every clip's sound. See `_decode` for what it raises."""
     rate = params.decode.audio.rate
-    identity = {"kind": "audio", "version": VERSION, "rate": rate, **_versions("av", "soundfile", "torchaudio")}
-    return _decode(params, "audio", "audio", identity, partial(sound, rate), Path(manifest), Path(out))
+    identity = {"kind": "audio", "code": code_digest(*SOUND_CODE), "rate": rate, **_versions("av", "soundfile", "torchaudio")}
+    return _decode(params, "audio", "audio", identity, partial(decode_sound, rate), Path(manifest), Path(out))
 
 
 def _versions(*packages: str) -> dict[str, str | None]:
     """Versions of the libraries that decide what is decoded, without loading them; None for one not installed."""
-    found = {}
+    found: dict[str, str | None] = {}
     for package in packages:
         try:
             found[package] = metadata.version(package)
@@ -71,24 +74,24 @@ def _versions(*packages: str) -> dict[str, str | None]:
     return found
 
 
-def frames(spec: DecodeVideo, cut: Cut) -> Entry:
-    """Sampled frames of one clip, as `joined` has them.
+def decode_frames(spec: DecodeVideo, cut: Cut) -> Entry:
+    """Sampled frames of one clip, as `join_files` has them.
 
     Raises:
         DecodeError: there are none to be had.
     """
     found = video.read_frames(cut.path, spec, cut.start, cut.end)
-    return joined(found.jpegs, found.times)
+    return join_files(found.jpegs, found.times)
 
 
-def sound(rate: int, cut: Cut) -> Entry:
-    """The sound of one clip as one FLAC file, as `joined` has it.
+def decode_sound(rate: int, cut: Cut) -> Entry:
+    """The sound of one clip as one FLAC file, as `join_files` has it.
 
     Raises:
         DecodeError: there is none to be had.
     """
     waveform = audio.read_waveform(cut.path, rate, cut.start, cut.end, cut.channel)
-    return joined([flac.encode(waveform, rate)], np.array([[0.0, len(waveform) / rate]], np.float32))
+    return join_files([flac.encode(waveform, rate)], np.array([[0.0, len(waveform) / rate]], np.float32))
 
 
 def _decode(
@@ -119,7 +122,7 @@ def _decode(
             for outcome in pool.imap_unordered(tasks):
                 advance(1)
                 if outcome.ok or outcome.reason in ABSENT:
-                    pending[outcome.key] = outcome.value if outcome.ok else absent(outcome.detail)
+                    pending[outcome.key] = outcome.value if outcome.ok else absent_entry(outcome.detail)
                 else:
                     failures[outcome.key] = outcome.reason, outcome.detail  # not cached: the next run tries again
                 if pending and time.monotonic() - since > COMMIT:

@@ -20,12 +20,12 @@ ROLES = ("train", "val", "test")
 MAX_ROWS = 5_000_000
 
 
-def single(protocol: Protocol) -> bool:
+def is_single(protocol: Protocol) -> bool:
     """Whether the protocol makes one split (test truth is held out for good) rather than folds."""
     return protocol.kind in ("official", "split")
 
 
-def folds(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
+def make_folds(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
     """The folds of `protocol` over the clips of `table` (manifest columns), as a table of `FOLDS`.
 
     Clips whose group is null are groups of their own. Shares `val` and `test` are of all clips.
@@ -36,7 +36,7 @@ def folds(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
     """
     if protocol.kind == "official":
         return _official(table, protocol)
-    groups = _groups(table, protocol)
+    groups = _groups(table, protocol.group, protocol.stratify)
     roles = np.asarray(ROLES)
     if protocol.kind == "split":
         if protocol.test <= 0 or protocol.val + protocol.test >= 1:
@@ -61,15 +61,23 @@ def folds(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
             )
     result = []
     for fold in range(count):
+        rng = np.random.default_rng([protocol.seed, fold])
         test = part == fold
         role = np.where(test, 2, 0)
-        if protocol.val > 0:
-            rng = np.random.default_rng([protocol.seed, fold])
-            rest = groups.subset(np.flatnonzero(~test))
-            share = min(0.5, protocol.val * groups.size / max(1, rest.size))
-            role[~test] = rest.partition(np.asarray([1 - share, share]), rng)
-        result.append((fold, roles[role[groups.index]]))
+        if protocol.val > 0 and protocol.val_group is None:
+            role[~test] = _draw_val(groups.subset(np.flatnonzero(~test)), table.height, protocol, rng)
+        role = role[groups.index]
+        if protocol.val > 0 and protocol.val_group is not None:
+            others = _groups(table.filter(role == 0), protocol.val_group, protocol.stratify, "val_group")
+            role[role == 0] = _draw_val(others, table.height, protocol, rng)[others.index]
+        result.append((fold, roles[role]))
     return _table(table["id"], result)
+
+
+def _draw_val(groups: Groups, clips: int, protocol: Protocol, rng: np.random.Generator) -> np.ndarray:
+    """(G,) 1 for the groups of validation, 0 for those trained on; `val` is a share of all `clips`."""
+    share = min(0.5, protocol.val * clips / max(1, groups.size))
+    return groups.partition(np.asarray([1 - share, share]), rng)
 
 
 class Groups:
@@ -128,13 +136,13 @@ class Groups:
             part[among[np.argmin(sizes[among])]] = empty
 
 
-def _groups(table: pl.DataFrame, protocol: Protocol) -> Groups:
-    if protocol.group not in SCHEMA:
-        raise ParamsError(f"protocol.group: {protocol.group} is not a manifest column. Known: {', '.join(SCHEMA)}.")
-    column = table[protocol.group].cast(pl.String)
+def _groups(table: pl.DataFrame, name: str, stratify: bool, key: str = "group") -> Groups:
+    if name not in SCHEMA:
+        raise ParamsError(f"protocol.{key}: {name} is not a manifest column. Known: {', '.join(SCHEMA)}.")
+    column = table[name].cast(pl.String)
     if column.null_count() == table.height:
         raise CorpusError(
-            f"protocol.group: no clip of this corpus has a {protocol.group}. Choose another column (`id` splits clip by clip)."
+            f"protocol.{key}: no clip of this corpus has a {name}. Choose another column (`id` splits clip by clip)."
         )
     labels = table.select(
         # The prefix keeps a clip id from meeting a group of the same name.
@@ -143,13 +151,11 @@ def _groups(table: pl.DataFrame, protocol: Protocol) -> Groups:
     )
     names, index = np.unique(labels["group"].to_numpy(), return_inverse=True)
     classes, label = (
-        np.unique(labels["class"].to_numpy(), return_inverse=True)
-        if protocol.stratify
-        else (np.zeros(1), np.zeros(table.height, int))
+        np.unique(labels["class"].to_numpy(), return_inverse=True) if stratify else (np.zeros(1), np.zeros(table.height, int))
     )
     counts = np.zeros((len(names), len(classes)))
     np.add.at(counts, (index, label), 1)
-    return Groups(counts, index, protocol.group)
+    return Groups(counts, index, name)
 
 
 def _official(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
@@ -166,14 +172,13 @@ def _official(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
                 f"protocol.kind official: the corpus folder holds no {role} clips. Add that split, or "
                 "choose protocol.kind split, kfold or leave_one_out."
             )
-    role = table["split"].to_numpy().astype(object)
+    roles = table["split"].to_numpy().astype(object)
     if "val" not in found and protocol.val > 0:
-        train = table.filter(pl.col("split") == "train")
-        groups = _groups(train, protocol)
-        share = min(0.5, protocol.val * table.height / train.height)
-        part = groups.partition(np.asarray([1 - share, share]), np.random.default_rng(protocol.seed))
-        role[role == "train"] = np.asarray(("train", "val"), dtype=object)[part[groups.index]]
-    return _table(table["id"], [(0, role)])
+        name, key = (protocol.group, "group") if protocol.val_group is None else (protocol.val_group, "val_group")
+        groups = _groups(table.filter(pl.col("split") == "train"), name, protocol.stratify, key)
+        part = _draw_val(groups, table.height, protocol, np.random.default_rng(protocol.seed))
+        roles[roles == "train"] = np.asarray(("train", "val"), dtype=object)[part[groups.index]]
+    return _table(table["id"], [(0, roles)])
 
 
 def _table(ids: pl.Series, parts: list[tuple[int, np.ndarray]]) -> pl.DataFrame:

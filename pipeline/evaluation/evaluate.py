@@ -16,15 +16,13 @@ import polars as pl
 from pipeline import metrics
 from pipeline.errors import StoreError
 from pipeline.params import Params
-from pipeline.runs.run import TrainedModel, finite, load_run
+from pipeline.runs.folders import FUSED, list_runs
+from pipeline.runs.run import TrainedModel, load_run, to_finite
 from pipeline.storage import atomic, tables
 from pipeline.training.data.dataset import Dataset
-from pipeline.training.variants import FUSED
 
 from . import intervals, summary
-from .predictions import predict_rows, run_folders, subsets, trace_rows, truth_table
-
-__all__ = ["evaluate", "load_run"]
+from .predictions import predict_rows, subsets, trace_rows, truth_table
 
 KEYS = ("variant", "fold", "seed")
 
@@ -49,7 +47,7 @@ def evaluate(
     Raises:
         StoreError: no trained run, a fold without test clips, or truth that misses all of them.
     """
-    folders = run_folders(runs)
+    folders = list(list_runs(runs).values())
     if not folders:
         raise StoreError(f"{runs} holds no trained model. Run `dvc repro train`.")
     out = Path(out)
@@ -188,8 +186,8 @@ def _details(
             "other": other,
             "intervals_apart": apart,
             "score": "accuracy" if classes else "minus absolute error",
-            "difference": finite(round(clips.difference, 6)),
-            "p": finite(round(clips.p, 6)),
+            "difference": to_finite(round(clips.difference, 6)),
+            "p": to_finite(round(clips.p, 6)),
         }
     atomic.write_json(out / "comparisons.json", compared)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from pipeline.params import Params
+from pipeline.runs.folders import FUSED
 
 from . import plots, results
 from .intervals import Interval
@@ -50,7 +51,7 @@ def show_variants(scores: dict[str, dict[str, Interval]]) -> list[dict]:
     for metric in chosen:
         rows = {variant: values[metric] for variant, values in scores.items() if metric in values}
         title = results.name_metric(metric)
-        result.append({"title": title, "svg": plots.draw_intervals(rows, title, main=(results.FUSED,))})
+        result.append({"title": title, "svg": plots.draw_intervals(rows, title, main=(FUSED,))})
     return result
 
 
@@ -167,7 +168,7 @@ def show_learning(table: pl.DataFrame | None) -> list[dict]:
     """Loss of the main variant, and the selecting metric of all variants on validation clips."""
     if table is None:
         return []
-    names = sorted(table["variant"].unique(), key=lambda name: (name != results.FUSED, name))
+    names = sorted(table["variant"].unique(), key=lambda name: (name != FUSED, name))
     mine = table.filter(pl.col("variant") == names[0])
     result = []
     losses = [c for c in ("train_loss", "val_loss") if c in table.columns]

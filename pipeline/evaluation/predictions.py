@@ -10,31 +10,31 @@ import numpy as np
 import polars as pl
 import torch
 
-from pipeline.runs.run import TrainedModel, load_run
+from pipeline.runs.predict import predict_batches
+from pipeline.runs.run import TrainedModel
 from pipeline.storage import tables
 from pipeline.training.data.dataset import Dataset
 from pipeline.training.data.labels import frame_truth, interpolate
-from pipeline.training.loop import joined, predict
 
 
-def run_folders(runs: str | Path) -> list[Path]:
-    """Run folders below `runs`, sorted by variant, fold and seed."""
-    found = [path.parent for path in Path(runs).glob("*/fold*/seed*/config.json")]
-    return sorted(
-        found, key=lambda f: (f.parts[-3], int(f.parts[-2].removeprefix("fold")), int(f.parts[-1].removeprefix("seed")))
-    )
+def predict_test(
+    run: TrainedModel, data: Dataset, rows: torch.Tensor, drop: frozenset[str] = frozenset()
+) -> dict[str, torch.Tensor]:
+    """Outputs of the clips at `rows`, with the streams `drop` missing in all of them."""
+    batches = data.batches(rows, run.streams, run.model.spec.turns)
+    return predict_batches(run.model, batches, drop)
 
 
 def predict_rows(run: TrainedModel, data: Dataset, rows: torch.Tensor, drop: frozenset[str] = frozenset()) -> dict:
     """Columns `predicted`, `p_<class>`, one per dimension, for the clips at `rows`."""
-    output, spec = joined(predict(run.model, data, rows, drop=drop)), run.model.spec
+    outputs, spec = predict_test(run, data, rows, drop), run.model.spec
     columns: dict[str, object] = {"id": [data.ids[i] for i in rows.tolist()]}
-    if output.logits is not None:
-        p = output.logits.softmax(1).numpy()
+    if "emotion" in outputs:
+        p = outputs["emotion"].softmax(1).numpy()
         columns["predicted"] = [spec.classes[i] for i in p.argmax(1)]
         columns |= {f"p_{name}": p[:, k] for k, name in enumerate(spec.classes)}
-    if output.dimensions is not None:
-        columns |= {name: output.dimensions[:, k].numpy() for k, name in enumerate(spec.dimensions)}
+    if "dimensions" in outputs:
+        columns |= {name: outputs["dimensions"][:, k].numpy() for k, name in enumerate(spec.dimensions)}
     return columns
 
 
@@ -44,20 +44,20 @@ def trace_rows(run: TrainedModel, data: Dataset, rows: torch.Tensor, truth: dict
     Predictions sit at the token centres of the run's base stream and are interpolated to the annotations, so that
     all variants are compared at the same instants. A clip without that stream gets the clip's value.
     """
-    output, spec = joined(predict(run.model, data, rows)), run.model.spec
-    if output.frames is None:
+    outputs, spec = predict_test(run, data, rows), run.model.spec
+    if "frames" not in outputs or spec.base is None:
         return []
-    tokens = data.batch(rows, [spec.base])[spec.base]
+    tokens = data.batch(rows, [spec.base]).streams[spec.base]
     result = []
     for i, row in enumerate(rows.tolist()):
         known = truth.get(data.ids[row])
         if known is None:
             continue
         here = tokens.mask[i].numpy()
-        values = np.repeat(output.dimensions[i : i + 1].numpy(), len(known), 0)
+        values = np.repeat(outputs["dimensions"][i : i + 1].numpy(), len(known), 0)
         if here.any():
             centres = tokens.times[i].numpy()[here].mean(1)
-            values = interpolate(np.column_stack([centres, output.frames[i].numpy()[here]]), known[:, 0])
+            values = interpolate(np.column_stack([centres, outputs["frames"][i].numpy()[here]]), known[:, 0])
         result += [
             {
                 "id": data.ids[row],
@@ -99,12 +99,6 @@ def truth_table(truth: str | Path, annotations: str | Path, names: tuple[str, ..
             .drop("mean")
         )
     return table, frames
-
-
-def load_runs(folders: Iterable[Path]) -> Iterable[tuple[dict, TrainedModel]]:
-    for folder in folders:
-        run = load_run(folder)
-        yield run.config, run
 
 
 def _mean(values: np.ndarray) -> float | None:

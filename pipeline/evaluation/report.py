@@ -12,6 +12,7 @@ from markupsafe import Markup
 from ruamel.yaml import YAML
 
 from pipeline.params import Params
+from pipeline.runs.folders import FUSED
 from pipeline.storage import atomic
 
 from . import datacard, panels, plots, provenance, results
@@ -68,7 +69,7 @@ def render_page(params: Params, data: Path, reports: Path, features: Path) -> st
     classes = [c[2:] for c in predictions.columns if c.startswith("p_")] if predictions is not None else []
     speakers, speaker_metrics = panels.show_speakers(results.read_parquet(reports / "per_speaker.parquet"))
     confusion = results.read_confusion(reports, classes)
-    main = next(iter(scores), results.FUSED)
+    main = next(iter(scores), FUSED)
     values = {
         "style": Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
         "sections": SECTIONS,

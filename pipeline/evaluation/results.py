@@ -10,13 +10,11 @@ import numpy as np
 import polars as pl
 
 from pipeline import metrics as measures
+from pipeline.runs.folders import FUSED
 
 from .intervals import Interval
 from .plots import Bin
 from .provenance import read_json
-
-#: The variant that holds all streams.
-FUSED = "fused"
 
 TITLES = {
     "accuracy": "Accuracy",

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from pipeline.code import code_digest
 from pipeline.errors import ParamsError, one_of
 from pipeline.params import Params
 from pipeline.progress import track
@@ -24,16 +25,17 @@ from pipeline.storage.feature_store import Entry, Status
 from pipeline.storage.media_store import Media
 
 from .encoders.audio import mel, sound, whisper
-from .encoders.text import tokens
+from .encoders.text import tokenizer_files
 
 log = logging.getLogger(__name__)
-#: Raise when recognition changes what it returns; part of the cache key.
-VERSION = 1
 #: What the stage writes; a text stream with this `source` reads recognised text where a clip has none.
 TABLE = "data/transcripts.parquet"
 #: Its columns.
 TRANSCRIPTS: dict[str, pl.DataType] = {"id": pl.String(), "text": pl.String(), "weights": pl.String()}
+#: Pieces of sound heard at a time.
 BATCH = 8
+#: Rows without text, or with a blank one.
+LACKS_TEXT = pl.col("text").str.strip_chars().fill_null("") == ""
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,13 @@ class Recogniser:
     language: str | None = None
     limit: int = 200
 
-    def identity(self) -> dict:
+    def identity(self) -> dict[str, object]:
         """All that decides a transcript."""
         from pipeline import weights
 
         return {
             "kind": "asr",
-            "version": VERSION,
+            "code": code_digest(__name__),
             "language": self.language,
             "limit": self.limit,
             "weights": weights.identity(self.weights),
@@ -83,8 +85,8 @@ class Recogniser:
         folder = weights.locate(self.weights)
         config = weights.config(folder)
         pretrained.expect(self.weights, config, ("whisper",))
-        front = whisper.front_of(weights.parse(self.weights), config, sound.front(folder))
-        tokenizer = tokens.decoder(self.weights, folder)
+        front = whisper.read_front(weights.parse(self.weights), config, sound.front(folder))
+        tokenizer = tokenizer_files.load_tokenizer(self.weights, folder)
         model = pretrained.load(WhisperForConditionalGeneration, self.weights).to(device)
         settings = model.generation_config
         multilingual = bool(getattr(settings, "is_multilingual", False))
@@ -94,39 +96,44 @@ class Recogniser:
         if self.language and TO_LANGUAGE_CODE.get(self.language, self.language) not in known:
             raise one_of(f"language of {self.weights}", self.language, known)
         options = {"task": "transcribe", "language": self.language} if multilingual else {}
-        piece = front.frames * front.hop
+        whole = front.frames * front.hop
+
+        def hear(pieces: Sequence[np.ndarray]) -> list[str]:
+            spectra = [
+                mel.whisper(np.pad(wave, (0, whole - len(wave))), front.frames, front.size, front.hop, front.bank)
+                for wave in pieces
+            ]
+            inputs = torch.from_numpy(np.stack(spectra)).to(device)
+            mask = torch.ones(inputs.shape[::2], dtype=torch.long, device=device)
+            with pretrained.quiet():
+                found = model.generate(
+                    inputs, attention_mask=mask, max_new_tokens=self.limit, do_sample=False, num_beams=1, **options
+                )
+            return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in found]
 
         @torch.inference_mode()
         def recognise(waveforms: Sequence[np.ndarray]) -> list[str]:
-            parts = [(i, wave[start : start + piece]) for i, wave in enumerate(waveforms) for start in range(0, len(wave), piece)]
+            pieces = [
+                (i, wave[start : start + whole]) for i, wave in enumerate(waveforms) for start in range(0, len(wave), whole)
+            ]
             texts: list[list[str]] = [[] for _ in waveforms]
-            for low in range(0, len(parts), BATCH):
-                some = parts[low : low + BATCH]
-                spectra = np.stack(
-                    [
-                        mel.whisper(np.pad(wave, (0, piece - len(wave))), front.frames, front.size, front.hop, front.bank)
-                        for _, wave in some
-                    ]
-                )
-                inputs = torch.from_numpy(spectra).to(device)
-                mask = torch.ones(inputs.shape[::2], dtype=torch.long, device=device)
-                with pretrained.quiet():
-                    found = model.generate(
-                        inputs, attention_mask=mask, max_new_tokens=self.limit, do_sample=False, num_beams=1, **options
-                    )
-                for (i, _), ids in zip(some, found, strict=True):
-                    texts[i].append(tokenizer.decode(ids, skip_special_tokens=True).strip())
+            for low in range(0, len(pieces), BATCH):
+                some = pieces[low : low + BATCH]
+                for (i, _), text in zip(some, hear([wave for _, wave in some]), strict=True):
+                    texts[i].append(text)
             return [" ".join(part for part in text if part) for text in texts]
 
         return recognise
 
 
-def recogniser(params: Params, rate: int) -> Recogniser:
+def make_recogniser(params: Params, rate: int) -> Recogniser:
     """The recogniser of a run whose sound was decoded at `rate`.
 
     Raises:
-        ParamsError: Whisper hears another rate.
+        ParamsError: no weights are set, or Whisper hears another rate.
     """
+    if not params.asr.weights:
+        raise ParamsError("asr.weights is null; name the weights of a whole Whisper checkpoint.")
     if rate != whisper.RATE:
         raise ParamsError(f"Whisper hears {whisper.RATE} Hz; set decode.audio.rate to {whisper.RATE}.")
     return Recogniser(params.asr.weights, params.asr.language)
@@ -147,19 +154,19 @@ def transcribe(
         StoreError: the manifest or the decoded sound is not there.
     """
     table = tables.read(manifest).sort("id")
-    rows: list[dict] = []
+    rows: list[dict[str, object]] = []
     if params.asr.weights:
         media = Media(audio)
-        hears = recogniser(params, media.rate)
+        recogniser = make_recogniser(params, media.rate)
         wanted = [
             row
-            for row in table.filter(silent(table)).select("id", "content").to_dicts()
+            for row in table.filter(LACKS_TEXT).select("id", "content").to_dicts()
             if row["id"] in media.position and media.status[media.position[row["id"]]] == Status.OK
         ]
-        with ClipCache("asr", {**hears.identity(), "decode": media.identity}) as cache:
-            _compute(hears, media, wanted, cache, params)
+        with ClipCache("asr", {**recogniser.identity(), "decode": media.identity}) as cache:
+            _compute(recogniser, media, wanted, cache, params)
             for row in wanted:
-                text = bytes(cache.get(row["content"]).values).decode()
+                text = bytes(found.values).decode() if (found := cache.get(row["content"])) else ""
                 rows.append({"id": row["id"], "text": text or None, "weights": params.asr.weights})
         log.info(
             "transcribe: %d clips had no text; speech was recognised in %d",
@@ -170,7 +177,7 @@ def transcribe(
     return Path(out)
 
 
-def _compute(recogniser: Recogniser, media: Media, wanted: list[dict], cache: ClipCache, params: Params) -> None:
+def _compute(recogniser: Recogniser, media: Media, wanted: list[dict[str, str]], cache: ClipCache, params: Params) -> None:
     missing = cache.missing(row["content"] for row in wanted)
     todo = list({row["content"]: row["id"] for row in wanted if row["content"] in missing}.items())
     if not todo:
@@ -191,20 +198,14 @@ def _entry(text: str) -> Entry:
     return Entry(data, np.zeros((0, 2), np.float32))
 
 
-def silent(table: pl.DataFrame) -> pl.Series:
-    """(N,) which rows have no text, or a blank one."""
-    return table["text"].str.strip_chars().fill_null("") == ""
-
-
-def filled(table: pl.DataFrame, transcripts: str | Path) -> pl.DataFrame:
+def fill_texts(table: pl.DataFrame, transcripts: str | Path) -> pl.DataFrame:
     """The manifest with recognised text where it has none of its own.
 
     Raises:
         StoreError: the transcripts are not there.
     """
     heard = tables.read(transcripts).select("id", pl.col("text").alias("heard"))
-    blank = pl.col("text").str.strip_chars().fill_null("") == ""
     joined = table.join(heard, on="id", how="left", maintain_order="left")
     return joined.with_columns(
-        pl.when(blank & pl.col("heard").is_not_null()).then(pl.col("heard")).otherwise(pl.col("text")).alias("text")
+        pl.when(LACKS_TEXT & pl.col("heard").is_not_null()).then(pl.col("heard")).otherwise(pl.col("text")).alias("text")
     ).drop("heard")

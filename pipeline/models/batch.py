@@ -1,11 +1,21 @@
-"""What a model reads and gives."""
+"""What a model reads and gives: padded tokens of several streams in, named outputs out.
+
+B clips, R rows predicted (R = B, or fewer with history), T tokens, D a stream's width, W the fused width, M streams,
+C classes, K dimensions.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
+
+#: Predictions by name: `emotion` (R, C) logits, `dimensions` (R, K), `frames` (R, T, K) along the base stream, `embedding`
+#: (R, W), `shares` (R, M); `emotion@audio` is the output `emotion` of the stream `audio` alone.
+Outputs = dict[str, Tensor]
 
 
 class Tokens(NamedTuple):
@@ -27,14 +37,102 @@ class Tokens(NamedTuple):
         """(B,) bool: the clip has this stream."""
         return self.mask.any(1)
 
-    def to(self, device: object) -> Tokens:
+    def to(self, device: str | torch.device) -> Tokens:
+        """The same on another device."""
         return Tokens(self.values.to(device), self.mask.to(device), self.times.to(device))
 
 
+class Text(NamedTuple):
+    """Token ids of what is said, for a language model: ids (B, L) int64, mask (B, L) bool."""
+
+    ids: Tensor
+    mask: Tensor
+
+
+class Inputs(NamedTuple):
+    """A batch.
+
+    Attributes:
+        streams: by name; a stream a clip lacks has an all-false mask.
+        history: (R, K) int64 positions among the B clips of the turns up to each predicted one, oldest first, -1 none;
+            the last is the clip itself. None: every clip is predicted, and from itself alone.
+    """
+
+    streams: dict[str, Tokens]
+    text: Text | None = None
+    history: Tensor | None = None
+
+
+class Targets(NamedTuple):
+    """Truth of the R rows predicted.
+
+    Attributes:
+        emotion: (R,) int64, -1 unknown. dimensions: (R, K) float32, NaN unknown.
+        frames: (R, T, K) float32 along the base stream's tokens, NaN unknown, or None.
+        domain: (R,) int64 each, -1 unknown: whose clip it is (`speaker`, `corpus`).
+        weight: (R,) float32; 0 takes no part.
+    """
+
+    emotion: Tensor
+    dimensions: Tensor
+    frames: Tensor | None
+    domain: dict[str, Tensor]
+    weight: Tensor
+
+    def of(self, output: str) -> Tensor:
+        """The truth that an output is held against: `emotion@audio` against `emotion`, `speaker` against the domain."""
+        name = output.partition("@")[0]
+        if name in self.domain:
+            return self.domain[name]
+        truth = {"emotion": self.emotion, "dimensions": self.dimensions, "frames": self.frames}[name]
+        assert truth is not None, f"no {name} among the targets"
+        return truth
+
+
+class Fused(NamedTuple):
+    """What a fusion gives.
+
+    Attributes:
+        vector: (B, W).
+        tokens: (B, T, W) at the base stream's instants, or None when nothing is predicted over time.
+        parts: (B, M, W) each stream alone: late fusion, auxiliary losses, attribution.
+        present: (B, M) bool.
+        shares: (B, M) how much each stream counts, summing to one over those present, or None.
+    """
+
+    vector: Tensor
+    tokens: Tokens | None
+    parts: Tensor
+    present: Tensor
+    shares: Tensor | None
+
+    def alone(self, stream: int) -> Fused:
+        """The view of a head that sees one stream."""
+        return self._replace(vector=self.parts[:, stream], tokens=None, shares=None)
+
+
+def drop_streams(inputs: Inputs, names: Iterable[str]) -> Inputs:
+    """The batch with these streams missing in every clip."""
+    gone = set(names)
+    return inputs._replace(
+        streams={n: t._replace(mask=torch.zeros_like(t.mask)) if n in gone else t for n, t in inputs.streams.items()}
+    )
+
+
 def shorten(values: np.ndarray, times: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """At most `limit` rows: adjacent rows are averaged, their times joined."""
+    """At most `limit` rows: adjacent rows are averaged, their times joined.
+
+    Args:
+        values: (T, ...). times: (T, 2).
+
+    >>> shorten(np.array([[1.0], [3.0], [5.0]]), np.array([[0, 1], [1, 2], [2, 3]]), 2)[1].tolist()
+    [[0, 1], [1, 3]]
+    """
     if len(values) <= limit:
         return values, times
     edges = np.linspace(0, len(values), limit + 1).astype(np.int64)
     counts = np.diff(edges).reshape(-1, *[1] * (values.ndim - 1))
-    return (np.add.reduceat(values, edges[:-1], axis=0) / counts, np.stack([times[edges[:-1], 0], times[edges[1:] - 1, 1]], 1))
+    return (
+        np.add.reduceat(values, edges[:-1], axis=0) / counts,
+        np.stack([times[edges[:-1], 0], times[edges[1:] - 1, 1]], 1),
+    )

@@ -1,15 +1,20 @@
-"""The model of phase 2: stream encoders → fusion → heads."""
+"""The model of phase 2: stream encoders → fusion → context → heads."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
 
+import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from . import fusion
-from .batch import Tokens
-from .heads import ClassHead, DimensionHead, FrameHead
+from pipeline.parts import read_options
+
+from .batch import Fused, Inputs, Outputs
+from .contexts.base import Context
+from .fusion.base import Fusion
+from .heads.base import Head
+from .registry import CONTEXTS, FUSIONS, HEADS
 from .stream import StreamEncoder
 
 
@@ -22,13 +27,31 @@ class StreamSpec(BaseModel):
     levels: int = 0
 
 
+class PartSpec(BaseModel):
+    """A part by name, with its options."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    options: dict[str, object] = {}
+
+
+class OutputSpec(PartSpec):
+    """An output: its head (`name`), the head's options, and how many classes or dimensions it has."""
+
+    size: int
+
+
 class ModelSpec(BaseModel):
     """All that is needed to build an `EmotionModel`; JSON in, JSON out.
 
     Attributes:
+        width, layers, heads, dropout: of the stream encoders.
+        turns: earlier turns of its dialogue that the context is given.
+        outputs: what is predicted, by name; `emotion@audio` is predicted from the stream `audio` alone.
         classes: emotion names in the order of the logits; empty = no emotion head.
         dimensions: names in the order of the regression outputs; empty = no such head.
-        base: stream along whose tokens frame-level dimensions are predicted; None = per clip only.
+        base: stream at whose instants frame-level dimensions are predicted; None = per clip only.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,65 +61,142 @@ class ModelSpec(BaseModel):
     layers: int = 1
     heads: int = 4
     dropout: float = 0.1
-    fusion: str = "concat"
-    options: dict[str, object] = {}
+    fusion: PartSpec = PartSpec(name="concat")
+    context: PartSpec | None = None
+    turns: int = 0
+    outputs: dict[str, OutputSpec] = {}
     classes: tuple[str, ...] = ()
     dimensions: tuple[str, ...] = ()
     base: str | None = None
-
-
-class Output(NamedTuple):
-    """Predictions of a batch.
-
-    Attributes:
-        logits: (B, C) or None.
-        dimensions: (B, K) in (-1, 1) or None.
-        frames: (B, T, K) along the base stream's tokens or None; void where that stream has no token.
-        fused: (B, H).
-    """
-
-    logits: Tensor | None
-    dimensions: Tensor | None
-    frames: Tensor | None
-    fused: Tensor
 
 
 class EmotionModel(nn.Module):
     """Emotion classes and valence–arousal from token streams, some of which may be missing.
 
     Raises:
-        ParamsError: unknown fusion or option.
+        ParamsError: unknown part or option.
+
+    >>> emotion = OutputSpec(name="emotion", size=4)
+    >>> spec = ModelSpec(streams={"audio": StreamSpec(width=8)}, width=16, outputs={"emotion": emotion})
+    >>> sorted(EmotionModel(spec).heads)
+    ['emotion']
     """
+
+    fusion: Fusion
+    context: Context | None
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
-        width, dropout = spec.width, spec.dropout
+        width, heads, dropout = spec.width, spec.heads, spec.dropout
         self.encoders = nn.ModuleDict(
             {
-                name: StreamEncoder(stream.width, width, spec.layers, spec.heads, dropout, stream.levels)
+                name: StreamEncoder(stream.width, width, spec.layers, heads, dropout, stream.levels)
                 for name, stream in spec.streams.items()
             }
         )
-        self.fusion = fusion.build(spec.fusion, tuple(spec.streams), width, spec.heads, dropout, dict(spec.options))
-        self.emotion = ClassHead(width, len(spec.classes), dropout) if spec.classes else None
-        size = len(spec.dimensions)
-        self.dimensions = DimensionHead(width, width, size, dropout) if size else None
-        self.frames = FrameHead(width, size, dropout) if size and spec.base else None
+        part = FUSIONS.find(spec.fusion.name)
+        options = read_options(part.Options, spec.fusion.options, "fusion.options")
+        self.fusion = part(tuple(spec.streams), width, heads, dropout, options)  # type: ignore[arg-type]
+        self.context = None
+        if spec.context is not None:
+            kind = CONTEXTS.find(spec.context.name)
+            chosen = read_options(kind.Options, spec.context.options, "context.options")
+            self.context = kind(self.fusion.width, heads, dropout, chosen)  # type: ignore[arg-type]
+        self.heads = nn.ModuleDict({name: self._build_head(name, one) for name, one in self._spread(spec).items()})
+        #: Names of what is learned; a frozen network inside a part is not among them.
+        self._learned = {name for name, value in self.named_parameters() if value.requires_grad}
 
-    def forward(self, tokens: dict[str, Tokens]) -> Output:
+    def _build_head(self, name: str, output: OutputSpec) -> Head:
+        part = HEADS.find(output.name)
+        options = read_options(part.Options, output.options, f"heads.{name}.options")
+        return part(name.partition("@")[0], self.fusion.width, output.size, self.spec.dropout, options)
+
+    def _spread(self, spec: ModelSpec) -> dict[str, OutputSpec]:
+        """The heads to build: one per output; in late fusion, what is voted on has one per stream instead."""
+        if not self.fusion.late:
+            return dict(spec.outputs)
+        result = {}
+        for name, output in spec.outputs.items():
+            result |= {f"{name}@{stream}": output for stream in spec.streams} if name in VOTES else {name: output}
+        return result
+
+    def forward(self, inputs: Inputs) -> Outputs:
         """Predict.
 
         Args:
-            tokens: every stream of the spec (others are not read); a stream a clip lacks has an
-                all-false mask. T may be 1 at least; padding does not change the result.
+            inputs: every stream of the spec (others are not read). T may be 1 at least; padding does not
+                change the result.
+
+        Returns:
+            The outputs of the spec, and `embedding`, `present`, `shares`.
         """
-        encoded = {name: encoder(tokens[name]) for name, encoder in self.encoders.items()}
-        masks = {name: tokens[name].mask for name in encoded}
-        fused = self.fusion(encoded, masks)
-        return Output(
-            logits=None if self.emotion is None else self.emotion(fused),
-            dimensions=None if self.dimensions is None else self.dimensions(fused),
-            frames=None if self.frames is None else self.frames(encoded[self.spec.base], fused),
-            fused=fused,
-        )
+        encoded = {name: self.encoders[name](inputs.streams[name]) for name in self.spec.streams}
+        fused = self.fusion(encoded, self.spec.base, inputs.text)
+        if self.context is not None:
+            alone = torch.arange(len(fused.vector), device=fused.vector.device)[:, None]
+            fused = self.context(fused, alone if inputs.history is None else inputs.history)
+        outputs: Outputs = {"embedding": fused.vector, "present": fused.present}
+        if fused.shares is not None:
+            outputs["shares"] = fused.shares
+        places = {name: i for i, name in enumerate(self.spec.streams)}
+        for name, head in self.heads.items():
+            _, at, stream = name.partition("@")
+            found: Outputs = head(fused.alone(places[stream]) if at else fused)
+            outputs |= {f"{key}{at}{stream}": value for key, value in found.items()}
+        if self.fusion.late:
+            outputs |= {name: vote(name, outputs, fused, places) for name in self.spec.outputs if name in VOTES}
+        return outputs
+
+    def trainable(self) -> dict[str, Tensor]:
+        """What is learned, by name: saved, copied and averaged. A frozen network inside a part is not.
+
+        Buffers of normalisation layers belong to it.
+        """
+        frozen = {name.rpartition(".")[0] for name, _ in self.named_parameters() if name not in self._learned}
+        state = self.state_dict()
+        return {name: value for name, value in state.items() if name in self._learned or _is_buffer(self, name, frozen)}
+
+    def load_trainable(self, state: dict[str, Tensor]) -> None:
+        """Inverse of `trainable`.
+
+        Raises:
+            RuntimeError: the state is not that of this model.
+        """
+        found = self.load_state_dict(state, strict=False)
+        if lacking := sorted(set(self.trainable()) - set(state)) + list(found.unexpected_keys):
+            raise RuntimeError(f"the state does not fit the model: {lacking[:3]}")
+
+    def freeze(self, parts: Iterable[str]) -> None:
+        """Have these parts (`encoders`, `encoders.audio`, `fusion`, `heads.emotion`, …) learn nothing, and all others learn."""
+        prefixes = tuple(parts)
+        for name, value in self.named_parameters():
+            held = any(name == part or name.startswith(f"{part}.") for part in prefixes)
+            value.requires_grad_(name in self._learned and not held)
+
+
+#: What late fusion votes on, and how: the mean of probabilities, or of values.
+VOTES = ("emotion", "dimensions")
+
+
+def vote(name: str, outputs: Outputs, fused: Fused, places: dict[str, int]) -> Tensor:
+    """The mean over the streams present (all, where none is): log of the mean probability, or mean value.
+
+    Returns:
+        (R, C) log-probabilities, or (R, K) values.
+    """
+    each = torch.stack([outputs[f"{name}@{stream}"] for stream in places], 1)  # (R, M, ·)
+    here = fused.present | ~fused.present.any(1, keepdim=True)
+    share = (here / here.sum(1, keepdim=True)).to(each.dtype)  # (R, M)
+    if name != "emotion":
+        return (each * share[..., None]).sum(1)
+    # A logarithm of a sum of exponentials: absent streams have the weight 0, log 0.
+    return torch.logsumexp(each.log_softmax(-1) + share.log()[..., None], 1)
+
+
+def _is_buffer(model: nn.Module, name: str, frozen: set[str]) -> bool:
+    owner, _, leaf = name.rpartition(".")
+    if owner in frozen:
+        return False
+    module = model.get_submodule(owner)
+    return leaf in dict(module.named_buffers(recurse=False))

@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML, YAMLError
 
+from pipeline.compose import RENAMED
 from pipeline.errors import ParamsError, one_of
 
 from .base import Count, Flag, Group, Number, Positive, Share, Whole
 from .data import Asr, Corpus, Decode, DecodeAudio, DecodeVideo, Faces, Integrity, Protocol, Quarantine
 from .features import StoreLayout, Stream
-from .learning import Fusion, Loss, Task, Temporal, Training
+from .learning import Fusion, Loss, Part, Phase, Task, Temporal, Term, Training
 
 __all__ = [
     "Asr",
@@ -31,6 +32,8 @@ __all__ = [
     "Loss",
     "Number",
     "Params",
+    "Part",
+    "Phase",
     "Positive",
     "Protocol",
     "Quarantine",
@@ -40,12 +43,21 @@ __all__ = [
     "Stream",
     "Task",
     "Temporal",
+    "Term",
     "Training",
     "Whole",
     "parse",
     "parse_stream",
     "read",
 ]
+
+
+#: Cross-entropy for classes, concordance and squared error for dimensions.
+DEFAULT_LOSS: Loss = {
+    "emotion": Term(name="cross_entropy"),
+    "dimensions": Term(name="concordance"),
+    "frames": Term(name="concordance"),
+}
 
 
 class Run(Group):
@@ -75,7 +87,11 @@ class Params(Group):
     task: Task = Task()
     temporal: Temporal = Temporal()
     fusion: Fusion
-    loss: Loss = Loss()
+    #: What a clip takes from earlier turns of its dialogue; null = nothing.
+    context: Part | None = None
+    #: Output → head, where it is not the one of the output's name.
+    heads: dict[str, Part] = {}
+    loss: Loss = DEFAULT_LOSS
     training: Training = Training()
     run: Run = Run()
 
@@ -86,6 +102,18 @@ class Params(Group):
         if not self.task.emotion and not self.task.dimensions:
             raise ValueError("task predicts nothing; set task.emotion or task.dimensions")
         return self
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def _terms(cls, value: object) -> object:
+        """Until version 0.1 the loss was one flat group."""
+        old = ("class_weights", "label_smoothing", "gamma")
+        if isinstance(value, dict) and (set(value) & set(old) or any(not isinstance(v, dict | Term) for v in value.values())):
+            raise ValueError(
+                "the loss is named terms now: write loss.emotion.name, loss.emotion.options.class_weights (label_smoothing, "
+                "gamma) and loss.dimensions.weight; see conf/loss"
+            )
+        return value
 
     def stream(self, name: str) -> Stream:
         """The stream of that name.
@@ -132,7 +160,7 @@ def parse_stream(values: object, origin: str | Path) -> Stream:
 def _line(origin: str | Path, item: Mapping[str, Any]) -> str:
     key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
     if item["type"] == "extra_forbidden":
-        return f"{origin}: unknown parameter {key}"
+        return f"{origin}: unknown parameter {key}" + (f"; it is called {RENAMED[key]} now" if key in RENAMED else "")
     if item["type"] == "missing":
         return f"{origin}: parameter {key} is missing"
     message = item["msg"].removeprefix("Value error, ")

@@ -42,6 +42,9 @@ class Protocol(Group):
     kind: Literal["official", "split", "kfold", "leave_one_out"] = "split"
     #: Manifest column that must not straddle a split.
     group: str = "speaker"
+    #: Column by which validation is drawn from the training part, but in `split`; null = `group`. `speaker` where `group` is
+    #: `corpus`, of which two would leave one to train on and none to select on.
+    val_group: str | None = None
     folds: Whole = Field(default=5, ge=2)
     val: Share = 0.15
     test: Share = 0.2

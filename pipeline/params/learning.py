@@ -39,20 +39,41 @@ class Temporal(Group):
         return self
 
 
-class Fusion(Group):
-    """How streams become one; a YAML file in `conf/fusion/`. `options` belong to the module named."""
+class Part(Group):
+    """A part by name; `options` belong to the file of that name."""
 
     name: str
     options: dict[str, Any] = {}
 
 
-class Loss(Group):
-    emotion: Literal["cross_entropy", "focal"] = "cross_entropy"
-    class_weights: Flag = False
-    label_smoothing: Share = 0.0
-    gamma: Number = 2.0
-    #: Weight of the regression part, 0.5 MSE + 0.5 (1 - CCC).
-    dimensions: Number = 1.0
+class Fusion(Part):
+    """How streams become one; a YAML file in `conf/fusion/`."""
+
+
+class Term(Part):
+    """One term of the loss: `name` of the loss, the output it reads, its weight in the sum.
+
+    Terms on what the task does not predict are left out. `emotion@audio` is the emotion as the stream `audio` alone has
+    it (an auxiliary loss); `speaker` and `corpus` are predicted for the sake of the loss (a domain adversary).
+    """
+
+    #: Null = the output of the term's own name.
+    on: str | None = None
+    weight: Number = 1.0
+
+
+Loss = dict[str, Term]
+
+
+class Phase(Group):
+    """One phase of training; what is null is as `training` and `loss` say. The next begins with the best epoch's weights."""
+
+    name: str = "fit"
+    loss: Loss | None = None
+    epochs: Count | None = None
+    lr: Positive | None = None
+    #: Parts that learn nothing: `encoders`, `encoders.audio`, `fusion`, `context`, `heads.emotion`, …
+    freeze: tuple[str, ...] = ()
 
 
 class Training(Group):
@@ -68,5 +89,11 @@ class Training(Group):
     select: Literal["uar", "macro_f1", "weighted_f1", "accuracy", "ccc", "loss"] = "uar"
     #: Also train each stream alone, for the comparison in the report.
     unimodal: Flag = True
+    #: One after the other; empty = one that trains everything.
+    phases: tuple[Phase, ...] = ()
+    #: Which clips count how much, epoch by epoch; null = all alike.
+    curriculum: Part | None = None
+    #: Factors of the learning rate per part, e.g. {encoders: 0.1}; parts as in `phases.freeze`.
+    rates: dict[str, Positive] = {}
     #: CPU threads of one run; fixed, since sums in another order end in other last bits.
     threads: Count = 1

@@ -10,68 +10,22 @@ import numpy as np
 
 from pipeline.data.decode.errors import DecodeError
 from pipeline.devices import pick_devices
-from pipeline.errors import StoreError, UserError, one_of
+from pipeline.errors import UserError
 from pipeline.features import transcribe
 from pipeline.features.encoders import registry
-from pipeline.features.encoders.extractor import Extractor, Missing, Prepared, Turn
+from pipeline.features.encoders.extractor import Extractor, Missing, Turn
+from pipeline.features.engine.entries import encode_batch
+from pipeline.features.engine.forward import Forward
 from pipeline.features.engine.reader import Job
-from pipeline.features.engine.run import Stats, infer
+from pipeline.features.engine.stats import Stats
 from pipeline.params import Params, Stream
-from pipeline.runs.run import Prediction as Output
-from pipeline.runs.run import TrainedModel, average, load_run
+from pipeline.runs.folders import FUSED, find_seeds
+from pipeline.runs.predict import Estimate, Features, average, predict_clip
+from pipeline.runs.run import TrainedModel, load_run
 from pipeline.storage.feature_store import Status
-from pipeline.training.variants import FUSED
 
-from .show import format_json, format_text
+from .prediction import Prediction, StreamUse
 from .source import Source, Spoken, missing_reason
-
-__all__ = ["Prediction", "Predictor", "StreamUse", "format_json", "format_text"]
-
-Forward = Callable[[Sequence[Prepared]], list[tuple[np.ndarray, np.ndarray]]]
-
-
-@dataclass(frozen=True)
-class StreamUse:
-    """What one stream gave: its rows, or why it has none."""
-
-    status: Status
-    rows: int = 0
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the model says about one file, the mean of its seeds.
-
-    Attributes:
-        emotions: class → probability, likeliest first; empty when the model has no classes.
-        dimensions: `valence`, `arousal`, … in [-1, 1]; empty when the model has none.
-        times: (T, 2) seconds of the trace. trace: dimension → (T,). Empty when the model predicts per
-            clip, or the stream along which it predicts is missing.
-        streams: use of every stream of the model.
-        random: streams whose encoder has random weights: their features mean nothing.
-        models: how many trained models (seeds) were averaged.
-        heard: words that were recognised because none were given; None when nobody listened.
-    """
-
-    path: str
-    duration: float
-    emotions: dict[str, float]
-    dimensions: dict[str, float]
-    times: np.ndarray
-    trace: dict[str, np.ndarray]
-    streams: dict[str, StreamUse]
-    random: tuple[str, ...]
-    models: int
-    heard: str | None = None
-
-    @property
-    def valence(self) -> float | None:
-        return self.dimensions.get("valence")
-
-    @property
-    def arousal(self) -> float | None:
-        return self.dimensions.get("arousal")
 
 
 @dataclass
@@ -109,15 +63,7 @@ class Predictor:
             StoreError: nothing was trained, or no such variant or fold.
             DeviceError: a GPU asked for is not there.
         """
-        models = Path(models)
-        known = sorted({path.parent.parent.parent.name for path in models.glob("*/fold*/seed*/config.json")})
-        if not known:
-            raise StoreError(f"{models} holds no trained model. Run `dvc repro train` (or `make repro`).")
-        if variant not in known:
-            raise one_of("trained variant", variant, known, StoreError)
-        folders = sorted((models / variant / f"fold{fold}").glob("seed*"), key=lambda f: int(f.name.removeprefix("seed")))
-        if not folders:
-            raise StoreError(f"{models / variant} has no fold {fold}. Run `dvc repro train`.")
+        folders = find_seeds(models, variant, fold)
         runs = [load_run(folder) for folder in folders]
         encoders = {name: Stream.model_validate(spec) for name, spec in runs[0].config["encoders"].items()}
         return cls(runs, encoders, params, pick_devices(device or params.run.device)[0])
@@ -136,7 +82,7 @@ class Predictor:
 
         Args:
             path: media file, or a folder of frame images.
-            text: what is said; without it, text streams that read recognised words (`transcribe.weights`) listen, others
+            text: what is said; without it, text streams that read recognised words (`asr.weights`) listen, others
                 are missing.
             start, end: seconds of the file to look at.
             speaker, context: who speaks, and earlier turns of the dialogue, oldest first.
@@ -152,7 +98,7 @@ class Predictor:
         if not features:
             why = "; ".join(f"{name}: {one.reason}" for name, one in use.items())
             raise UserError(f"{path} has nothing this model can read ({why}).")
-        output = average([run.predict(features) for run in self.runs])
+        output = average([predict_clip(run, features) for run in self.runs])
         return self._prediction(source, output, use)
 
     def source(
@@ -165,9 +111,10 @@ class Predictor:
         """A file to be looked at as this model's training clips were."""
         return Source(Path(path), self.params, start, end, spoken, self._hear if self.params.asr.weights else None)
 
-    def features(self, source: Source) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], dict[str, StreamUse]]:
+    def features(self, source: Source) -> tuple[dict[str, Features], dict[str, StreamUse]]:
         """Rows (T, ...) float32 and times (T, 2) of each stream that is there, and the use of every stream."""
-        features, use = {}, {}
+        features: dict[str, Features] = {}
+        use: dict[str, StreamUse] = {}
         for name, stream in self.encoders.items():
             try:
                 prepared = self._extractor(name).prepare(source.clip(stream))
@@ -176,7 +123,7 @@ class Predictor:
                 use[name] = StreamUse(status, reason=missing_reason(error))
                 continue
             stats = Stats()
-            entry = infer(self._forward(name), [(Job(source.path.name, name), prepared)], stats).get(name)
+            entry = encode_batch(self._forward(name), [(Job(source.path.name, name), prepared)], stats).get(name)
             if entry is None:
                 use[name] = StreamUse(Status.FAILED, reason=stats.failures[name])
                 continue
@@ -191,7 +138,7 @@ class Predictor:
 
     def _hear(self, waveform: np.ndarray) -> str:
         if self._recognise is None:
-            self._recognise = transcribe.recogniser(self.params, self.params.decode.audio.rate).load(self.device)
+            self._recognise = transcribe.make_recogniser(self.params, self.params.decode.audio.rate).load(self.device)
         return self._recognise([waveform])[0]
 
     def _extractor(self, name: str) -> Extractor:
@@ -201,10 +148,10 @@ class Predictor:
 
     def _forward(self, name: str) -> Forward:
         if name not in self._forwards:
-            self._forwards[name] = self._extractor(name).load(device=self.device)
+            self._forwards[name] = Forward(self._extractor(name), self.device)
         return self._forwards[name]
 
-    def _prediction(self, source: Source, output: Output, use: dict[str, StreamUse]) -> Prediction:
+    def _prediction(self, source: Source, output: Estimate, use: dict[str, StreamUse]) -> Prediction:
         chances = () if output.probabilities is None else zip(output.classes, output.probabilities.tolist(), strict=True)
         values = () if output.dimensions is None else zip(output.names, output.dimensions.tolist(), strict=True)
         traced = output.trace is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.table import Table
@@ -12,8 +11,7 @@ from rich.text import Text
 
 from pipeline.storage.feature_store import Status
 
-if TYPE_CHECKING:
-    from .predictor import Prediction
+from .prediction import Prediction
 
 WIDTH = 28
 

@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.data import media
 from pipeline.data.decode.errors import DecodeError
 from pipeline.data.decode.probe import Probe, probe
-from pipeline.data.faces import stage as faces
+from pipeline.data.faces.find import find_face
 from pipeline.errors import UserError
 from pipeline.features import transcribe
 from pipeline.features.encoders.extractor import Clip, Missing, Turn
@@ -126,11 +126,11 @@ class Source:
         entry = self._value(self._frames if modality == "video" else self._faces)
         if entry.status == Status.MISSING:
             raise Missing(entry.reason)
-        return media_store.split(entry), entry.times[:, :2]
+        return media_store.split_files(entry), entry.times
 
     @cached_property
     def _frames(self) -> Outcome:
-        return self._isolated(partial(media.frames, self.params.decode.video), self._cut)
+        return self._isolated(partial(media.decode_frames, self.params.decode.video), self._cut)
 
     @cached_property
     def _faces(self) -> Outcome:
@@ -138,12 +138,12 @@ class Source:
             return self._frames
         frames: Entry = self._frames.value
         folder = Path(self.path) if Path(self.path).is_dir() else None
-        find = partial(faces.find, self.params.faces, folder=folder, start=self.start)
-        return self._isolated(find, (media_store.split(frames), frames.times[:, :2]))
+        find = partial(find_face, self.params.faces, folder=folder, start=self.start)
+        return self._isolated(find, (media_store.split_files(frames), frames.times))
 
     @cached_property
     def _sound(self) -> Outcome:
-        return self._isolated(partial(media.sound, self.params.decode.audio.rate), self._cut)
+        return self._isolated(partial(media.decode_sound, self.params.decode.audio.rate), self._cut)
 
     def _waveform(self) -> np.ndarray:
         if not self.facts.has_audio:
@@ -161,7 +161,7 @@ class Source:
 
     def _isolated(self, function: Callable, payload: object) -> Outcome:
         run = self.params.run
-        preload = (media.__name__, faces.__name__)  # imported once for all looks at all files
+        preload = (media.__name__, find_face.__module__)  # imported once for all looks at all files
         with Pool(function, workers=min(1, run.workers), timeout=run.timeout, preload=preload) as pool:
             (outcome,) = pool.imap([(str(self.path), payload)])
         return outcome

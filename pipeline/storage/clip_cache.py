@@ -26,6 +26,8 @@ from .atomic import explain_refusal, write_json
 from .feature_store import Entry, Status
 
 Value = TypeVar("Value")
+#: Before the name of a tensor that is one of an entry's extras.
+EXTRA = "extra."
 #: Sparse on Linux: the file is as large as what is in it.
 MAP_SIZE = 1 << 40
 #: Processes that may read at once, and the bytes of LMDB's file of locks for so many.
@@ -51,8 +53,10 @@ def digest(identity: dict) -> str:
 
 def pack(entry: Entry) -> bytes:
     """Entry as bytes: a checksum, then safetensors (no pickle)."""
+    tensors = {"values": entry.values, "times": entry.times.astype(np.float32, copy=False)}
+    tensors |= {f"{EXTRA}{name}": array for name, array in entry.extras.items()}
     body = safetensors.numpy.save(
-        {"values": np.ascontiguousarray(entry.values), "times": np.ascontiguousarray(entry.times, dtype=np.float32)},
+        {name: np.ascontiguousarray(array) for name, array in tensors.items()},
         metadata={"status": str(int(entry.status)), "reason": entry.reason},
     )
     return xxhash.xxh3_64_digest(body) + body
@@ -69,7 +73,8 @@ def unpack(data: bytes | memoryview) -> Entry:
         raise CacheError("a cached clip fails its checksum; run `python -m pipeline cache verify --repair`.")
     tensors = safetensors.numpy.load(body)
     metadata = _metadata(body)
-    return Entry(tensors["values"], tensors["times"], Status(int(metadata["status"])), metadata["reason"])
+    extras = {name.removeprefix(EXTRA): array for name, array in tensors.items() if name.startswith(EXTRA)}
+    return Entry(tensors["values"], tensors["times"], Status(int(metadata["status"])), metadata["reason"], extras)
 
 
 def _metadata(body: bytes) -> dict[str, str]:

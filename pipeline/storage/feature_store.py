@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import mmap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
@@ -43,12 +43,14 @@ class Entry:
         times: (T, 2) float32, start and end of each row, seconds from clip start.
         status: OK, MISSING or FAILED.
         reason: why not OK, for people; empty when OK.
+        extras: further arrays by name, one row each for each of `times`; kept in the clip cache, not in a store.
     """
 
     values: np.ndarray
     times: np.ndarray
     status: Status = Status.OK
     reason: str = ""
+    extras: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def write(

@@ -24,28 +24,21 @@ from .feature_store import SCHEMA_VERSION, Entry, Status
 from .hdf5 import atomic_hdf5
 
 
-def joined(items: list[bytes], times: np.ndarray) -> Entry:
-    """Files of one clip as one cache entry: (bytes) uint8, and the length of each beside its times."""
-    lengths = np.array([[len(item)] for item in items], np.float32)
-    if (lengths > 2**24).any():
-        raise StoreError("a decoded frame or sound is larger than 16 MiB; lower decode.video.size or cut the clip.")
-    return Entry(np.frombuffer(b"".join(items), np.uint8), np.concatenate([times.astype(np.float32), lengths], 1))
+def join_files(items: list[bytes], times: np.ndarray) -> Entry:
+    """Files of one clip as one cache entry: their bytes one after another (uint8), the length of each in `extras`."""
+    lengths = np.array([len(item) for item in items], np.int64)
+    return Entry(np.frombuffer(b"".join(items), np.uint8), times.astype(np.float32), extras={"lengths": lengths})
 
 
-def _ends(times: np.ndarray) -> np.ndarray:
-    """(T,) int64, where each file ends. Whole numbers first: sums in float32 are wrong beyond 16 MiB."""
-    return np.cumsum(times[:, 2].astype(np.int64))
-
-
-def split(entry: Entry) -> list[bytes]:
-    """The files that `joined` put together."""
-    ends = _ends(entry.times)
+def split_files(entry: Entry) -> list[bytes]:
+    """The files that `join_files` put together."""
+    ends = np.cumsum(entry.extras["lengths"])
     return [part.tobytes() for part in np.split(entry.values, ends[:-1])] if len(ends) else []
 
 
-def absent(reason: str, status: Status = Status.MISSING) -> Entry:
+def absent_entry(reason: str, status: Status = Status.MISSING) -> Entry:
     """The entry of a clip without rows."""
-    return Entry(np.empty(0, np.uint8), np.empty((0, 3), np.float32), status, reason)
+    return Entry(np.empty(0, np.uint8), np.empty((0, 2), np.float32), status, reason, {"lengths": np.empty(0, np.int64)})
 
 
 def pack(
@@ -68,9 +61,9 @@ def pack(
             if there:
                 yield next(cached)
             elif row[modality] is None:
-                yield absent("no such medium")
+                yield absent_entry("no such medium")
             else:
-                yield absent(failures[row["content"]][1], Status.FAILED)
+                yield absent_entry(failures[row["content"]][1], Status.FAILED)
 
     layout = np.zeros((len(rows), 2), np.int64)  # files and bytes of each clip
     layout[held] = [(count, *shape) for count, shape, *_ in cache.layout(contents)] or np.empty((0, 2))
@@ -94,8 +87,8 @@ def pack(
             if counts[i]:
                 values[starts[i] : starts[i + 1]] = entry.values
                 low, high = offsets[i], offsets[i + 1]
-                times[low:high] = entry.times[:, :2]
-                extents[low + 1 : high + 1] = starts[i] + _ends(entry.times)
+                times[low:high] = entry.times
+                extents[low + 1 : high + 1] = starts[i] + np.cumsum(entry.extras["lengths"])
         file.create_dataset("times", data=times)
         file.create_dataset("extents", data=extents)
         file.create_dataset("status", data=status)

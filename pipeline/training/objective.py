@@ -1,53 +1,53 @@
-"""What is minimised, and what selects the checkpoint."""
+"""What is minimised: the sum of named loss terms."""
 
 from __future__ import annotations
 
-import numpy as np
-from torch import Tensor
+from collections.abc import Mapping
 
-from pipeline import metrics
-from pipeline.models import losses
-from pipeline.models.model import Output
-from pipeline.params import Loss
+from torch import Tensor, nn
 
-from .data.labels import Targets
-
-
-def total(output: Output, targets: Targets, loss: Loss, weights: Tensor | None) -> Tensor:
-    """Sum of the losses of the heads there are; dimensions weighted by `loss.dimensions`."""
-    parts = []
-    if output.logits is not None:
-        parts.append(losses.emotion(output.logits, targets.emotion, loss, weights))
-    if output.dimensions is not None:
-        parts.append(float(loss.dimensions) * losses.dimensional(output.dimensions, targets.dimensions))
-    if output.frames is not None and targets.frames is not None:
-        size = output.frames.shape[-1]
-        frames = losses.dimensional(output.frames.reshape(-1, size), targets.frames.reshape(-1, size))
-        parts.append(float(loss.dimensions) * frames)
-    return sum(parts[1:], parts[0])
+from pipeline.errors import ParamsError
+from pipeline.models.batch import Outputs, Targets
+from pipeline.models.model import ModelSpec
+from pipeline.models.registry import LOSSES
+from pipeline.params import Term
+from pipeline.parts import read_options
 
 
-def score(select: str, output: Output, targets: Targets, loss: float) -> float:
-    """The validation value to maximise.
+class Objective(nn.Module):
+    """Terms over the outputs a model has; those on other outputs are left out.
 
-    `ccc` is the mean over dimensions, pooled over frames when the model predicts them, else over clips;
-    `loss` is negated. NaN (nothing to compare with) counts as the worst.
+    Raises:
+        ParamsError: an unknown loss or option, one that cannot read the output it is on, or no term left.
     """
-    if select == "loss":
-        value = -loss
-    elif select == "ccc":
-        value = _concordance(output, targets)
-    else:
-        predicted = output.logits.argmax(1).cpu().numpy()
-        matrix = metrics.confusion(targets.emotion.cpu().numpy(), predicted, output.logits.shape[1])
-        value = getattr(metrics, select)(matrix)
-    return value if np.isfinite(value) else float("-inf")
 
+    def __init__(self, terms: Mapping[str, Term], spec: ModelSpec) -> None:
+        super().__init__()
+        self.weights: dict[str, float] = {}
+        self.terms = nn.ModuleDict()
+        for name, term in terms.items():
+            output = term.on or name
+            if output not in spec.outputs:
+                continue
+            part = LOSSES.find(term.name)
+            if output.partition("@")[0] not in part.reads:
+                reads = ", ".join(part.reads)
+                raise ParamsError(f"loss.{name}: {term.name} reads {reads}, not {output}; choose another loss or `on`.")
+            options = read_options(part.Options, term.options, f"loss.{name}.options")
+            self.terms[name] = part(output, spec.outputs[output].size, options)
+            self.weights[name] = float(term.weight)
+        if not self.weights:
+            raise ParamsError(f"no term of the loss ({', '.join(terms)}) reads what is predicted ({', '.join(spec.outputs)}).")
 
-def _concordance(output: Output, targets: Targets) -> float:
-    pred, truth = output.dimensions, targets.dimensions
-    if output.frames is not None and targets.frames is not None:
-        pred, truth = output.frames.flatten(0, 1), targets.frames.flatten(0, 1)
-    pred, truth = pred.cpu().numpy(), truth.cpu().numpy()
-    values = [metrics.ccc(truth[:, k], pred[:, k]) for k in range(truth.shape[1])]
-    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+    def observe(self, targets: Targets) -> None:
+        """Show the losses the targets of all training clips."""
+        for term in self.terms.values():
+            term.observe(targets)
+
+    def forward(self, outputs: Outputs, targets: Targets) -> Tensor:
+        """The weighted sum, a scalar."""
+        parts = [self.weights[name] * term(outputs, targets) for name, term in self.terms.items()]
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return total

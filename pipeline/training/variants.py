@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.errors import ParamsError, one_of
-from pipeline.models.model import ModelSpec, StreamSpec
-from pipeline.params import Fusion, Params
+from pipeline.models.model import ModelSpec, OutputSpec, PartSpec, StreamSpec
+from pipeline.models.registry import CONTEXTS, HEADS
+from pipeline.params import Fusion, Params, Part
+from pipeline.parts import read_options
+from pipeline.runs.folders import FUSED
 
 from .data.dataset import Dataset
-
-FUSED = "fused"
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Variant:
     fusion: Fusion
 
 
-def variants(params: Params) -> list[Variant]:
+def list_variants(params: Params) -> list[Variant]:
     """`fused`, and with `training.unimodal` each stream under its own name.
 
     A stream alone has nothing to fuse; it always goes through `concat`, so that its result does not
@@ -37,7 +38,7 @@ def variants(params: Params) -> list[Variant]:
     return found
 
 
-def time_base(params: Params, streams: tuple[str, ...]) -> str | None:
+def choose_time_base(params: Params, streams: tuple[str, ...]) -> str | None:
     """The stream along whose tokens frame-level dimensions go; None when the task is per clip.
 
     A variant without the time base uses its own first stream.
@@ -57,18 +58,57 @@ def time_base(params: Params, streams: tuple[str, ...]) -> str | None:
     return (seen or list(streams))[0]
 
 
-def spec(params: Params, variant: Variant, data: Dataset) -> ModelSpec:
-    """The model of a variant for this data set."""
+def specify_model(params: Params, variant: Variant, data: Dataset) -> ModelSpec:
+    """The model of a variant for this data set.
+
+    Raises:
+        ParamsError: a head or context that is not known, or a loss on an output that nothing predicts.
+    """
     facts = {name: data.streams[name].facts for name in variant.streams}
+    base = choose_time_base(params, variant.streams)
+    context = params.context
+    turns = 0
+    if context is not None:
+        kind = CONTEXTS.find(context.name)
+        turns = read_options(kind.Options, context.options, "context.options").turns  # type: ignore[attr-defined]
     return ModelSpec(
-        streams={name: StreamSpec(width=int(f["width"]), levels=int(f["levels"])) for name, f in facts.items()},
+        streams={name: StreamSpec(width=int(str(f["width"])), levels=int(str(f["levels"]))) for name, f in facts.items()},
         width=params.temporal.width,
         layers=params.temporal.layers,
         heads=params.temporal.heads,
         dropout=float(params.temporal.dropout),
-        fusion=variant.fusion.name,
-        options=dict(variant.fusion.options),
+        fusion=PartSpec(**variant.fusion.model_dump()),
+        context=PartSpec(**context.model_dump()) if context else None,
+        turns=turns,
+        outputs=_list_outputs(params, variant, data, base),
         classes=data.classes,
-        dimensions=data.names,
-        base=time_base(params, variant.streams),
+        dimensions=data.dimension_names,
+        base=base,
     )
+
+
+def _list_outputs(params: Params, variant: Variant, data: Dataset, base: str | None) -> dict[str, OutputSpec]:
+    """What the task asks for, and what a term of the loss is on besides."""
+    sizes = {"emotion": len(data.classes), "dimensions": len(data.dimension_names)}
+    sizes = {name: size for name, size in sizes.items() if size}
+    if base is not None:
+        sizes["frames"] = sizes["dimensions"]
+    terms = [params.loss, *(phase.loss for phase in params.training.phases if phase.loss)]
+    for name, term in ((name, term) for named in terms for name, term in named.items()):
+        output = term.on or name
+        whole, at, stream = output.partition("@")
+        if at and stream not in params.streams:
+            raise one_of(f"stream of loss.{name}", stream, params.streams)
+        if whole in data.domains:
+            sizes[output] = len(data.domains[whole])
+        elif whole not in ("emotion", "dimensions", "frames"):
+            raise one_of(f"output of loss.{name}", output, ["emotion", "dimensions", "frames", *data.domains])
+        elif at and whole in ("emotion", "dimensions") and stream in variant.streams and len(variant.streams) > 1:
+            sizes |= {output: sizes[whole]} if whole in sizes else {}
+    result = {}
+    for output, size in sizes.items():
+        whole = output.partition("@")[0]
+        part = params.heads.get(output) or Part(name="adversary" if whole in data.domains else whole)
+        HEADS.find(part.name)
+        result[output] = OutputSpec(**part.model_dump(), size=size)
+    return result

@@ -1,32 +1,26 @@
 """Language models in one GGUF file (llama.cpp's format): configuration, tokenizer and weights.
 
 Read here are LLaMA-shaped models with a byte-level BPE tokenizer, such as SmolLM2. The library's own
-reader parses a vocabulary string by string through numpy, which takes half a minute per start; the header is
-plain enough to be read in a fifth of a second. Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+reader parses a vocabulary string by string through numpy; the header is plain enough to be read in a fifth of a second.
 """
 
 from __future__ import annotations
 
 import math
-import mmap
 import re
-import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.errors import WeightsError
 
+from .gguf_header import read_header
+
 if TYPE_CHECKING:
     import torch
 
 SUFFIX = ".gguf"
-#: Kinds of values in the header, by their number, as `struct` calls them; 8 is text, 9 a list.
-_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-_TEXT, _LIST = 8, 9
 #: Kinds of tokens: markers that stand for themselves, and words a user added.
 _CONTROL, _USER = 3, 4
 #: How a tokenizer cuts text before merging, by `tokenizer.ggml.pre`: are digits single?
@@ -50,102 +44,13 @@ _OUTSIDE = {
 }
 
 
-@dataclass(frozen=True)
-class Tensor:
-    """Where a tensor lies: shape (rows first), number of its quantisation, bytes from the start of the file."""
-
-    shape: tuple[int, ...]
-    kind: int
-    start: int
-
-
-@dataclass(frozen=True)
-class Header:
-    """Everything but the weights.
-
-    Attributes:
-        path: the file.
-        fields: metadata by name.
-        tensors: places of the weights by their name in the file.
-    """
-
-    path: Path
-    fields: Mapping[str, Any]
-    tensors: Mapping[str, Tensor]
-
-    def __getitem__(self, name: str) -> Any:
-        """One field.
-
-        Raises:
-            WeightsError: the file does not have it.
-        """
-        if name not in self.fields:
-            raise WeightsError(f"{self.path} does not say {name}; it is no complete GGUF model, convert it again.")
-        return self.fields[name]
-
-
-class _Cursor:
-    def __init__(self, data: mmap.mmap) -> None:
-        self.data, self.at = data, 0
-
-    def numbers(self, kinds: str) -> tuple:
-        values = struct.unpack_from(f"<{kinds}", self.data, self.at)
-        self.at += struct.calcsize(f"<{kinds}")
-        return values
-
-    def text(self) -> str:
-        (length,) = self.numbers("Q")
-        self.at += length
-        if self.at > len(self.data):
-            raise ValueError("a text ends beyond the file")
-        return self.data[self.at - length : self.at].decode()
-
-    def value(self, kind: int) -> Any:
-        if kind == _TEXT:
-            return self.text()
-        if kind == _LIST:
-            kind, length = self.numbers("IQ")
-            if length > len(self.data):
-                raise ValueError("a list is longer than the file")
-            return [*self.numbers(f"{length}{_SCALARS[kind]}")] if kind in _SCALARS else [self.value(kind) for _ in range(length)]
-        return self.numbers(_SCALARS[kind])[0]
-
-
-def read(path: Path) -> Header:
-    """The header of a file.
-
-    Raises:
-        WeightsError: it is not there, not GGUF (versions 2 and 3, little-endian), or cut off.
-    """
-    try:
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            cursor = _Cursor(data)
-            magic, version, count, pairs = cursor.numbers("4sIQQ")
-            if magic != b"GGUF" or version not in (2, 3):
-                raise ValueError("no GGUF of version 2 or 3")
-            fields = {}
-            for _ in range(pairs):
-                name, kind = cursor.text(), cursor.numbers("I")[0]
-                fields[name] = cursor.value(kind)
-            places = []
-            for _ in range(count):
-                name, sides = cursor.text(), cursor.numbers("I")[0]
-                *shape, kind, start = cursor.numbers(f"{sides}QIQ")
-                places.append((name, tuple(reversed(shape)), kind, start))
-            step = int(fields.get("general.alignment", 32))
-            first = -(-cursor.at // step) * step
-    except (OSError, ValueError, struct.error, KeyError, OverflowError, MemoryError, ZeroDivisionError) as error:
-        raise WeightsError(f"{path} cannot be read as GGUF ({type(error).__name__}: {error}); fetch it again.") from error
-    return Header(path, fields, {name: Tensor(shape, kind, first + start) for name, shape, kind, start in places})
-
-
 def config(path: Path) -> dict:
     """What config.json would say.
 
     Raises:
-        WeightsError: see `read`; another architecture, or positions stretched in a way not known here.
+        WeightsError: see `read_header`; another architecture, or positions stretched in a way not known here.
     """
-    header = read(path)
+    header = read_header(path)
     if (kind := header["general.architecture"]) != "llama":
         raise WeightsError(
             f"{path} is a {kind!r} model; of GGUF files LLaMA-shaped ones are read. Use its folder in the format of transformers."
@@ -179,11 +84,11 @@ def tokenizer(path: Path) -> tuple[str, int]:
     """The tokenizer as JSON of the `tokenizers` library, and the most tokens the model takes.
 
     Raises:
-        WeightsError: see `read`; a tokenizer that is no byte-level BPE with a known way of cutting text.
+        WeightsError: see `read_header`; a tokenizer that is no byte-level BPE with a known way of cutting text.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
-    header = read(path)
+    header = read_header(path)
     kind, cut = header["tokenizer.ggml.model"], header.fields.get("tokenizer.ggml.pre", "unnamed")
     if kind != "gpt2" or cut not in _DIGITS:
         raise WeightsError(
@@ -216,7 +121,7 @@ def state(path: Path) -> dict[str, torch.Tensor]:
     """float32 weights, under the names of `LlamaForCausalLM`; a tied output matrix is left out.
 
     Raises:
-        WeightsError: see `read`; a tensor that ends beyond the file, of an unknown quantisation or name, or
+        WeightsError: see `read_header`; a tensor that ends beyond the file, of an unknown quantisation or name, or
             the package `gguf` is not there.
     """
     import torch
@@ -226,7 +131,7 @@ def state(path: Path) -> dict[str, torch.Tensor]:
     except ImportError as error:
         raise WeightsError(f"{path} is quantised; run `pip install gguf` to read it.") from error
 
-    header = read(path)
+    header = read_header(path)
     heads = header["llama.attention.head_count"]
     groups = {"attn_q": heads, "attn_k": header.fields.get("llama.attention.head_count_kv", heads)}
     data = np.memmap(path, np.uint8, "r")

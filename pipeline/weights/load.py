@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import WeightsError
 
@@ -64,6 +64,7 @@ def state(path: Path, first: Sequence[str] = ()) -> dict[str, torch.Tensor]:
     import torch
 
     result: dict[str, torch.Tensor] = {}
+    part: Any
     for file in files(path, first):
         try:
             # Training checkpoints keep their command line; a Namespace holds values and runs nothing.
@@ -90,7 +91,7 @@ def state(path: Path, first: Sequence[str] = ()) -> dict[str, torch.Tensor]:
         if not isinstance(part, dict):
             raise WeightsError(f"{file} holds a {type(part).__name__}, not a state dict; save model.state_dict().")
         for wrapper in ("state_dict", "model"):
-            part = part[wrapper] if isinstance(part.get(wrapper), dict) else part
+            part = inside if isinstance(inside := part.get(wrapper), dict) else part
         result.update({key: value for key, value in part.items() if isinstance(value, torch.Tensor)})
     return result
 

@@ -15,7 +15,7 @@ from .source import Source, config, files, locate, parse
 
 
 def load(
-    model_class: type,
+    model_class: Any,
     source: Source | str,
     *,
     architecture: dict | None = None,
@@ -79,7 +79,7 @@ def load(
     return model.eval().requires_grad_(False)
 
 
-def _from_gguf(model_class: type, path: Path, source: Source, dropped: Sequence[str], dtype: str, kwargs: dict) -> Any:
+def _from_gguf(model_class: Any, path: Path, source: Source, dropped: Sequence[str], dtype: str, kwargs: dict) -> Any:
     """A model of `model_class` from one GGUF file, with its language model head or without."""
     import torch
     from transformers.initialization import no_init_weights

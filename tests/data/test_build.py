@@ -46,7 +46,7 @@ def read(folder, name):
 
 
 def test_one_split_hides_the_truth_of_the_test_clips(ravdess, tmp_path, settings):
-    build.build(settings("ravdess", ravdess), tmp_path / "data")
+    build.build_manifest(settings("ravdess", ravdess), tmp_path / "data")
     table, truth, folds = (read(tmp_path / "data", n) for n in ("manifest", "truth", "folds"))
     assert list(table.columns) == list(manifest.SCHEMA)
     assert table.height == 24 and table["id"].is_sorted() and table["content"].n_unique() == 24
@@ -62,15 +62,15 @@ def test_one_split_hides_the_truth_of_the_test_clips(ravdess, tmp_path, settings
 
 
 def test_folds_keep_labels_and_all_truth(ravdess, tmp_path, settings):
-    build.build(settings("ravdess", ravdess, protocol={"kind": "kfold", "folds": 3}), tmp_path / "data")
+    build.build_manifest(settings("ravdess", ravdess, protocol={"kind": "kfold", "folds": 3}), tmp_path / "data")
     table, truth, folds = (read(tmp_path / "data", n) for n in ("manifest", "truth", "folds"))
     assert table["emotion"].null_count() == 0 and table["split"].null_count() == 24
     assert truth.height == 24 and folds.height == 72
 
 
 def test_the_same_corpus_gives_the_same_bytes(ravdess, tmp_path, settings):
-    build.build(settings("ravdess", ravdess), tmp_path / "one")
-    build.build(settings("ravdess", ravdess), tmp_path / "two")
+    build.build_manifest(settings("ravdess", ravdess), tmp_path / "one")
+    build.build_manifest(settings("ravdess", ravdess), tmp_path / "two")
     for name in FILES:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
@@ -85,7 +85,7 @@ def test_damage_becomes_quarantine_rows_with_reasons(ravdess, tmp_path, settings
     tone(ravdess / "Actor_02" / "notes-of-actor.wav")
     tone(ravdess / "Actor_03" / "03-01-09-01-01-01-03.wav")
     shutil.copy(ravdess / "Actor_04/03-01-03-01-01-01-04.wav", ravdess / "Actor_04/03-01-03-01-02-01-04.wav")
-    build.build(settings("ravdess", ravdess), tmp_path / "data")
+    build.build_manifest(settings("ravdess", ravdess), tmp_path / "data")
     found = read(tmp_path / "data", "quarantine")
     assert sorted(found["reason"]) == ["duplicate", "empty", "name", "name", "silent", "too_short", "unreadable"]
     assert set(found["reason"]) <= set(REASONS)
@@ -100,7 +100,7 @@ def test_too_much_damage_stops_after_the_table_is_written(ravdess, tmp_path, set
     for path in sorted((ravdess / "Actor_01").iterdir()):
         path.write_bytes(b"")
     with pytest.raises(QuarantineError, match=r"4 of 24 clips \(16.7%\) failed: 4 empty") as caught:
-        build.build(settings("ravdess", ravdess, quarantine={"max_rate": 0.05}), tmp_path / "data")
+        build.build_manifest(settings("ravdess", ravdess, quarantine={"max_rate": 0.05}), tmp_path / "data")
     assert "\n" not in str(caught.value)
     assert read(tmp_path / "data", "quarantine").height == 4
     assert not (tmp_path / "data/manifest.parquet").exists()
@@ -121,16 +121,16 @@ def test_strict_stops_at_the_first_damaged_clip(ravdess, tmp_path, settings, mon
 def test_a_pointer_of_git_lfs_is_told_from_a_broken_file(ravdess, tmp_path, settings):
     stub = sorted((ravdess / "Actor_01").iterdir())[0]
     stub.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:9269ed5e\nsize 414429\n")
-    build.build(settings("ravdess", ravdess), tmp_path / "data")
+    build.build_manifest(settings("ravdess", ravdess), tmp_path / "data")
     (row,) = read(tmp_path / "data", "quarantine").to_dicts()
     assert (row["reason"], row["detail"]) == ("stub", "fetch the files themselves with `git lfs pull`")
 
 
 def test_an_unknown_corpus_and_an_absent_folder_are_one_line(tmp_path, settings):
     with pytest.raises(CorpusError, match="Unknown corpus 'ravdes'. Did you mean 'ravdess'"):
-        build.build(settings("ravdes", tmp_path), tmp_path / "data")
+        build.build_manifest(settings("ravdes", tmp_path), tmp_path / "data")
     with pytest.raises(CorpusError, match="is not a folder"):
-        build.build(settings("ravdess", tmp_path / "nowhere"), tmp_path / "data")
+        build.build_manifest(settings("ravdess", tmp_path / "nowhere"), tmp_path / "data")
 
 
 @pytest.fixture
@@ -149,8 +149,10 @@ def leaking(tmp_path, tone):
 def test_a_leak_stops_or_is_reported_with_its_size(leaking, tmp_path, settings):
     options = {"table": "clips.csv"}
     with pytest.raises(LeakageError, match="train and test share 1 values of (speaker|content)"):
-        build.build(settings("generic", leaking, options, protocol={"kind": "official"}), tmp_path / "data")
-    build.build(settings("generic", leaking, options, protocol={"kind": "official", "on_leak": "report"}), tmp_path / "data")
+        build.build_manifest(settings("generic", leaking, options, protocol={"kind": "official"}), tmp_path / "data")
+    build.build_manifest(
+        settings("generic", leaking, options, protocol={"kind": "official", "on_leak": "report"}), tmp_path / "data"
+    )
     leaks = json.loads((tmp_path / "data/card.json").read_text())["leaks"]
     assert {leak["column"]: (leak["clips"], leak["share"]) for leak in leaks} == {"speaker": (1, 0.5), "content": (1, 0.5)}
 
@@ -159,7 +161,7 @@ def test_duplicate_ids_and_paths_out_of_the_root_are_quarantined(leaking, tmp_pa
     with (leaking / "clips.csv").open("a") as file:
         file.write("\n2,1.wav,train,z,sad\n9,../secret.wav,train,z,sad\n8,/etc/passwd,train,z,sad\n7,gone.wav,train,z,sad\n")
     params = settings("generic", leaking, {"table": "clips.csv"}, protocol={"kind": "official", "on_leak": "report"})
-    build.build(params, tmp_path / "data")
+    build.build_manifest(params, tmp_path / "data")
     found = read(tmp_path / "data", "quarantine")
     assert sorted(found["reason"]) == ["duplicate", "escape", "escape", "missing"]
     # Each says in which line of which file.
@@ -171,42 +173,42 @@ def test_duplicate_ids_and_paths_out_of_the_root_are_quarantined(leaking, tmp_pa
 def test_hashes_are_remembered_until_the_file_changes(tmp_path, monkeypatch):
     path = tmp_path / "a.bin"
     path.write_bytes(b"one")
-    first = hashing.media([str(path)])
-    monkeypatch.setattr(hashing, "digest", lambda _: pytest.fail("hashed again"))
-    assert hashing.media([str(path)]) == first
+    first = hashing.hash_media([str(path)])
+    monkeypatch.setattr(hashing, "hash_file", lambda _: pytest.fail("hashed again"))
+    assert hashing.hash_media([str(path)]) == first
     monkeypatch.undo()
     path.write_bytes(b"longer")
-    assert hashing.media([str(path)]) != first
-    assert hashing.media([str(tmp_path / "absent")]) == {str(tmp_path / "absent"): None}
+    assert hashing.hash_media([str(path)]) != first
+    assert hashing.hash_media([str(tmp_path / "absent")]) == {str(tmp_path / "absent"): None}
 
 
 def test_content_depends_on_bytes_cut_and_channel_only():
     row = {"id": "x", "audio": "a.wav", "video": None, "start": 1.0, "end": 2.0, "channel": "left", "text": "hello"}
     hashes = {"a.wav": "h"}
-    one = hashing.content(row, hashes)
-    assert one == hashing.content(row | {"id": "y", "text": "other", "audio": "b.wav"}, {"b.wav": "h"})
+    one = hashing.identify_clip(row, hashes)
+    assert one == hashing.identify_clip(row | {"id": "y", "text": "other", "audio": "b.wav"}, {"b.wav": "h"})
     for change in ({"start": 1.5}, {"end": None}, {"channel": "right"}):
-        assert hashing.content(row | change, hashes) != one
-    assert hashing.content(row, {"a.wav": "g"}) != one
+        assert hashing.identify_clip(row | change, hashes) != one
+    assert hashing.identify_clip(row, {"a.wav": "g"}) != one
 
 
 def test_a_folder_of_frames_is_hashed_by_names_and_bytes(tmp_path):
     (tmp_path / "f").mkdir()
     (tmp_path / "f/00000.png").write_bytes(b"a")
     (tmp_path / "f/00001.png").write_bytes(b"b")
-    first = hashing.media([str(tmp_path / "f")])[str(tmp_path / "f")]
+    first = hashing.hash_media([str(tmp_path / "f")])[str(tmp_path / "f")]
     (tmp_path / "f/labels.json").write_text("{}")
-    assert hashing.media([str(tmp_path / "f")])[str(tmp_path / "f")] == first
+    assert hashing.hash_media([str(tmp_path / "f")])[str(tmp_path / "f")] == first
     (tmp_path / "f/00001.png").rename(tmp_path / "f/00002.png")
-    assert hashing.media([str(tmp_path / "f")])[str(tmp_path / "f")] != first
+    assert hashing.hash_media([str(tmp_path / "f")])[str(tmp_path / "f")] != first
 
 
 def test_real_ravdess(real, tmp_path, settings):
     if not (real / "ravdess/audio").is_dir():
         pytest.skip("no RAVDESS in the real data")
-    from pipeline.data.corpora import get
+    from pipeline.data.corpora import open_corpus
 
-    tables = get("ravdess").read(settings("ravdess", real / "ravdess/audio").corpus)
+    tables = open_corpus(settings("ravdess", real / "ravdess/audio").corpus).read()
     counts = tables.notes["clips per emotion"]
     assert counts.pop("neutral") == 72 and set(counts.values()) == {144} and len(counts) == 7
     assert len(tables.clips) == 1080 and tables.notes["actors"] == 18 and not tables.problems

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from pipeline.data import corpora, harmony
 from pipeline.errors import CorpusError
-from pipeline.storage import tables
 
 #: Classes no other corpus has a counterpart of.
 ALONE = {"boredom", "other", "frustrated", "doubt", "negative", "positive"}
@@ -16,7 +15,7 @@ ALONE = {"boredom", "other", "frustrated", "doubt", "negative", "positive"}
 
 @pytest.mark.parametrize("name", corpora.names())
 def test_every_class_of_every_corpus_has_a_common_name_or_stands_alone(name):
-    for label in corpora.get(name).classes:
+    for label in corpora.find_adapter(name).classes:
         assert (harmony.emotion(label) in harmony.COMMON) or label in ALONE, label
 
 
@@ -24,10 +23,9 @@ def test_the_maps_are_sound():
     assert set(harmony.mapping("emotions").values()) == set(harmony.COMMON)
     assert len(harmony.FINE) == len(set(harmony.FINE)) == 27
     assert all(set(members) <= set(harmony.FINE) for members in harmony.mapping("goemotions").values())
-    assert set(harmony.mapping("scales")) <= set(corpora.names())
 
 
-@pytest.mark.parametrize("corpus", sorted(harmony.mapping("scales")))
+@pytest.mark.parametrize("corpus", sorted(n for n in corpora.names() if harmony.scale(n) != (-1, 1)))
 @given(share=st.floats(0, 1))
 def test_scales_go_there_and_back(corpus, share):
     low, high = harmony.scale(corpus)
@@ -50,6 +48,12 @@ def test_polarity_and_valence():
         harmony.valence("negativ")
 
 
+def test_a_fine_label_has_the_name_of_its_only_class():
+    assert harmony.emotion("Annoyance") == "anger" and harmony.emotion("relief") == "joy"
+    assert harmony.emotion("disapproval") is None, "of anger and of disgust"
+    assert harmony.emotion("gratitude") is None
+
+
 def test_goemotions_both_ways():
     assert harmony.basic(["disapproval"]) == {"anger", "disgust"}
     assert harmony.basic(["love", "grief"]) == {"joy", "sadness"}
@@ -57,25 +61,3 @@ def test_goemotions_both_ways():
     assert harmony.fine("fear") == ("fear", "nervousness")
     with pytest.raises(CorpusError, match="Unknown GoEmotions label"):
         harmony.basic(["loves"])
-
-
-def test_two_corpora_become_one_by_name():
-    one = tables.frame(
-        [
-            {"id": "r/1", "corpus": "ravdess", "emotion": "happy", "speaker": "1"},
-            {"id": "r/2", "corpus": "ravdess", "emotion": "disgust", "speaker": "2"},
-        ]
-    )
-    two = tables.frame(
-        [
-            {"id": "m/1", "corpus": "meld", "emotion": "joy", "speaker": "1", "valence": 0.5},
-            {"id": "m/2", "corpus": "emo_db", "emotion": "boredom", "speaker": None},
-        ]
-    )
-    whole = harmony.harmonised(one, two, classes=("joy", "sadness"))
-    assert whole["emotion"].to_list() == ["joy", None, "joy", None]
-    assert whole["speaker"].to_list() == ["ravdess/1", "ravdess/2", "meld/1", None]
-    with pytest.raises(CorpusError, match="r/1 is in two"):
-        harmony.harmonised(one, one)
-    with pytest.raises(CorpusError, match="Unknown common emotion 'happy'"):
-        harmony.harmonised(one, classes=("happy",))

@@ -18,6 +18,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+from pipeline import code
 from pipeline.data import media
 from pipeline.errors import CacheError, QuarantineError, StoreError
 from pipeline.params import parse
@@ -117,11 +118,11 @@ def test_what_is_stored_is_what_was_decoded(corpus, tmp_path):
         frames["c/77"]
 
 
-def test_a_clip_of_more_than_16_mib_keeps_its_files_apart(tmp_path):
-    """Beyond 2**24 bytes float32 knows no odd number."""
-    items = [bytes([i]) * (2**23 + 1 + 2 * i) for i in range(4)]
-    entry, row = media_store.joined(items, np.zeros((4, 2))), {"id": "a", "content": "c", "video": "a.mp4"}
-    assert media_store.split(entry) == items
+def test_a_clip_of_many_mib_keeps_its_files_apart(tmp_path):
+    """Lengths are whole numbers: beyond 2**24 float32 knows no odd one."""
+    items = [bytes([i]) * (2**23 + 1 + 2 * i) for i in range(3)] + [b"9" * (2**24 + 1)]
+    entry, row = media_store.join_files(items, np.zeros((4, 2))), {"id": "a", "content": "c", "video": "a.mp4"}
+    assert media_store.split_files(entry) == items
     with ClipCache("frames", {}) as cache:
         cache.put({"c": entry})
         media_store.pack(tmp_path / "frames.h5", [row], "video", cache, {}, {})
@@ -151,6 +152,20 @@ def test_only_what_changed_is_decoded(corpus, decoded):
     decoded.clear()
     corpus.frames(decode={"video": {"fps": 2}}, **HERE)
     assert len(decoded) == 5  # another identity
+
+
+@pytest.mark.parametrize(("module", "other"), [("pipeline.data.decode.timeline", "audio"), ("pipeline.storage.flac", "frames")])
+def test_code_that_decides_the_bytes_is_part_of_the_identity(module, other, corpus, monkeypatch):
+    """Editing a module of the closure is another identity; for the other stage it is not, nor is the stage's own file."""
+    kind = {"audio": "frames", "frames": "audio"}[other]
+    stages = {"frames": corpus.frames, "audio": corpus.audio}
+    before = {name: media_store.Media(stage(**HERE)).identity for name, stage in stages.items()}
+    genuine = code._file_digest
+    edited = {Path(sys.modules[name].__file__) for name in (module, "pipeline.data.media", "pipeline.storage.clip_cache")}
+    monkeypatch.setattr(code, "_file_digest", lambda path, time: "edited" if path in edited else genuine(path, time))
+    after = {name: media_store.Media(stage(**HERE)).identity for name, stage in stages.items()}
+    assert after[other] == before[other]
+    assert after[kind]["code"] != before[kind]["code"] and after[kind] | {"code": 0} == before[kind] | {"code": 0}
 
 
 def test_missing_is_no_failure_and_failure_has_a_reason(corpus):

@@ -37,21 +37,35 @@ PROTOCOLS = [Protocol(), Protocol(kind="kfold", folds=3), Protocol(kind="leave_o
 @given(sizes=st.lists(st.integers(1, 20), min_size=4, max_size=12), seed=st.integers(0, 3))
 def test_groups_never_straddle_and_every_clip_has_one_role(protocol, sizes, seed):
     clips = table([f"s{i}" for i, size in enumerate(sizes) for _ in range(size)])
-    folds = split.folds(clips, protocol.model_copy(update={"seed": seed}))
+    folds = split.make_folds(clips, protocol.model_copy(update={"seed": seed}))
     for fold in folds["fold"].unique():
         part = roles(clips, folds, fold)
         assert not part["train"] & part["val"] and not part["train"] & part["test"] and not part["val"] & part["test"]
         assert all(part.values()), "a role is empty"
         ids = folds.filter(pl.col("fold") == fold)["id"].to_list()
         assert sorted(ids) == clips["id"].to_list()
-    if not split.single(protocol):
+    if not split.is_single(protocol):
         tested = folds.filter(pl.col("role") == "test")["id"].to_list()
         assert sorted(tested) == clips["id"].to_list(), "each clip is tested exactly once"
 
 
+@pytest.mark.parametrize("kind", ["kfold", "leave_one_out"])
+def test_validation_by_another_column(kind):
+    """Two corpora: one is left out, speakers of the other are trained on and selected on."""
+    clips = table([f"s{i % 8}" for i in range(80)], corpus=[("a", "b")[i % 8 < 4] for i in range(80)])
+    folds = split.make_folds(clips, Protocol(kind=kind, folds=2, group="corpus", val_group="speaker", val=0.125))
+    for fold in (0, 1):
+        part = roles(clips, folds, fold)
+        assert len(part["val"]) == 1 and len(part["train"]) == 3 and len(part["test"]) == 4
+    with pytest.raises(CorpusError, match="corpus has 1 groups"):
+        split.make_folds(clips, Protocol(kind=kind, folds=2, group="corpus"))
+    with pytest.raises(ParamsError, match="protocol.val_group: actor is not"):
+        split.make_folds(clips, Protocol(kind=kind, folds=2, group="corpus", val_group="actor"))
+
+
 def test_a_seed_gives_one_split_and_another_seed_another():
     clips = table([f"s{i % 20}" for i in range(200)])
-    one, same, other = (split.folds(clips, Protocol(seed=s)) for s in (0, 0, 1))
+    one, same, other = (split.make_folds(clips, Protocol(seed=s)) for s in (0, 0, 1))
     assert one.equals(same)
     assert not one.equals(other)
 
@@ -61,7 +75,7 @@ def test_shares_and_classes_are_near_what_was_asked():
     speakers = [f"s{i}" for i in rng.integers(0, 60, 3000)]
     emotions = rng.choice(["a", "b", "c"], 3000, p=[0.7, 0.2, 0.1]).tolist()
     clips = table(speakers, emotions)
-    joined = split.folds(clips, Protocol(val=0.1, test=0.2)).join(clips, on="id")
+    joined = split.make_folds(clips, Protocol(val=0.1, test=0.2)).join(clips, on="id")
     for role, share in (("train", 0.7), ("val", 0.1), ("test", 0.2)):
         part = joined.filter(pl.col("role") == role)
         assert part.height / 3000 == pytest.approx(share, abs=0.02)
@@ -71,7 +85,7 @@ def test_shares_and_classes_are_near_what_was_asked():
 
 def test_leave_one_out_has_a_fold_per_group_with_nested_validation():
     clips = table([f"s{i % 5}" for i in range(50)])
-    folds = split.folds(clips, Protocol(kind="leave_one_out", val=0.2))
+    folds = split.make_folds(clips, Protocol(kind="leave_one_out", val=0.2))
     assert folds["fold"].n_unique() == 5
     tested = [roles(clips, folds, fold)["test"] for fold in range(5)]
     assert all(len(t) == 1 for t in tested) and set.union(*tested) == {f"s{i}" for i in range(5)}
@@ -82,18 +96,18 @@ def test_official_is_the_corpus_own_and_draws_validation_where_there_is_none():
     speakers = [f"s{i}" for i in range(40)]
     given_ = ["train"] * 30 + ["test"] * 10
     clips = table(speakers, split=given_)
-    folds = split.folds(clips, Protocol(kind="official"))
+    folds = split.make_folds(clips, Protocol(kind="official"))
     joined = folds.join(clips, on="id")
     assert set(joined.filter(pl.col("role") == "test")["split"]) == {"test"}
     assert set(joined.filter(pl.col("role") == "val")["split"]) == {"train"}
     full = table(speakers, split=["train"] * 20 + ["val"] * 10 + ["test"] * 10)
-    joined = split.folds(full, Protocol(kind="official")).join(full, on="id")
+    joined = split.make_folds(full, Protocol(kind="official")).join(full, on="id")
     assert (joined["role"] == joined["split"]).all()
 
 
 def test_clips_without_a_group_are_their_own():
     clips = table(["s0", "s1", "s2", "s3", *[None] * 6])
-    assert split.folds(clips, Protocol()).height == 10
+    assert split.make_folds(clips, Protocol()).height == 10
 
 
 @pytest.mark.parametrize(
@@ -110,5 +124,5 @@ def test_clips_without_a_group_are_their_own():
 )
 def test_an_impossible_protocol_is_one_line(clips, protocol, error, said):
     with pytest.raises(error, match=said) as caught:
-        split.folds(clips, protocol)
+        split.make_folds(clips, protocol)
     assert "\n" not in str(caught.value)

@@ -8,7 +8,9 @@ import pytest
 
 from pipeline import metrics
 from pipeline.errors import StoreError
-from pipeline.evaluation.evaluate import evaluate, load_run
+from pipeline.evaluation.evaluate import evaluate
+from pipeline.runs.predict import predict_clip
+from pipeline.runs.run import load_run
 from pipeline.storage import tables
 from pipeline.storage.feature_store import Store
 from pipeline.training.stage import train
@@ -106,17 +108,17 @@ def test_a_run_predicts_raw_features_as_the_stage_does(fabricate):
     stores = {name: Store(corpus.path(f"features/{name}.h5")) for name in model.streams}
     for row in table.iter_rows(named=True):
         clip = {name: (store[row["id"]].values, store[row["id"]].times) for name, store in stores.items()}
-        prediction = model.predict(clip)
+        prediction = predict_clip(model, clip)
         np.testing.assert_allclose(prediction.probabilities, [row[f"p_{c}"] for c in prediction.classes], atol=1e-5)
         np.testing.assert_allclose(prediction.dimensions, [row["valence"], row["arousal"]], atol=1e-5)
         assert prediction.emotion == row["predicted"]
         assert (prediction.trace is None) == (len(clip["video"][0]) == 0)
-    nothing = model.predict({})
+    nothing = predict_clip(model, {})
     assert np.isfinite(nothing.probabilities).all() and nothing.trace is None
     with pytest.raises(StoreError, match="Unknown stream 'adio'"):
-        model.predict({"adio": clip["audio"]})
+        predict_clip(model, {"adio": clip["audio"]})
     with pytest.raises(StoreError, match="trained on"):
-        model.predict({"audio": (np.zeros((3, 7)), np.zeros((3, 2)))})
+        predict_clip(model, {"audio": (np.zeros((3, 7)), np.zeros((3, 2)))})
 
 
 def test_mistakes_are_one_line(fabricate, tmp_path):

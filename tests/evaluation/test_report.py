@@ -167,7 +167,7 @@ def test_leaks_are_said_at_the_top(run):
 def test_sentences_in_common_are_a_note_and_no_alarm(run):
     path = run / "data" / "card.json"
     similar = leakage.Leak("text", 0, ("train", "test"), 2, 9, 0.45, ("kids are talking by the door",))
-    write_json(path, json.loads(path.read_text()) | {"similar_text": [similar.plain() | {"said": similar.said()}]})
+    write_json(path, json.loads(path.read_text()) | {"similar_text": [similar.plain() | {"said": similar.sentence()}]})
     head, body = page(run).split("<main>")
     assert "share what they should not" not in head
     assert "9 test clips (45.0%) say a sentence that train clips say too" in body and "No overlap found" in body

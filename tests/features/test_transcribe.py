@@ -54,8 +54,8 @@ def corpus(tmp_path, real):
     for i, path in enumerate(clips.values()):
         data = path.read_bytes()
         seconds = soundfile.info(path).duration
-        entries[f"c{i}"] = media_store.joined([data], np.array([[0.0, seconds]], np.float32))
-    entries["c3"] = media_store.absent("no sound")
+        entries[f"c{i}"] = media_store.join_files([data], np.array([[0.0, seconds]], np.float32))
+    entries["c3"] = media_store.absent_entry("no sound")
     identity = {"kind": "audio", "rate": 16000}
     with ClipCache("audio", identity) as cache:
         cache.put(entries)
@@ -78,7 +78,7 @@ def test_ravdess_is_heard(corpus, real, monkeypatch):
     assert table["id"].to_list() == list(clips)[:2]
     for clip, text in table.select("id", "text").iter_rows():
         assert plain(text) == SAID[clip.split("-")[3]]
-    again = transcribe.filled(tables.read(folder / "manifest.parquet"), folder / "transcripts.parquet").sort("id")
+    again = transcribe.fill_texts(tables.read(folder / "manifest.parquet"), folder / "transcripts.parquet").sort("id")
     by_id = dict(again.select("id", "text").iter_rows())
     assert by_id[list(clips)[2]] == "what a person wrote" and by_id["ravdess/silent"] is None
     assert plain(by_id[list(clips)[0]]) in SAID.values()
@@ -93,7 +93,7 @@ def test_nothing_is_recognised_unless_asked(corpus):
     folder, _ = corpus
     table = run(folder)
     assert len(table) == 0 and table.columns == ["id", "text", "weights"]
-    same = transcribe.filled(tables.read(folder / "manifest.parquet"), folder / "transcripts.parquet")
+    same = transcribe.fill_texts(tables.read(folder / "manifest.parquet"), folder / "transcripts.parquet")
     assert same.equals(tables.read(folder / "manifest.parquet"))
 
 
@@ -121,7 +121,7 @@ def test_bad_input(corpus, real, tmp_path):
     with pytest.raises(WeightsError, match="bert"):
         run(folder, weights=f"local:{bare}")
     with pytest.raises(StoreError):
-        transcribe.filled(tables.read(folder / "manifest.parquet"), folder / "absent.parquet")
+        transcribe.fill_texts(tables.read(folder / "manifest.parquet"), folder / "absent.parquet")
 
 
 def test_a_language_the_checkpoint_does_not_know(tmp_path):

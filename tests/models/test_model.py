@@ -1,30 +1,34 @@
-"""The whole model, every fusion: invariances, gradients, missing streams."""
-
-import itertools
+"""The whole model, every fusion: invariances, gradients, missing streams, time."""
 
 import pytest
 import torch
 from torch import nn
 
 from pipeline.errors import ParamsError
-from pipeline.models import fusion
-from pipeline.models.batch import Tokens
-from pipeline.models.model import EmotionModel, ModelSpec, StreamSpec
-from pipeline.models.stream import attend
+from pipeline.models.batch import Inputs, Tokens, drop_streams
+from pipeline.models.model import EmotionModel, ModelSpec, OutputSpec, PartSpec, StreamSpec
+from pipeline.models.registry import FUSIONS
+from pipeline.models.stream import StreamEncoder
 
-NAMES = sorted(fusion.FUSIONS)
+NAMES = sorted(FUSIONS)
 STREAMS = {"audio": StreamSpec(width=6, levels=3), "text": StreamSpec(width=5), "video": StreamSpec(width=8)}
+OUTPUTS = {
+    "emotion": OutputSpec(name="emotion", size=3),
+    "dimensions": OutputSpec(name="dimensions", size=2),
+    "frames": OutputSpec(name="frames", size=2),
+}
 
 
-def make(name, **changes):
+def make(name, options=None, **changes):
     torch.manual_seed(0)
     fields = {
         "streams": STREAMS,
         "width": 16,
         "heads": 2,
         "layers": 1,
-        "fusion": name,
+        "fusion": PartSpec(name=name, options=options or {}),
         "dropout": 0.1,
+        "outputs": OUTPUTS,
         "classes": ("a", "b", "c"),
         "dimensions": ("valence", "arousal"),
         "base": "video",
@@ -47,166 +51,218 @@ def batch(size=8, length=5, *, holes=True, seed=1):
         result[name] = Tokens(
             values * mask.reshape(size, length, *[1] * len(shape)), mask, torch.stack([starts, starts + 1], -1) * 0.5
         )
-    return result
+    return Inputs(result)
 
 
-def pick(tokens, rows):
-    return {name: Tokens(*(x[rows] for x in t)) for name, t in tokens.items()}
+def pick(inputs, rows):
+    return Inputs({name: Tokens(*(x[rows] for x in t)) for name, t in inputs.streams.items()})
+
+
+def change(inputs, stream, **fields):
+    return Inputs(inputs.streams | {stream: inputs.streams[stream]._replace(**fields)})
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_shapes_bounds_and_finite_whatever_is_missing(name):
     output = make(name).eval()(batch())
-    assert output.logits.shape == (8, 3) and output.dimensions.shape == (8, 2) and output.frames.shape == (8, 5, 2)
-    assert all(torch.isfinite(x).all() for x in output)
-    assert output.dimensions.abs().max() <= 1 and output.frames.abs().max() <= 1
+    assert output["emotion"].shape == (8, 3) and output["dimensions"].shape == (8, 2)
+    assert output["frames"].shape == (8, 5, 2) and output["embedding"].shape == (8, 16)
+    assert all(torch.isfinite(x).all() for x in output.values())
+    assert output["dimensions"].abs().max() <= 1 and output["frames"].abs().max() <= 1
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_sample_depends_on_its_neighbours(name):
-    model, tokens = make(name).eval(), batch()
-    whole = model(tokens)
+def test_no_clip_depends_on_its_neighbours(name):
+    model, inputs = make(name).eval(), batch()
+    whole = model(inputs)
     for order in ([7, 6, 5, 4, 3, 2, 1, 0], [3, 0, 7, 1]):
-        torch.testing.assert_close(model(pick(tokens, order)).logits, whole.logits[order], atol=1e-5, rtol=0)
+        for key, value in model(pick(inputs, order)).items():
+            torch.testing.assert_close(value, whole[key][order], atol=1e-5, rtol=0)
     for i in range(8):
-        alone = model(pick(tokens, [i]))
-        torch.testing.assert_close(alone.logits[0], whole.logits[i], atol=1e-5, rtol=0)
-        torch.testing.assert_close(alone.frames[0], whole.frames[i], atol=1e-5, rtol=0)
+        for key, value in model(pick(inputs, [i])).items():
+            torch.testing.assert_close(value[0], whole[key][i], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_padding_changes_nothing(name):
-    model, tokens = make(name).eval(), batch()
+    model, inputs = make(name).eval(), batch()
     padded = {}
-    for key, t in tokens.items():
+    for key, t in inputs.streams.items():
         junk = torch.full((8, 4, *t.values.shape[2:]), 1e3)
         padded[key] = Tokens(
             torch.cat([t.values, junk], 1),
             torch.cat([t.mask, torch.zeros(8, 4).bool()], 1),
             torch.cat([t.times, torch.full((8, 4, 2), 77.0)], 1),
         )
-    torch.testing.assert_close(model(padded).logits, model(tokens).logits, atol=1e-5, rtol=0)
-    torch.testing.assert_close(model(padded).dimensions, model(tokens).dimensions, atol=1e-5, rtol=0)
+    found, whole = model(Inputs(padded)), model(inputs)
+    torch.testing.assert_close(found["emotion"], whole["emotion"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(found["dimensions"], whole["dimensions"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(found["frames"][:, :5], whole["frames"], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_gets_a_gradient(name):
     model = make(name, dropout=0.0).train()
     output = model(batch())
-    weight = torch.randn(output.logits.shape)
-    ((output.logits * weight).sum() + output.dimensions.square().sum() + output.frames.square().sum()).backward()
+    weight = torch.randn(output["emotion"].shape)
+    ((output["emotion"] * weight).sum() + output["dimensions"].square().sum() + output["frames"].square().sum()).backward()
     dead = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert dead == []
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_values_of_a_missing_stream_are_not_read(name):
-    model, tokens = make(name).eval(), batch()
-    hidden = tokens | {"audio": tokens["audio"]._replace(mask=tokens["audio"].mask & False)}
-    other = hidden | {"audio": hidden["audio"]._replace(values=torch.full_like(hidden["audio"].values, 9.0))}
-    torch.testing.assert_close(model(hidden).logits, model(other).logits)
-    assert not torch.allclose(model(hidden).logits[:1], model(tokens).logits[:1])
+    model, inputs = make(name).eval(), batch()
+    hidden = drop_streams(inputs, ["audio"])
+    other = change(hidden, "audio", values=torch.full_like(hidden.streams["audio"].values, 9.0))
+    for key in ("emotion", "dimensions", "frames"):
+        torch.testing.assert_close(model(hidden)[key], model(other)[key])
+    assert not torch.allclose(model(hidden)["emotion"][:1], model(inputs)["emotion"][:1])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_present_stream_matters(name):
-    model, tokens = make(name).eval(), batch(holes=False)
+    model, inputs = make(name).eval(), batch(holes=False)
+    whole = model(inputs)
     for stream in STREAMS:
-        changed = tokens | {stream: tokens[stream]._replace(values=tokens[stream].values.flip(-1) * 2)}
-        assert not torch.allclose(model(changed).logits, model(tokens).logits, atol=1e-4), stream
+        found = model(change(inputs, stream, values=inputs.streams[stream].values.flip(-1) * 2))
+        for key in ("emotion", "frames"):
+            assert not torch.allclose(found[key], whole[key], atol=1e-4), (stream, key)
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_quarter_second_of_sound_moves_the_frames_it_overlaps_most(name, layers):
+    """Sound at 4 rows a second, seven frames of half a second: a change at either end is felt most at that end."""
+    model = make(name, layers=layers).eval()
+    times = torch.arange(14)[None].float() / 4
+    sound = Tokens(torch.randn(1, 14, 3, 6), torch.ones(1, 14).bool(), torch.stack([times, times + 0.25], -1))
+    moments = torch.arange(7)[None].float() / 2
+    video = Tokens(torch.randn(1, 7, 8), torch.ones(1, 7).bool(), torch.stack([moments, moments + 0.5], -1))
+    text = Tokens(torch.randn(1, 1, 5), torch.ones(1, 1).bool(), torch.tensor([[[0.0, 3.5]]]))
+    inputs = Inputs({"audio": sound, "text": text, "video": video})
+    whole = model(inputs)["frames"][0]
+    for row, frame in ((0, 0), (13, 6), (6, 3)):
+        moved = torch.zeros(7)
+        for _ in range(16):
+            values = sound.values.clone()
+            values[0, row] = torch.randn(3, 6) * 5
+            moved += (model(change(inputs, "audio", values=values))["frames"][0] - whole).detach().abs().sum(-1)
+        assert moved.argmax() == frame, (row, moved)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_stream_alone(name):
     model = make(name, streams={"text": STREAMS["text"]}, base="text").train()
-    output = model({"text": batch()["text"]})
-    (output.logits.square().sum() + output.frames.sum() + output.dimensions.sum()).backward()
-    assert torch.isfinite(output.logits).all()
+    output = model(Inputs({"text": batch().streams["text"]}))
+    (output["emotion"].square().sum() + output["frames"].sum() + output["dimensions"].sum()).backward()
+    assert torch.isfinite(output["emotion"]).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_overfits_a_tiny_batch(name):
-    model, tokens = make(name, dropout=0.0, base=None), batch(holes=False)
+    model, inputs = make(name, dropout=0.0, base=None), batch(holes=False)
     target = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
     optimiser = torch.optim.Adam(model.parameters(), 1e-2)
     model.train()
     for _ in range(60):
-        loss = nn.functional.cross_entropy(model(tokens).logits, target)
+        loss = nn.functional.cross_entropy(model(inputs)["emotion"], target)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    assert (model.eval()(tokens).logits.argmax(1) == target).all()
+    assert (model.eval()(inputs)["emotion"].argmax(1) == target).all()
 
 
-def test_fusion_takes_the_shapes_of_the_reference():
-    """Four clips, audio and text of width 512 to (4, 512), single vectors being tokens with T = 1."""
-    tokens = {n: torch.randn(4, 1, 512) for n in ("audio", "text")}
-    masks = {n: torch.ones(4, 1).bool() for n in tokens}
-    for name in NAMES:
-        assert fusion.build(name, ("audio", "text"), 512, 8, 0.1, {})(tokens, masks).shape == (4, 512)
+def test_late_fusion_is_the_mean_of_the_probabilities_of_the_streams_present():
+    model, inputs = make("late").eval(), batch()
+    output = model(inputs)
+    each = torch.stack([output[f"emotion@{name}"].softmax(-1) for name in STREAMS], 1)
+    values = torch.stack([output[f"dimensions@{name}"] for name in STREAMS], 1)
+    for i in range(8):
+        here = output["present"][i] if output["present"][i].any() else torch.ones(3).bool()
+        torch.testing.assert_close(output["emotion"][i].softmax(-1), each[i][here].mean(0))
+        torch.testing.assert_close(output["dimensions"][i], values[i][here].mean(0))
+    alone = drop_streams(inputs, ["text", "video"])
+    torch.testing.assert_close(model(alone)["emotion"][0].softmax(-1), each[0, 0])
 
 
-def test_cross_attention_sees_single_tokens():
-    """With several keys the query decides: attention that pooled first could not tell queries apart."""
-    torch.manual_seed(0)
-    cross = fusion.CrossLayer(16, 2, 0.0).eval()
-    context, mask = torch.randn(1, 6, 16), torch.ones(1, 6).bool()
-    first, second = (cross.attention(torch.randn(1, 1, 16) * 3, context, mask) for _ in range(2))
-    assert (first - second).abs().max() > 1e-3
+def test_an_output_of_one_stream_sees_that_stream_alone():
+    outputs = OUTPUTS | {"emotion@audio": OutputSpec(name="emotion", size=3)}
+    model, inputs = make("gated", outputs=outputs).eval(), batch(holes=False)
+    other = change(inputs, "text", values=inputs.streams["text"].values * 3)
+    torch.testing.assert_close(model(inputs)["emotion@audio"], model(other)["emotion@audio"])
+    assert not torch.allclose(model(inputs)["emotion"], model(other)["emotion"])
 
 
-@pytest.mark.parametrize("per_dimension", [True, False])
-def test_gates_sum_to_one_over_what_is_present(per_dimension):
-    gated = fusion.build("gated", tuple(STREAMS), 16, 2, 0.0, {"per_dimension": per_dimension})
-    present = torch.tensor(list(itertools.product([True, False], repeat=3)))
-    weights = gated.weights(torch.randn(8, 3, 16), present)
-    assert (weights[~present] == 0).all()
-    torch.testing.assert_close(weights.sum(1)[:7], torch.ones(7, 16 if per_dimension else 1))
-    assert (weights[7] == 0).all()
+def test_context_sees_earlier_turns_of_the_dialogue_and_nothing_else():
+    model, inputs = make("concat", context=PartSpec(name="attention", options={"turns": 2})).eval(), batch(holes=False)
+    history = torch.tensor([[-1, -1, 0], [-1, 0, 1], [0, 1, 2], [-1, -1, 5]])
+    whole = model(inputs._replace(history=history))
+    assert whole["emotion"].shape == (4, 3) and whole["frames"].shape == (4, 5, 2)
+    values = inputs.streams["text"].values.clone()
+    values[0] = values[0].flip(-1)  # the first turn of the first dialogue
+    other = model(change(inputs, "text", values=values)._replace(history=history))
+    moved = (other["emotion"] - whole["emotion"]).abs().sum(-1)
+    assert (moved[:3] > 1e-4).all() and moved[3] == 0
+    # In another batch, another order, with more or less room for history: the same.
+    fewer = Inputs(pick(inputs, [5, 0, 1]).streams, history=torch.tensor([[-1, 1, 2]]))
+    torch.testing.assert_close(model(fewer)["emotion"][0], whole["emotion"][1], atol=1e-5, rtol=0)
+    alone = model(pick(inputs, [5]))
+    torch.testing.assert_close(alone["emotion"][0], whole["emotion"][3], atol=1e-5, rtol=0)
 
 
-def test_adaptive_one_stream_present_is_its_own_encoding():
-    adaptive = fusion.build("adaptive", ("audio", "text"), 16, 2, 0.0, {}).eval()
-    tokens = {n: torch.randn(2, 3, 16) for n in ("audio", "text")}
-    masks = {"audio": torch.ones(2, 3).bool(), "text": torch.zeros(2, 3).bool()}
-    torch.testing.assert_close(adaptive(tokens, masks), adaptive.encode[0](tokens["audio"].mean(1)))
+def test_an_adversary_turns_the_gradient_round():
+    """Upstream of the head the gradient is that of the plain classifier times -strength; in the head it is the same."""
+    gradients = {}
+    for head, options in (("emotion", {}), ("adversary", {"strength": 0.5})):
+        model = make("concat", dropout=0.0, outputs={"speaker": OutputSpec(name=head, size=4, options=options)})
+        model(batch())["speaker"].square().sum().backward()
+        gradients[head] = [model.heads["speaker"].net[1].weight.grad, model.fusion.absent.grad]
+    torch.testing.assert_close(gradients["emotion"][0], gradients["adversary"][0])
+    torch.testing.assert_close(-0.5 * gradients["emotion"][1], gradients["adversary"][1])
 
 
-def test_modality_dropout_is_per_sample_and_keeps_one():
-    torch.manual_seed(0)
-    present = torch.tensor([[True, True, True], [True, False, False], [False, False, False]]).repeat(500, 1)
-    kept = fusion.keep_one(present, 0.5)
-    assert not (kept & ~present).any()
-    assert torch.equal(kept.any(1), present.any(1))
-    share = kept[::3].float().mean()
-    assert 0.5 < share < 0.65  # half, and those spared
-    assert len({tuple(row.tolist()) for row in kept[::3]}) == 7
-    torch.testing.assert_close(fusion.keep_one(present, 0.0), present)
-
-
-def test_attention_over_nothing_is_zero():
-    x = torch.randn(2, 3, 8, requires_grad=True)
-    out = attend(x, x, x, torch.tensor([[True] * 3, [False] * 3]), 2)
-    assert (out[1] == 0).all() and (out[0] != 0).any()
-    out.sum().backward()
-    assert torch.isfinite(x.grad).all()
+def test_what_is_frozen_from_the_start_is_neither_saved_nor_copied():
+    model = make("concat")
+    model.fusion.frozen = nn.Linear(4, 4).requires_grad_(False)
+    whole = EmotionModel.__init__
+    model._learned = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert whole is EmotionModel.__init__
+    state = {name: value.clone() for name, value in model.trainable().items()}
+    assert not any("frozen" in name for name in state) and set(state) < set(model.state_dict())
+    other = make("concat", width=16)
+    other.load_trainable(state)
+    torch.testing.assert_close(other.eval()(batch())["emotion"], model.eval()(batch())["emotion"])
+    with pytest.raises(RuntimeError, match="does not fit"):
+        other.load_trainable({key: value for key, value in state.items() if key != "fusion.absent"})
+    model.freeze(["encoders.audio", "heads"])
+    learns = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert learns and not any(name.startswith(("encoders.audio.", "heads.", "fusion.frozen")) for name in learns)
+    assert set(state) == set(model.trainable())  # frozen for a while is learned all the same
 
 
 def test_position_is_in_seconds():
     """The same instants give the same code, however many tokens there are."""
     encoder = make("concat").encoders["text"]
+    assert isinstance(encoder, StreamEncoder)
     coarse = torch.tensor([[[0.0, 2.0], [2.0, 4.0]]])
     fine = torch.tensor([[[0.5, 1.5], [1.5, 2.5], [2.5, 3.5]]])
-    torch.testing.assert_close(encoder.position(coarse)[0, 0], encoder.position(fine)[0, 0])
-    assert not torch.allclose(encoder.position(fine)[0, 1], encoder.position(fine)[0, 0])
+    torch.testing.assert_close(encoder.encode_position(coarse)[0, 0], encoder.encode_position(fine)[0, 0])
+    assert not torch.allclose(encoder.encode_position(fine)[0, 1], encoder.encode_position(fine)[0, 0])
 
 
-def test_unknown_fusion_and_option():
-    with pytest.raises(ParamsError, match="Unknown fusion 'gatd'. Did you mean 'gated'?"):
-        make("gatd")
-    with pytest.raises(ParamsError, match="fusion.options 'hidden'"):
-        make("concat", options={"hidden": 3})
-    with pytest.raises(ParamsError, match="modality_dropout is 1"):
-        make("adaptive", options={"modality_dropout": 1})
-    with pytest.raises(ParamsError, match="layers is 0"):
-        make("cross_attention", options={"layers": 0})
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("gatd", {}, "Unknown fusion 'gatd'. Did you mean 'gated'?"),
+        ("base", {}, "Unknown fusion 'base'"),
+        ("concat", {"hidden": 3}, "parameter of fusion.options 'hidden'"),
+        ("adaptive", {"modality_dropout": 1}, r"fusion.options.modality_dropout: .* \(got 1"),
+        ("cross_attention", {"layers": 0}, r"fusion.options.layers: .* \(got 0"),
+        ("cross_attention", {"layers": True}, r"fusion.options.layers: .* \(got True"),
+        ("gated", {"per_dimension": "false"}, r"fusion.options.per_dimension: .* \(got 'false'"),
+    ],
+)
+def test_unknown_fusion_and_option(name, options, said):
+    with pytest.raises(ParamsError, match=said):
+        make(name, options)

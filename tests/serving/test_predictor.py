@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from pipeline import cli
 from pipeline.data.decode.errors import DecodeError
 from pipeline.errors import DeviceError, StoreError, UserError
-from pipeline.runs.run import average, load_run
+from pipeline.runs.predict import average, predict_clip
+from pipeline.runs.run import load_run
 from pipeline.serving.predictor import Predictor
 from pipeline.serving.source import Spoken
 from pipeline.storage.feature_store import Status, Store
@@ -39,7 +40,7 @@ def test_raw_clip_equals_cached_features(trained, predictor, number):
     features = cached(trained, row["id"])
     assert len(features) == (2 if number in (4, 5, 6) else 3)
     runs = [load_run(trained.models / "fused" / "fold0" / f"seed{s}") for s in range(2)]
-    expected = average([run.predict(features) for run in runs])
+    expected = average([predict_clip(run, features) for run in runs])
     found = predictor.predict(trained.folder / "corpus" / f"clip{number}.mp4", text=row["text"])
     assert found.models == 2
     assert [found.emotions[c] for c in expected.classes] == pytest.approx(expected.probabilities.tolist(), abs=1e-4)

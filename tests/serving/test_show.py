@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from pipeline.serving.predictor import Prediction, StreamUse, format_json, format_text
-from pipeline.serving.show import bar, needle, spark
+from pipeline.serving.prediction import Prediction, StreamUse
+from pipeline.serving.show import bar, format_json, format_text, needle, spark
 from pipeline.storage.feature_store import Status
 
 

@@ -130,7 +130,7 @@ def predictor(stored, monkeypatch):
 
 def said_before(folder: Path, clip: str) -> tuple[Turn, ...]:
     """Earlier turns, as the stages know them: written or recognised."""
-    table = transcribe.filled(pl.read_parquet(folder / "data/manifest.parquet"), folder / transcribe.TABLE).sort("turn")
+    table = transcribe.fill_texts(pl.read_parquet(folder / "data/manifest.parquet"), folder / transcribe.TABLE).sort("turn")
     return tuple(Turn(row["speaker"], row["text"]) for row in table.to_dicts() if row["turn"] < CLIPS.index(clip))
 
 

@@ -24,6 +24,16 @@ def test_round_trip_and_header():
         assert read_outline(pack(one)) == (len(one.times), one.values.shape, one.status, one.reason)
 
 
+def test_extras_come_back_by_name():
+    extras = {"lengths": np.array([3, 2**40]), "filled": np.array([True, False]), "boxes": np.ones((2, 4), np.float32)}
+    back = unpack(pack(Entry(np.zeros(5, np.uint8), np.zeros((2, 2), np.float32), extras=extras)))
+    assert back.extras.keys() == extras.keys() and back.times.shape == (2, 2)
+    for name, array in extras.items():
+        np.testing.assert_array_equal(back.extras[name], array)
+        assert back.extras[name].dtype == array.dtype
+    assert unpack(pack(entry())).extras == {}
+
+
 def test_identity_decides_the_environment():
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
     with ClipCache("extract", {"layer": 1}) as one, ClipCache("extract", {"layer": 2}) as two:

@@ -11,10 +11,11 @@ from pipeline.runs.run import load_run
 from pipeline.storage import tables
 from pipeline.training import loop, stage
 from pipeline.training.data.dataset import Dataset
+from pipeline.training.jobs import Job, Sources, run_job
 from pipeline.training.loop import fit
-from pipeline.training.schedule import warmup_cosine
-from pipeline.training.stage import Job, Sources, run_job, train
-from pipeline.training.variants import spec, time_base, variants
+from pipeline.training.optimiser import warmup_cosine
+from pipeline.training.stage import train
+from pipeline.training.variants import choose_time_base, list_variants, specify_model
 
 
 class Killed(Exception):
@@ -38,7 +39,7 @@ def load(corpus, params):
 def test_a_killed_run_continues_to_the_same_bits(fabricate, monkeypatch, tmp_path, name, level):
     corpus = fabricate(clips=40)
     params = corpus.params(fusion={"name": name}, task={"level": level}, training={"epochs": 5})
-    job, made = Job(variants(params)[0], 0, 3), sources(corpus, params)
+    job, made = Job(list_variants(params)[0], 0, 3), sources(corpus, params)
     whole, _ = run_job(params, made, job, every=0)
     expected = files(whole)
     monkeypatch.setenv("AFFECTORY_CACHE", str(tmp_path / "second"))
@@ -62,7 +63,7 @@ def test_a_broken_state_starts_over(fabricate, tmp_path):
     corpus = fabricate(clips=30)
     params = corpus.params(training={"epochs": 2})
     data = load(corpus, params)
-    model_spec = spec(params, variants(params)[0], data)
+    model_spec = specify_model(params, list_variants(params)[0], data)
     state = tmp_path / "state.pt"
     state.write_bytes(b"torn")
     model, progress = fit(model_spec, data, params, 0, state=state)
@@ -76,9 +77,9 @@ def test_runs_differ_by_seed_and_leave_the_callers_random_state(fabricate):
     params = corpus.params(training={"epochs": 1})
     data = load(corpus, params)
     before = torch.get_rng_state()
-    first, second = (fit(spec(params, variants(params)[0], data), data, params, s)[0].state_dict() for s in (0, 1))
+    first, second = (fit(specify_model(params, list_variants(params)[0], data), data, params, s)[0].state_dict() for s in (0, 1))
     assert torch.equal(before, torch.get_rng_state())
-    assert not torch.equal(first["emotion.net.1.weight"], second["emotion.net.1.weight"])
+    assert not torch.equal(first["heads.emotion.net.1.weight"], second["heads.emotion.net.1.weight"])
 
 
 def test_layout_reuse_and_history(fabricate):
@@ -92,7 +93,7 @@ def test_layout_reuse_and_history(fabricate):
     ]
     assert calls[-1][1:] == (8, 8)
     rows = list(csv.DictReader(out.joinpath("history.csv").read_text().splitlines()))
-    assert list(rows[0]) == ["variant", "fold", "seed", "epoch", "train_loss", "val_loss", "val_uar"] and len(rows) == 16
+    assert list(rows[0]) == ["variant", "fold", "seed", "phase", "epoch", "train_loss", "val_loss", "val_uar"] and len(rows) == 16
     config = json.loads((folders[0] / "config.json").read_text())
     assert config["streams"]["audio"]["random"] is True and config["model"]["classes"] == ["anger", "joy", "neutral", "sadness"]
     assert load_run(folders[0]).streams == ("audio", "text", "video")
@@ -125,7 +126,7 @@ def test_truth_of_held_out_clips_changes_no_bit(fabricate, monkeypatch, tmp_path
     """k-fold: the manifest holds all labels; those of the fold's test clips must not matter."""
     corpus = fabricate(folds=5, clips=40)
     params = corpus.params(training={"epochs": 2}, task={"level": "frame"})
-    job, made = Job(variants(params)[0], 1, 0), sources(corpus, params)
+    job, made = Job(list_variants(params)[0], 1, 0), sources(corpus, params)
     first = files(run_job(params, made, job)[0])
     roles = dict(corpus.roles.filter(corpus.roles["fold"] == 1).select("id", "role").iter_rows())
     table = tables.read(corpus.files["manifest"]).to_dicts()
@@ -149,7 +150,7 @@ def test_best_epoch_is_kept_and_patience_ends_the_run(fabricate, monkeypatch):
     params = corpus.params(training={"epochs": 20, "patience": 3})
     data = load(corpus, params)
     scores = iter([0.1, 0.5, 0.4, 0.45, 0.3])
-    monkeypatch.setattr(loop.objective, "score", lambda *a: next(scores))
+    monkeypatch.setattr(loop, "score", lambda *a: next(scores))
     states = []
     real = loop._validate
 
@@ -158,7 +159,7 @@ def test_best_epoch_is_kept_and_patience_ends_the_run(fabricate, monkeypatch):
         states.append({k: v.clone() for k, v in model.state_dict().items()})
 
     monkeypatch.setattr(loop, "_validate", spy)
-    model, progress = fit(spec(params, variants(params)[0], data), data, params, 0)
+    model, progress = fit(specify_model(params, list_variants(params)[0], data), data, params, 0)
     assert (progress.best_epoch, progress.epoch) == (2, 5)
     assert all(torch.equal(v, states[1][k]) for k, v in model.state_dict().items())
 
@@ -167,17 +168,19 @@ def test_equal_scores_are_decided_by_the_loss(fabricate, monkeypatch):
     corpus = fabricate(clips=30)
     params = corpus.params(training={"epochs": 6})
     data = load(corpus, params)
-    monkeypatch.setattr(loop.objective, "score", lambda *a: 0.5)
-    _, progress = fit(spec(params, variants(params)[0], data), data, params, 0)
+    monkeypatch.setattr(loop, "score", lambda *a: 0.5)
+    _, progress = fit(specify_model(params, list_variants(params)[0], data), data, params, 0)
     assert progress.best_epoch == min(progress.history, key=lambda row: row["val_loss"])["epoch"]
 
 
 @pytest.mark.parametrize("select", ["uar", "macro_f1", "weighted_f1", "accuracy", "ccc", "loss"])
 def test_every_selection_metric(fabricate, select):
     corpus = fabricate(clips=30)
-    params = corpus.params(training={"epochs": 1, "select": select}, loss={"emotion": "focal", "class_weights": True})
+    params = corpus.params(
+        training={"epochs": 1, "select": select}, loss={"emotion": {"name": "focal", "options": {"class_weights": True}}}
+    )
     data = load(corpus, params)
-    _, progress = fit(spec(params, variants(params)[0], data), data, params, 0)
+    _, progress = fit(specify_model(params, list_variants(params)[0], data), data, params, 0)
     assert f"val_{select}" in progress.history[0]
 
 
@@ -186,7 +189,7 @@ def test_learns_what_fusion_alone_can_know(fabricate):
     corpus = fabricate(clips=150, noise=0.3)
     params = corpus.params(training={"epochs": 30, "lr": 3e-3}, fusion={"name": "cross_attention"})
     data = load(corpus, params)
-    _, progress = fit(spec(params, variants(params)[0], data), data, params, 0)
+    _, progress = fit(specify_model(params, list_variants(params)[0], data), data, params, 0)
     assert progress.key[0] > 0.8
 
 
@@ -207,11 +210,11 @@ def test_selection_needs_its_head(fabricate):
 
 def test_time_base(fabricate):
     params = fabricate(clips=10).params(task={"level": "frame"})
-    assert time_base(params, ("audio", "text", "video")) == "video"
-    assert time_base(params, ("audio",)) == "audio"
+    assert choose_time_base(params, ("audio", "text", "video")) == "video"
+    assert choose_time_base(params, ("audio",)) == "audio"
     wrong = params.model_copy(update={"task": params.task.model_copy(update={"time_base": "vido"})})
     with pytest.raises(ParamsError, match="task.time_base 'vido'"):
-        time_base(wrong, ("audio",))
+        choose_time_base(wrong, ("audio",))
 
 
 def test_schedule_rises_then_falls():

@@ -15,10 +15,12 @@ from pipeline import weights
 from pipeline.errors import WeightsError
 from pipeline.features.encoders import registry
 from pipeline.features.encoders.extractor import Clip, Prepared, Turn
-from pipeline.features.encoders.text import tokens
+from pipeline.features.encoders.text import tokenizer_files
+from pipeline.features.engine.forward import Forward
 from pipeline.params import Stream
 from pipeline.weights import gguf as reading
 from pipeline.weights import pretrained
+from pipeline.weights.gguf_header import read_header
 
 gguf = pytest.importorskip("gguf", reason="pip install gguf")
 Q = gguf.GGMLQuantizationType
@@ -130,7 +132,7 @@ def test_dialogue_reads_one_file(tmp_path):
     clip = Clip("a", text="I am happy", speaker="Ann", context=(Turn("Ben", "Are you?"),))
     prepared = extractor.prepare(clip)
     assert prepared.inputs["ids"][0] == len(WORDS) - 1  # the marker it says texts open with
-    ((values, _),) = extractor.load()([prepared])
+    ((values, _),) = Forward(extractor)([prepared])
     model = pretrained.load(transformers.LlamaModel, f"local:{path}")
     with torch.inference_mode():
         expected = model(torch.from_numpy(prepared.inputs["ids"])[None]).last_hidden_state[0, -1].numpy()
@@ -163,7 +165,7 @@ def test_loading_is_strict(tmp_path, change, message):
 def test_an_unknown_tokenizer_is_one_line(tmp_path, change, message):
     path = write(tmp_path / "tiny.gguf", *stored(Q.F16, tied=True, **change))
     with pytest.raises(WeightsError, match=message) as caught:
-        tokens.of_checkpoint("local:x", path)
+        tokenizer_files.read_tokenizer("local:x", path)
     assert "\n" not in str(caught.value)
 
 
@@ -187,7 +189,7 @@ def test_without_the_package(tmp_path, monkeypatch):
 def test_damage_is_one_line(tmp_path):
     """Cut off anywhere, or with a byte of the header changed: read, or refused in one line."""
     whole = write(tmp_path / "tiny.gguf", *stored(Q.Q8_0, tied=True)).read_bytes()
-    start = min(place.start for place in reading.read(tmp_path / "tiny.gguf").tensors.values())
+    start = min(place.start for place in read_header(tmp_path / "tiny.gguf").tensors.values())
     rng, path, refused = np.random.default_rng(0), tmp_path / "damaged.gguf", 0
     copies = [whole[: int(at)] for at in rng.integers(0, len(whole), 25)]
     for at in rng.integers(0, start, 35):
@@ -218,7 +220,7 @@ class Heard:
                 options={"turns": 8, "max_length": 256},
             )
         )
-        self.forward = self.extractor.load()
+        self.forward = Forward(self.extractor)
 
     def __call__(self, *pairs: tuple[str, str]) -> np.ndarray:
         clips = [Clip(str(i), text=text, speaker="Ann", context=(Turn("Ben", before),)) for i, (before, text) in enumerate(pairs)]
@@ -245,7 +247,7 @@ def test_real_smollm2(monkeypatch):
             options={"turns": 8, "max_length": 256},
         )
     )
-    forward = extractor.load()
+    forward = Forward(extractor)
 
     tokenizer = tokenizers.Tokenizer.from_str(reading.tokenizer(path)[0])
     # As the published tokenizer.json has them: digits stand alone.

@@ -9,23 +9,17 @@ from typing import Literal
 
 import xxhash
 
-from pipeline import params
 from pipeline.data.decode import folder as decoding
 from pipeline.data.decode.errors import DecodeError
 from pipeline.errors import CorpusError
+from pipeline.params import Group
 
 from . import folder, table
 from .adapter import Adapter, Tables
-from .options import Options, parse
 
 #: Labels are whole numbers in [-10, 10].
 SCALE = 10.0
 LAYOUT = "NNN/NNNNN.png (or .jpg) and NNN/NNN.json for each clip 001..600"
-
-
-class AfewOptions(Options):
-    #: What unannotated frames inside a clip are: without truth (they carry no row), or a damaged clip.
-    partial: Literal["keep", "quarantine"] = "keep"
 
 
 def frames(value: object, where: str) -> tuple[str | None, dict[int, tuple[float, float]]]:
@@ -82,79 +76,83 @@ def original(value: float) -> int:
     return round(value * SCALE)
 
 
-def read(corpus: params.Corpus) -> Tables:
-    """One clip per folder; its valence and arousal are the means over its frames.
-
-    A frame's time is the middle of its place among the images that are there, at the rate the decoder takes
-    them: 25 per second, as the films, or the number in the folder's `fps.txt`.
-
-    Raises:
-        CorpusError: no clip, or none with an actor in the genuine layout.
-    """
-    options = parse(corpus, AfewOptions)
-    root = folder.root_of(corpus.root, LAYOUT)
-    result = Tables(clips=[])
-    lacking = 0
-    for place in sorted(p for p in root.rglob("*") if p.is_dir() and re.fullmatch(r"\d{3}", p.name)):
-        relative, id_ = place.relative_to(root).as_posix(), f"afew_va/{place.name}"
-        path = place / f"{place.name}.json"
-        if not path.is_file():
-            result.problems.append(folder.problem(id_, relative, "missing", f"{path.name} is not there"))
-            continue
-        try:
-            value = table.load_json(table.text_of(path), str(path))
-            actor, found = frames(value, str(path))
-            fps = decoding.rate(place)
-        except DecodeError as error:
-            result.problems.append(folder.problem(id_, relative, error.reason, error.detail))
-            continue
-        except CorpusError as error:
-            result.problems.append(folder.problem(id_, f"{relative}/{path.name}", "row", str(error)))
-            continue
-        here = _images(place)
-        rows = [((at + 0.5) / fps, found[number]) for at, number in enumerate(here) if number in found]
-        absent = len(found) - len(rows)
-        lacking += absent
-        if not rows or (absent and options.partial == "quarantine"):
-            result.problems.append(folder.problem(id_, relative, "missing", f"{absent} of {len(found)} frames absent"))
-            continue
-        result.annotations += [
-            {"id": id_, "time": round(time, 6), "valence": v / SCALE, "arousal": a / SCALE} for time, (v, a) in rows
-        ]
-        result.clips.append(
-            {
-                "id": id_,
-                "corpus": "afew_va",
-                "video": relative,
-                "speaker": actor,
-                "valence": sum(v for _, (v, _) in rows) / len(rows) / SCALE,
-                "arousal": sum(a for _, (_, a) in rows) / len(rows) / SCALE,
-                "expected": len(here) / fps,
-                "landmarks": landmarks(value),
-            }
-        )
-    if not result.clips and not result.problems:
-        raise CorpusError(f"{root} holds no clip of AFEW-VA. Expected {LAYOUT}.")
-    nameless = sum(clip["speaker"] is None for clip in result.clips)
-    result.notes = {
-        "frames annotated": len(result.annotations),
-        "annotated frames without image": lacking,
-        "clips without an actor (split clip by clip)": nameless,
-    }
-    return result
-
-
 def _images(place: Path) -> list[int]:
     stems = {p.stem for p in place.iterdir() if p.suffix.lower() in folder.IMAGE and not p.name.startswith(".")}
     return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdigit())
 
 
-ADAPTER = Adapter(
-    name="afew_va",
-    title="AFEW-VA, valence and arousal in the wild",
-    licence="on request from Imperial College iBUG, research only",
-    homepage="https://ibug.doc.ic.ac.uk/resources/afew-va-database/",
-    layout=LAYOUT,
-    classes=(),
-    read=read,
-)
+class AfewVa(Adapter):
+    """Adapter of AFEW-VA."""
+
+    title = "AFEW-VA, valence and arousal in the wild"
+    licence = "on request from Imperial College iBUG, research only"
+    homepage = "https://ibug.doc.ic.ac.uk/resources/afew-va-database/"
+    layout = LAYOUT
+    scale = (-SCALE, SCALE)
+
+    class Options(Group):
+        #: What unannotated frames inside a clip are: without truth (they carry no row), or a damaged clip.
+        partial: Literal["keep", "quarantine"] = "keep"
+
+    options: Options
+
+    def read(self) -> Tables:
+        """One clip per folder; its valence and arousal are the means over its frames.
+
+        A frame's time is the middle of its place among the images that are there, at the rate the decoder takes
+        them: 25 per second, as the films, or the number in the folder's `fps.txt`.
+
+        Raises:
+            CorpusError: no clip, or none with an actor in the genuine layout.
+        """
+        options = self.options
+        root = self.root
+        result = Tables(clips=[])
+        lacking = 0
+        for place in sorted(p for p in root.rglob("*") if p.is_dir() and re.fullmatch(r"\d{3}", p.name)):
+            relative, id_ = place.relative_to(root).as_posix(), f"afew_va/{place.name}"
+            path = place / f"{place.name}.json"
+            if not path.is_file():
+                result.problems.append(folder.problem(id_, relative, "missing", f"{path.name} is not there"))
+                continue
+            try:
+                value = table.load_json(table.text_of(path), str(path))
+                actor, found = frames(value, str(path))
+                fps = decoding.rate(place)
+            except DecodeError as error:
+                result.problems.append(folder.problem(id_, relative, error.reason, error.detail))
+                continue
+            except CorpusError as error:
+                result.problems.append(folder.problem(id_, f"{relative}/{path.name}", "row", str(error)))
+                continue
+            here = _images(place)
+            rows = [((at + 0.5) / fps, found[number]) for at, number in enumerate(here) if number in found]
+            absent = len(found) - len(rows)
+            lacking += absent
+            if not rows or (absent and options.partial == "quarantine"):
+                result.problems.append(folder.problem(id_, relative, "missing", f"{absent} of {len(found)} frames absent"))
+                continue
+            result.annotations += [
+                {"id": id_, "time": round(time, 6), "valence": v / SCALE, "arousal": a / SCALE} for time, (v, a) in rows
+            ]
+            result.clips.append(
+                {
+                    "id": id_,
+                    "corpus": "afew_va",
+                    "video": relative,
+                    "speaker": actor,
+                    "valence": sum(v for _, (v, _) in rows) / len(rows) / SCALE,
+                    "arousal": sum(a for _, (_, a) in rows) / len(rows) / SCALE,
+                    "expected": len(here) / fps,
+                    "landmarks": landmarks(value),
+                }
+            )
+        if not result.clips and not result.problems:
+            raise CorpusError(f"{root} holds no clip of AFEW-VA. Expected {LAYOUT}.")
+        nameless = sum(clip["speaker"] is None for clip in result.clips)
+        result.notes = {
+            "frames annotated": len(result.annotations),
+            "annotated frames without image": lacking,
+            "clips without an actor (split clip by clip)": nameless,
+        }
+        return result

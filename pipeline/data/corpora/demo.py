@@ -6,40 +6,12 @@ import csv
 from collections import Counter
 from pathlib import Path
 
-from pipeline import params
 from pipeline.data.demo import emotions
 from pipeline.data.demo.generate import ANNOTATIONS, CLIPS, COLUMNS, generate
-from pipeline.data.demo.options import parse
+from pipeline.data.demo.options import Options as DemoOptions
 from pipeline.errors import CorpusError
 
 from .adapter import Adapter, Tables
-
-
-def prepare(corpus: params.Corpus, out: Path) -> None:
-    """Generate the corpus that `corpus.options` asks for into `out`."""
-    generate(parse(corpus.options), Path(out))
-
-
-def read(corpus: params.Corpus) -> Tables:
-    """Read a generated corpus.
-
-    Raises:
-        CorpusError: a table is absent or damaged; the line names file and row.
-    """
-    root = Path(corpus.root)
-    clips = [_clip(row, root, number) for number, row in _rows(root / CLIPS, COLUMNS)]
-    annotations = [_annotation(row, root, number) for number, row in _rows(root / ANNOTATIONS, _FRAME)]
-    if not clips:
-        raise CorpusError(f"{root / CLIPS} holds no clips. Run `dvc repro -f corpus` to make the corpus anew.")
-    notes = {
-        "generated": "drawn faces, synthetic voices, templated text; truth by construction",
-        "without text": sum(clip["text"] is None for clip in clips),
-        "without sound": sum(clip["audio"] is None for clip in clips),
-        "without picture": sum(clip["video"] is None for clip in clips),
-        "clips per emotion": dict(sorted(Counter(clip["emotion"] for clip in clips).items())),
-    }
-    return Tables(clips=clips, annotations=annotations, notes=notes)
-
 
 _FRAME = ("id", "time", "valence", "arousal")
 
@@ -74,14 +46,42 @@ def _annotation(row: dict[str, str], root: Path, number: int) -> dict:
         raise CorpusError(f"{root / ANNOTATIONS}, line {number}: {error}. Run `dvc repro -f corpus`.") from error
 
 
-ADAPTER = Adapter(
-    name="demo",
-    title="Generated demo corpus (drawn faces, synthetic voices)",
-    licence="none needed: computed from a seed",
-    homepage="docs/architecture.md",
-    layout="clips.csv, annotations.csv, media/*.mp4; written by the stage `corpus`",
-    classes=emotions.EMOTIONS,
-    read=read,
-    prepare=prepare,
-    checked="all of it, it is made here",
-)
+class Demo(Adapter):
+    """Adapter of the generated corpus."""
+
+    title = "Generated demo corpus (drawn faces, synthetic voices)"
+    licence = "none needed: computed from a seed"
+    homepage = "docs/architecture.md"
+    layout = "clips.csv, annotations.csv, media/*.mp4; written by the stage `corpus`"
+    classes = emotions.EMOTIONS
+    checked = "all of it, it is made here"
+    generated = True
+
+    class Options(DemoOptions):
+        """See `pipeline.data.demo.options`."""
+
+    options: Options
+
+    def prepare(self, out: Path) -> None:
+        """Generate the corpus that `corpus.options` asks for into `out`."""
+        generate(self.options, out)
+
+    def read(self) -> Tables:
+        """Read a generated corpus.
+
+        Raises:
+            CorpusError: a table is absent or damaged; the line names file and row.
+        """
+        root = Path(self.corpus.root)
+        clips = [_clip(row, root, number) for number, row in _rows(root / CLIPS, COLUMNS)]
+        annotations = [_annotation(row, root, number) for number, row in _rows(root / ANNOTATIONS, _FRAME)]
+        if not clips:
+            raise CorpusError(f"{root / CLIPS} holds no clips. Run `dvc repro -f corpus` to make the corpus anew.")
+        notes = {
+            "generated": "drawn faces, synthetic voices, templated text; truth by construction",
+            "without text": sum(clip["text"] is None for clip in clips),
+            "without sound": sum(clip["audio"] is None for clip in clips),
+            "without picture": sum(clip["video"] is None for clip in clips),
+            "clips per emotion": dict(sorted(Counter(clip["emotion"] for clip in clips).items())),
+        }
+        return Tables(clips=clips, annotations=annotations, notes=notes)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path, PurePosixPath
 
-from pipeline import params
 from pipeline.errors import CorpusError, ParamsError
+from pipeline.params import Group
 from pipeline.storage.tables import SCHEMA
 
 from . import folder, table
 from .adapter import Adapter, Tables
-from .options import Options, parse
 
 LAYOUT = "a table with manifest columns (or others, named in corpus.options.columns), or folders by label"
 _SPLITS = {
@@ -29,43 +28,10 @@ _FILLED = tuple(name for name in SCHEMA if name not in ("corpus", "content", "du
 _SCALED = ("valence", "arousal", "dominance")
 
 
-class GenericOptions(Options):
-    #: Table below the root; null: read the tree of folders.
-    table: str | None = None
-    #: Sheet of a spreadsheet.
-    sheet: str | None = None
-    #: Manifest column → table column. `media` fills video and audio alike. Names that agree need no entry.
-    columns: dict[str, str] = {}
-    #: Scale of a dimension in the table, e.g. {valence: [1, 5]}; without entry it is [-1, 1].
-    scales: dict[str, tuple[float, float]] = {}
-    #: Label in the table → emotion; with entries, others are quarantined.
-    emotions: dict[str, str] = {}
-    #: What the folders of a tree mean, outermost first, e.g. [split, emotion]; `_` for nothing.
-    levels: tuple[str, ...] = ("emotion",)
-    language: str | None = None
-    name: str = "generic"
-
-
-def read(corpus: params.Corpus) -> Tables:
-    """Clips of the table or of the tree.
-
-    Raises:
-        CorpusError: no table, a named column is missing, or the tree holds no media.
-        ParamsError: an option names a column the manifest has not.
-    """
-    options = parse(corpus, GenericOptions)
-    for what, names in (("columns", options.columns), ("levels", options.levels), ("scales", options.scales)):
-        allowed = {*_FILLED, "media", "_"} if what != "scales" else set(_SCALED)
-        if wrong := [name for name in names if name not in allowed]:
-            raise ParamsError(f"corpus.options.{what}: {wrong[0]!r} is not one of {', '.join(sorted(allowed))}.")
-    root = folder.root_of(corpus.root, LAYOUT)
-    return _table(root, options) if options.table else _tree(root, options)
-
-
-def _table(root: Path, options: GenericOptions) -> Tables:
-    if not folder.inside(root, options.table):
-        raise CorpusError(f"corpus.options.table: {options.table} leads out of {root}.")
-    path = root / options.table
+def _table(root: Path, name: str, options: Generic.Options) -> Tables:
+    if not folder.inside(root, name):
+        raise CorpusError(f"corpus.options.table: {name} leads out of {root}.")
+    path = root / name
     rows = table.rows_of(path, options.columns.values(), options.sheet)
     if not rows:
         raise CorpusError(f"{path} holds no rows.")
@@ -89,7 +55,7 @@ def _table(root: Path, options: GenericOptions) -> Tables:
     return result
 
 
-def _clip(row: dict[str, str], line: int, options: GenericOptions) -> dict:
+def _clip(row: dict[str, str], line: int, options: Generic.Options) -> dict:
     clip: dict = {name: value or None for name, value in row.items() if name != "media"}
     if row.get("media"):
         clip["audio"] = row["media"]
@@ -108,7 +74,7 @@ def _clip(row: dict[str, str], line: int, options: GenericOptions) -> dict:
     return clip
 
 
-def _finish(clip: dict, options: GenericOptions) -> None:
+def _finish(clip: dict, options: Generic.Options) -> None:
     clip["corpus"] = options.name
     clip["language"] = clip.get("language") or options.language
     if clip.get("split"):
@@ -121,7 +87,7 @@ def _finish(clip: dict, options: GenericOptions) -> None:
         clip["emotion"] = options.emotions[clip["emotion"]]
 
 
-def _tree(root: Path, options: GenericOptions) -> Tables:
+def _tree(root: Path, options: Generic.Options) -> Tables:
     found: dict[str, dict] = {}
     problems = []
     for path in folder.files(root, folder.AUDIO + folder.VIDEO):
@@ -147,13 +113,44 @@ def _tree(root: Path, options: GenericOptions) -> Tables:
     return Tables(clips, problems=problems, notes={"clips per emotion": dict(sorted(counts.items()))})
 
 
-ADAPTER = Adapter(
-    name="generic",
-    title="Any table or tree of folders",
-    licence="your own",
-    homepage="docs/corpora/generic.md",
-    layout=LAYOUT,
-    classes=(),
-    read=read,
-    checked="there is no publisher",
-)
+class Generic(Adapter):
+    """Adapter of tables and trees of one's own."""
+
+    title = "Any table or tree of folders"
+    licence = "your own"
+    homepage = "docs/corpora/generic.md"
+    layout = LAYOUT
+    checked = "there is no publisher"
+
+    class Options(Group):
+        #: Table below the root; null: read the tree of folders.
+        table: str | None = None
+        #: Sheet of a spreadsheet.
+        sheet: str | None = None
+        #: Manifest column → table column. `media` fills video and audio alike. Names that agree need no entry.
+        columns: dict[str, str] = {}
+        #: Scale of a dimension in the table, e.g. {valence: [1, 5]}; without entry it is [-1, 1].
+        scales: dict[str, tuple[float, float]] = {}
+        #: Label in the table → emotion; with entries, others are quarantined.
+        emotions: dict[str, str] = {}
+        #: What the folders of a tree mean, outermost first, e.g. [split, emotion]; `_` for nothing.
+        levels: tuple[str, ...] = ("emotion",)
+        language: str | None = None
+        name: str = "generic"
+
+    options: Options
+
+    def read(self) -> Tables:
+        """Clips of the table or of the tree.
+
+        Raises:
+            CorpusError: no table, a named column is missing, or the tree holds no media.
+            ParamsError: an option names a column the manifest has not.
+        """
+        options = self.options
+        for what, names in (("columns", options.columns), ("levels", options.levels), ("scales", options.scales)):
+            allowed = {*_FILLED, "media", "_"} if what != "scales" else set(_SCALED)
+            if wrong := [name for name in names if name not in allowed]:
+                raise ParamsError(f"corpus.options.{what}: {wrong[0]!r} is not one of {', '.join(sorted(allowed))}.")
+        root = self.root
+        return _table(root, options.table, options) if options.table else _tree(root, options)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from pipeline import params
 from pipeline.errors import CorpusError
+from pipeline.params import Group
 
 from . import folder, table
 from .adapter import Adapter, Tables
-from .options import Options, parse
 
 CODES = {
     "neu": "neutral",
@@ -27,6 +27,8 @@ CODES = {
     "oth": "other",
 }
 EMOTIONS = tuple(CODES.values())
+#: Scale of valence, arousal and dominance.
+LOW, HIGH = 1.0, 5.0
 #: No majority among the annotators.
 UNDECIDED = "xxx"
 #: The usual class sets. In 4 and 5 excited counts as happy unless `excited` says otherwise.
@@ -50,60 +52,7 @@ _LINE = re.compile(r"(Ses\d\d[FM]_\w+_[FM]\w*\d+)\s*\[(\d+(?:\.\d+)?)-(\d+(?:\.\
 _ID = re.compile(r"Ses0([1-5])([FM])_(?:impro|script)\w+_([FM])\w*\d+", re.ASCII)
 
 
-class IemocapOptions(Options):
-    classes: Literal["4", "5", "6", "all"] = "4"
-    #: happy: merge; own: a class of its own; drop. null: happy in 4 and 5, own in 6 and all.
-    excited: Literal["happy", "own", "drop"] | None = None
-    #: sentences: one mono file per turn. dialogue: the stereo file of the dialogue, cut and one channel.
-    audio: Literal["sentences", "dialogue"] = "sentences"
-    #: Film of the dialogue, both actors side by side, cut to the turn.
-    video: bool = False
-    #: Channel of the dialogue file that holds the female speaker; the other holds the male.
-    female: Literal["left", "right"] = "left"
-
-
-def read(corpus: params.Corpus) -> Tables:
-    """One clip per turn of the classes asked for; turns are numbered in the order of the transcript.
-
-    Raises:
-        CorpusError: no session, or a dialogue lacks its evaluation.
-        ParamsError: an option is unknown.
-    """
-    options = parse(corpus, IemocapOptions)
-    root = folder.root_of(corpus.root, LAYOUT)
-    result = Tables(clips=[])
-    dropped: Counter[str] = Counter()
-    evaluations = sorted(root.glob("Session[1-5]/dialog/EmoEvaluation/Ses*.txt"))
-    if not evaluations:
-        raise CorpusError(f"{root} holds no evaluation of IEMOCAP. Expected {LAYOUT}.")
-    for path in evaluations:
-        if path.name.startswith("."):
-            continue
-        spoken = _transcript(path.parents[1] / "transcriptions" / path.name)
-        order = {name: at for at, name in enumerate(sorted(spoken, key=lambda name: (spoken[name][0], name)))}
-        for name, clip, code in _turns(path, result.problems):
-            emotion = _emotion(code, options)
-            if emotion is None:
-                dropped[CODES.get(code, code)] += 1
-                continue
-            text = spoken.get(name, (0.0, None))[1]
-            if name not in spoken:
-                result.problems.append(
-                    folder.problem(
-                        f"iemocap/{name}", path.name, "surplus", "no line of the transcript; the clip stays without text"
-                    )
-                )
-            result.clips.append(
-                clip
-                | _media(root, path.parents[2].name, path.stem, name, clip, options)
-                | {"emotion": emotion, "text": text, "turn": order.get(name)}
-            )
-    result.notes["turns left out (no majority, or not among the classes)"] = dict(sorted(dropped.items()))
-    result.notes["clips per session"] = dict(sorted(Counter(clip["session"] for clip in result.clips).items()))
-    return result
-
-
-def _emotion(code: str, options: IemocapOptions) -> str | None:
+def _emotion(code: str, options: Iemocap.Options) -> str | None:
     emotion = CODES.get(code)
     if emotion == "excited":
         how = options.excited or ("happy" if options.classes in ("4", "5") else "own")
@@ -111,7 +60,7 @@ def _emotion(code: str, options: IemocapOptions) -> str | None:
     return emotion if emotion in CLASSES[options.classes] else None
 
 
-def _turns(path: Path, problems: list[dict]):
+def _turns(path: Path, problems: list[dict]) -> Iterator[tuple[str, dict, str]]:
     """(utterance, clip columns, code) of each evaluated turn."""
     for line, text in enumerate(table.text_of(path).splitlines(), 1):
         if not text.startswith("["):
@@ -129,7 +78,7 @@ def _turns(path: Path, problems: list[dict]):
             )
             continue
         # A few averages leave the scale of 1..5 by half a point: they are its ends.
-        vad = [table.rescale(min(5.0, max(1.0, float(match[i]))), 1, 5) for i in (5, 6, 7)]
+        vad = [table.rescale(min(HIGH, max(LOW, float(match[i]))), LOW, HIGH) for i in (5, 6, 7)]
         yield (
             match[3],
             {
@@ -149,7 +98,7 @@ def _turns(path: Path, problems: list[dict]):
         )
 
 
-def _media(root: Path, session: str, dialogue: str, name: str, clip: dict, options: IemocapOptions) -> dict:
+def _media(root: Path, session: str, dialogue: str, name: str, clip: dict, options: Iemocap.Options) -> dict:
     cut = {"start": clip["start"], "end": clip["end"]}
     if options.audio == "sentences":
         if options.video:
@@ -179,12 +128,64 @@ def _transcript(path: Path) -> dict[str, tuple[float, str]]:
     return found
 
 
-ADAPTER = Adapter(
-    name="iemocap",
-    title="IEMOCAP, Interactive Emotional Dyadic Motion Capture",
-    licence="on request from USC SAIL, research only",
-    homepage="https://sail.usc.edu/iemocap/",
-    layout=LAYOUT,
-    classes=EMOTIONS,
-    read=read,
-)
+class Iemocap(Adapter):
+    """Adapter of IEMOCAP."""
+
+    title = "IEMOCAP, Interactive Emotional Dyadic Motion Capture"
+    licence = "on request from USC SAIL, research only"
+    homepage = "https://sail.usc.edu/iemocap/"
+    layout = LAYOUT
+    classes = EMOTIONS
+    scale = LOW, HIGH
+
+    class Options(Group):
+        classes: Literal["4", "5", "6", "all"] = "4"
+        #: happy: merge; own: a class of its own; drop. null: happy in 4 and 5, own in 6 and all.
+        excited: Literal["happy", "own", "drop"] | None = None
+        #: sentences: one mono file per turn. dialogue: the stereo file of the dialogue, cut and one channel.
+        audio: Literal["sentences", "dialogue"] = "sentences"
+        #: Film of the dialogue, both actors side by side, cut to the turn.
+        video: bool = False
+        #: Channel of the dialogue file that holds the female speaker; the other holds the male.
+        female: Literal["left", "right"] = "left"
+
+    options: Options
+
+    def read(self) -> Tables:
+        """One clip per turn of the classes asked for; turns are numbered in the order of the transcript.
+
+        Raises:
+            CorpusError: no session, or a dialogue lacks its evaluation.
+        """
+        options = self.options
+        root = self.root
+        result = Tables(clips=[])
+        dropped: Counter[str] = Counter()
+        evaluations = sorted(root.glob("Session[1-5]/dialog/EmoEvaluation/Ses*.txt"))
+        if not evaluations:
+            raise CorpusError(f"{root} holds no evaluation of IEMOCAP. Expected {LAYOUT}.")
+        for path in evaluations:
+            if path.name.startswith("."):
+                continue
+            spoken = _transcript(path.parents[1] / "transcriptions" / path.name)
+            order = {name: at for at, name in enumerate(sorted(spoken, key=lambda name: (spoken[name][0], name)))}
+            for name, clip, code in _turns(path, result.problems):
+                emotion = _emotion(code, options)
+                if emotion is None:
+                    dropped[CODES.get(code, code)] += 1
+                    continue
+                text = spoken.get(name, (0.0, None))[1]
+                if name not in spoken:
+                    result.problems.append(
+                        folder.problem(
+                            f"iemocap/{name}", path.name, "surplus", "no line of the transcript; the clip stays without text"
+                        )
+                    )
+                result.clips.append(
+                    clip
+                    | _media(root, path.parents[2].name, path.stem, name, clip, options)
+                    | {"emotion": emotion, "text": text, "turn": order.get(name)}
+                )
+        result.notes["turns left out (no majority, or not among the classes)"] = dict(sorted(dropped.items()))
+        result.notes["clips per session"] = dict(sorted(Counter(clip["session"] for clip in result.clips).items()))
+        return result

@@ -13,12 +13,11 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Literal
 
-from pipeline import params
 from pipeline.errors import CorpusError
+from pipeline.params import Group
 
 from . import folder, table
 from .adapter import Adapter, Tables
-from .options import Options, parse
 
 EMOTIONS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 SENTIMENTS = ("neutral", "positive", "negative")
@@ -52,13 +51,6 @@ _TIME = re.compile(r"(\d+):([0-5]?\d):([0-5]?\d)[,.](\d{1,3})", re.ASCII)
 _LOST = re.compile(r"(?<=[A-Za-z])\?(?=(?:s|t|m|d|re|ve|ll)\b)")
 
 
-class MeldOptions(Options):
-    #: `video`: the films; `none`: the tables alone (text only).
-    media: Literal["video", "none"] = "video"
-    #: Clips on the list of known damage: examine them like any other, or set them aside unseen.
-    known: Literal["examine", "quarantine"] = "examine"
-
-
 def seconds(stamp: str) -> float:
     """`hh:mm:ss,ms` in seconds.
 
@@ -75,39 +67,6 @@ def seconds(stamp: str) -> float:
 def repaired(text: str) -> str:
     """An utterance with its characters put back: UTF-8 read as Windows-1252, `?` for an apostrophe."""
     return _LOST.sub("’", table.mend(text)).strip()
-
-
-def read(corpus: params.Corpus) -> Tables:
-    """Read the tables that are there (at least one) and the films beside them.
-
-    Raises:
-        CorpusError: no table, a column is missing, or a table is damaged.
-    """
-    options = parse(corpus, MeldOptions)
-    root = folder.root_of(corpus.root, LAYOUT)
-    result = Tables(clips=[])
-    found = {split: path for split in SPLITS if (path := _table_of(root, split))}
-    if not found:
-        raise CorpusError(f"{root} holds no table of MELD. Expected {LAYOUT}.")
-    repaired_texts = 0
-    for split, path in found.items():
-        media = _media_of(root, split) if options.media == "video" else None
-        clips, problems, mended = _split(path, split, root, media, options)
-        repaired_texts += mended
-        result.clips += clips
-        result.problems += problems
-        if media is not None:
-            result.problems += _surplus(root, media, split, {(c["dialogue"], c["turn"]) for c in clips})
-    absent = [split for split in SPLITS if split not in found]
-    result.notes.update(
-        {
-            "utterances": dict(Counter(clip["split"] for clip in result.clips)),
-            "texts repaired": repaired_texts,
-            "speakers met in train and test": _shared_speakers(result.clips),
-            **({"splits without a table": absent} if absent else {}),
-        }
-    )
-    return result
 
 
 def _table_of(root: Path, split: str) -> Path | None:
@@ -128,7 +87,7 @@ def _media_of(root: Path, split: str) -> Path:
     return root / names[0]
 
 
-def _split(path: Path, split: str, root: Path, media: Path | None, options: MeldOptions) -> tuple[list[dict], list[dict], int]:
+def _split(path: Path, split: str, root: Path, media: Path | None, options: Meld.Options) -> tuple[list[dict], list[dict], int]:
     clips, problems, mended = [], [], 0
     for line, row in table.rows_of(path, COLUMNS):
         try:
@@ -203,13 +162,52 @@ def _shared_speakers(clips: list[dict]) -> dict[str, object]:
     return {"speakers": len(shared), "test utterances": affected, "share": round(affected / len(test), 4) if test else 0.0}
 
 
-ADAPTER = Adapter(
-    name="meld",
-    title="MELD, Multimodal EmotionLines Dataset",
-    licence="GPL-3.0 (annotation); the films are of the series Friends, for research only",
-    homepage="https://affective-meld.github.io",
-    layout=LAYOUT,
-    classes=EMOTIONS,
-    read=read,
-    checked="the train and dev tables (counts, classes, speakers, times); no film",
-)
+class Meld(Adapter):
+    """Adapter of MELD."""
+
+    title = "MELD, Multimodal EmotionLines Dataset"
+    licence = "GPL-3.0 (annotation); the films are of the series Friends, for research only"
+    homepage = "https://affective-meld.github.io"
+    layout = LAYOUT
+    classes = EMOTIONS
+    checked = "the train and dev tables (counts, classes, speakers, times); no film"
+
+    class Options(Group):
+        #: `video`: the films; `none`: the tables alone (text only).
+        media: Literal["video", "none"] = "video"
+        #: Clips on the list of known damage: examine them like any other, or set them aside unseen.
+        known: Literal["examine", "quarantine"] = "examine"
+
+    options: Options
+
+    def read(self) -> Tables:
+        """Read the tables that are there (at least one) and the films beside them.
+
+        Raises:
+            CorpusError: no table, a column is missing, or a table is damaged.
+        """
+        options = self.options
+        root = self.root
+        result = Tables(clips=[])
+        found = {split: path for split in SPLITS if (path := _table_of(root, split))}
+        if not found:
+            raise CorpusError(f"{root} holds no table of MELD. Expected {LAYOUT}.")
+        repaired_texts = 0
+        for split, path in found.items():
+            media = _media_of(root, split) if options.media == "video" else None
+            clips, problems, mended = _split(path, split, root, media, options)
+            repaired_texts += mended
+            result.clips += clips
+            result.problems += problems
+            if media is not None:
+                result.problems += _surplus(root, media, split, {(c["dialogue"], c["turn"]) for c in clips})
+        absent = [split for split in SPLITS if split not in found]
+        result.notes.update(
+            {
+                "utterances": dict(Counter(clip["split"] for clip in result.clips)),
+                "texts repaired": repaired_texts,
+                "speakers met in train and test": _shared_speakers(result.clips),
+                **({"splits without a table": absent} if absent else {}),
+            }
+        )
+        return result

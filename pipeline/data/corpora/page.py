@@ -4,7 +4,33 @@ from __future__ import annotations
 
 from pipeline.reasons import REASONS
 
-from . import ADAPTERS, names
+from . import CORPORA, names
+
+EXAMPLE = """
+from pipeline.data.corpora import Adapter, Tables
+from pipeline.params import Count, Group
+
+
+class Mine(Adapter):
+    title = "Mine"
+    licence = "my own"
+    homepage = "no page"
+    layout = "<speaker>_<emotion>.wav"
+    classes = ("happy", "sad")
+
+    class Options(Group):
+        most: Count = 100
+
+    def read(self):
+        files = sorted(self.root.glob("*.wav"))[: self.options.most]
+        fields = [(file, *file.stem.split("_")) for file in files]
+        return Tables(
+            [
+                {"id": f"mine/{file.stem}", "corpus": "mine", "audio": file.name, "speaker": speaker, "emotion": emotion}
+                for file, speaker, emotion in fields
+            ]
+        )
+"""
 
 
 def page() -> str:
@@ -23,12 +49,12 @@ def page() -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name in names():
-        adapter = ADAPTERS[name]
+        adapter = CORPORA[name]
         way = (
             "generated"
-            if adapter.prepare
+            if adapter.generated
             else "yours"
-            if name == "generic"
+            if not adapter.homepage.startswith("http")
             else (f"`corpus fetch {name}`" if sources(name) else "on request")
         )
         home = f"[{adapter.title}]({adapter.homepage})" if adapter.homepage.startswith("http") else adapter.title
@@ -46,6 +72,18 @@ def page() -> str:
         "",
         "*Checked* says what of the layout was read from the publisher's own files; everything else is written from the",
         "published descriptions and proved on replicas, so look at `corpus check` before you trust it.",
+        "",
+        "## A corpus of your own",
+        "",
+        "A table or a tree of folders needs no code: [generic](corpora/generic.md). For what has its own layout, put one file",
+        "`corpora/mine.py` into a folder of yours and name that folder in `AFFECTORY_PARTS`; `corpus.name: mine` finds it:",
+        "",
+        "```python",
+        *EXAMPLE.strip().splitlines(),
+        "```",
+        "",
+        "What else an adapter may say (a scale, frame annotations, lines that became no clip) is in",
+        "`pipeline/data/corpora/adapter.py`. [joined](corpora/joined.md) puts several corpora together.",
         "",
         "## Why something is set aside",
         "",

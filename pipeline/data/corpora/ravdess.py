@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
-from pipeline import params
 from pipeline.errors import CorpusError
+from pipeline.params import Group
 
 from . import folder
 from .adapter import Adapter, Tables
-from .options import Options, parse
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 STATEMENTS = ("Kids are talking by the door.", "Dogs are sitting by the door.")
@@ -20,13 +19,6 @@ MODALITIES = ("audiovisual", "video", "audio")
 CHANNELS = ("speech", "song")
 
 LAYOUT = "any folders of `MM-VC-EE-II-SS-RR-AA.{wav,flac,mp4}`, as the archives unpack"
-
-
-class RavdessOptions(Options):
-    #: Speech, song, or both (null).
-    channel: Literal["speech", "song"] | None = "speech"
-    #: Emotions kept, by name; empty keeps all eight.
-    emotions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,7 +49,7 @@ class Name:
         )
 
 
-def name_of(stem: str) -> Name:
+def parse_name(stem: str) -> Name:
     """Parse a file name without suffix, e.g. `03-01-06-02-01-02-17`.
 
     Raises:
@@ -89,51 +81,6 @@ def name_of(stem: str) -> Name:
     )
 
 
-def read(corpus: params.Corpus) -> Tables:
-    """One clip per performance: its best picture and sound among the files found.
-
-    A performance distributed as sound (`03-…wav`), as picture (`02-…mp4`) and as both (`01-…mp4`)
-    is one clip: the separate sound file is preferred (48 kHz, uncompressed), then the film's own.
-    The id is the name of the file that is heard, e.g. `ravdess/03-01-06-01-02-01-17`.
-
-    Raises:
-        CorpusError: no file of RAVDESS is below the root.
-        ParamsError: an option is unknown.
-    """
-    options = parse(corpus, RavdessOptions)
-    unknown = sorted(set(options.emotions) - set(EMOTIONS))
-    if unknown:
-        raise CorpusError(f"corpus.options.emotions: {unknown[0]!r} is not of RAVDESS. Known: {', '.join(EMOTIONS)}.")
-    root = folder.root_of(corpus.root, LAYOUT)
-    takes: dict[str, dict[str, str]] = defaultdict(dict)
-    names: dict[str, Name] = {}
-    problems, left_out = [], 0
-    for path in folder.files(root, folder.AUDIO + folder.VIDEO):
-        try:
-            name = name_of(PurePosixPath(path).stem)
-        except ValueError as error:
-            problems.append(folder.problem(None, path, "name", str(error)))
-            continue
-        if (options.channel and name.channel != options.channel) or (options.emotions and name.emotion not in options.emotions):
-            left_out += 1
-            continue
-        kind = "audio" if path.lower().endswith(folder.AUDIO) else name.modality
-        if kind in takes[name.take]:
-            problems.append(folder.problem(None, path, "surplus", f"another copy of the performance {takes[name.take][kind]}"))
-            continue
-        takes[name.take][kind] = path
-        names[name.take] = name
-    if not takes:
-        raise CorpusError(f"{root} holds no RAVDESS {options.channel or 'recording'}. Expected {LAYOUT}.")
-    clips = [_clip(names[take], found) for take, found in sorted(takes.items())]
-    notes = {
-        "actors": len({clip["speaker"] for clip in clips}),
-        "files left out by options": left_out,
-        "clips per emotion": dict(sorted(Counter(clip["emotion"] for clip in clips).items())),
-    }
-    return Tables(clips=clips, problems=problems, notes=notes)
-
-
 def _clip(name: Name, found: dict[str, str]) -> dict:
     actor = f"actor_{name.actor:02}"
     source = found.get("audio") or found.get("audiovisual") or found["video"]
@@ -152,13 +99,65 @@ def _clip(name: Name, found: dict[str, str]) -> dict:
     }
 
 
-ADAPTER = Adapter(
-    name="ravdess",
-    title="RAVDESS, Ryerson Audio-Visual Database of Emotional Speech and Song",
-    licence="CC BY-NC-SA 4.0",
-    homepage="https://zenodo.org/records/1188976",
-    layout=LAYOUT,
-    classes=EMOTIONS,
-    read=read,
-    checked="1,080 spoken takes of 18 actors, one film, file names",
-)
+class Ravdess(Adapter):
+    """Adapter of RAVDESS."""
+
+    title = "RAVDESS, Ryerson Audio-Visual Database of Emotional Speech and Song"
+    licence = "CC BY-NC-SA 4.0"
+    homepage = "https://zenodo.org/records/1188976"
+    layout = LAYOUT
+    classes = EMOTIONS
+    checked = "1,080 spoken takes of 18 actors, one film, file names"
+
+    class Options(Group):
+        #: Speech, song, or both (null).
+        channel: Literal["speech", "song"] | None = "speech"
+        #: Emotions kept, by name; empty keeps all eight.
+        emotions: tuple[str, ...] = ()
+
+    options: Options
+
+    def read(self) -> Tables:
+        """One clip per performance: its best picture and sound among the files found.
+
+        A performance distributed as sound (`03-…wav`), as picture (`02-…mp4`) and as both (`01-…mp4`)
+        is one clip: the separate sound file is preferred (48 kHz, uncompressed), then the film's own.
+        The id is the name of the file that is heard, e.g. `ravdess/03-01-06-01-02-01-17`.
+
+        Raises:
+            CorpusError: no file of RAVDESS is below the root.
+        """
+        options = self.options
+        unknown = sorted(set(options.emotions) - set(EMOTIONS))
+        if unknown:
+            raise CorpusError(f"corpus.options.emotions: {unknown[0]!r} is not of RAVDESS. Known: {', '.join(EMOTIONS)}.")
+        root = self.root
+        takes: dict[str, dict[str, str]] = defaultdict(dict)
+        names: dict[str, Name] = {}
+        problems, left_out = [], 0
+        for path in folder.files(root, folder.AUDIO + folder.VIDEO):
+            try:
+                name = parse_name(PurePosixPath(path).stem)
+            except ValueError as error:
+                problems.append(folder.problem(None, path, "name", str(error)))
+                continue
+            if options.channel not in (None, name.channel) or name.emotion not in (options.emotions or EMOTIONS):
+                left_out += 1
+                continue
+            kind = "audio" if path.lower().endswith(folder.AUDIO) else name.modality
+            if kind in takes[name.take]:
+                problems.append(
+                    folder.problem(None, path, "surplus", f"another copy of the performance {takes[name.take][kind]}")
+                )
+                continue
+            takes[name.take][kind] = path
+            names[name.take] = name
+        if not takes:
+            raise CorpusError(f"{root} holds no RAVDESS {options.channel or 'recording'}. Expected {LAYOUT}.")
+        clips = [_clip(names[take], found) for take, found in sorted(takes.items())]
+        notes = {
+            "actors": len({clip["speaker"] for clip in clips}),
+            "files left out by options": left_out,
+            "clips per emotion": dict(sorted(Counter(clip["emotion"] for clip in clips).items())),
+        }
+        return Tables(clips=clips, problems=problems, notes=notes)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pipeline import params
 from pipeline.errors import CorpusError
+from pipeline.params import Group
 
 from . import folder, table
 from .adapter import Adapter, Tables
-from .options import Options, parse
 
 TABLES = ("label.csv", "meta.csv", "labels.csv")
 COLUMNS = ("video_id", "clip_id", "text", "label", "mode")
@@ -23,84 +21,9 @@ SEVEN = ("strongly negative", "negative", "weakly negative", "neutral", "weakly 
 LAYOUT = "label.csv (video_id, clip_id, text, label, …, annotation, mode) and Raw/<video_id>/<clip_id>.mp4"
 
 
-class SentimentOptions(Options):
-    #: What `emotion` holds: nothing, the polarity (3), or the 7 degrees.
-    view: Literal["none", "three", "seven"] = "none"
-    media: Literal["video", "none"] = "video"
-
-
 def seven(value: float) -> str:
     """Degree of a sentiment in [-1, 1]; halves go away from zero, as a person rounds."""
     return SEVEN[3 + int(abs(3 * value) + 0.5 + 1e-9) * (1 if value >= 0 else -1)]
-
-
-def read(corpus: params.Corpus, *, scale: float, language: str) -> Tables:
-    """One clip per row. The sentiment score becomes `valence`, its sign (or the annotation) `sentiment`.
-
-    Args:
-        scale: largest score of the corpus, 1 or 3.
-        language: of the transcripts.
-
-    Raises:
-        CorpusError: no table, a missing column, or a damaged table.
-    """
-    options = parse(corpus, SentimentOptions)
-    root = folder.root_of(corpus.root, LAYOUT)
-    path = next((root / name for name in TABLES if (root / name).is_file()), None)
-    if path is None:
-        raise CorpusError(f"{root} holds no label.csv. Expected {LAYOUT}.")
-    result = Tables(clips=[])
-    unlabelled = 0
-    for line, row in table.rows_of(path, COLUMNS):
-        try:
-            clip = _clip(row, corpus.name, scale, language, options)
-        except (ValueError, CorpusError) as error:
-            result.problems.append(folder.problem(None, path.name, "row", f"line {line}: {error}"))
-            continue
-        if clip is None:
-            unlabelled += 1
-            continue
-        if options.media == "video":
-            film = _film(root, row["video_id"], row["clip_id"])
-            clip |= {"video": film, "audio": film}
-        result.clips.append(clip)
-    result.notes = {
-        "rows without a label": unlabelled,
-        "clips": dict(Counter(c["split"] for c in result.clips)),
-        "sentiments": dict(sorted(Counter(c["sentiment"] for c in result.clips).items())),
-    }
-    return result
-
-
-def _clip(row: dict[str, str], corpus: str, scale: float, language: str, options: SentimentOptions) -> dict | None:
-    score = table.number(row["label"], -scale, scale)
-    if score is None:
-        return None
-    if row["mode"].lower() not in SPLITS:
-        raise ValueError(f"mode {row['mode']!r} is not train, valid or test")
-    if not row["video_id"] or not row["clip_id"]:
-        raise ValueError("video_id or clip_id is empty")
-    value = score / scale
-    polarity = row.get("annotation", "").lower() or POLARITIES[1 + (score > 0) - (score < 0)]
-    if polarity not in POLARITIES:
-        raise ValueError(f"annotation {row['annotation']!r} is not Negative, Neutral or Positive")
-    single = {
-        name: table.number(row.get(f"label_{letter}", ""), -scale, scale)
-        for letter, name in (("T", "text"), ("A", "audio"), ("V", "video"))
-    }
-    return {
-        "id": f"{corpus}/{row['video_id']}/{row['clip_id']}",
-        "corpus": corpus,
-        "split": SPLITS[row["mode"].lower()],
-        "text": table.mend(row["text"]),
-        "language": language,
-        "dialogue": row["video_id"],
-        "turn": int(row["clip_id"]) if row["clip_id"].isascii() and row["clip_id"].isdigit() else None,
-        "sentiment": polarity,
-        "valence": round(value, 9),
-        "emotion": {"none": None, "three": polarity, "seven": seven(value)}[options.view],
-        "labels": table.labels(**{f"sentiment_{name}": v for name, v in single.items()}),
-    }
 
 
 def _film(root: Path, video: str, clip: str) -> str:
@@ -114,30 +37,83 @@ def _film(root: Path, video: str, clip: str) -> str:
     return f"Raw/{video}/{clip}.mp4"
 
 
-CH_SIMS = Adapter(
-    name="ch_sims",
-    title="CH-SIMS v1 and v2, Chinese multimodal sentiment",
-    licence="research only, from the authors",
-    homepage="https://github.com/thuiar/ch-sims-v2",
-    layout=LAYOUT,
-    classes=POLARITIES,
-    read=partial(read, scale=1.0, language="zh"),
-)
-MOSI = Adapter(
-    name="mosi",
-    title="CMU-MOSI, sentiment of opinion videos",
-    licence="research only, from CMU MultiComp",
-    homepage="http://multicomp.cs.cmu.edu/resources/cmu-mosi-dataset/",
-    layout=LAYOUT,
-    classes=POLARITIES,
-    read=partial(read, scale=3.0, language="en"),
-)
-MOSEI = Adapter(
-    name="mosei",
-    title="CMU-MOSEI, sentiment of opinion videos",
-    licence="research only, from CMU MultiComp",
-    homepage="http://multicomp.cs.cmu.edu/resources/cmu-mosei-dataset/",
-    layout=LAYOUT,
-    classes=POLARITIES,
-    read=partial(read, scale=3.0, language="en"),
-)
+class SentimentCorpus(Adapter):
+    """What the corpora of this layout share.
+
+    Attributes:
+        language: of the transcripts.
+    """
+
+    layout = LAYOUT
+    classes = POLARITIES
+    language: ClassVar[str]
+
+    class Options(Group):
+        #: What `emotion` holds: nothing, the polarity (3), or the 7 degrees.
+        view: Literal["none", "three", "seven"] = "none"
+        media: Literal["video", "none"] = "video"
+
+    options: Options
+
+    def read(self) -> Tables:
+        """One clip per row. The sentiment score becomes `valence`, its sign (or the annotation) `sentiment`.
+
+        Raises:
+            CorpusError: no table, a missing column, or a damaged table.
+        """
+        options = self.options
+        root = self.root
+        path = next((root / name for name in TABLES if (root / name).is_file()), None)
+        if path is None:
+            raise CorpusError(f"{root} holds no label.csv. Expected {LAYOUT}.")
+        result = Tables(clips=[])
+        unlabelled = 0
+        for line, row in table.rows_of(path, COLUMNS):
+            try:
+                clip = self._clip(row)
+            except (ValueError, CorpusError) as error:
+                result.problems.append(folder.problem(None, path.name, "row", f"line {line}: {error}"))
+                continue
+            if clip is None:
+                unlabelled += 1
+                continue
+            if options.media == "video":
+                film = _film(root, row["video_id"], row["clip_id"])
+                clip |= {"video": film, "audio": film}
+            result.clips.append(clip)
+        result.notes = {
+            "rows without a label": unlabelled,
+            "clips": dict(Counter(c["split"] for c in result.clips)),
+            "sentiments": dict(sorted(Counter(c["sentiment"] for c in result.clips).items())),
+        }
+        return result
+
+    def _clip(self, row: dict[str, str]) -> dict | None:
+        score = table.number(row["label"], *self.scale)
+        if score is None:
+            return None
+        if row["mode"].lower() not in SPLITS:
+            raise ValueError(f"mode {row['mode']!r} is not train, valid or test")
+        if not row["video_id"] or not row["clip_id"]:
+            raise ValueError("video_id or clip_id is empty")
+        value = score / self.scale[1]
+        polarity = row.get("annotation", "").lower() or POLARITIES[1 + (score > 0) - (score < 0)]
+        if polarity not in POLARITIES:
+            raise ValueError(f"annotation {row['annotation']!r} is not Negative, Neutral or Positive")
+        single = {
+            name: table.number(row.get(f"label_{letter}", ""), *self.scale)
+            for letter, name in (("T", "text"), ("A", "audio"), ("V", "video"))
+        }
+        return {
+            "id": f"{self.name}/{row['video_id']}/{row['clip_id']}",
+            "corpus": self.name,
+            "split": SPLITS[row["mode"].lower()],
+            "text": table.mend(row["text"]),
+            "language": self.language,
+            "dialogue": row["video_id"],
+            "turn": int(row["clip_id"]) if row["clip_id"].isascii() and row["clip_id"].isdigit() else None,
+            "sentiment": polarity,
+            "valence": round(value, 9),
+            "emotion": {"none": None, "three": polarity, "seven": seven(value)}[self.options.view],
+            "labels": table.labels(**{f"sentiment_{name}": v for name, v in single.items()}),
+        }

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import av
 import numpy as np
 import soundfile
+from av.container import InputContainer
 
 from . import container as media
 from .errors import DecodeError
@@ -156,7 +158,16 @@ def _ffmpeg(path: Path, start: float | None, end: float | None, channel: int | N
     return wave, native
 
 
-def _collect(container, stream, path, zero, low, end, channel, declared):
+def _collect(
+    container: InputContainer,
+    stream: av.AudioStream,
+    path: str | Path,
+    zero: float,
+    low: float,
+    end: float | None,
+    channel: int | None,
+    declared: float | None,
+) -> tuple[np.ndarray, int | None, float]:
     """Samples of [low, end) → (waveform, rate, last moment decoded)."""
     parts: list[np.ndarray] = []
     native, filled, moment = None, 0, 0.0
@@ -193,7 +204,7 @@ def _collect(container, stream, path, zero, low, end, channel, declared):
     return wave, native, moment
 
 
-def _planes(frame) -> np.ndarray:
+def _planes(frame: av.AudioFrame) -> np.ndarray:
     """An audio frame as (C, S) float32, full scale 1."""
     array = frame.to_ndarray()
     if not frame.format.is_planar:

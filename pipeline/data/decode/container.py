@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import av.logging
+from av.container import InputContainer
+from av.stream import Stream
 
 from .errors import DecodeError
 
@@ -99,7 +102,7 @@ def declared_end(container: av.container.InputContainer, stream: av.stream.Strea
     return None
 
 
-def check_whole(container, stream, end: float, path: str | Path) -> None:
+def check_whole(container: InputContainer, stream: Stream, end: float, path: str | Path) -> None:
     """Raise DecodeError (truncated) when `end`, the last moment decoded, falls well short of what is declared.
 
     Well short: by more than half a second and a tenth of the length.
@@ -109,7 +112,7 @@ def check_whole(container, stream, end: float, path: str | Path) -> None:
         raise DecodeError("truncated", f"{stream.type} ends at {max(end, 0.0):.2f} s of {declared:.2f} s", path)
 
 
-def decoded(container, stream, path: str | Path) -> Iterator[av.frame.Frame]:
+def decoded(container: InputContainer, stream: Stream, path: str | Path) -> Iterator[Any]:
     """Frames of a stream in presentation order, from where the container stands.
 
     A packet that cannot be decoded is skipped, as a player does.
@@ -140,7 +143,7 @@ def decoded(container, stream, path: str | Path) -> Iterator[av.frame.Frame]:
         raise DecodeError("corrupt", f"{bad} of {packets} packets failed, last: {last}", path)
 
 
-def seek(container, stream, moment: float, path: str | Path) -> None:
+def seek(container: InputContainer, stream: Stream, moment: float, path: str | Path) -> None:
     """Go to the last key frame at or before `moment` (seconds of the stream's own clock), else to the start.
 
     Raises:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
+from av.container import InputContainer
 from PIL import Image
 
 from . import container as media
@@ -16,7 +18,7 @@ from .timeline import Packets
 JITTER = 0.05
 
 
-def suits(container, stream, table: Packets, path: Path) -> bool:
+def suits(container: InputContainer, stream: av.VideoStream, table: Packets, path: Path) -> bool:
     """Whether decord's known defects cannot touch this file: 8-bit H.264 in MP4 at constant rate,
     square pixels, not rotated, nothing hidden before its end, and the time of every packet known."""
     codec = stream.codec_context

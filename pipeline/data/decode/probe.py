@@ -8,6 +8,8 @@ from pathlib import Path
 
 import av
 import soundfile
+from av.container import InputContainer
+from av.stream import Stream
 
 from . import container as media
 from . import folder
@@ -159,7 +161,7 @@ def display(frame: av.VideoFrame, stream: av.VideoStream, path: str | Path) -> t
     return (height, width, rotation) if rotation in (90, 270) else (width, height, rotation)
 
 
-def _counted(container, stream, path: Path, start: float) -> float:
+def _counted(container: InputContainer, stream: Stream, path: Path, start: float) -> float:
     """Duration of a stream whose container does not tell: the end of its last packet."""
     end = 0.0
     try:

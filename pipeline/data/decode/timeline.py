@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from av.container import InputContainer
+from av.stream import Stream
 
 from . import container as media
 
@@ -37,7 +39,7 @@ class Packets:
     timed: bool
 
 
-def packets(container, stream, zero: float) -> Packets:
+def packets(container: InputContainer, stream: Stream, zero: float) -> Packets:
     """Read the time table from where the container stands to its end."""
     times, shown, ends, timed = [], [], [], True
     demuxer = container.demux(stream)

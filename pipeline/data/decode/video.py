@@ -16,7 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import numpy as np
+from av.container import InputContainer
 from PIL import Image
 
 from pipeline.params import DecodeVideo
@@ -90,7 +92,14 @@ def read_frames(
 
 
 def _shots(
-    container, stream, path: Path, table: Packets | None, moments: np.ndarray, zero: float, low: float, reader: str | None
+    container: InputContainer,
+    stream: av.VideoStream,
+    path: Path,
+    table: Packets | None,
+    moments: np.ndarray,
+    zero: float,
+    low: float,
+    reader: str | None,
 ) -> Iterator[tuple[int, Image.Image]]:
     """(position in `moments`, picture as displayed) for every moment that has one."""
     done = -1
@@ -106,7 +115,9 @@ def _shots(
     yield from (shot for shot in _walk(container, stream, path, moments, zero, low) if shot[0] > done)
 
 
-def _walk(container, stream, path: Path, moments: np.ndarray, zero: float, low: float):
+def _walk(
+    container: InputContainer, stream: av.VideoStream, path: Path, moments: np.ndarray, zero: float, low: float
+) -> Iterator[tuple[int, Image.Image]]:
     """PyAV: decode forward from the key frame before the clip, convert only what is shown."""
     sought = low > 1.0
     media.seek(container, stream, low + zero if sought else 0.0, path)
@@ -141,7 +152,7 @@ def _walk(container, stream, path: Path, moments: np.ndarray, zero: float, low: 
         raise DecodeError("truncated", f"video ends at {until:.2f} s of {moments[-1]:.2f} s", path)
 
 
-def _picture(frame, stream, path: Path) -> Image.Image:
+def _picture(frame: av.VideoFrame, stream: av.VideoStream, path: Path) -> Image.Image:
     width, height, rotation = display(frame, stream, path)
     try:
         image = Image.fromarray(frame.to_ndarray(format="rgb24"))
@@ -154,7 +165,7 @@ def _picture(frame, stream, path: Path) -> Image.Image:
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def _keep(shots, spans: np.ndarray, spec: DecodeVideo, path: Path) -> Frames:
+def _keep(shots: Iterator[tuple[int, Image.Image]], spans: np.ndarray, spec: DecodeVideo, path: Path) -> Frames:
     jpegs, rows = [], []
     for position, image in shots:
         jpegs.append(jpeg.encode(shrink(image, spec.size), spec.quality))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from pipeline.errors import ParamsError
 from pipeline.params import Group, Positive, Share
 
 
@@ -54,22 +53,3 @@ class Options(Group):
     @property
     def clips(self) -> int:
         return self.dialogues * self.turns
-
-
-def parse(values: dict) -> Options:
-    """Check the options of the demo corpus.
-
-    Raises:
-        ParamsError: an unknown key, a bad value or a bad combination; one line naming the key.
-    """
-    try:
-        return Options.model_validate(values)
-    except ValidationError as error:
-        raise ParamsError("; ".join(_line(item) for item in error.errors())) from error
-
-
-def _line(item: dict) -> str:
-    key = ".".join(["corpus.options", *(str(part) for part in item["loc"])])
-    if item["type"] == "extra_forbidden":
-        return f"params.yaml: unknown parameter {key}. Known: {', '.join(sorted(Options.model_fields))}"
-    return f"params.yaml: {key}: {item['msg'].removeprefix('Value error, ')}"

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
+from pipeline.code import code_digest
 from pipeline.data.media import COMMIT
 from pipeline.errors import QuarantineError
 from pipeline.params import Faces, Params
@@ -24,17 +24,15 @@ from pipeline.storage import tables
 from pipeline.storage.atomic import atomic_file
 from pipeline.storage.clip_cache import ClipCache
 from pipeline.storage.feature_store import Entry, Status
-from pipeline.storage.jpeg import decode
-from pipeline.storage.media_store import Media, absent, joined, pack
+from pipeline.storage.media_store import Media, pack
 from pipeline.workers.pool import Pool
 
-from . import detect, landmarks
-from .crop import crop
-from .track import follow
+from . import detect
+from .find import find_face
 
 log = logging.getLogger(__name__)
-#: Raise when the stage changes what it returns; part of the cache key.
-VERSION = 1
+#: The code (with all it imports) that decides boxes and crops: part of the cache key.
+CODE = "pipeline.data.faces.find"
 #: Columns of `data/faces.parquet`: where the face is, in pixels of the sampled frame.
 BOXES = {
     "id": pl.String(),
@@ -78,7 +76,7 @@ def extract_faces(
     rows = tables.read(manifest).sort("id").select("id", "content", "video", "start").to_dicts()
     identity = {
         "kind": "faces",
-        "version": VERSION,
+        "code": code_digest(CODE),
         "frames": source.identity,
         "detector": detect.identity(spec),
         "spec": spec.model_dump(exclude={"weights", "sha256"}),
@@ -137,56 +135,22 @@ def _media(path: str) -> Media:
 
 
 def search(spec: Faces, frames: str, task: Task) -> Entry:
-    """`find` in the frames of one clip of the store `frames`."""
+    """`find_face` in the frames of one clip of the store `frames`."""
     entry = _media(frames)[task.clip]
     folder = Path(task.folder) if task.folder else None
-    return find(spec, ([bytes(item) for item in entry.items], entry.times), folder=folder, start=task.start)
-
-
-def find(
-    spec: Faces, clip: tuple[Sequence[bytes], np.ndarray], *, folder: Path | None = None, start: float | None = None
-) -> Entry:
-    """Crops of one clip; columns of `times` beyond the third are the box, the score and whether it was filled in.
-
-    Args:
-        clip: JPEGs of the sampled frames, and their (T, 2) seconds.
-        folder: the clip's own folder of frames if it is one, where landmarks may lie.
-        start: seconds of the medium the clip starts at.
-    """
-    items, times = clip
-    pictures = [decode(item) for item in items]
-    size, see = pictures[0].size, detect.detector(spec)
-    given: list[detect.Detection | None] = [None] * len(pictures)
-    if spec.landmarks and folder:
-        given = landmarks.detections(folder, times, size, start)
-    found = [[] if one is not None else see(picture) for one, picture in zip(given, pictures, strict=True)]
-    track = follow(landmarks.merged(given, found), times, size, spec)
-    if track is None:
-        return absent(f"no face in {len(pictures)} frames")
-    numbers = list(track.boxes)
-    crops = joined([crop(pictures[n], track.boxes[n], spec) for n in numbers], times[numbers])
-    where = [[*track.boxes[n].box, track.boxes[n].score, n in track.filled] for n in numbers]
-    return Entry(crops.values, np.concatenate([crops.times, np.asarray(where, np.float32)], 1))
+    return find_face(spec, ([bytes(item) for item in entry.items], entry.times), folder=folder, start=task.start)
 
 
 def _boxes(rows: list[dict], cache: ClipCache, failures: dict[str, tuple[str, str]]) -> pl.DataFrame:
+    searched = [row for row in rows if row["face"] is not None and row["content"] not in failures]
+
     def lines() -> Iterator[dict]:
-        for row in rows:
-            if row["face"] is None or row["content"] in failures:
-                continue
-            # A clip without a face has no rows, so nothing is unpacked.
-            for start, end, _, left, top, right, bottom, score, filled in cache.get(row["content"]).times.tolist():
-                yield {
-                    "id": row["id"],
-                    "start": start,
-                    "end": end,
-                    "left": left,
-                    "top": top,
-                    "right": right,
-                    "bottom": bottom,
-                    "score": score,
-                    "filled": bool(filled),
-                }
+        for row, entry in zip(searched, cache.iterate(row["content"] for row in searched), strict=True):
+            # A clip without a face has no rows, and no boxes.
+            for at, (start, end) in enumerate(entry.times.tolist()):
+                box = dict(zip(("left", "top", "right", "bottom"), entry.extras["boxes"][at].tolist(), strict=True))
+                score, filled = float(entry.extras["scores"][at]), bool(entry.extras["filled"][at])
+                yield {"id": row["id"], "start": start, "end": end, **box, "score": score, "filled": filled}
 
     return pl.DataFrame(list(lines()), schema=BOXES)
 

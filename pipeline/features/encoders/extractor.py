@@ -1,15 +1,21 @@
 """An extractor: a frozen identity and two functions (docs/architecture.md).
 
-prepare(clip)  decoded clip → model inputs; CPU, runs in worker processes, picklable, no torch.nn
-forward(batch) list of prepared clips → list of features; on the device, inference mode
+prepare(clip)         decoded clip → model inputs; CPU, runs in worker processes, picklable, no torch.nn
+load(device=…)        → `Encoder`, whose `encode` takes a list of prepared clips to their rows on the device
+
+Pooling is the engine's (`pipeline/features/engine/forward.py`), in one place for all families.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from .encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,7 @@ class Prepared:
 
     Attributes:
         inputs: arrays by name; their meaning is the family's own.
-        times: (T, 2) seconds of the rows `forward` will return, or (2,) when T is not yet known:
-            start and end of the whole clip.
+        times: (T, 2) seconds of the rows `Encoder.encode` will return.
         cost: size in the family's unit (frames, seconds, tokens), for batches by budget.
         bucket: clips of different buckets never share a batch (exact length for GroupNorm models).
     """
@@ -74,17 +79,23 @@ class Extractor:
     """What the engine runs.
 
     Attributes:
-        identity: all that decides the feature, as JSON values: family, weights and their sha256,
-            preprocessing, layer, pooling, rate, dtype, library versions.
+        identity: all that decides the feature, as JSON values: family, code, weights and their sha256,
+            preprocessing, layer, pooling, rate, dtype, library versions. A family gives what is its own;
+            `registry.build` adds what all have.
         prepare: Clip → Prepared; picklable. May raise `Missing`.
-        load: () → forward, called once per device process. `forward(list[Prepared])` returns one
-            `(values (T, ...) float32, times (T, 2) float32)` per clip, in order, and does not
-            depend on the clip's neighbours in the batch.
+        load: (device=…) → `Encoder`, called once per device process.
         budget: the largest sum of `Prepared.cost` in one batch that is sensible by default.
+        pooling: over time, as in `Stream.pooling`.
+        rate: rows per second that rows are pooled to; None keeps them.
+        turns: earlier turns of the dialogue that `prepare` reads.
+        notes: facts for the report that decide nothing.
     """
 
-    identity: dict
+    identity: dict[str, Any]
     prepare: Callable[[Clip], Prepared]
-    load: Callable[..., Callable[[Sequence[Prepared]], list[tuple[np.ndarray, np.ndarray]]]]
+    load: Callable[..., Encoder]
     budget: float = 64.0
+    pooling: str = "none"
+    rate: float | None = None
+    turns: int = 0
     notes: dict[str, object] = field(default_factory=dict)

@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
 
 from pipeline.params import Stream
+from pipeline.params.base import Group
 
 from .extractor import Extractor
 
 
-@dataclass(frozen=True)
-class Family:
-    """One entry of the registry.
+class Family(ABC):
+    """One kind of encoder; its file's name is the `encoder:` of a stream, and in capitals its class' (`pipeline/parts.py`).
 
     Attributes:
-        name: as in `encoder:` of a stream file.
         title: for people.
         modalities: which streams may use it.
-        sources: weight schemes it loads (`hf`, `open_clip`, `timm`, `local`, `package`, `random`, `file`).
-        build: Stream → Extractor. Cheap: it reads configuration and hashes weights, no network is
-            built before `Extractor.load`. Raises WeightsError, ParamsError.
-        options: keys it accepts in `Stream.options`, with their defaults; others are a ParamsError.
+        sources: weight schemes it loads (`hf`, `open_clip`, `timm`, `local`, `package`, `random`, `file`, `none`).
     """
 
-    name: str
-    title: str
-    modalities: tuple[str, ...]
-    sources: tuple[str, ...]
-    build: Callable[[Stream], Extractor]
-    options: dict[str, object]
+    title: ClassVar[str]
+    modalities: ClassVar[tuple[str, ...]]
+    sources: ClassVar[tuple[str, ...]]
+
+    class Options(Group):
+        """What the family takes under `options:` of a stream; none unless it says so."""
+
+    @classmethod
+    @abstractmethod
+    def build(cls, stream: Stream, options: Any) -> Extractor:
+        """The extractor of one stream, with what is the family's own in its identity (`registry.build` adds the rest).
+
+        Cheap: it reads configuration and hashes weights, no network is built before `Extractor.load`.
+
+        Args:
+            options: the checked `cls.Options`.
+
+        Raises:
+            WeightsError: absent weights or another architecture.
+            ParamsError: something the stream asks for that the model does not have.
+        """

@@ -7,7 +7,7 @@ pooled, so no padded row can enter a mean, a maximum or a standard deviation.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -32,11 +32,6 @@ POOLS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "last": lambda rows: rows[-1],
     "statistics": lambda rows: _pair(rows.mean(0), rows.std(0, correction=0)),
 }
-
-
-def widened(pooling: str) -> int:
-    """How many times wider a pooled row is: 2 for `mean_max` and `statistics`, else 1."""
-    return 2 if pooling in ("mean_max", "statistics") else 1
 
 
 def reduce(
@@ -142,6 +137,8 @@ def select(states: Sequence[torch.Tensor], layer: int | str) -> torch.Tensor:
         if len(states) < 5:
             raise ParamsError(f"layer last4 needs four layers; this encoder has {len(states) - 1}.")
         return torch.stack(list(states[-4:])).sum(0)
+    if isinstance(layer, str):
+        raise one_of("layer", layer, ["all", "last4"])
     check_layer(layer, len(states) - 1)
     return states[layer]
 
@@ -159,11 +156,8 @@ def check_layer(layer: int | str, layers: int) -> None:
 
 
 def cut(batch: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
-    """(B, T, ...) padded rows on any device → B tensors (T_i, ...) without padding, in main memory.
-
-    They leave the device here, all at once: pooling clip by clip there would wait for it once per clip.
-    """
-    return [rows[:length] for rows, length in zip(batch.cpu(), lengths, strict=True)]
+    """(B, T, ...) padded rows → B tensors (T_i, ...) without padding, where they are."""
+    return [rows[:length] for rows, length in zip(batch, lengths, strict=True)]
 
 
 def frame_times(count: int, rate: float, duration: float | None = None) -> np.ndarray:
@@ -177,8 +171,3 @@ def frame_times(count: int, rate: float, duration: float | None = None) -> np.nd
         edges = np.minimum(edges, duration)
         edges[-1] = duration
     return np.stack([edges[:-1], edges[1:]], 1).astype(np.float32)
-
-
-def settings(stream: Any) -> dict[str, object]:
-    """The part of an extractor's identity that this module decides."""
-    return {"layer": stream.layer, "pooling": stream.pooling, "rate": stream.rate}

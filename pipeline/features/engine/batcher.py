@@ -49,7 +49,8 @@ class Batcher(Generic[Key]):
         # Of two buckets that hold as much, the one whose first clip came first.
         bucket = max(self._waiting, key=lambda b: (self._costs[b], -min(arrival for _, arrival, _ in self._waiting[b])))
         waiting = sorted(self._waiting[bucket], key=lambda one: one[:2])
-        batch, total = [], Fraction(0)
+        batch: list[Item] = []
+        total = Fraction(0)
         while waiting and (not batch or total + Fraction(waiting[-1][0]) <= self.budget):
             cost, _, item = waiting.pop()
             batch.append(item)

@@ -5,31 +5,28 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
+from multiprocessing.queues import Queue
+from pathlib import Path
+from queue import Empty
 
 from pipeline.errors import UserError
-from pipeline.features.encoders.extractor import Extractor
 from pipeline.params import Run, Stream
 from pipeline.stop import die_with_parent, follow_parent
 from pipeline.storage.clip_cache import ClipCache
 
 from . import run as engine
 from .reader import Job, Reader
-from .run import Stats
+from .stats import Stats
+from .task import Task
+
+#: What a device process says: clips done, its numbers at the end, or why it ends early.
+Message = int | Stats | UserError
 
 
 def compute(
-    stream: Stream,
-    extractor: Extractor,
-    reader: Reader,
-    jobs: Sequence[Job],
-    cache: ClipCache,
-    options: Run,
-    devices: Sequence[str],
-    advance: Callable[[int], None],
-    *,
-    among: Iterable[str] = (),
+    task: Task, options: Run, devices: Sequence[str], advance: Callable[[int], None], *, among: Iterable[str] = ()
 ) -> Stats:
-    """Run the engine on every device, or on a Ray cluster. `jobs` end up in `cache` whichever way they went.
+    """Run the engine on every device, or on a Ray cluster. The task's jobs end up in its cache whichever way they went.
 
     Args:
         among: contents of all clips of the stream, cached ones too. A clip's device follows from its place
@@ -41,15 +38,16 @@ def compute(
     if options.engine == "ray":
         from . import ray_engine
 
-        return ray_engine.compute(stream, extractor, reader, jobs, cache, options, advance)
+        return ray_engine.compute(task, options, advance)
     if len(devices) == 1:
-        return engine.run(extractor, reader, jobs, cache, options, device=devices[0], advance=advance)
+        return engine.run(task.extractor, task.reader, task.jobs, task.cache, options, device=devices[0], advance=advance)
     context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    cached = (cache.identity, cache.folder.parent.name, cache.folder.parent.parent)
+    results: Queue[Message] = context.Queue()
+    cache = task.cache
+    place = (cache.folder.parent.name, cache.identity, cache.folder.parent.parent)
     running = [
-        context.Process(target=_serve, args=(stream, reader, share, cached, options, device, results))
-        for device, share in zip(devices, shares(jobs, among, len(devices)), strict=True)
+        context.Process(target=_serve, args=(task.stream, task.reader, share, place, options, device, results))
+        for device, share in zip(devices, split_jobs(task.jobs, among, len(devices)), strict=True)
     ]
     for process in running:
         process.start()
@@ -58,7 +56,7 @@ def compute(
         while len(stats) < len(running):
             try:
                 message = results.get(timeout=1.0)
-            except multiprocessing.queues.Empty:
+            except Empty:
                 dead = [p for p in running if p.exitcode not in (None, 0)]
                 if dead:
                     raise UserError(
@@ -76,21 +74,29 @@ def compute(
             if len(stats) < len(running):
                 process.terminate()
             process.join()
-    return reduce(Stats.beside, stats)
+    return reduce(Stats.merge, stats)
 
 
-def shares(jobs: Sequence[Job], among: Iterable[str], count: int) -> list[list[Job]]:
+def split_jobs(jobs: Sequence[Job], among: Iterable[str], count: int) -> list[list[Job]]:
     """`jobs` in `count` parts of about the same size; hashes are in no order of the corpus."""
     place = {content: i for i, content in enumerate(sorted({*among, *(job.content for job in jobs)}))}
     return [[job for job in jobs if place[job.content] % count == part] for part in range(count)]
 
 
-def _serve(stream: Stream, reader: Reader, jobs: list[Job], cached: tuple, options: Run, device: str, results) -> None:
+def _serve(
+    stream: Stream,
+    reader: Reader,
+    jobs: list[Job],
+    place: tuple[str, dict[str, object], Path],
+    options: Run,
+    device: str,
+    results: Queue[Message],
+) -> None:
     from pipeline.features.encoders import registry
 
     die_with_parent()
     follow_parent()
-    identity, kind, base = cached
+    kind, identity, base = place
     try:
         with ClipCache(kind, identity, base=base) as cache:
             results.put(engine.run(registry.build(stream), reader, jobs, cache, options, device=device, advance=results.put))

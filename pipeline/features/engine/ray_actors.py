@@ -7,12 +7,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
+from typing import Any
 
 from pipeline.errors import DeviceError, UserError
 from pipeline.storage.feature_store import Entry
 
 from .reader import Job
-from .run import Stats
+from .stats import Stats
 
 log = logging.getLogger(__name__)
 
@@ -32,15 +33,18 @@ class _Place:
         ready: it takes tasks.
     """
 
-    actor: object = None
+    actor: Any = None  # a handle of Ray's
     running: dict[object, list[Job] | None] = field(default_factory=dict)
     arrived: bool = False
     ready: bool = False
     failed_starts: int = 0
 
 
-class Crew:
-    """Actors that share a queue of tasks. A task whose actor ended is handed back, and the actor replaced."""
+class ActorPool:
+    """Actors that share a queue of tasks. A task whose actor ended is handed back, and the actor replaced.
+
+    Ray's own `ray.util.ActorPool` replaces no actor and loses count of the tasks of one that ended.
+    """
 
     def __init__(self, ray: ModuleType, make: Callable[[], object], count: int) -> None:
         self._ray, self._make = ray, make

@@ -20,7 +20,7 @@ def load() -> ModuleType:
     Raises:
         ParamsError: it is not installed.
     """
-    # Ours is a library run by people, not a job of `uv run`; nothing is reported home. Both are read on import.
+    # Python is started directly, not by `uv run`, and nothing is reported to Ray's makers. Both are read on import.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -31,7 +31,7 @@ def load() -> ModuleType:
 
 
 @contextmanager
-def connected(ray: ModuleType, address: str | None) -> Iterator[None]:
+def connect(ray: ModuleType, address: str | None) -> Iterator[None]:
     """A connection to the cluster; one that was open already is used and left open.
 
     Raises:

@@ -11,22 +11,27 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from pipeline.errors import DeviceError
-from pipeline.features.encoders.extractor import Extractor, Prepared
+from pipeline.features.encoders.extractor import Prepared
 from pipeline.params import Run, Stream
-from pipeline.storage.clip_cache import ClipCache, digest
+from pipeline.parts import OWN
+from pipeline.storage.clip_cache import digest
 from pipeline.storage.feature_store import Entry
 from pipeline.workers.pool import Pool
 
 from . import ray_cluster
 from .batcher import batches
-from .ray_actors import Crew
+from .entries import encode_batch, settle_unprepared
+from .forward import Forward
+from .ray_actors import ActorPool
 from .reader import Job, Reader
-from .run import Stats, Writer, infer, unprepared
+from .stats import Stats
+from .task import Task
+from .writer import Writer
 
 #: Most clips of one task: what an actor holds in memory, twice.
 CHUNK = 32
@@ -34,8 +39,8 @@ CHUNK = 32
 DEPTH = 2
 
 
-class Encoder:
-    """The actor: reads and encodes one chunk of clips while the next is being read.
+class Actor:
+    """Reads and encodes one chunk of clips while the next is being read.
 
     Args:
         folder: the project, at the same path on every node.
@@ -78,14 +83,15 @@ class Encoder:
         self._pool = Pool(
             replace(self._reader, prepare=extractor.prepare), workers=workers, timeout=self._options.timeout, preload=preload
         )
-        self._forward = extractor.load(device=self._device)
+        self._forward = Forward(extractor, self._device)
         self._budget = extractor.budget * self._options.batch
         self._idle = time.perf_counter()
 
     def encode(self, jobs: Sequence[Job]) -> tuple[dict[str, Entry], Stats]:
         """Entries by content, and where the time went (`read`: the device had nothing to do)."""
-        stats, entries, prepared = Stats(clips=len(jobs)), {}, []
-        by_key = {job.content: job for job in jobs}
+        stats, entries = Stats(clips=len(jobs)), dict[str, Entry]()
+        prepared: list[tuple[Job, Prepared]] = []
+        by_key: dict[Hashable, Job] = {job.content: job for job in jobs}
         with self._reading:
             # In order, as the local engine: which clips meet in a batch follows from the chunk alone.
             for outcome in self._pool.imap(by_key.items(), window=len(by_key)):
@@ -93,27 +99,19 @@ class Encoder:
                 if isinstance(outcome.value, Prepared):
                     prepared.append((job, outcome.value))
                 else:
-                    entries |= unprepared(job, outcome, stats)
+                    entries |= settle_unprepared(job, outcome, stats)
         with self._inferring:
             begun = time.perf_counter()
             stats.read = begun - self._idle
             for batch in batches(prepared, self._budget):
-                entries |= infer(self._forward, batch, stats)
+                entries |= encode_batch(self._forward, batch, stats)
             self._idle = time.perf_counter()
             stats.infer = self._idle - begun
         return entries, stats
 
 
-def compute(
-    stream: Stream,
-    extractor: Extractor,
-    reader: Reader,
-    jobs: Sequence[Job],
-    cache: ClipCache,
-    options: Run,
-    advance: Callable[[int], None],
-) -> Stats:
-    """Compute `jobs` on the cluster at `run.ray_address` (null: one is started here) and commit them to `cache`.
+def compute(task: Task, options: Run, advance: Callable[[int], None]) -> Stats:
+    """Compute a task on the cluster at `run.ray_address` (null: one is started here) and commit it to its cache.
 
     An actor that ends is replaced. Its clips are tried once more, one by one on another actor, so that a
     clip that takes an actor down costs that clip alone.
@@ -123,38 +121,39 @@ def compute(
         DeviceError: no cluster at the address, no such device in it, or a node without the project.
     """
     ray = ray_cluster.load()
-    stats, begun, by_key = Stats(), time.perf_counter(), {job.content: job for job in jobs}
+    stats, begun, by_key = Stats(), time.perf_counter(), {job.content: job for job in task.jobs}
     if not by_key:
         return stats
-    with Writer(cache) as writer, ray_cluster.connected(ray, options.ray_address):
+    with Writer(task.cache) as writer, ray_cluster.connect(ray, options.ray_address):
         device, count = ray_cluster.places(ray, options)
-        reader = replace(reader, prepare=None, source=reader.source and reader.source.absolute())
+        reader = replace(task.reader, prepare=None, source=task.reader.source and task.reader.source.absolute())
         project = str(Path(__file__).parents[3])
-        actor = ray.remote(Encoder).options(
+        own = {OWN: str(Path(os.environ[OWN]).resolve())} if os.environ.get(OWN) else {}
+        actor = ray.remote(Actor).options(
             num_cpus=1,
             num_gpus=int(device == "cuda"),
             max_restarts=0,
             max_concurrency=DEPTH,
             scheduling_strategy="SPREAD",
-            runtime_env={"env_vars": {"PYTHONPATH": project}},
+            runtime_env={"env_vars": {"PYTHONPATH": project, **own}},
         )
-        arguments = (stream, reader, options, os.getcwd(), digest(extractor.identity), device)
-        crew = Crew(ray, lambda: actor.remote(*arguments), count)
+        arguments = (task.stream, reader, options, os.getcwd(), digest(task.extractor.identity), device)
+        pool = ActorPool(ray, lambda: actor.remote(*arguments), count)
         lost: list[Job] = []
         charged: list[Job] = []
         work = list(by_key.values())
         size = max(1, min(CHUNK, -(-len(work) // (count * DEPTH))))
 
         def results() -> Iterator[tuple[dict[str, Entry], Stats]]:
-            yield from crew.work([work[i : i + size] for i in range(0, len(work), size)], DEPTH, lost)
+            yield from pool.work([work[i : i + size] for i in range(0, len(work), size)], DEPTH, lost)
             # Alone in their actor: when it ends again, it is clear whose fault it was.
-            yield from crew.work([[job] for job in lost], 1, charged)
+            yield from pool.work([[job] for job in lost], 1, charged)
 
         try:
             for entries, part in results():
                 stats.load = stats.load or time.perf_counter() - begun - part.read - part.infer
                 failures, part.failures = part.failures, {}
-                stats = stats.beside(part)
+                stats = stats.merge(part)
                 for content, reason in failures.items():
                     stats.fail(by_key[content], reason)
                 before = time.perf_counter()
@@ -162,7 +161,7 @@ def compute(
                 stats.write += time.perf_counter() - before
                 advance(part.clips)
         finally:
-            crew.close()
+            pool.close()
         for job in charged:
             stats.fail(job, "two Ray actors ended while working on it")
             stats.clips += 1

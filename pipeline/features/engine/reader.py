@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,7 +31,7 @@ class Job:
     duration: float | None = None
 
 
-def jobs(manifest: pl.DataFrame, stream: Stream, *, turns: int = 0) -> list[Job]:
+def list_jobs(manifest: pl.DataFrame, stream: Stream, *, turns: int = 0) -> list[Job]:
     """One job per clip of the manifest, in its order.
 
     For text streams the key covers what the encoder reads (text, speaker, earlier turns), so that a
@@ -66,9 +67,9 @@ def _context(manifest: pl.DataFrame, turns: int) -> dict[str, tuple[Turn, ...]]:
     known = manifest.filter(pl.col("dialogue").is_not_null() & pl.col("turn").is_not_null())
     result: dict[str, tuple[Turn, ...]] = {}
     for _, dialogue in known.sort("turn", "id").group_by(["corpus", "split", "dialogue"], maintain_order=True):
-        said = [Turn(row["speaker"], row["text"]) for row in dialogue.iter_rows(named=True)]
+        utterances = [Turn(row["speaker"], row["text"]) for row in dialogue.iter_rows(named=True)]
         for i, clip in enumerate(dialogue["id"]):
-            result[clip] = tuple(said[max(0, i - turns) : i])
+            result[clip] = tuple(utterances[max(0, i - turns) : i])
     return result
 
 
@@ -76,20 +77,22 @@ def _context(manifest: pl.DataFrame, turns: int) -> dict[str, tuple[Turn, ...]]:
 class Reader:
     """Job → `Prepared`, or the reason why not. Picklable; opens the media in the process that calls it."""
 
-    prepare: object
+    prepare: Callable[[Clip], Prepared] | None
     modality: str
     source: Path | None
     _media: Media | None = field(default=None, repr=False)
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_media": None}
 
     def __call__(self, job: Job) -> Prepared | tuple[Status, str]:
         """
         Returns:
-            What `forward` takes, or (status, reason).
+            What `Forward` takes, or (status, reason).
         """
-        clip = self.clip(job)
+        if self.prepare is None:
+            raise ValueError("a reader without `prepare` reads nothing; give it the extractor's")
+        clip = self.read_clip(job)
         if isinstance(clip, tuple):
             return clip
         try:
@@ -97,7 +100,8 @@ class Reader:
         except Missing as missing:
             return Status.MISSING, str(missing)
 
-    def clip(self, job: Job) -> Clip | tuple[Status, str]:
+    def read_clip(self, job: Job) -> Clip | tuple[Status, str]:
+        """The stored media of a job, or (status, reason)."""
         if self.source is None:
             return Clip(job.id, text=job.text, speaker=job.speaker, context=job.context, duration=job.duration)
         self._media = self._media or Media(self.source)

@@ -7,7 +7,7 @@ manifest holds (in k-fold protocols a clip is held out in one fold and trained o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,50 +17,26 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import StoreError
-from pipeline.models.batch import Tokens, shorten
+from pipeline.models.batch import Inputs, Targets, Tokens
 from pipeline.params import Params
 from pipeline.storage import tables
-from pipeline.storage.feature_store import Status
-from pipeline.storage.index import Index, IndexedStream
+from pipeline.storage.index import Index
 
 from .labels import (
-    Targets,
     class_names,
+    code_column,
     dimension_values,
     fold_roles,
     frame_truth,
-    interpolate,
     labels,
+    number_turns,
     with_means,
     without_test_labels,
 )
+from .resident import Resident, load_stream
 
-
-@dataclass(frozen=True)
-class Resident:
-    """One stream of all clips, normalised, in one piece.
-
-    Attributes:
-        values: (ΣT, D) or (ΣT, L, D) float32. times: (ΣT, 2) seconds. offsets: (N+1,) int64.
-        targets: (ΣT, K) float32 frame-level truth at the token centres, NaN unknown, or None.
-        mean, std: (D,) or (L, D), what raw features were normalised with.
-        facts: attributes of the index: digest, modality, source, random, ...
-    """
-
-    values: Tensor
-    times: Tensor
-    offsets: Tensor
-    targets: Tensor | None
-    mean: np.ndarray
-    std: np.ndarray
-    facts: dict[str, object]
-
-    def gather(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions (B, T) of the tokens of clips `rows`, and which of them are (the mask)."""
-        start, length = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
-        step = torch.arange(max(1, int(length.max())), device=rows.device)
-        mask = step < length[:, None]
-        return torch.where(mask, start[:, None] + step, 0), mask
+#: Columns of the manifest that say whose clip it is.
+DOMAINS = ("speaker", "corpus")
 
 
 @dataclass(frozen=True)
@@ -70,7 +46,9 @@ class Dataset:
     Attributes:
         ids: (N,) clip ids, sorted. roles: (N,) `train`, `val`, `test` or empty.
         streams: by name. emotion: (N,) int64, -1 unknown. dimensions: (N, K) float32, NaN unknown.
-        classes, names: emotion classes and dimension names in the order of the targets.
+        classes, dimension_names: in the order of the targets.
+        domain: `speaker` and `corpus`, each (N,) int64 places in `domains`, -1 unknown or not among the training clips.
+        turns: (N, 2) int64, number of the dialogue and of the turn in it; -1 where there is none.
     """
 
     ids: list[str]
@@ -79,7 +57,10 @@ class Dataset:
     emotion: Tensor
     dimensions: Tensor
     classes: tuple[str, ...]
-    names: tuple[str, ...]
+    dimension_names: tuple[str, ...]
+    domain: dict[str, Tensor]
+    domains: dict[str, tuple[str, ...]]
+    turns: Tensor
     fold: int
 
     @classmethod
@@ -112,17 +93,21 @@ class Dataset:
             truth = frame_truth(tables.read(annotations), set(table.filter(pl.col("role") != "test")["id"]), names)
         along = truth if params.task.level == "frame" else None
         limit = params.temporal.max_tokens
+        coded = {name: code_column(table[name], table["role"]) for name in DOMAINS}
         return cls(
             ids=stored.ids,
             roles=roles,
             streams={
-                name: resident(stored.stream(name), stored.ids, stored.folds.index(fold), limit, along, len(names), device)
+                name: load_stream(stored.stream(name), stored.ids, stored.folds.index(fold), limit, along, len(names), device)
                 for name in params.streams
             },
             emotion=labels(table["emotion"], classes if params.task.emotion else ()).to(device),
             dimensions=with_means(dimension_values(table, names), stored.ids, truth).to(device),
             classes=classes if params.task.emotion else (),
-            names=tuple(names),
+            dimension_names=tuple(names),
+            domain={name: codes.to(device) for name, (codes, _) in coded.items()},
+            domains={name: known for name, (_, known) in coded.items()},
+            turns=number_turns(table).to(device),
             fold=fold,
         )
 
@@ -138,78 +123,78 @@ class Dataset:
         """(N,) bool: the clip has an emotion or a dimension."""
         return (self.emotion >= 0) | torch.isfinite(self.dimensions).any(1)
 
-    def batch(self, rows: Tensor, names: Iterable[str]) -> dict[str, Tokens]:
-        """Tokens of the clips at `rows` (B,)."""
-        result = {}
-        for name in names:
-            stream = self.streams[name]
-            where, mask = stream.gather(rows)
-            if not len(stream.values):
-                raise StoreError(f"stream {name!r} has no token at all.")
-            values = stream.values[where] * mask.reshape(*mask.shape, *[1] * (stream.values.dim() - 1))
-            result[name] = Tokens(values, mask, stream.times[where] * mask[..., None])
-        return result
+    def batch(self, rows: Tensor, streams: Iterable[str], turns: int = 0) -> Inputs:
+        """Inputs of the clips at `rows` (R,).
 
-    def targets(self, rows: Tensor, base: str | None = None) -> Targets:
-        """Truth of the clips at `rows`; frame-level truth along the tokens of stream `base`."""
+        Args:
+            turns: how many earlier turns of its dialogue each clip is given, `Inputs.history`; 0 = none.
+        """
+        history = None
+        if turns:
+            wanted = torch.cat([self.find_turns(rows, turns), rows[:, None]], 1)  # (R, turns + 1), -1 none
+            rows, places = wanted.clamp(min=-1).unique(return_inverse=True)
+            # The first of the sorted rows is -1 where any turn is lacking.
+            lacking = int(rows[0] < 0)
+            rows, history = rows[lacking:], places - lacking
+        return Inputs({name: self._tokens(name, rows) for name in streams}, history=history)
+
+    def _tokens(self, name: str, rows: Tensor) -> Tokens:
+        stream = self.streams[name]
+        where, mask = stream.gather(rows)
+        if not len(stream.values):
+            raise StoreError(f"stream {name!r} has no token at all.")
+        values = stream.values[where] * mask.reshape(*mask.shape, *[1] * (stream.values.dim() - 1))
+        return Tokens(values, mask, stream.times[where] * mask[..., None])
+
+    def batches(self, rows: Tensor, streams: Sequence[str], turns: int = 0, size: int = 64) -> Iterator[Inputs]:
+        """The clips at `rows` in order, `size` at a time."""
+        for part in rows.split(size):
+            yield self.batch(part, streams, turns)
+
+    def find_turns(self, rows: Tensor, turns: int) -> Tensor:
+        """Positions (R, turns) of the earlier turns of each clip's dialogue, oldest first, -1 none.
+
+        Only clips of the same role: what is held out is nobody's history but its own.
+        """
+        device = rows.device
+        places = torch.full((len(rows), turns), -1, dtype=torch.int64, device=device)
+        role = torch.from_numpy(np.unique(self.roles, return_inverse=True)[1]).to(device)
+        dialogue, turn = self.turns.cpu().numpy().T
+        order = torch.from_numpy(np.lexsort((turn, dialogue))).to(device)  # clips by dialogue, then turn
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(len(order), device=device)
+        for ago in range(1, turns + 1):
+            before = rank[rows] - ago
+            found = order[before.clamp(min=0)]
+            same = (before >= 0) & (self.turns[rows, 0] >= 0) & (self.turns[found, 0] == self.turns[rows, 0])
+            places[:, turns - ago] = torch.where(same & (role[found] == role[rows]), found, -1)
+        return places
+
+    def targets(self, rows: Tensor, base: str | None = None, weight: Tensor | None = None) -> Targets:
+        """Truth of the clips at `rows` (R,); frame-level truth along the tokens of stream `base`.
+
+        Args:
+            weight: (R,) of each row; None = 1.
+        """
         frames = None
-        if base is not None and self.streams[base].targets is not None:
+        if base is not None and (along := self.streams[base].targets) is not None:
             where, mask = self.streams[base].gather(rows)
-            frames = self.streams[base].targets[where].masked_fill(~mask[..., None], float("nan"))
-        return Targets(self.emotion[rows], self.dimensions[rows], frames)
+            frames = along[where].masked_fill(~mask[..., None], float("nan"))
+        if weight is None:
+            weight = torch.ones(len(rows), device=rows.device)
+        domain = {name: codes[rows] for name, codes in self.domain.items()}
+        return Targets(self.emotion[rows], self.dimensions[rows], frames, domain, weight)
 
     def fingerprint(self, names: Iterable[str]) -> str:
         """Hash of what is learnt from beside the features: ids, roles, labels, frame-level truth."""
-        total = hashlib.sha256("\n".join([*self.ids, *self.roles, *self.classes, *self.names]).encode())
+        total = hashlib.sha256("\n".join([*self.ids, *self.roles, *self.classes, *self.dimension_names]).encode())
         targets = [self.streams[name].targets for name in sorted(names)]
-        for tensor in (self.emotion, self.dimensions, *(t for t in targets if t is not None)):
+        learned = (self.emotion, self.dimensions, self.turns, *self.domain.values())
+        for tensor in (*learned, *(t for t in targets if t is not None)):
             total.update(tensor.cpu().numpy().tobytes())
         return total.hexdigest()
 
     @property
-    def size(self) -> int:
+    def nbytes(self) -> int:
         """Bytes of the features."""
         return sum(s.values.numel() * s.values.element_size() for s in self.streams.values())
-
-
-def resident(
-    stream: IndexedStream,
-    ids: list[str],
-    fold: int,
-    limit: int,
-    truth: dict[str, np.ndarray] | None,
-    size: int,
-    device: str | torch.device,
-) -> Resident:
-    """One stream of all clips: read, normalised with the training statistics of the `fold`-th fold, laid out in one piece.
-
-    Args:
-        limit: most tokens of a clip, see `shorten`.
-        truth: frame-level truth by clip id, (M, 1 + size) time and dimensions; None = none is wanted.
-    """
-    store, mean, std = stream.store, stream.mean[fold], stream.std[fold]
-    parts, times, targets, lengths = [], [], [], []
-    for clip, r, state in zip(ids, stream.row, stream.status, strict=True):
-        if state != Status.OK:
-            lengths.append(0)
-            continue
-        low, high = store.offsets[r], store.offsets[r + 1]
-        values = (store.values[low:high].astype(np.float32) - mean) / std
-        values, spans = shorten(values, store.times[low:high], limit)
-        parts.append(values)
-        times.append(spans)
-        lengths.append(len(values))
-        if truth is not None:
-            known = truth.get(clip)
-            targets.append(
-                np.full((len(values), size), np.nan, np.float32) if known is None else interpolate(known, spans.mean(1))
-            )
-    return Resident(
-        values=torch.from_numpy(np.concatenate(parts).astype(np.float32)).to(device),
-        times=torch.from_numpy(np.concatenate(times).astype(np.float32)).to(device),
-        offsets=torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)).to(device),
-        targets=None if truth is None else torch.from_numpy(np.concatenate(targets)).to(device),
-        mean=mean,
-        std=std,
-        facts=stream.facts,
-    )

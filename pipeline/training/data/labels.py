@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -13,14 +12,6 @@ from torch import Tensor
 from pipeline.errors import StoreError
 from pipeline.params import Params
 from pipeline.storage import tables
-
-
-class Targets(NamedTuple):
-    """Truth of a batch: emotion (B,) -1 unknown, dimensions (B, K) NaN unknown, frames (B, T, K) or None."""
-
-    emotion: Tensor
-    dimensions: Tensor
-    frames: Tensor | None
 
 
 def class_names(table: pl.DataFrame, params: Params) -> tuple[str, ...]:
@@ -93,3 +84,19 @@ def interpolate(truth: np.ndarray, centres: np.ndarray) -> np.ndarray:
         if known.any():
             out[:, k] = np.interp(centres, truth[known, 0], truth[known, 1 + k])
     return out
+
+
+def code_column(column: pl.Series, roles: pl.Series) -> tuple[Tensor, tuple[str, ...]]:
+    """(N,) place of each value among those of the training clips, -1 unknown; and these values, sorted."""
+    known = tuple(sorted(column.filter(roles == "train").drop_nulls().unique().to_list()))
+    places = {value: i for i, value in enumerate(known)}
+    return torch.tensor([places.get(value, -1) for value in column], dtype=torch.int64), known
+
+
+def number_turns(table: pl.DataFrame) -> Tensor:
+    """(N, 2) int64: a number for the dialogue (of one corpus and split), and the turn; -1 where either is unknown."""
+    named = pl.concat_str("corpus", pl.col("split").fill_null(""), "dialogue", separator="\0", ignore_nulls=False)
+    found = table.select(dialogue=named.rank("dense"), turn="turn")
+    both = found["dialogue"].is_not_null() & found["turn"].is_not_null()
+    columns = [found[name].cast(pl.Int64).zip_with(both, pl.Series([-1]).new_from_index(0, len(both))) for name in found.columns]
+    return torch.from_numpy(np.stack([column.to_numpy() for column in columns], 1).copy())

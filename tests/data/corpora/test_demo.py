@@ -8,8 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline import params
-from pipeline.data.corpora.demo import ADAPTER
-from pipeline.data.demo.options import parse
+from pipeline.data.corpora.demo import Demo
 from pipeline.errors import CorpusError, ParamsError
 from pipeline.storage import tables as manifest
 
@@ -22,19 +21,19 @@ TINY = {"sessions": 2, "dialogues": 2, "turns": 3, "size": 48, "fps": 8, "shorte
 def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
     made = params.Corpus(name="demo", root=str(folder), options=TINY)
-    ADAPTER.prepare(made, folder)
+    Demo(made).prepare(folder)
     return made
 
 
 def test_rows_fit_the_manifest(corpus):
-    tables = ADAPTER.read(corpus)
+    tables = Demo(corpus).read()
     clips = manifest.frame(tables.clips)
     assert clips.height == 6 and clips["id"].n_unique() == 6
     assert set(tables.clips[0]) <= set(manifest.SCHEMA)
     assert clips["corpus"].unique().to_list() == ["demo"]
     assert clips["split"].null_count() == 6
     assert clips["text"].null_count() == clips["audio"].null_count() == 1
-    assert set(clips["emotion"]) <= set(ADAPTER.classes)
+    assert set(clips["emotion"]) <= set(Demo.classes)
     assert clips["speaker"].n_unique() == 4
     frames = manifest.frame(tables.annotations, manifest.ANNOTATIONS)
     assert set(frames["id"]) == set(clips["id"])
@@ -42,14 +41,14 @@ def test_rows_fit_the_manifest(corpus):
 
 
 def test_media_are_there(corpus):
-    for clip in ADAPTER.read(corpus).clips:
+    for clip in Demo(corpus).read().clips:
         assert (Path(corpus.root) / clip["video"]).is_file()
         assert clip["audio"] in (None, clip["video"])
 
 
 def test_a_corpus_that_was_not_made_says_what_to_do(tmp_path):
     with pytest.raises(CorpusError, match="dvc repro corpus"):
-        ADAPTER.read(params.Corpus(name="demo", root=str(tmp_path / "none")))
+        Demo(params.Corpus(name="demo", root=str(tmp_path / "none"))).read()
 
 
 @pytest.mark.parametrize(
@@ -66,19 +65,18 @@ def test_a_damaged_table_is_one_line(corpus, tmp_path, damage, match):
     table = tmp_path / "clips.csv"
     table.write_text(damage(table.read_text(encoding="utf-8")), encoding="utf-8")
     with pytest.raises(CorpusError, match=match) as caught:
-        ADAPTER.read(params.Corpus(name="demo", root=str(tmp_path)))
+        Demo(params.Corpus(name="demo", root=str(tmp_path))).read()
     assert "\n" not in str(caught.value) and "clips.csv" in str(caught.value)
 
 
 def test_unknown_options_are_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ParamsError, match="clipz"):
-        ADAPTER.prepare(params.Corpus(name="demo", root="x", options={"clipz": 1}), tmp_path / "out")
+        Demo(params.Corpus(name="demo", root="x", options={"clipz": 1})).prepare(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_the_dataset_group_is_a_valid_corpus():
-    text = (ROOT / "conf" / "dataset" / "demo.yaml").read_text(encoding="utf-8")
-    assert text.startswith("# @package corpus\n")
+def test_the_group_is_a_valid_corpus():
+    text = (ROOT / "conf" / "corpus" / "demo.yaml").read_text(encoding="utf-8")
     corpus = params.Corpus.model_validate(YAML(typ="safe", pure=True).load(text))
-    assert corpus.name == ADAPTER.name
-    assert parse(corpus.options).clips >= 240
+    assert corpus.name == Demo.name
+    assert Demo(corpus).options.clips >= 240

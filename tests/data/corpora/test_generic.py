@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from pipeline.data import build
-from pipeline.data.check import check
-from pipeline.data.corpora import get, names, table
+from pipeline.data.check import check_corpus
+from pipeline.data.corpora import names, open_corpus, table
 from pipeline.data.corpora.page import page
 from pipeline.errors import CorpusError, ParamsError
 from pipeline.params import Corpus
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def read(root, **options):
-    return get("generic").read(Corpus(name="generic", root=str(root), options=options))
+    return open_corpus(Corpus(name="generic", root=str(root), options=options)).read()
 
 
 ROWS = [
@@ -72,7 +72,7 @@ def test_a_tree_of_folders(tmp_path, tone, settings):
     tables = read(tmp_path / "c", levels=("split", "emotion"))
     assert {(c["id"], c["split"], c["emotion"]) for c in tables.clips} >= {("generic/dev/happy/clip", "val", "happy")}
     assert len(tables.clips) == 6 and [p["reason"] for p in tables.problems] == ["name"]
-    report = check(settings("generic", tmp_path / "c", {"levels": ["split", "emotion"]}, protocol={"kind": "official"}))
+    report = check_corpus(settings("generic", tmp_path / "c", {"levels": ["split", "emotion"]}, protocol={"kind": "official"}))
     assert report["ok"] and report["clips"] == 6 and report["emotions"] == {"happy": 3, "sad": 3}
     assert report["quarantine"] == {"name": 1} and report["length"]["most"] == 0.5
 
@@ -127,7 +127,7 @@ def test_damage_and_leaks_of_a_table(tmp_path, tone, settings):
     (tmp_path / "c/broken.wav").write_bytes(b"RIFF and nothing more")
     (tmp_path / "c/t.csv").write_text("\n".join([*lines, "9,broken.wav,,train,a,sad", "0,1.wav,,train,a,sad"]))
     params = settings("generic", tmp_path / "c", {"table": "t.csv"}, protocol={"kind": "official", "on_leak": "report"})
-    build.build(params, tmp_path / "data")
+    build.build_manifest(params, tmp_path / "data")
     table, lost = (pl.read_parquet(tmp_path / f"data/{name}.parquet") for name in ("manifest", "quarantine"))
     assert table["id"].to_list() == [f"generic/{i}" for i in (0, 1, 2, 4)]
     assert sorted(lost["reason"]) == ["duplicate", "label", "silent", "unreadable"]
@@ -146,4 +146,4 @@ def test_the_committed_page_is_the_generated_one():
 @pytest.mark.parametrize("name", names())
 def test_every_corpus_has_a_page_and_a_configuration(name):
     assert (ROOT / f"docs/corpora/{name}.md").read_text(encoding="utf-8").startswith("# ")
-    assert f"name: {name}" in (ROOT / f"conf/dataset/{name}.yaml").read_text(encoding="utf-8")
+    assert f"name: {name}" in (ROOT / f"conf/corpus/{name}.yaml").read_text(encoding="utf-8")

@@ -51,7 +51,7 @@ def root(tmp_path, tone):
 
 
 def read(root, **options):
-    return meld.read(Corpus(name="meld", root=str(root), options=options))
+    return meld.Meld(Corpus(name="meld", root=str(root), options=options)).read()
 
 
 def test_every_row_resolves_to_its_own_split(root):
@@ -63,7 +63,7 @@ def test_every_row_resolves_to_its_own_split(root):
 
 
 def test_known_damage_ends_in_the_quarantine(root, tmp_path, settings):
-    build.build(settings("meld", root, protocol={"kind": "official", "on_leak": "report"}), tmp_path / "data")
+    build.build_manifest(settings("meld", root, protocol={"kind": "official", "on_leak": "report"}), tmp_path / "data")
     found = pl.read_parquet(tmp_path / "data/quarantine.parquet")
     assert {(r["id"] or r["media"].split("/")[-1], r["reason"]) for r in found.to_dicts()} == {
         ("meld/train/dia125_utt3", "unreadable"),

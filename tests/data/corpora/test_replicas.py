@@ -9,18 +9,18 @@ import pytest
 from PIL import Image
 
 from pipeline.data import build
-from pipeline.data.corpora import acted, afew_va, get, iemocap, mer, msp, sentiment
+from pipeline.data.corpora import afew_va, crema_d, emo_db, iemocap, mer2023, msp_improv, open_corpus, sentiment
 from pipeline.errors import CorpusError
 from pipeline.params import Corpus
 
 
 def read(name, root, **options):
-    return get(name).read(Corpus(name=name, root=str(root), options=options))
+    return open_corpus(Corpus(name=name, root=str(root), options=options)).read()
 
 
 def built(settings, tmp_path, name, root, options=None, **groups):
     groups = {"protocol": {"kind": "official", "on_leak": "report", "val": 0.0}} | groups
-    build.build(settings(name, root, options, **groups), tmp_path / "data")
+    build.build_manifest(settings(name, root, options, **groups), tmp_path / "data")
     return pl.read_parquet(tmp_path / "data/manifest.parquet"), pl.read_parquet(tmp_path / "data/quarantine.parquet")
 
 
@@ -217,13 +217,13 @@ def test_seven_degrees(value, degree):
 def test_crema_d(tmp_path, tone, settings):
     root = tmp_path / "c"
     for actor in (1001, 1002, 1003):
-        for at, emotion in enumerate(acted.CREMA_D_EMOTIONS):
+        for at, emotion in enumerate(crema_d.EMOTIONS):
             tone(root / f"AudioWAV/{actor}_DFA_{emotion}_XX.wav", frequency=actor - 800 + 31 * at)
     tone(root / "AudioWAV/1002_ZZZ_ANG_XX.wav")
     table, lost = built(settings, tmp_path, "crema_d", root, protocol={"kind": "split", "val": 0.3, "test": 0.3})
     assert table.height == 18 and lost["reason"].to_list() == ["name"]
     assert table["text"].unique().to_list() == ["Don't forget a jacket."]
-    assert acted.crema_d_name("1001_IEO_HAP_HI")["labels"] == '{"level": "high"}'
+    assert crema_d.parse_name("1001_IEO_HAP_HI")["labels"] == '{"level": "high"}'
 
 
 def test_emo_db(tmp_path, tone, settings):
@@ -252,7 +252,7 @@ def test_emo_db(tmp_path, tone, settings):
     ]
     for bad in ("04a01Fa", "03a03Fa", "03a01Xa", "03a01F"):
         with pytest.raises(ValueError):
-            acted.emo_db_name(bad)
+            emo_db.parse_name(bad)
 
 
 # MSP ----------------------------------------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ def test_msp_improv(tmp_path, tone, settings):
     row = table.row(0, named=True)
     assert (row["speaker"], row["session"], row["emotion"], row["text"]) == ("F01", "01", "angry", "HOW ARE YOU")
     assert (row["valence"], row["arousal"], row["dominance"]) == (1.0, 0.0, -1.0)
-    assert msp.improv_name("MSP-IMPROV-S01A-F01-P-FM01")["dialogue"] == "01-S01A-P"
+    assert msp_improv.parse_name("MSP-IMPROV-S01A-F01-P-FM01")["dialogue"] == "01-S01A-P"
 
 
 def test_msp_podcast(tmp_path, tone, settings):
@@ -323,7 +323,7 @@ def test_mer2023(tmp_path, tone, settings):
     card = json.loads((tmp_path / "data/card.json").read_text())
     assert [leak["column"] for leak in card["leaks"]] == ["content"], "one film under two splits is seen"
     with pytest.raises(ValueError, match="3 fields"):
-        mer.line_of("a 1 happy", 5)
+        mer2023.parse_line("a 1 happy", 5)
 
 
 def test_mer2023_as_distributed(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.data.demo.generate import generate
-from pipeline.data.demo.options import parse
+from pipeline.data.demo.options import Options
 
 TINY = {"sessions": 2, "dialogues": 2, "turns": 6, "size": 64, "fps": 8, "shortest": 0.8, "longest": 1.2}
 
@@ -19,6 +19,6 @@ def tiny_options():
 def tiny(tmp_path_factory):
     """(folder, options) of twelve clips; one lacks text, one sound, one the picture."""
     folder = tmp_path_factory.mktemp("demo")
-    options = parse(TINY | {"no_text": 0.08, "no_sound": 0.08, "no_picture": 0.08})
+    options = Options.model_validate(TINY | {"no_text": 0.08, "no_sound": 0.08, "no_picture": 0.08})
     generate(options, folder, workers=1)
     return folder, options

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline.data.demo import generate, script
-from pipeline.data.demo.options import parse
+from pipeline.data.demo.options import Options
 from pipeline.errors import CorpusError
 
 
@@ -34,7 +34,7 @@ def test_same_options_same_bytes_whatever_the_workers(tiny, tmp_path):
 
 def test_another_seed_gives_other_clips(tiny, tiny_options, tmp_path):
     folder, _ = tiny
-    generate.generate(parse(tiny_options | {"seed": 1, "turns": 1}), tmp_path, workers=1)
+    generate.generate(Options.model_validate(tiny_options | {"seed": 1, "turns": 1}), tmp_path, workers=1)
     old, new = _bytes(folder), _bytes(tmp_path)
     media = [name for name in new if name.endswith(".mp4")]
     assert len(media) == 2
@@ -101,15 +101,15 @@ def test_no_file_tells_when_it_was_made(tiny):
 
 
 def test_rerun_with_fewer_clips_removes_its_own_leftovers_only(tiny_options, tmp_path):
-    generate.generate(parse(tiny_options | {"turns": 2}), tmp_path, workers=1)
+    generate.generate(Options.model_validate(tiny_options | {"turns": 2}), tmp_path, workers=1)
     (tmp_path / "media" / "holiday.mp4").write_bytes(b"not ours")
-    generate.generate(parse(tiny_options | {"turns": 1}), tmp_path, workers=1)
+    generate.generate(Options.model_validate(tiny_options | {"turns": 1}), tmp_path, workers=1)
     names = {path.name for path in (tmp_path / "media").iterdir()}
     assert names == {"s00_d00_t00.mp4", "s01_d01_t00.mp4", "holiday.mp4"}
 
 
 def test_a_killed_run_leaves_no_table(tiny_options, tmp_path, monkeypatch):
-    options = parse(tiny_options | {"turns": 2})
+    options = Options.model_validate(tiny_options | {"turns": 2})
     generate.generate(options, tmp_path, workers=1)
     whole = _bytes(tmp_path)
 
@@ -128,10 +128,10 @@ def test_a_killed_run_leaves_no_table(tiny_options, tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written_is_one_line(tiny_options, tmp_path):
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(CorpusError, match="taken") as caught:
-        generate.generate(parse(tiny_options), tmp_path / "taken", workers=1)
+        generate.generate(Options.model_validate(tiny_options), tmp_path / "taken", workers=1)
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_is_named_after_its_clip():
-    line = script.write(parse({}))[0]
+    line = script.write(Options())[0]
     assert (line.id, line.media) == ("demo/s00/d00_t00", "media/s00_d00_t00.mp4")

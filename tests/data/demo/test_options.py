@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.data.demo.options import Options, parse
+from pipeline.data.corpora import open_corpus
 from pipeline.errors import ParamsError
+from pipeline.params import Corpus
 
 
 @pytest.mark.parametrize(
@@ -27,10 +28,6 @@ from pipeline.errors import ParamsError
 )
 def test_a_bad_option_is_one_line(values, named):
     with pytest.raises(ParamsError, match=named) as caught:
-        parse(values)
+        open_corpus(Corpus(name="demo", root="x", options=values))
     assert "\n" not in str(caught.value)
     assert "corpus.options" in str(caught.value)
-
-
-def test_the_default_configuration_is_the_default():
-    assert parse({}) == Options()

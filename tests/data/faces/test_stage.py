@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from pipeline import code
 from pipeline.data.decode import video
 from pipeline.data.faces import stage
 from pipeline.errors import QuarantineError, StoreError
@@ -46,7 +47,7 @@ def store(folder, clips: dict[str, list[Image.Image] | None]) -> None:
             if pictures is not None:
                 edges = np.arange(len(pictures) + 1) / 4
                 times = np.stack([edges[:-1], edges[1:]], 1)
-                cache.put({f"c-{clip}": media_store.joined([jpeg.encode(p, 95) for p in pictures], times)})
+                cache.put({f"c-{clip}": media_store.join_files([jpeg.encode(p, 95) for p in pictures], times)})
         media_store.pack(folder / "frames.h5", rows, "video", cache, identity, {})
 
 
@@ -109,6 +110,14 @@ def test_same_input_same_bytes_and_nothing_is_searched_twice(corpus, monkeypatch
 def test_a_change_of_choice_is_another_search(corpus):
     first = bytes(run(corpus)["a"].items[0])
     assert bytes(run(corpus, faces={"margin": 2.0})["a"].items[0]) != first
+
+
+def test_edited_code_is_another_search(corpus, monkeypatch):
+    before = run(corpus).identity
+    genuine = code._file_digest
+    monkeypatch.setattr(code, "_file_digest", lambda path, time: "edited" if path.name == "track.py" else genuine(path, time))
+    after = run(corpus).identity
+    assert after["code"] != before["code"] and after | {"code": 0} == before | {"code": 0}
 
 
 def test_failures_are_quarantined_and_not_cached(corpus, monkeypatch):

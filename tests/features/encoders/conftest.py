@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from pipeline.features.encoders.extractor import Clip
+from pipeline.features.engine.forward import Forward
 
 
 def _jpeg(generator: np.random.Generator, width: int, height: int) -> bytes:
@@ -39,7 +40,7 @@ def encode():
     """(extractor, clips) → list of (values, times), in one batch on the processor."""
 
     def run(extractor, clips):
-        return extractor.load()([extractor.prepare(clip) for clip in clips])
+        return Forward(extractor)([extractor.prepare(clip) for clip in clips])
 
     return run
 

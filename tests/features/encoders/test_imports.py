@@ -28,7 +28,7 @@ from pipeline import params
 from pipeline.features.encoders import registry
 from pipeline.features.extract import extract
 
-for name, (stream, _) in registry.streams(sys.argv[2]).items():
+for name, (stream, _) in registry.read_streams(sys.argv[2]).items():
     if name in sys.argv[3].split():
         registry.build(stream)
 read = params.read("params.yaml")
@@ -52,7 +52,7 @@ def test_cached_extract_and_every_stand_in_import_no_framework(tmp_path, monkeyp
         ("audio", flac.encode(np.zeros(16000, np.float32), 16000), {"rate": 16000}),
     ):
         with ClipCache(modality, identity) as cache:
-            cache.put({"0a": media_store.joined([item], times)})
+            cache.put({"0a": media_store.join_files([item], times)})
             name = {"video": "frames", "audio": "audio"}[modality]
             media_store.pack(tmp_path / f"data/{name}.h5", rows, modality, cache, identity, {})
     for stream in params.streams.values():
@@ -60,9 +60,9 @@ def test_cached_extract_and_every_stand_in_import_no_framework(tmp_path, monkeyp
         if stream.modality != "text":
             identity["decode"] = Media(stream.source).identity
         with ClipCache("extract", identity) as cache:
-            cache.put({job.content: Entry(np.ones((1, 4), np.float32), times) for job in reader.jobs(table, stream)})
+            cache.put({job.content: Entry(np.ones((1, 4), np.float32), times) for job in reader.list_jobs(table, stream)})
     stand_ins = []
-    for name, (stream, _) in registry.streams(ROOT / "conf/stream").items():
+    for name, (stream, _) in registry.read_streams(ROOT / "conf/stream").items():
         # Those of timm and open_clip ask in the same way; importing these two takes longest.
         if stream.weights.startswith("random:") and stream.encoder not in ("timm", "mosaic", "open_clip"):
             registry.build(stream)  # asks the libraries, once

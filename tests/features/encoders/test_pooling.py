@@ -31,7 +31,7 @@ ORACLES = {
 def test_whole_clip_equals_numpy(kind):
     values, times = rows(37)
     pooled, spans = pooling.reduce(values, times, pooling=kind)
-    assert pooled.shape == (1, 3 * pooling.widened(kind)) and pooled.dtype == np.float32
+    assert pooled.shape == (1, 3 * (2 if kind in ("mean_max", "statistics") else 1)) and pooled.dtype == np.float32
     np.testing.assert_allclose(pooled[0], ORACLES[kind](values), atol=1e-6)
     np.testing.assert_allclose(spans, [[0, 37 / 50]])
 

@@ -13,7 +13,7 @@ from pipeline.features.encoders import registry
 from pipeline.params import Stream
 
 ROOT = Path(__file__).resolve().parents[3]
-STREAMS = registry.streams(ROOT / "conf" / "stream")
+STREAMS = registry.read_streams(ROOT / "conf" / "stream")
 
 
 def stream(**kwargs) -> Stream:
@@ -31,7 +31,7 @@ def stream(**kwargs) -> Stream:
 
 def test_visual_families_are_there():
     assert {"clip", "open_clip", "timm", "eva", "mae", "videomae", "mosaic", "zero_shot"} <= set(registry.FAMILIES)
-    assert all(registry.FAMILIES[name].name == name for name in registry.FAMILIES)
+    assert all(registry.FAMILIES[name].title for name in registry.FAMILIES)
 
 
 def test_building_a_stream_loads_no_library_of_networks():
@@ -52,8 +52,14 @@ def test_building_a_stream_loads_no_library_of_networks():
         ({"weights": "nothing"}, "no scheme"),
         ({"architecture": {}}, "need an architecture"),
         ({"options": {"redout": "cls"}}, "Did you mean 'readout'"),
-        ({"options": {"normalise": 1}}, "takes a bool"),
-        ({"options": {"readout": 3}}, "takes a str"),
+        ({"options": {"normalise": "false"}}, "clip.options.normalise: Input should be a valid boolean"),
+        (
+            {"encoder": "logmel", "modality": "audio", "weights": "none", "options": {"bins": True}},
+            "logmel.options.bins: .* integer",
+        ),
+        ({"encoder": "pooling"}, "Unknown encoder 'pooling'"),
+        ({"options": {"readout": 3}}, "clip.options.readout"),
+        ({"options": {"readout": "cl"}}, "Unknown clip.options.readout 'cl'. Did you mean 'cls'"),
     ],
 )
 def test_a_stream_that_does_not_fit_is_one_line(change, message):
@@ -68,7 +74,7 @@ def test_ready_made_streams_name_a_family_that_takes_them(name):
     family = registry.FAMILIES[one.encoder]
     assert one.modality in family.modalities
     assert one.weights.partition(":")[0] in family.sources
-    assert set(one.options) <= set(family.options)
+    assert set(one.options) <= set(family.Options.model_fields)
     assert card["title"].endswith(".") or "." in card["title"]
 
 
@@ -79,7 +85,7 @@ def test_cards_of_visual_streams_state_width_and_licence(name):
 
 def test_documentation_table_is_generated_from_the_registry():
     page = (ROOT / "docs" / "encoders.md").read_text(encoding="utf-8")
-    assert registry.refreshed(page, ROOT / "conf" / "stream") == page, (
+    assert registry.refresh_page(page, ROOT / "conf" / "stream") == page, (
         "docs/encoders.md is behind conf/stream; run `python -m pipeline.features.encoders.registry`"
     )
 
@@ -87,4 +93,4 @@ def test_documentation_table_is_generated_from_the_registry():
 def test_a_file_that_is_no_stream(tmp_path):
     (tmp_path / "x.yaml").write_text("modality: video\nsource: f\nencoder: clip\nweights: random:0\ncolour: red\n")
     with pytest.raises(ParamsError, match="x.yaml: unknown parameter colour"):
-        registry.streams(tmp_path)
+        registry.read_streams(tmp_path)

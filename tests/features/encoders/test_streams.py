@@ -14,7 +14,7 @@ import yaml
 from pipeline import params, weights
 from pipeline.compose import compose
 from pipeline.data import media, prepare
-from pipeline.data.build import build
+from pipeline.data.build import build_manifest
 from pipeline.data.faces.stage import extract_faces
 from pipeline.errors import WeightsError
 from pipeline.features.encoders import registry
@@ -23,7 +23,7 @@ from pipeline.storage import tables
 from pipeline.storage.feature_store import Status, Store
 
 ROOT = Path(__file__).resolve().parents[3]
-STREAMS = registry.streams(ROOT / "conf" / "stream")
+STREAMS = registry.read_streams(ROOT / "conf" / "stream")
 #: The demo recipe's own streams, and what may stand in their place.
 SLOTS = {"video": ("video", "face"), "audio": ("audio",), "text": ("text",)}
 SHORT = [
@@ -66,8 +66,8 @@ def decoded(tmp_path_factory, composed):
     os.environ["AFFECTORY_CACHE"] = str(folder / "cache")
     try:
         chosen = params.parse(composed["face_mae_tiny"])
-        prepare.prepare(chosen, Path("data/corpus"))
-        build(chosen)
+        prepare.prepare_corpus(chosen, Path("data/corpus"))
+        build_manifest(chosen)
         media.extract_frames(chosen)
         media.extract_audio(chosen)
         extract_faces(chosen)

@@ -1,12 +1,13 @@
 """Run-time options of the device: they change how, not what."""
 
+import copy
 import logging
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from pipeline.features.encoders import registry, transfer
+from pipeline.features.encoders.encoder import Computed
 from pipeline.features.encoders.extractor import Extractor, Prepared
 from pipeline.features.engine import run as engine
 from pipeline.features.engine.reader import Job, Reader
@@ -27,8 +28,8 @@ TIMES = np.array([[0, 1]], np.float32)
 LIBRARY = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
-def encode(forward, run=None, prepare=None, count=6):
-    extractor = Extractor({"family": "test"}, prepare or Noise(), lambda device: forward, budget=3)
+def encode(encoder, run=None, prepare=None, count=6):
+    extractor = Extractor({"family": "test"}, prepare or Noise(), lambda device: encoder, budget=3)
     work = [Job(f"clip{i}", f"c{i}", text="x" * i) for i in range(count)]
     with ClipCache("extract", {"run": repr(run)}) as cache:
         stats = engine.run(extractor, Reader(extractor.prepare, "text", None), work, cache, run or Run(workers=0))
@@ -62,15 +63,15 @@ def test_compiled_tower_gives_the_same_features(monkeypatch):
     stream = Stream(modality="video", source="f", encoder="clip", weights="random:0", architecture=ARCHITECTURE)
     plain, compiled = (registry.build(stream).load(device="cpu") for _ in range(2))
     expected = encode(plain, Run(workers=0), count=7)
-    before = compiled.encode
+    before = compiled.read
     found = encode(compiled, Run(workers=0, compile=True), count=7)
-    assert compiled.encode is not before
+    assert compiled.read is not before
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_compile_is_said_to_do_nothing_where_lengths_differ(caplog):
     caplog.set_level(logging.INFO)
-    encode(lambda batch: [(np.zeros((1, 2), np.float32), TIMES) for _ in batch], Run(workers=0, compile=True))
+    encode(Computed("pixels"), Run(workers=0, compile=True))
     assert "not compiled" in caplog.text
 
 
@@ -78,13 +79,13 @@ def test_compile_is_said_to_do_nothing_where_lengths_differ(caplog):
 def test_a_tower_that_cannot_be_compiled_runs_as_it_is(monkeypatch):
     torch = pytest.importorskip("torch")
     stream = Stream(modality="video", source="f", encoder="clip", weights="random:0", architecture=ARCHITECTURE)
-    forward = registry.build(stream).load(device="cpu")
-    expected = encode(forward)
+    encoder = registry.build(stream).load(device="cpu")
+    expected = encode(encoder)
 
     def broken(module, inputs):
         raise RuntimeError("no compiler")
 
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda function: compile_(function, backend=broken))
-    found = encode(replace(forward), Run(workers=0, compile=True))
+    found = encode(copy.copy(encoder), Run(workers=0, compile=True))
     np.testing.assert_array_equal(found, expected)

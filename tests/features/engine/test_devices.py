@@ -12,6 +12,7 @@ from pipeline.errors import UserError
 from pipeline.features.encoders import registry
 from pipeline.features.engine import devices
 from pipeline.features.engine.reader import Job, Reader
+from pipeline.features.engine.task import Task
 from pipeline.params import Run, Stream
 from pipeline.storage import feature_store, flac, media_store
 from pipeline.storage.clip_cache import ClipCache, digest
@@ -27,7 +28,7 @@ def sounds(tmp_path_factory):
     for i in range(CLIPS):
         wave = chance.uniform(-0.5, 0.5, 1600 + 160 * i).astype(np.float32)
         rows.append({"id": f"clip{i:02d}", "content": digest({"clip": i}), "audio": "x"})
-        entries[rows[-1]["content"]] = media_store.joined([flac.encode(wave, 16000)], np.array([[0, len(wave) / 16000]]))
+        entries[rows[-1]["content"]] = media_store.join_files([flac.encode(wave, 16000)], np.array([[0, len(wave) / 16000]]))
     identity = {"kind": "audio", "rate": 16000}
     with ClipCache("audio", identity, base=folder / "cache") as cache:
         cache.put(entries)
@@ -39,11 +40,13 @@ def sounds(tmp_path_factory):
 def run(stream, work, cache, names, advance=lambda _: None):
     extractor, missing = registry.build(stream), cache.missing(job.content for job in work)
     return devices.compute(
-        stream,
-        extractor,
-        Reader(extractor.prepare, "audio", Path(stream.source)),
-        [job for job in work if job.content in missing],
-        cache,
+        Task(
+            stream,
+            extractor,
+            Reader(extractor.prepare, "audio", Path(stream.source)),
+            [job for job in work if job.content in missing],
+            cache,
+        ),
         Run(workers=0, batch=1e-6),
         names,
         advance,
@@ -88,7 +91,9 @@ def test_killed_device_process_costs_nothing_committed(sounds, tmp_path):
 
 def test_shares_are_even_and_stay_when_a_run_goes_on(sounds):
     _, work = sounds
-    whole = devices.shares(work, [], 3)
+    whole = devices.split_jobs(work, [], 3)
     assert [len(share) for share in whole] == [8, 8, 8]
     rest = work[5:]
-    assert devices.shares(rest, [job.content for job in work], 3) == [[job for job in share if job in rest] for share in whole]
+    assert devices.split_jobs(rest, [job.content for job in work], 3) == [
+        [job for job in share if job in rest] for share in whole
+    ]

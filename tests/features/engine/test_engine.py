@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.devices import pick_devices
 from pipeline.errors import CacheError, DeviceError
+from pipeline.features.encoders.encoder import Encoder
 from pipeline.features.encoders.extractor import Clip, Extractor, Missing, Prepared
 from pipeline.features.engine import run as engine
 from pipeline.features.engine.reader import Job, Reader
@@ -34,23 +35,23 @@ class Prepare:
         return Prepared({"n": np.array([len(clip.text)], np.float32)}, TIMES, cost=1.0)
 
 
-class Forward:
+class Doubler(Encoder):
     """Doubles the length of the text; knows how often and on what it was called."""
 
-    def __init__(self, most=99, poison=None):
-        self.batches, self.most, self.poison = [], most, poison
+    def __init__(self, most=99, poison=None, error=RuntimeError("kernel failed")):  # noqa: B008
+        self.batches, self.most, self.poison, self.error = [], most, poison, error
 
     def load(self, device="cpu"):
         return self
 
-    def __call__(self, batch):
+    def encode(self, batch):
         self.batches.append(len(batch))
         if len(batch) > self.most:
             raise MemoryError("out of memory")
         lengths = [float(p.inputs["n"][0]) for p in batch]
         if self.poison in lengths:
-            raise RuntimeError("kernel failed")
-        return [(np.array([[2 * n]], np.float32), TIMES) for n in lengths]
+            raise self.error
+        return [np.array([[2 * n]], np.float32) for n in lengths]
 
 
 def jobs(texts):
@@ -69,40 +70,46 @@ def run(forward, work, **options):
 
 def test_only_missing_clips_are_computed():
     work = jobs(["a" * n for n in range(1, 21)])
-    first = Forward()
+    first = Doubler()
     stats, entries = run(first, work)
     assert sum(first.batches) == 20 == stats.clips
     assert [entries[f"clip{i}"].values.item() for i in range(20)] == [2 * (i + 1) for i in range(20)]
-    again = Forward()
+    again = Doubler()
     run(again, [*work, Job("new", "new", "four")], batch=0.2)
     assert again.batches == [1]
 
 
 def test_missing_modality_is_cached_and_failure_is_not():
     work = jobs(["fine", None, "unreadable"])
-    stats, entries = run(Forward(), work)
+    stats, entries = run(Doubler(), work)
     assert entries["clip0"].status == Status.OK
     assert entries["clip1"].status == Status.MISSING and entries["clip1"].reason == "no transcript"
     assert entries["clip2"] is None and list(stats.failures) == ["c2"] and "bad words" in stats.failures["c2"]
 
 
 def test_out_of_memory_halves_the_batch():
-    forward = Forward(most=3)
+    forward = Doubler(most=3)
     stats, entries = run(forward, jobs(["a" * n for n in range(1, 9)]))
     assert stats.halvings > 0 and not stats.failures
     assert [entries[f"clip{i}"].values.item() for i in range(8)] == [2 * (i + 1) for i in range(8)]
 
 
 def test_an_error_of_one_clip_costs_that_clip():
-    stats, entries = run(Forward(poison=5.0), jobs(["a" * n for n in range(1, 9)]))
+    stats, entries = run(Doubler(poison=5.0), jobs(["a" * n for n in range(1, 9)]))
     assert list(stats.failures) == ["c4"]
     assert sum(entry is not None for entry in entries.values()) == 7
 
 
+@pytest.mark.parametrize("error", [TypeError("no such argument"), KeyError("pixels")])
+def test_a_mistake_in_the_code_is_no_clips_fault(error):
+    with pytest.raises(type(error)):
+        run(Doubler(poison=5.0, error=error), jobs(["a" * n for n in range(1, 9)]))
+
+
 def test_values_that_are_not_finite_are_a_failure():
-    class Sick(Forward):
-        def __call__(self, batch):
-            return [(np.array([[np.nan]], np.float32), TIMES) for _ in batch]
+    class Sick(Doubler):
+        def encode(self, batch):
+            return [np.array([[np.nan]], np.float32) for _ in batch]
 
     stats, entries = run(Sick(), jobs(["a"]))
     assert entries["clip0"] is None and "not finite" in stats.failures["c0"]
@@ -114,14 +121,14 @@ def test_full_cache_stops_with_one_line(monkeypatch):
 
     monkeypatch.setattr(ClipCache, "put", full)
     with pytest.raises(CacheError, match="disk full"):
-        run(Forward(), jobs(["a"] * 3))
+        run(Doubler(), jobs(["a"] * 3))
 
 
 def test_stats_add_up():
-    stats, _ = run(Forward(), jobs(["a", "b"]))
+    stats, _ = run(Doubler(), jobs(["a", "b"]))
     numbers = stats.report()
     assert numbers["read_share"] + numbers["infer_share"] + numbers["write_share"] == pytest.approx(1, abs=1e-3)
-    both = stats.beside(stats)
+    both = stats.merge(stats)
     assert both.clips == 4 and both.total == stats.total
 
 
@@ -139,32 +146,35 @@ SCRIPT = textwrap.dedent("""
     import json, os, random, signal, sys, time
     from pathlib import Path
     import numpy as np
-    from pipeline.features.engine import run as engine
+    from pipeline.features.encoders.encoder import Encoder
+    from pipeline.features.engine import run as engine, writer
     from pipeline.storage import feature_store as store
     from pipeline.storage.clip_cache import ClipCache
     from pipeline.features.encoders.extractor import Extractor, Prepared
     from pipeline.features.engine.reader import Job, Reader
     from pipeline.params import Run
 
-    engine.COMMIT = 0.05
+    writer.COMMIT = 0.05
     TIMES = np.array([[0, 1]], np.float32)
     WORK = [Job(f"c{i:03d}", f"c{i:03d}", "a" * (i + 1)) for i in range(120)]
 
     def prepare(clip):
         return Prepared({"n": np.array([len(clip.text)], np.float32)}, TIMES)
 
-    def load(device="cpu"):
-        def forward(batch):
+    class Slow(Encoder):
+        def __init__(self, device):
+            pass
+
+        def encode(self, batch):
             time.sleep(0.02)
-            return [(p.inputs["n"][None] * np.arange(4, dtype=np.float32), TIMES) for p in batch]
-        return forward
+            return [p.inputs["n"][None] * np.arange(4, dtype=np.float32) for p in batch]
 
     def todo(cache):
         missing = cache.missing(job.content for job in WORK)
         return [job for job in WORK if job.content in missing]
 
     def work(out):
-        extractor = Extractor({"family": "kill"}, prepare, load, budget=4)
+        extractor = Extractor({"family": "kill"}, prepare, Slow, budget=4)
         with ClipCache("extract", extractor.identity) as cache:
             engine.run(extractor, Reader(prepare, "text", None), todo(cache), cache, Run(workers=0))
             store.write(out, [j.id for j in WORK], cache.iterate([j.content for j in WORK]), rows=[1] * 120, shape=(4,))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from pipeline.features.encoders.encoder import Encoder
 from pipeline.features.encoders.extractor import Clip, Extractor, Prepared
 from pipeline.features.engine import run as engine
 from pipeline.features.engine.reader import Job, Reader
@@ -35,22 +36,22 @@ class Prepare:
         return Prepared({"n": np.array([i])}, TIMES, cost=COSTS[i], bucket=i % 2)
 
 
-class Forward:
+class Mixer(Encoder):
     """Features that depend on the batch through and through; stops the run before its `stop`-th batch."""
 
     def __init__(self, stop=None):
         self.stop, self.batches = stop, 0
 
-    def __call__(self, batch):
+    def encode(self, batch):
         if self.batches == self.stop:
             raise KeyboardInterrupt
         self.batches += 1
         together = [int(item.inputs["n"][0]) for item in batch]
-        return [(np.array([[n, *together, *[-1] * (len(WORK) - len(together))]], np.float32), TIMES) for n in together]
+        return [np.array([[n, *together, *[-1] * (len(WORK) - len(together))]], np.float32) for n in together]
 
 
 def run(name, *, forward=None, prepare=None, workers=0):
-    forward = forward or Forward()
+    forward = forward or Mixer()
     extractor = Extractor({"family": "order"}, prepare or Prepare(), lambda device: forward, budget=5)
     with ClipCache("extract", {"run": name}) as cache:
         missing = cache.missing(job.content for job in WORK)
@@ -70,7 +71,7 @@ def test_a_stopped_run_goes_on_with_the_batches_it_would_have_made():
     assert batches > 20
     for stop in range(0, batches, 3):
         with pytest.raises(KeyboardInterrupt):
-            run(stop, forward=Forward(stop))
+            run(stop, forward=Mixer(stop))
         left, found = run(stop)
         assert left == batches - stop
         np.testing.assert_array_equal(found, expected)

@@ -16,7 +16,8 @@ from pipeline.features import extract
 from pipeline.features.encoders import registry
 from pipeline.features.engine import ray_actors, ray_cluster, ray_engine
 from pipeline.features.engine.devices import compute
-from pipeline.features.engine.reader import Reader, jobs
+from pipeline.features.engine.reader import Reader, list_jobs
+from pipeline.features.engine.task import Task
 from pipeline.storage import tables
 from pipeline.storage.clip_cache import ClipCache
 
@@ -124,29 +125,29 @@ def test_an_actor_killed_at_work_is_replaced_and_nothing_is_lost(cluster, here, 
     table, params = corpus(), settings(engine="ray", ray_address=cluster)
     stream = params.stream("text")
     extractor = registry.build(stream)
-    work = list({job.content: job for job in jobs(table, stream)}.values())
-    crews: list[ray_actors.Crew] = []
-    begin = ray_actors.Crew.__init__
+    work = list({job.content: job for job in list_jobs(table, stream)}.values())
+    pools: list[ray_actors.ActorPool] = []
+    begin = ray_actors.ActorPool.__init__
 
     def seen(self, *arguments):
         begin(self, *arguments)
-        crews.append(self)
+        pools.append(self)
 
     def advance(clips: int) -> None:
         """At the first result: one actor stands still, gets its next clips, and is killed with them."""
         done.append(clips)
         if len(done) == 1:
             ray = sys.modules["ray"]
-            actor = next(place.actor for place in crews[0].places if place.ready)
+            actor = next(place.actor for place in pools[0].places if place.ready)
             pid = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
             os.kill(pid, signal.SIGSTOP)
             threading.Timer(1.0, os.kill, (pid, signal.SIGKILL)).start()
 
     done: list[int] = []
-    monkeypatch.setattr(ray_actors.Crew, "__init__", seen)
+    monkeypatch.setattr(ray_actors.ActorPool, "__init__", seen)
     monkeypatch.setattr(ray_engine, "CHUNK", 2)
     with ClipCache("extract", extractor.identity) as cache:
-        stats = compute(stream, extractor, Reader(extractor.prepare, "text", None), work, cache, params.run, [], advance)
+        stats = compute(Task(stream, extractor, Reader(extractor.prepare, "text", None), work, cache), params.run, [], advance)
         assert not cache.missing(job.content for job in work)
     assert "a Ray actor ended" in caplog.text
     assert stats.failures == {} and stats.clips == sum(done) == len(work) == len(committed) == len(set(committed))

@@ -13,10 +13,12 @@ import pytest
 from pipeline import params as parameters
 from pipeline.errors import DeviceError, ParamsError, WeightsError
 from pipeline.features.encoders import registry
+from pipeline.features.encoders.extractor import Extractor
 from pipeline.features.engine import ray_actors, ray_cluster, ray_engine
 from pipeline.features.engine.devices import compute
 from pipeline.features.engine.reader import Job, Reader
-from pipeline.features.engine.run import Stats
+from pipeline.features.engine.stats import Stats
+from pipeline.features.engine.task import Task
 from pipeline.storage.clip_cache import ClipCache
 from pipeline.storage.feature_store import Entry
 
@@ -122,19 +124,21 @@ class Double:
         return {job.content: Entry(np.full((1, 2), len(job.text), np.float32), row) for job in work}, Stats(clips=len(work))
 
 
-def pretended(monkeypatch, cluster, texts, encoder=Double, **run):
+def pretended(monkeypatch, cluster, texts, actor=Double, **run):
     """(stats, contents that are missing, clips reported) of a run on the pretended cluster."""
     monkeypatch.setattr(ray_cluster, "load", lambda: cluster)
-    monkeypatch.setattr(ray_engine, "Encoder", encoder)
+    monkeypatch.setattr(ray_engine, "Actor", actor)
     params, clips = settings(**{"engine": "ray", "workers": 3} | run), []
     work = [Job(f"clip{i}", f"c{i}", text) for i, text in enumerate(texts)]
     with ClipCache("extract", {"family": "double"}) as cache:
         stats = compute(
-            params.stream("text"),
-            SimpleNamespace(identity=cache.identity),
-            Reader(None, "text", None),
-            work,
-            cache,
+            Task(
+                params.stream("text"),
+                Extractor(cache.identity, len, len),
+                Reader(None, "text", None),
+                work,
+                cache,
+            ),
             params.run,
             [],
             clips.append,
@@ -210,10 +214,10 @@ def test_an_actor_on_another_installation_refuses(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # an actor changes its folder; this one is in the test's own process
     monkeypatch.setattr(registry, "build", lambda stream: SimpleNamespace(identity={"family": "double"}))
     stream = settings().stream("text")
-    made = ray_engine.Encoder(stream, Reader(None, "text", None), settings().run, str(tmp_path), "another identity", "cpu")
+    made = ray_engine.Actor(stream, Reader(None, "text", None), settings().run, str(tmp_path), "another identity", "cpu")
     with pytest.raises(DeviceError, match="would compute other features"):
         made.start()
-    away = ray_engine.Encoder(stream, Reader(None, "text", None), settings().run, str(tmp_path / "away"), "", "cpu")
+    away = ray_engine.Actor(stream, Reader(None, "text", None), settings().run, str(tmp_path / "away"), "", "cpu")
     with pytest.raises(DeviceError, match="does not see"):
         away.start()
 
@@ -226,7 +230,7 @@ def test_without_ray_it_says_what_to_install(monkeypatch):
 
 @pytest.mark.parametrize("address", ["head", "ray://head:10001", "127.0.0.1:closed", "127.0.0.1:99999"])
 def test_an_address_that_is_none_is_a_line(address):
-    with pytest.raises(DeviceError, match="run.ray_address") as caught, ray_cluster.connected(Closed, address):
+    with pytest.raises(DeviceError, match="run.ray_address") as caught, ray_cluster.connect(Closed, address):
         pass
     assert "\n" not in str(caught.value)
 
@@ -235,13 +239,13 @@ def test_an_address_where_nobody_answers_is_a_line():
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{bound.getsockname()[1]}"
-        with pytest.raises(DeviceError, match="nothing answers"), ray_cluster.connected(Closed, address):
+        with pytest.raises(DeviceError, match="nothing answers"), ray_cluster.connect(Closed, address):
             pass
 
 
 def test_no_cluster_to_join_is_a_line():
     with pytest.raises(DeviceError, match="no Ray cluster .could not find a running instance.") as caught:
-        with ray_cluster.connected(Closed, "auto"):
+        with ray_cluster.connect(Closed, "auto"):
             pass
     assert "\n" not in str(caught.value)
 

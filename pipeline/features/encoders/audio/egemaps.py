@@ -9,13 +9,13 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from pipeline.errors import ParamsError, WeightsError
-from pipeline.features.encoders import outputs, pooling
+from pipeline.features.encoders.encoder import Computed
 from pipeline.features.encoders.extractor import Clip, Extractor, Missing, Prepared
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
@@ -57,34 +57,28 @@ def _smile(functionals: bool) -> Any:
     return opensmile.Smile(feature_set=opensmile.FeatureSet.eGeMAPSv02, feature_level=level)
 
 
-def build(stream: Stream) -> Extractor:
-    """The extractor of one stream.
+class Egemaps(Family):
+    """openSMILE's eGeMAPS; see the module."""
 
-    Raises:
-        WeightsError: the package is not installed.
-        ParamsError: a layer.
-    """
-    if stream.layer != -1:
-        raise ParamsError("eGeMAPS has no layers; leave layer at -1.")
-    if importlib.util.find_spec(PACKAGE) is None:
-        raise WeightsError("eGeMAPS needs the optional package opensmile; mind its licence and run `pip install opensmile`.")
-    functionals = stream.pooling == "none" and stream.rate is None
-    identity = {
-        "family": FAMILY.name,
-        "version": 1,
-        "dtype": stream.dtype,
-        **pooling.settings(stream),
-        "weights": {"source": "none", "versions": {PACKAGE: importlib.metadata.version(PACKAGE)}},
-        "preprocessing": {"rate": RATE, "set": "eGeMAPSv02", "functionals": functionals},
-    }
-    return Extractor(identity, Prepare(functionals), partial(outputs.computed, stream), budget=600.0)
+    title = "openSMILE eGeMAPS v02 (optional package)"
+    modalities = ("audio",)
+    sources = ("none",)
 
+    @classmethod
+    def build(cls, stream: Stream, options: Family.Options) -> Extractor:
+        """The extractor of one stream.
 
-FAMILY = Family(
-    name="egemaps",
-    title="openSMILE eGeMAPS v02 (optional package)",
-    modalities=("audio",),
-    sources=("none",),
-    build=build,
-    options={},
-)
+        Raises:
+            WeightsError: the package is not installed.
+            ParamsError: a layer.
+        """
+        if stream.layer != -1:
+            raise ParamsError("eGeMAPS has no layers; leave layer at -1.")
+        if importlib.util.find_spec(PACKAGE) is None:
+            raise WeightsError("eGeMAPS needs the optional package opensmile; mind its licence and run `pip install opensmile`.")
+        functionals = stream.pooling == "none" and stream.rate is None
+        identity = {
+            "weights": {"source": "none", "versions": {PACKAGE: importlib.metadata.version(PACKAGE)}},
+            "preprocessing": {"rate": RATE, "set": "eGeMAPSv02", "functionals": functionals},
+        }
+        return Extractor(identity, Prepare(functionals), Computed, budget=600.0)

@@ -5,20 +5,23 @@ Ready-made features are imported instead (`encoder: import`, stream `emotion2vec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from pipeline import weights
 from pipeline.errors import ParamsError, WeightsError, one_of
-from pipeline.features.encoders import outputs, pooling, transfer
+from pipeline.features.encoders import pooling, transfer
+from pipeline.features.encoders.encoder import Encoder
 from pipeline.features.encoders.extractor import Extractor, Prepared
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
 
-from . import hubert
+from .waveforms import RATE, Prepare, count_frames
+
+if TYPE_CHECKING:
+    import torch
 
 #: Kernel → stride of the convolutional front end; weights do not tell strides.
 STRIDES = {10: 5, 3: 2, 2: 2}
@@ -53,7 +56,7 @@ class Shape:
         return tuple(STRIDES[kernel] for kernel in self.kernels)
 
 
-def of_stand_in(architecture: dict) -> Shape:
+def size_stand_in(architecture: dict) -> Shape:
     """The sizes of seeded weights.
 
     Raises:
@@ -71,73 +74,72 @@ def of_stand_in(architecture: dict) -> Shape:
     return size
 
 
-def load(stream: Stream, device: str = "cpu") -> Callable:
-    """The network on `device` → forward."""
+class Emotion2vecEncoder(Encoder):
+    """emotion2vec's network over whole clips."""
+
+    def __init__(self, network: Any, layer: int | str, dtype: torch.dtype, device: str) -> None:
+        self.network, self.layer, self.dtype, self.device = network, layer, dtype, device
+
+    def encode(self, batch: Sequence[Prepared]) -> list[torch.Tensor]:
+        """(T, D) or (T, L, D) of each clip."""
+        import torch
+        from torch.nn.functional import layer_norm
+
+        waves = [torch.from_numpy(item.inputs["waveform"]) for item in batch]
+        # As the model was trained: each clip at zero mean and unit variance.
+        waves = [layer_norm(wave, wave.shape) for wave in waves]
+        size = self.network.size
+        lengths = [count_frames(len(wave), size.kernels, size.strides) for wave in waves]
+        padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
+        states = self.network(transfer.to_device(padded, self.device).to(self.dtype), lengths)
+        return pooling.cut(pooling.select(states, self.layer), lengths)
+
+
+def load(stream: Stream, device: str = "cpu") -> Emotion2vecEncoder:
+    """The network on `device`."""
     import torch
-    from torch.nn.functional import layer_norm
 
     from pipeline.weights import pretrained
 
     from . import emotion2vec_network as networks
 
-    source = weights.parse(stream.weights)
+    source, dtype = weights.parse(stream.weights), getattr(torch, stream.dtype)
     if source.random:
         with weights.seeded(source.seed or 0):
-            model = networks.Network(of_stand_in(stream.architecture))
-        model = model.to(getattr(torch, stream.dtype)).eval().requires_grad_(False)
+            network = networks.Network(size_stand_in(stream.architecture))
+        network = network.to(dtype).eval().requires_grad_(False)
     else:
-        state = networks.renamed(weights.state(weights.locate(source)))
+        state = networks.rename_keys(weights.state(weights.locate(source)))
         size = networks.shape(state, source)
         if size.kernels != Shape.kernels:
             raise WeightsError(
                 f"{source} has a front end of kernels {size.kernels}, emotion2vec has {Shape.kernels}; "
                 "choose the family that fits it."
             )
-        model = networks.Network(size)
-        model = pretrained.assemble(model, state, source, dtype=stream.dtype)
-    model = model.to(device)
-    dtype = getattr(torch, stream.dtype)
-
-    @torch.inference_mode()
-    def forward(batch: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
-        waves = [torch.from_numpy(item.inputs["waveform"]) for item in batch]
-        # As the model was trained: each clip at zero mean and unit variance.
-        waves = [layer_norm(wave, wave.shape) for wave in waves]
-        lengths = [hubert.frames(len(wave), model.size.kernels, model.size.strides) for wave in waves]
-        padded = transfer.to_device(torch.nn.utils.rnn.pad_sequence(waves, batch_first=True), device).to(dtype)
-        chosen = pooling.cut(pooling.select(model(padded, lengths), stream.layer), lengths)
-        return [outputs.pooled(values, item, stream) for values, item in zip(chosen, batch, strict=True)]
-
-    return forward
+        network = pretrained.assemble(networks.Network(size), state, source, dtype=stream.dtype)
+    return Emotion2vecEncoder(network.to(device), stream.layer, dtype, device)
 
 
-def build(stream: Stream) -> Extractor:
-    """The extractor of one stream.
+class Emotion2vec(Family):
+    """emotion2vec; see the module."""
 
-    Raises:
-        WeightsError: absent weights.
-        ParamsError: a layer that is not there, sizes of a stand-in that do not fit.
-    """
-    source = weights.parse(stream.weights)
-    size = of_stand_in(stream.architecture) if source.random else Shape()
-    pooling.check_layer(stream.layer, size.blocks)
-    prepare = hubert.Prepare(False, size.kernels, size.strides)
-    identity = {
-        "family": FAMILY.name,
-        "version": 1,
-        "dtype": stream.dtype,
-        **pooling.settings(stream),
-        "weights": weights.identity(source, architecture=stream.architecture, libraries=("torch",)),
-        "preprocessing": {"rate": hubert.RATE, "normalise": True},
-    }
-    return Extractor(identity, prepare, partial(load, stream), budget=60.0)
+    title = "emotion2vec from its own checkpoint"
+    modalities = ("audio",)
+    sources = ("local", "hf", "package", "random")
 
+    @classmethod
+    def build(cls, stream: Stream, options: Family.Options) -> Extractor:
+        """The extractor of one stream.
 
-FAMILY = Family(
-    name="emotion2vec",
-    title="emotion2vec from its own checkpoint",
-    modalities=("audio",),
-    sources=("local", "hf", "package", "random"),
-    build=build,
-    options={},
-)
+        Raises:
+            WeightsError: absent weights.
+            ParamsError: a layer that is not there, sizes of a stand-in that do not fit.
+        """
+        source = weights.parse(stream.weights)
+        size = size_stand_in(stream.architecture) if source.random else Shape()
+        pooling.check_layer(stream.layer, size.blocks)
+        identity = {
+            "weights": weights.identity(source, architecture=stream.architecture, libraries=("torch",)),
+            "preprocessing": {"rate": RATE, "normalise": True},
+        }
+        return Extractor(identity, Prepare(False, size.kernels, size.strides), partial(load, stream), budget=60.0)

@@ -35,7 +35,7 @@ _NAMES = (
 
 
 def shape(state: Mapping[str, torch.Tensor], origin: object) -> Shape:
-    """The sizes a checkpoint's weights tell, under the names `renamed` gives.
+    """The sizes a checkpoint's weights tell, under the names `rename_keys` gives.
 
     Raises:
         WeightsError: it is no emotion2vec checkpoint.
@@ -70,7 +70,7 @@ def shape(state: Mapping[str, torch.Tensor], origin: object) -> Shape:
     return found
 
 
-def renamed(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def rename_keys(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A published checkpoint's weights under this network's names; what a feature never reads is left out."""
     state = {key.removeprefix("d2v_model."): value for key, value in state.items()}
     state = {key: value for key, value in state.items() if not key.startswith(DROPPED)}

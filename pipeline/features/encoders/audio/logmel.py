@@ -8,10 +8,12 @@ from functools import partial
 import numpy as np
 
 from pipeline.errors import ParamsError
-from pipeline.features.encoders import outputs, pooling
+from pipeline.features.encoders import pooling
+from pipeline.features.encoders.encoder import Computed
 from pipeline.features.encoders.extractor import Clip, Extractor, Prepared
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
+from pipeline.params.base import Count, Flag, Group
 
 from . import mel, sound
 
@@ -38,41 +40,40 @@ class Prepare:
         return Prepared({"mel": log.astype(np.float32)}, pooling.frame_times(count, RATE / HOP, duration), cost=duration)
 
 
-def build(stream: Stream) -> Extractor:
-    """The extractor of one stream.
+class Logmel(Family):
+    """Log-mel spectrogram; see the module."""
 
-    Raises:
-        ParamsError: a layer, or a number of bins that 25 ms windows cannot tell apart.
-    """
-    options = FAMILY.options | stream.options
-    if stream.layer != -1:
-        raise ParamsError("a log-mel spectrogram has no layers; leave layer at -1.")
-    if not 1 <= options["bins"] <= 80:
-        raise ParamsError(f"bins {options['bins']} is out of range; 25 ms windows at 16 kHz tell 1 to 80 apart.")
-    prepare = Prepare(options["bins"], options["normalise"], mel.bank(options["bins"], SIZE, RATE))
-    identity = {
-        "family": FAMILY.name,
-        "version": 1,
-        "dtype": stream.dtype,
-        **pooling.settings(stream),
-        "weights": {"source": "none"},
-        "preprocessing": {
-            "rate": RATE,
-            "window": SIZE,
-            "hop": HOP,
-            "bins": options["bins"],
-            "normalise": options["normalise"],
-        },
-    }
-    return Extractor(identity, prepare, partial(outputs.computed, stream, "mel"), budget=600.0)
+    title = "Log-mel spectrogram (no network)"
+    modalities = ("audio",)
+    sources = ("none",)
 
+    class Options(Group):
+        """Of a stream."""
 
-FAMILY = Family(
-    name="logmel",
-    title="Log-mel spectrogram (no network)",
-    modalities=("audio",),
-    sources=("none",),
-    build=build,
-    # normalise: subtract each bin's mean over the clip, which removes the channel and the loudness.
-    options={"bins": 40, "normalise": False},
-)
+        bins: Count = 40
+        #: Subtract each bin's mean over the clip, which removes the channel and the loudness.
+        normalise: Flag = False
+
+    @classmethod
+    def build(cls, stream: Stream, options: Options) -> Extractor:
+        """The extractor of one stream.
+
+        Raises:
+            ParamsError: a layer, or more bins than the window tells apart.
+        """
+        if stream.layer != -1:
+            raise ParamsError("a log-mel spectrogram has no layers; leave layer at -1.")
+        if options.bins > 80:
+            raise ParamsError(f"bins {options.bins} is out of range; 25 ms windows at 16 kHz tell 1 to 80 apart.")
+        prepare = Prepare(options.bins, options.normalise, mel.bank(options.bins, SIZE, RATE))
+        identity = {
+            "weights": {"source": "none"},
+            "preprocessing": {
+                "rate": RATE,
+                "window": SIZE,
+                "hop": HOP,
+                "bins": options.bins,
+                "normalise": options.normalise,
+            },
+        }
+        return Extractor(identity, prepare, partial(Computed, "mel"), budget=600.0)

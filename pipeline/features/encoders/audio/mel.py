@@ -8,7 +8,7 @@ import numpy as np
 def bank(bins: int, size: int, rate: int, low: float = 0.0, high: float | None = None) -> np.ndarray:
     """(size/2 + 1, bins) triangular filters on Slaney's scale (Auditory Toolbox, 1998), each of unit area, as Whisper's."""
     ends = _mels(np.array([low, rate / 2 if high is None else high]))
-    edges = _hertz(np.linspace(*ends, bins + 2))
+    edges = _hertz(np.linspace(ends[0], ends[1], bins + 2))
     tones = np.linspace(0, rate // 2, size // 2 + 1)[:, None]
     rising, falling = (tones - edges[:-2]) / np.diff(edges)[:-1], (edges[2:] - tones) / np.diff(edges)[1:]
     return np.maximum(0.0, np.minimum(rising, falling)) * (2.0 / (edges[2:] - edges[:-2]))

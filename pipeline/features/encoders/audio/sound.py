@@ -31,7 +31,7 @@ def waveform(clip: Clip, rate: int) -> np.ndarray:
     return samples
 
 
-def normalised(samples: np.ndarray) -> np.ndarray:
+def normalise_wave(samples: np.ndarray) -> np.ndarray:
     """Zero mean and unit variance over the clip, as wav2vec 2.0 front ends were trained with."""
     return (samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)
 

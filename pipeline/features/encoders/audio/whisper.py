@@ -9,25 +9,30 @@ identities.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from pipeline import weights
-from pipeline.errors import ParamsError, WeightsError
+from pipeline.errors import WeightsError
 from pipeline.features.encoders import pooling, transfer
+from pipeline.features.encoders.encoder import Encoder
 from pipeline.features.encoders.extractor import Clip, Extractor, Prepared
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
+from pipeline.params.base import Group
 from pipeline.storage import memo
 
 from . import mel, sound
 
+if TYPE_CHECKING:
+    import torch
+
 RATE = 16000
 STRIDE = 2  # mel frames per row, by the second convolution
-PADDING = ("exact", "full")
 
 
 @dataclass(frozen=True)
@@ -65,117 +70,126 @@ class Prepare:
         return Prepared({"mel": spectrum}, times, cost=spectrum.shape[1] * self.front.hop / RATE)
 
 
-def load(stream: Stream, prepare: Prepare, device: str = "cpu") -> Callable:
-    """The network on `device` → forward."""
-    import torch
-    from torch.nn.functional import gelu
+class WhisperEncoder(Encoder):
+    """Whisper's encoder over pieces of at most `whole` mel frames."""
+
+    def __init__(self, network: Any, whole: int, layer: int | str, device: str) -> None:
+        self.network, self.whole, self.layer, self.device = network, whole, layer, device
+
+    def encode(self, batch: Sequence[Prepared]) -> list[torch.Tensor]:
+        """(T, D) or (T, L, D) of each clip, without the rows of what `padding: full` puts after it."""
+        import torch
+
+        pieces: list[torch.Tensor] = []
+        counts = []
+        for item in batch:
+            parts = torch.split(torch.from_numpy(item.inputs["mel"]), self.whole, 1)
+            pieces.extend(parts)
+            counts.append(len(parts))
+        rows = iter(self._encode_pieces(pieces))
+        return [
+            torch.cat([next(rows) for _ in range(count)])[: len(item.times)] for item, count in zip(batch, counts, strict=True)
+        ]
+
+    def _encode_pieces(self, pieces: list[torch.Tensor]) -> list[torch.Tensor]:
+        import torch
+        from torch.nn.functional import gelu
+
+        network, lengths = self.network, [piece.shape[1] for piece in pieces]
+        padded = torch.nn.utils.rnn.pad_sequence([piece.T for piece in pieces], batch_first=True)
+        batch = transfer.to_device(padded.transpose(1, 2), self.device).to(network.dtype)
+        rows, mask = [length // STRIDE for length in lengths], None
+        hidden = gelu(network.conv1(batch))
+        if len(set(lengths)) > 1:
+            inside = torch.arange(batch.shape[2], device=self.device) < torch.tensor(lengths, device=self.device)[:, None]
+            # Alone, a clip's second convolution sees zeros past its end; the bias of the first would leak in.
+            hidden = hidden * inside[:, None]
+            mask = inside[:, None, None, ::STRIDE]
+        hidden = gelu(network.conv2(hidden)).transpose(1, 2)
+        hidden = hidden + network.embed_positions.weight[: hidden.shape[1]]
+        states = [hidden]
+        for layer in network.layers:
+            states.append(layer(states[-1], mask))
+        states[-1] = network.layer_norm(states[-1])
+        return pooling.cut(pooling.select(states, self.layer), rows)
+
+
+def load(stream: Stream, prepare: Prepare, device: str = "cpu") -> WhisperEncoder:
+    """The network on `device`."""
     from transformers import WhisperConfig, WhisperModel
-    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+    from transformers.models.whisper import modeling_whisper
 
     from pipeline.weights import pretrained
 
     if weights.parse(stream.weights).random:
-        encoder = pretrained.load(
-            WhisperEncoder,
+        network = pretrained.load(
+            modeling_whisper.WhisperEncoder,
             stream.weights,
             architecture=stream.architecture,
             config_class=WhisperConfig,
             dtype=stream.dtype,
         )
     else:
-        encoder = pretrained.load(WhisperModel, stream.weights, dropped=("proj_out",), dtype=stream.dtype).encoder
-    encoder = encoder.to(device)
-    whole = prepare.front.frames
-
-    def encode(pieces: list[torch.Tensor]) -> list[torch.Tensor]:
-        lengths = [piece.shape[1] for piece in pieces]
-        batch = torch.nn.utils.rnn.pad_sequence([piece.T for piece in pieces], batch_first=True)
-        batch = transfer.to_device(batch.transpose(1, 2), device).to(encoder.dtype)
-        rows, mask = [length // STRIDE for length in lengths], None
-        hidden = gelu(encoder.conv1(batch))
-        if len(set(lengths)) > 1:
-            inside = torch.arange(batch.shape[2], device=device) < torch.tensor(lengths, device=device)[:, None]
-            # Alone, a clip's second convolution sees zeros past its end; the bias of the first would leak in.
-            hidden = hidden * inside[:, None]
-            mask = inside[:, None, None, ::STRIDE]
-        hidden = gelu(encoder.conv2(hidden)).transpose(1, 2)
-        hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
-        states = [hidden]
-        for layer in encoder.layers:
-            states.append(layer(states[-1], mask))
-        states[-1] = encoder.layer_norm(states[-1])
-        return pooling.cut(pooling.select(states, stream.layer), rows)
-
-    @torch.inference_mode()
-    def forward(batch: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
-        pieces, counts = [], []
-        for item in batch:
-            parts = torch.split(torch.from_numpy(item.inputs["mel"]), whole, 1)
-            pieces.extend(parts)
-            counts.append(len(parts))
-        rows = iter(encode(pieces))
-        return [
-            pooling.reduce(
-                torch.cat([next(rows) for _ in range(count)])[: len(item.times)],
-                item.times,
-                pooling=stream.pooling,
-                rate=stream.rate,
-            )
-            for item, count in zip(batch, counts, strict=True)
-        ]
-
-    return forward
+        network = pretrained.load(WhisperModel, stream.weights, dropped=("proj_out",), dtype=stream.dtype).encoder
+    return WhisperEncoder(network.to(device), prepare.front.frames, stream.layer, device)
 
 
-def build(stream: Stream) -> Extractor:
-    """The extractor of one stream.
+class Whisper(Family):
+    """Whisper's encoder; see the module."""
 
-    Raises:
-        WeightsError: absent weights, another architecture, a front end that does not fit the encoder.
-        ParamsError: unknown padding, a layer that is not there.
-    """
-    from pipeline.weights import pretrained
+    title = "Whisper encoder"
+    modalities = ("audio",)
+    sources = ("hf", "local", "package", "random")
 
-    padding = (FAMILY.options | stream.options)["padding"]
-    if padding not in PADDING:
-        raise ParamsError(f"Whisper's padding is exact or full, not {padding!r}.")
-    source = weights.parse(stream.weights)
-    if source.random:
-        config = configured(stream.architecture)
-        says = {
-            "feature_size": config["num_mel_bins"],
-            "n_fft": 400,
-            "hop_length": 160,
-            "nb_max_frames": config["max_source_positions"] * STRIDE,
-            "sampling_rate": RATE,
+    class Options(Group):
+        """Of a stream."""
+
+        #: `exact` encodes the clip's own length, `full` pads to 30 s; two identities.
+        padding: Literal["exact", "full"] = "exact"
+
+    @classmethod
+    def build(cls, stream: Stream, options: Options) -> Extractor:
+        """The extractor of one stream.
+
+        Raises:
+            WeightsError: absent weights, another architecture, a front end that does not fit the encoder.
+            ParamsError: a layer that is not there.
+        """
+        from pipeline.weights import pretrained
+
+        source = weights.parse(stream.weights)
+        if source.random:
+            config = read_configuration(stream.architecture)
+            says = {
+                "feature_size": config["num_mel_bins"],
+                "n_fft": 400,
+                "hop_length": 160,
+                "nb_max_frames": config["max_source_positions"] * STRIDE,
+                "sampling_rate": RATE,
+            }
+        else:
+            folder = weights.locate(source)
+            config = weights.config(folder)
+            pretrained.expect(source, config, ("whisper",))
+            says = sound.front(folder)
+        front = read_front(source, config, says)
+        pooling.check_layer(stream.layer, config["encoder_layers"])
+        prepare = Prepare(front, options.padding)
+        identity = {
+            "weights": weights.identity(source, architecture=stream.architecture),
+            "preprocessing": {
+                "rate": RATE,
+                "bins": front.bins,
+                "window": front.size,
+                "hop": front.hop,
+                "frames": front.frames,
+                "padding": options.padding,
+            },
         }
-    else:
-        folder = weights.locate(source)
-        config = weights.config(folder)
-        pretrained.expect(source, config, ("whisper",))
-        says = sound.front(folder)
-    front = front_of(source, config, says)
-    pooling.check_layer(stream.layer, config["encoder_layers"])
-    prepare = Prepare(front, padding)
-    identity = {
-        "family": FAMILY.name,
-        "version": 1,
-        "dtype": stream.dtype,
-        **pooling.settings(stream),
-        "weights": weights.identity(source, architecture=stream.architecture),
-        "preprocessing": {
-            "rate": RATE,
-            "bins": front.bins,
-            "window": front.size,
-            "hop": front.hop,
-            "frames": front.frames,
-            "padding": padding,
-        },
-    }
-    return Extractor(identity, prepare, partial(load, stream, prepare), budget=120.0)
+        return Extractor(identity, prepare, partial(load, stream, prepare), budget=120.0)
 
 
-def configured(architecture: dict) -> dict:
+def read_configuration(architecture: dict) -> dict:
     """`num_mel_bins`, `max_source_positions` and `encoder_layers` of a stand-in.
 
     Raises:
@@ -193,7 +207,7 @@ def configured(architecture: dict) -> dict:
     return memo.ask_library("whisper configuration", ask, libraries=("transformers",), about=architecture)
 
 
-def front_of(source: weights.Source, config: dict, says: dict) -> Front:
+def read_front(source: weights.Source, config: dict, says: dict) -> Front:
     """The spectrogram a checkpoint wants: `says` is its preprocessor_config.json.
 
     Raises:
@@ -212,14 +226,3 @@ def front_of(source: weights.Source, config: dict, says: dict) -> Front:
         )
     bank = mel.bank(says["feature_size"], says["n_fft"], RATE, 0.0, 8000.0)
     return Front(says["feature_size"], says["n_fft"], says["hop_length"], frames, bank)
-
-
-FAMILY = Family(
-    name="whisper",
-    title="Whisper encoder",
-    modalities=("audio",),
-    sources=("hf", "local", "package", "random"),
-    build=build,
-    # padding: exact encodes the clip's own length, full pads to 30 s; two identities.
-    options={"padding": "exact"},
-)

@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -75,7 +75,7 @@ def read(path: Path, layout: Layout) -> Features:
         raise WeightsError(f"{path} cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:120]}).") from error
 
 
-def _npy(path: Path, mode: str | None = None) -> np.ndarray:
+def _npy(path: Path, mode: Literal["r"] | None = None) -> np.ndarray:
     return np.load(path, mmap_mode=mode, allow_pickle=False)
 
 

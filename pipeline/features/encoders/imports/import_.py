@@ -8,20 +8,23 @@ the file does not have, or has only as NaN, is a missing modality.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pipeline import weights
 from pipeline.errors import ParamsError, WeightsError
-from pipeline.features.encoders import outputs, pooling
+from pipeline.features.encoders import pooling
+from pipeline.features.encoders.encoder import Computed
 from pipeline.features.encoders.extractor import Clip, Extractor, Missing, Prepared
 from pipeline.features.encoders.family import Family
 from pipeline.features.encoders.text import tokens
 from pipeline.params import Stream
+from pipeline.params.base import Group, Positive
 
 from . import file_layout, files
 
@@ -41,8 +44,8 @@ class Prepare:
     fps: float | None
 
     def __call__(self, clip: Clip) -> Prepared:
-        name = named(clip.id, self.clip_id)
-        features = _features(self)
+        name = rename_clip(clip.id, self.clip_id)
+        features = read_features(self)
         if name is None or name not in features:
             raise Missing(f"{Path(self.path).name} has no clip {name or clip.id}")
         values, times = features[name]
@@ -57,7 +60,7 @@ class Prepare:
         return Prepared({"values": np.ascontiguousarray(values[order])}, times[order], cost=float(len(order)))
 
 
-def named(clip: str, pattern: str | None) -> str | None:
+def rename_clip(clip: str, pattern: str | None) -> str | None:
     """A clip id as the other side calls it: `stem`, or group 1 (or the whole match) of a regular expression.
 
     None when the expression does not match. `stem` is the last part of a path without its ending.
@@ -72,30 +75,33 @@ def named(clip: str, pattern: str | None) -> str | None:
 
 
 @lru_cache(maxsize=4)
-def _features(prepare: Prepare) -> Mapping[str, file_layout.Rows]:
-    return _renamed(files.read(Path(prepare.path), prepare.layout), prepare.path, prepare.file_id)
+def read_features(prepare: Prepare) -> Renamed:
+    """The file's features, under the names that clips are looked up by."""
+    return _rename(files.read(Path(prepare.path), prepare.layout), prepare.path, prepare.file_id)
 
 
-class _Renamed(Mapping):
+class Renamed(Mapping[str, file_layout.Rows]):
     """Features under the names the clips are looked up by."""
 
     def __init__(self, features: file_layout.Features, names: dict[str, str]) -> None:
         self._features, self._names = features, names
+        #: Of a table: the columns that are read.
+        self.columns = features.columns or []
 
     def __getitem__(self, name: str) -> file_layout.Rows:
         return self._features[self._names[name]]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
     def __len__(self) -> int:
         return len(self._names)
 
 
-def _renamed(features: file_layout.Features, path: str, pattern: str | None) -> Mapping[str, file_layout.Rows]:
+def _rename(features: file_layout.Features, path: str, pattern: str | None) -> Renamed:
     names: dict[str, str] = {}
     for own in features:
-        name = named(own, pattern)
+        name = rename_clip(own, pattern)
         if name is None:
             continue
         if name in names:
@@ -103,87 +109,73 @@ def _renamed(features: file_layout.Features, path: str, pattern: str | None) -> 
                 f"{path}: {names[name]!r} and {own!r} both become clip {name!r}; make options.file_id tell them apart."
             )
         names[name] = own
-    return _Renamed(features, names)
+    return Renamed(features, names)
 
 
-def build(stream: Stream) -> Extractor:
-    """The extractor of one stream.
+class Import(Family):
+    """Ready-made features; see the module."""
 
-    Raises:
-        WeightsError: the file is absent, damaged or of an unknown layout.
-        ParamsError: a column, key or expression that is not there or not valid, a layer.
-    """
-    options = FAMILY.options | stream.options
-    if stream.layer != -1:
-        raise ParamsError("imported features have no layers; leave layer at -1.")
-    for name in ("file_id", "clip_id"):
-        try:
-            re.compile(options[name] or "")
-        except re.error as error:
-            raise ParamsError(f"option {name} is no regular expression ({error}); or write stem.") from error
-    columns = options["columns"]
-    layout = file_layout.Layout(
-        options["id_column"],
-        tuple(columns) if columns else None,
-        options["start_column"],
-        options["end_column"],
-        options["key"],
-        options["ids"],
-    )
-    path = weights.locate(stream.weights)
-    read = [*files.files(path), *([Path(layout.ids)] if layout.ids and Path(layout.ids).is_file() else [])]
-    sha256 = weights.sha256(read)
-    prepare = Prepare(str(path), sha256, layout, options["file_id"], options["clip_id"], options["fps"])
-    found = _features(prepare)
-    if not found:
-        raise WeightsError(f"{path} holds no clip (file_id {options['file_id']!r}); check options.file_id.")
-    identity = {
-        "family": FAMILY.name,
-        "version": 1,
-        "dtype": stream.dtype,
-        **pooling.settings(stream),
-        "weights": {"source": f"file:{path.name}", "sha256": sha256},
-        "preprocessing": {
-            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(layout).items() if key != "ids"
+    title = "Ready-made features from a file"
+    modalities = ("video", "face", "audio", "text")
+    sources = ("file",)
+
+    class Options(Group):
+        """Of a stream: where things stand in the file (`file_layout.Layout`), and how its names meet the manifest's ids."""
+
+        id_column: str | None = None
+        columns: tuple[str, ...] | None = None
+        start_column: str | None = None
+        end_column: str | None = None
+        key: str | None = None
+        ids: str | None = None
+        #: How the file's names and the manifest's ids become the same: null (as they are), `stem`, or a regular
+        #: expression whose group 1 counts.
+        file_id: str | None = None
+        clip_id: str | None = None
+        #: Rows per second of a file without times; null spreads the rows over the clip.
+        fps: Positive | None = None
+
+    @classmethod
+    def build(cls, stream: Stream, options: Options) -> Extractor:
+        """The extractor of one stream.
+
+        Raises:
+            WeightsError: the file is absent, damaged or of an unknown layout.
+            ParamsError: a column, key or expression that is not there or not valid, a layer.
+        """
+        if stream.layer != -1:
+            raise ParamsError("imported features have no layers; leave layer at -1.")
+        for name, pattern in (("file_id", options.file_id), ("clip_id", options.clip_id)):
+            try:
+                re.compile(pattern or "")
+            except re.error as error:
+                raise ParamsError(f"option {name} is no regular expression ({error}); or write stem.") from error
+        layout = file_layout.Layout(
+            options.id_column, options.columns or None, options.start_column, options.end_column, options.key, options.ids
+        )
+        path = weights.locate(stream.weights)
+        read = [*files.files(path), *([Path(layout.ids)] if layout.ids and Path(layout.ids).is_file() else [])]
+        sha256 = weights.sha256(read)
+        prepare = Prepare(str(path), sha256, layout, options.file_id, options.clip_id, options.fps)
+        found = read_features(prepare)
+        if not found:
+            raise WeightsError(f"{path} holds no clip (file_id {options.file_id!r}); check options.file_id.")
+        placed = {key: value for key, value in options.model_dump(mode="json").items() if key != "ids"}
+        identity = {
+            "weights": {"source": f"file:{path.name}", "sha256": sha256},
+            "preprocessing": placed,
         }
-        | {name: options[name] for name in ("file_id", "clip_id", "fps")},
-    }
-    notes = {
-        "imported clips": len(found),
-        "imported columns": found._features.columns or [],
-        "imported names": sorted(found)[:3],
-    }
-    return Extractor(identity, prepare, partial(outputs.computed, stream), budget=1e6, notes=notes)
+        notes = {"imported clips": len(found), "imported columns": found.columns, "imported names": sorted(found)[:3]}
+        return Extractor(identity, prepare, Computed, budget=1e6, notes=notes)
 
 
-FAMILY = Family(
-    name="import",
-    title="Ready-made features from a file",
-    modalities=("video", "face", "audio", "text"),
-    sources=("file",),
-    build=build,
-    # file_id, clip_id: how the file's names and the manifest's ids become the same: null (as they are),
-    # `stem`, or a regular expression whose group 1 counts. fps: rows per second of a file without times;
-    # null spreads the rows over the clip. The others: pipeline/features/encoders/imports/files.py.
-    options={
-        "id_column": None,
-        "columns": None,
-        "start_column": None,
-        "end_column": None,
-        "key": None,
-        "ids": None,
-        "file_id": None,
-        "clip_id": None,
-        "fps": None,
-    },
-)
-
-
-def coverage(extractor: Extractor, clips: Sequence[str]) -> dict[str, object]:
+def measure_coverage(extractor: Extractor, clips: Sequence[str]) -> dict[str, Any]:
     """How well the file covers the manifest's clips: counts, and a few names that met nobody on either side."""
     prepare = extractor.prepare
-    features = _features(prepare)
-    wanted = {clip: named(clip, prepare.clip_id) for clip in clips}
+    if not isinstance(prepare, Prepare):
+        raise TypeError("only imported features cover clips")
+    features = read_features(prepare)
+    wanted = {clip: rename_clip(clip, prepare.clip_id) for clip in clips}
     absent = sorted(clip for clip, name in wanted.items() if name not in features)
     unused = sorted(set(features) - set(wanted.values()))
     return {

@@ -8,7 +8,6 @@ token, which has seen everything; `none` keeps one row per token of the clip's o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,10 +15,10 @@ import numpy as np
 
 from pipeline import weights
 from pipeline.errors import WeightsError
-from pipeline.features.encoders import outputs, pooling, transfer
 from pipeline.features.encoders.extractor import Clip, Extractor, Missing, Prepared
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
+from pipeline.params.base import Count, Group
 
 from . import language, tokens
 
@@ -29,7 +28,7 @@ BETWEEN = "\n\n\n"
 NOBODY = "unknown"
 
 
-def prompt(clip: Clip, turns: int) -> tuple[str, int]:
+def write_prompt(clip: Clip, turns: int) -> tuple[str, int]:
     """The prompt, and the character its last utterance (the clip's own) starts at.
 
     Raises:
@@ -55,8 +54,8 @@ class Prepare:
     end: bool
 
     def __call__(self, clip: Clip) -> Prepared:
-        text, start = prompt(clip, self.turns)
-        length = len(clip.text)
+        text, start = write_prompt(clip, self.turns)
+        length = len(tokens.transcript(clip))
         encoding = self.tokenizer.tail(text, self.limit)
         rows = encoding.own & (encoding.spans[:, 1] > start) & (encoding.spans[:, 0] < start + length)
         if self.end:
@@ -68,25 +67,10 @@ class Prepare:
         return Prepared({"ids": encoding.ids, "rows": rows}, times, cost=float(len(rows)))
 
 
-def load(stream: Stream, kind: str, device: str = "cpu") -> Callable:
-    """The network on `device` → forward."""
-    import torch
-
-    model = language.network(stream, kind, classes, dropped=("lm_head", "score")).to(device)
-
-    @torch.inference_mode()
-    def forward(batch: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
-        # Padding stands on the right, where no token of a causal model looks.
-        ids, mask = tokens.pad([item.inputs["ids"] for item in batch], 0)
-        output = model(
-            input_ids=transfer.to_device(ids, device),
-            attention_mask=transfer.to_device(mask, device),
-            use_cache=False,
-            output_hidden_states=stream.layer != -1,
-        )
-        return language.token_rows(outputs.selected(output, stream.layer), mask, batch, stream)
-
-    return forward
+def load(stream: Stream, kind: str, device: str = "cpu") -> language.LanguageEncoder:
+    """The network on `device`."""
+    network = language.load_network(stream, kind, classes, dropped=("lm_head", "score")).to(device)
+    return language.LanguageEncoder(network, stream.layer, device, use_cache=False)
 
 
 def classes(source: object, kind: str) -> tuple[type, type]:
@@ -111,41 +95,41 @@ def classes(source: object, kind: str) -> tuple[type, type]:
     )
 
 
-def build(stream: Stream) -> Extractor:
-    """The extractor of one stream.
+class Dialogue(Family):
+    """Causal language models over a dialogue; see the module."""
 
-    Raises:
-        WeightsError: absent weights or tokenizer, another architecture.
-        ParamsError: an option out of range, a layer that is not there.
-    """
-    options = FAMILY.options | stream.options
-    model = language.opened(stream, "gpt2", classes)
-    most = min(model.limit, model.config["max_position_embeddings"] or 10**6)
-    limit = model.length(options["max_length"], 8, most)
-    prepare = Prepare(model.tokenizer, limit, options["turns"], stream.pooling != "none" and stream.rate is None)
-    identity = {
-        "family": FAMILY.name,
-        "version": 1,
-        "model": model.kind,
-        "dtype": stream.dtype,
-        **pooling.settings(stream),
-        "weights": weights.identity(model.source, architecture=stream.architecture, libraries=language.LIBRARIES),
-        "preprocessing": {
-            "tokenizer": model.tokenizer.digest,
-            "max_length": limit,
-            "turns": options["turns"],
-            "prompt": [TURN, BETWEEN, NOBODY],
-        },
-    }
-    return Extractor(identity, prepare, partial(load, stream, model.kind), budget=4096.0)
+    title = "Causal language model over a dialogue prompt (GPT-2, LLaMA, SmolLM2)"
+    modalities = ("text",)
+    sources = ("hf", "local", "package", "random")
 
+    class Options(Group):
+        """Of a stream."""
 
-FAMILY = Family(
-    name="dialogue",
-    title="Causal language model over a dialogue prompt (GPT-2, LLaMA, SmolLM2)",
-    modalities=("text",),
-    sources=("hf", "local", "package", "random"),
-    build=build,
-    # turns: earlier turns in the prompt. max_length: tokens, null = what the model takes.
-    options={"turns": 0, "max_length": None},
-)
+        #: Earlier turns in the prompt.
+        turns: language.Turns = 0
+        #: Tokens; null = what the model takes.
+        max_length: Count | None = None
+
+    @classmethod
+    def build(cls, stream: Stream, options: Options) -> Extractor:
+        """The extractor of one stream.
+
+        Raises:
+            WeightsError: absent weights or tokenizer, another architecture.
+            ParamsError: a length out of range, a layer that is not there.
+        """
+        model = language.open_model(stream, "gpt2", classes)
+        most = min(model.limit, model.config["max_position_embeddings"] or 10**6)
+        limit = model.length(options.max_length, 8, most)
+        prepare = Prepare(model.tokenizer, limit, options.turns, stream.pooling != "none" and stream.rate is None)
+        identity = {
+            "model": model.kind,
+            "weights": weights.identity(model.source, architecture=stream.architecture, libraries=language.LIBRARIES),
+            "preprocessing": {
+                "tokenizer": model.tokenizer.digest,
+                "max_length": limit,
+                "turns": options.turns,
+                "prompt": [TURN, BETWEEN, NOBODY],
+            },
+        }
+        return Extractor(identity, prepare, partial(load, stream, model.kind), budget=4096.0, turns=options.turns)

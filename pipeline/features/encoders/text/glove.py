@@ -10,7 +10,7 @@ import gzip
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,11 @@ import xxhash
 
 from pipeline import weights
 from pipeline.errors import ParamsError, WeightsError
-from pipeline.features.encoders import outputs, pooling
+from pipeline.features.encoders.encoder import Computed
 from pipeline.features.encoders.extractor import Clip, Extractor, Missing, Prepared
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
+from pipeline.params.base import Flag, Group
 from pipeline.storage import clip_cache
 from pipeline.storage.atomic import atomic_file
 
@@ -61,7 +62,7 @@ def _vectors(folder: str) -> tuple[np.ndarray, np.ndarray]:
     return np.load(Path(folder) / "hashes.npy"), np.load(Path(folder) / "vectors.npy", mmap_mode="r")
 
 
-def compiled(path: Path, sha256: str) -> Path:
+def compile_vectors(path: Path, sha256: str) -> Path:
     """Folder with `hashes.npy` (V,) uint64 sorted and `vectors.npy` (V, D) float32, made when it is not there.
 
     Raises:
@@ -70,7 +71,7 @@ def compiled(path: Path, sha256: str) -> Path:
     folder = clip_cache.root() / "vectors" / sha256
     if not (folder / "hashes.npy").is_file():
         words, rows = [], []
-        for word, vector in parse(path):
+        for word, vector in parse_vectors(path):
             words.append(_hash(word))
             rows.append(vector)
         if not rows:
@@ -83,7 +84,7 @@ def compiled(path: Path, sha256: str) -> Path:
     return folder
 
 
-def parse(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+def parse_vectors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     """Words and (D,) float32 vectors of a text file, plain or gzip, with or without word2vec's first line.
 
     Raises:
@@ -108,45 +109,38 @@ def parse(path: Path) -> Iterator[tuple[str, np.ndarray]]:
         raise WeightsError(f"{path} is no text file of word vectors ({' '.join(str(error).split())[:100]}).") from error
 
 
-def build(stream: Stream) -> Extractor:
-    """The extractor of one stream.
+class Glove(Family):
+    """Word vectors; see the module."""
 
-    Raises:
-        WeightsError: the file is absent or of another format.
-        ParamsError: a layer.
-    """
-    if stream.layer != -1:
-        raise ParamsError("word vectors have no layers; leave layer at -1.")
-    options = FAMILY.options | stream.options
-    path = weights.locate(stream.weights)
-    if path.is_dir():
-        raise WeightsError(f"{path} is a folder; name the text file of vectors in it.")
-    sha256 = weights.sha256(path)
-    folder = compiled(path, sha256)
-    identity = {
-        "family": FAMILY.name,
-        "version": 1,
-        "dtype": stream.dtype,
-        **pooling.settings(stream),
-        "weights": {"source": f"file:{path.name}", "sha256": sha256},
-        "preprocessing": {"lower": options["lower"], "words": WORD.pattern},
-    }
-    hashes, vectors = _vectors(str(folder))
-    return Extractor(
-        identity,
-        Prepare(str(folder), options["lower"]),
-        partial(outputs.computed, stream),
-        budget=1e6,
-        notes={"words": len(hashes), "width": int(vectors.shape[1])},
-    )
+    title = "Word vectors from a local file (GloVe, fastText)"
+    modalities = ("text",)
+    sources = ("file",)
 
+    class Options(Group):
+        """Of a stream."""
 
-FAMILY = Family(
-    name="glove",
-    title="Word vectors from a local file (GloVe, fastText)",
-    modalities=("text",),
-    sources=("file",),
-    build=build,
-    # lower: look words up in lower case, as the uncased GloVe files want.
-    options={"lower": True},
-)
+        #: Look words up in lower case, as the uncased GloVe files want.
+        lower: Flag = True
+
+    @classmethod
+    def build(cls, stream: Stream, options: Options) -> Extractor:
+        """The extractor of one stream.
+
+        Raises:
+            WeightsError: the file is absent or of another format.
+            ParamsError: a layer.
+        """
+        if stream.layer != -1:
+            raise ParamsError("word vectors have no layers; leave layer at -1.")
+        path = weights.locate(stream.weights)
+        if path.is_dir():
+            raise WeightsError(f"{path} is a folder; name the text file of vectors in it.")
+        sha256 = weights.sha256(path)
+        folder = compile_vectors(path, sha256)
+        identity = {
+            "weights": {"source": f"file:{path.name}", "sha256": sha256},
+            "preprocessing": {"lower": options.lower, "words": WORD.pattern},
+        }
+        hashes, vectors = _vectors(str(folder))
+        notes: dict[str, object] = {"words": len(hashes), "width": int(vectors.shape[1])}
+        return Extractor(identity, Prepare(str(folder), options.lower), Computed, budget=1e6, notes=notes)

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from pipeline import weights
 from pipeline.errors import ParamsError
-from pipeline.features.encoders import outputs, pooling
+from pipeline.features.encoders import outputs, pooling, transfer
+from pipeline.features.encoders.encoder import Encoder
 from pipeline.features.encoders.extractor import Prepared
 from pipeline.params import Stream
+from pipeline.params.base import Whole
+from pipeline.storage import memo
 
-from . import tokens
+from . import tokenizer_files, tokens
 
 if TYPE_CHECKING:
     import torch
 
 LIBRARIES = ("torch", "transformers", "tokenizers")
+#: What the families need to know of a configuration.
+CONFIGURED = ("vocab_size", "max_position_embeddings", "num_hidden_layers", "pad_token_id")
+#: How many earlier turns of the dialogue are read.
+Turns = Annotated[Whole, Field(ge=0)]
 #: (weights, `model_type`) → model and configuration class; raises WeightsError for a model of another sort.
 Classes = Callable[[object, str], tuple[type, type]]
 
@@ -31,7 +39,7 @@ class Opened:
     Attributes:
         source: where the weights are.
         kind: `model_type`.
-        config: `tokens.CONFIGURED` keys of the configuration.
+        config: `CONFIGURED` keys of the configuration.
         tokenizer: the checkpoint's own; of a stand-in, hashed words.
         limit: most tokens the tokenizer says the model takes.
     """
@@ -60,7 +68,30 @@ def architecture(stream: Stream) -> dict:
     return {key: value for key, value in stream.architecture.items() if key != "model_type"}
 
 
-def opened(stream: Stream, usual: str, classes: Classes) -> Opened:
+def read_configuration(source: weights.Source, kind: str, says: dict, classes: Classes) -> dict:
+    """What a text model's configuration says, with the library's defaults for what `says` leaves out.
+
+    Args:
+        says: config.json of a checkpoint; the architecture of a stand-in, which is closed to unknown keys.
+        classes: model and configuration class of a `model_type`; raises WeightsError for a wrong one.
+
+    Raises:
+        ParamsError: a stand-in's architecture does not fit.
+    """
+
+    def ask() -> dict:
+        from pipeline.weights import pretrained
+
+        kind_of = classes(source, kind)[1]
+        config = pretrained.configuration(kind_of, says) if source.random else kind_of(**says)
+        return {key: getattr(config, key, None) for key in CONFIGURED}
+
+    # The family's module stands for what it accepts.
+    about = [classes.__module__.rpartition(".")[2], kind, source.random, says]
+    return memo.ask_library("text configuration", ask, libraries=("transformers",), about=about)
+
+
+def open_model(stream: Stream, usual: str, classes: Classes) -> Opened:
     """What a stream's weights say.
 
     Args:
@@ -68,26 +99,25 @@ def opened(stream: Stream, usual: str, classes: Classes) -> Opened:
 
     Raises:
         WeightsError: absent weights or tokenizer, another architecture.
-        ParamsError: a layer or a number of turns that cannot be, a stand-in's architecture that does not fit.
+        ParamsError: a layer that cannot be, a stand-in's architecture that does not fit.
     """
     source = weights.parse(stream.weights)
     if source.random:
         kind = stream.architecture.get("model_type", usual)
-        config = tokens.configured(source, kind, architecture(stream), classes)
-        tokenizer, limit = tokens.Words(config["vocab_size"]), 10**6
+        config = read_configuration(source, kind, architecture(stream), classes)
+        tokenizer: tokens.Words | tokens.Fast = tokens.Words(config["vocab_size"])
+        limit = 10**6
     else:
         folder = weights.locate(source)
         says = weights.config(folder)
         kind = str(says.get("model_type"))
-        config = tokens.configured(source, kind, says, classes)
-        tokenizer, limit = tokens.of_checkpoint(source, folder)
-    if (turns := stream.options.get("turns", 0)) < 0:
-        raise ParamsError(f"turns {turns} is a number of turns; write 0 or more.")
+        config = read_configuration(source, kind, says, classes)
+        tokenizer, limit = tokenizer_files.read_tokenizer(source, folder)
     pooling.check_layer(stream.layer, config["num_hidden_layers"])
     return Opened(source, kind, config, tokenizer, limit)
 
 
-def network(stream: Stream, kind: str, classes: Classes, *, dropped: Sequence[str], optional: Sequence[str] = ()) -> Any:
+def load_network(stream: Stream, kind: str, classes: Classes, *, dropped: Sequence[str], optional: Sequence[str] = ()) -> Any:
     """The model with its weights, strictly loaded (`pretrained.load`)."""
     from pipeline.weights import pretrained
 
@@ -105,14 +135,35 @@ def network(stream: Stream, kind: str, classes: Classes, *, dropped: Sequence[st
     )
 
 
-def token_rows(
-    states: torch.Tensor, mask: np.ndarray, batch: Sequence[Prepared], stream: Stream
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(B, L, D) states → rows of each clip: the tokens `prepare` marked in `rows`, pooled as the stream says."""
-    import torch
+class LanguageEncoder(Encoder):
+    """A language model of transformers over `ids`; the tokens that `prepare` marked in `rows` become rows.
 
-    chosen = pooling.cut(states, mask.sum(1).tolist())
-    return [
-        outputs.pooled(values[torch.from_numpy(item.inputs["rows"])], item, stream)
-        for values, item in zip(chosen, batch, strict=True)
-    ]
+    Args:
+        padding: token that fills shorter texts on the right, where the mask or a causal model's order hides it.
+        typed: the network takes `types` too.
+        arguments: others of the network, e.g. `use_cache: False`.
+    """
+
+    def __init__(
+        self, network: Any, layer: int | str, device: str, *, padding: int = 0, typed: bool = False, **arguments: object
+    ) -> None:
+        self.network, self.layer, self.device = network, layer, device
+        self.padding, self.typed, self.arguments = padding, typed, arguments
+
+    def encode(self, batch: Sequence[Prepared]) -> list[torch.Tensor]:
+        """(T, D) or (T, L, D) of each clip."""
+        import torch
+
+        ids, mask = tokens.pad([item.inputs["ids"] for item in batch], self.padding)
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if self.typed:
+            inputs["token_type_ids"] = tokens.pad([item.inputs["types"] for item in batch], 0)[0]
+        output = self.network(
+            **{name: transfer.to_device(value, self.device) for name, value in inputs.items()},
+            output_hidden_states=self.layer != -1,
+            **self.arguments,
+        )
+        states = outputs.select_layer(output, self.layer).flatten(0, 1)  # (B · L, ...)
+        places = [i * ids.shape[1] + np.flatnonzero(item.inputs["rows"]) for i, item in enumerate(batch)]
+        rows = states[transfer.to_device(np.concatenate(places), self.device)]
+        return list(torch.split(rows, [len(place) for place in places]))

@@ -7,18 +7,16 @@ earlier turns stands before the transcript; they are read, but only the transcri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-
-import numpy as np
+from typing import Literal
 
 from pipeline import weights
-from pipeline.errors import WeightsError, one_of
-from pipeline.features.encoders import outputs, pooling, transfer
+from pipeline.errors import WeightsError
 from pipeline.features.encoders.extractor import Clip, Extractor, Missing, Prepared
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
+from pipeline.params.base import Count, Group
 
 from . import language, tokens
 
@@ -63,27 +61,11 @@ class Prepare:
         return Prepared({"ids": encoding.ids, "types": encoding.types, "rows": rows}, times, cost=float(len(rows)))
 
 
-def load(stream: Stream, kind: str, device: str = "cpu") -> Callable:
-    """The network on `device` → forward."""
-    import torch
-
-    model = language.network(stream, kind, classes, dropped=HEADS, optional=("pooler",)).to(device)
-    padding = model.config.pad_token_id or 0
-    typed = getattr(model.config, "type_vocab_size", 0) > 1
-
-    @torch.inference_mode()
-    def forward(batch: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
-        ids, mask = tokens.pad([item.inputs["ids"] for item in batch], padding)
-        inputs = {"input_ids": ids, "attention_mask": mask}
-        if typed:
-            inputs["token_type_ids"] = tokens.pad([item.inputs["types"] for item in batch], 0)[0]
-        output = model(
-            **{name: transfer.to_device(value, device) for name, value in inputs.items()},
-            output_hidden_states=stream.layer != -1,
-        )
-        return language.token_rows(outputs.selected(output, stream.layer), mask, batch, stream)
-
-    return forward
+def load(stream: Stream, kind: str, device: str = "cpu") -> language.LanguageEncoder:
+    """The network on `device`."""
+    network = language.load_network(stream, kind, classes, dropped=HEADS, optional=("pooler",)).to(device)
+    typed = getattr(network.config, "type_vocab_size", 0) > 1
+    return language.LanguageEncoder(network, stream.layer, device, padding=network.config.pad_token_id or 0, typed=typed)
 
 
 def classes(source: object, kind: str) -> tuple[type, type]:
@@ -108,49 +90,48 @@ def classes(source: object, kind: str) -> tuple[type, type]:
     )
 
 
-def build(stream: Stream) -> Extractor:
-    """The extractor of one stream.
+class Text(Family):
+    """Bidirectional text encoders; see the module."""
 
-    Raises:
-        WeightsError: absent weights or tokenizer, another architecture.
-        ParamsError: an option out of range, a layer that is not there.
-    """
-    options = FAMILY.options | stream.options
-    model = language.opened(stream, "bert", classes)
-    positions = model.config["max_position_embeddings"] or 10**6
-    if model.kind in SHIFTED:
-        positions -= model.config["pad_token_id"] + 1
-    limit = model.length(options["max_length"], 3, min(model.limit, positions))
-    if options["special"] not in ("auto", "keep", "drop"):
-        raise one_of("option special", str(options["special"]), ("auto", "keep", "drop"))
-    # One row per token, or per window of time, is about the words; a vector of the text is [CLS] or takes it in.
-    rowwise = stream.pooling == "none" or stream.rate is not None
-    special = not rowwise if options["special"] == "auto" else options["special"] == "keep"
-    prepare = Prepare(model.tokenizer, limit, options["turns"], special)
-    identity = {
-        "family": FAMILY.name,
-        "version": 1,
-        "model": model.kind,
-        "dtype": stream.dtype,
-        **pooling.settings(stream),
-        "weights": weights.identity(model.source, architecture=stream.architecture, libraries=language.LIBRARIES),
-        "preprocessing": {
-            "tokenizer": model.tokenizer.digest,
-            "max_length": limit,
-            "turns": options["turns"],
-            "special": special,
-        },
-    }
-    return Extractor(identity, prepare, partial(load, stream, model.kind), budget=4096.0)
+    title = "Bidirectional text encoder (BERT, RoBERTa, MiniLM, DeBERTa, ModernBERT)"
+    modalities = ("text",)
+    sources = ("hf", "local", "package", "random")
 
+    class Options(Group):
+        """Of a stream."""
 
-FAMILY = Family(
-    name="text",
-    title="Bidirectional text encoder (BERT, RoBERTa, MiniLM, DeBERTa, ModernBERT)",
-    modalities=("text",),
-    sources=("hf", "local", "package", "random"),
-    build=build,
-    # max_length: tokens, null = what the model takes. turns: earlier turns read before the transcript.
-    # special: rows of [CLS] and [SEP]; auto drops them where rows are tokens or windows of time.
-    options={"max_length": None, "turns": 0, "special": "auto"},
-)
+        #: Tokens; null = what the model takes.
+        max_length: Count | None = None
+        #: Earlier turns read before the transcript.
+        turns: language.Turns = 0
+        #: Rows of [CLS] and [SEP]; auto drops them where rows are tokens or windows of time.
+        special: Literal["auto", "keep", "drop"] = "auto"
+
+    @classmethod
+    def build(cls, stream: Stream, options: Options) -> Extractor:
+        """The extractor of one stream.
+
+        Raises:
+            WeightsError: absent weights or tokenizer, another architecture.
+            ParamsError: a length out of range, a layer that is not there.
+        """
+        model = language.open_model(stream, "bert", classes)
+        positions = model.config["max_position_embeddings"] or 10**6
+        if model.kind in SHIFTED:
+            positions -= model.config["pad_token_id"] + 1
+        limit = model.length(options.max_length, 3, min(model.limit, positions))
+        # One row per token, or per window of time, is about the words; a vector of the text is [CLS] or takes it in.
+        rowwise = stream.pooling == "none" or stream.rate is not None
+        special = not rowwise if options.special == "auto" else options.special == "keep"
+        prepare = Prepare(model.tokenizer, limit, options.turns, special)
+        identity = {
+            "model": model.kind,
+            "weights": weights.identity(model.source, architecture=stream.architecture, libraries=language.LIBRARIES),
+            "preprocessing": {
+                "tokenizer": model.tokenizer.digest,
+                "max_length": limit,
+                "turns": options.turns,
+                "special": special,
+            },
+        }
+        return Extractor(identity, prepare, partial(load, stream, model.kind), budget=4096.0, turns=options.turns)

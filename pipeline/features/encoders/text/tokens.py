@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xxhash
 
-from pipeline import weights
-from pipeline.errors import WeightsError
 from pipeline.features.encoders.extractor import Clip, Missing
-from pipeline.storage import memo
-from pipeline.weights import gguf
-
-#: Files a tokenizer may keep its vocabulary in.
-VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
-#: What turns the files of a checkpoint into a tokenizer.
-LIBRARIES = ("transformers", "tokenizers", "sentencepiece", "tiktoken")
-#: What the families need to know of a configuration.
-CONFIGURED = ("vocab_size", "max_position_embeddings", "num_hidden_layers", "pad_token_id")
 
 
 @dataclass(frozen=True)
@@ -154,74 +142,6 @@ def _tokenizer(json: str) -> Any:
     return tokenizer
 
 
-def decoder(source: object, folder: Path) -> Any:
-    """The library's own tokenizer of a checkpoint, for turning ids back into text.
-
-    Raises:
-        WeightsError: there is none.
-    """
-    from transformers import AutoTokenizer
-
-    # Without a vocabulary the library makes an empty tokenizer and says nothing.
-    if not any(file for pattern in VOCABULARIES for file in folder.glob(pattern)):
-        raise WeightsError(f"{source} has no tokenizer; fetch its tokenizer.json (or vocab.txt) too.")
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError) as error:
-        raise WeightsError(
-            f"{source} has no tokenizer that can be read ({' '.join(str(error).split())[:120]}); "
-            "fetch its tokenizer.json (or vocab.txt) too."
-        ) from error
-
-
-def of_checkpoint(source: object, folder: Path) -> tuple[Fast, int]:
-    """The tokenizer in a checkpoint's folder (or GGUF file), and the most tokens it says the model takes.
-
-    Raises:
-        WeightsError: there is none, or it has no fast version.
-    """
-    if folder.suffix == gguf.SUFFIX:
-        text, limit = gguf.tokenizer(folder)
-        return Fast(text), limit
-
-    def ask() -> tuple[str, int | None, int]:
-        tokenizer = decoder(source, folder)
-        if not tokenizer.is_fast:
-            raise WeightsError(
-                f"{source}: {type(tokenizer).__name__} tells no character offsets; save the model "
-                "with a fast tokenizer (tokenizer.json)."
-            )
-        backend = tokenizer.backend_tokenizer.to_str()
-        return backend, tokenizer.unk_token_id, int(min(tokenizer.model_max_length, 10**6))
-
-    texts = {file.name: weights.sha256(file) for pattern in weights.TEXT for file in sorted(folder.glob(pattern))}
-    backend, unknown, limit = memo.ask_library("fast tokenizer", ask, libraries=LIBRARIES, about=texts)
-    return Fast(backend, unknown), limit
-
-
-def configured(source: weights.Source, kind: str, says: dict, classes: Callable[[object, str], tuple]) -> dict:
-    """What a text model's configuration says, with the library's defaults for what `says` leaves out.
-
-    Args:
-        says: config.json of a checkpoint; the architecture of a stand-in, which is closed to unknown keys.
-        classes: model and configuration class of a `model_type`; raises WeightsError for a wrong one.
-
-    Raises:
-        ParamsError: a stand-in's architecture does not fit.
-    """
-
-    def ask() -> dict:
-        from pipeline.weights import pretrained
-
-        kind_of = classes(source, kind)[1]
-        config = pretrained.configuration(kind_of, says) if source.random else kind_of(**says)
-        return {key: getattr(config, key, None) for key in CONFIGURED}
-
-    # The family's module stands for what it accepts.
-    about = [classes.__module__.rpartition(".")[2], kind, source.random, says]
-    return memo.ask_library("text configuration", ask, libraries=("transformers",), about=about)
-
-
 def transcript(clip: Clip) -> str:
     """The clip's text.
 
@@ -250,6 +170,3 @@ def pad(rows: Sequence[np.ndarray], value: int) -> tuple[np.ndarray, np.ndarray]
     for i, row in enumerate(rows):
         ids[i, : len(row)], mask[i, : len(row)] = row, 1
     return ids, mask
-
-
-Tokenizer = Callable[[str, str | None, int], Encoding]

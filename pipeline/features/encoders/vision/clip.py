@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 from pipeline import weights
-from pipeline.errors import ParamsError, one_of
+from pipeline.errors import ParamsError
 from pipeline.features.encoders import pooling, transfer
 from pipeline.features.encoders.extractor import Extractor
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
+from pipeline.params.base import Flag, Group
+from pipeline.parts import read_options
 
 from . import framewise, images, open_clip
+
+if TYPE_CHECKING:
+    import torch
 
 TYPES = ("clip", "clip_vision_model")
 #: The half of a CLIP checkpoint that an image never meets.
@@ -26,11 +31,10 @@ PROCESSOR = {
     "image_mean": list(images.CLIP_MEAN),
     "image_std": list(images.CLIP_STD),
 }
-BACKENDS = ("auto", "hf", "open_clip")
-READOUTS = ("projection", "cls", "mean", "tokens")
+Readout = Literal["projection", "cls", "mean", "tokens"]
 
 
-def preprocessing(stream: Stream) -> images.Preprocessing:
+def read_preprocessing(stream: Stream) -> images.Preprocessing:
     """From the checkpoint; for a stand-in, CLIP's own at the stand-in's size."""
     source = weights.parse(stream.weights)
     if not source.random:
@@ -39,8 +43,10 @@ def preprocessing(stream: Stream) -> images.Preprocessing:
     return images.Preprocessing((size,), (size, size), mean=images.CLIP_MEAN, std=images.CLIP_STD)
 
 
-def load(stream: Stream, readout: str, normalise: bool, spec: images.Preprocessing, device: str = "cpu") -> Callable:
-    """The image tower on `device` → forward."""
+def load(
+    stream: Stream, readout: Readout, normalise: bool, spec: images.Preprocessing, device: str = "cpu"
+) -> framewise.FrameEncoder:
+    """The image tower on `device`."""
     import torch
     from transformers import CLIPVisionModelWithProjection
 
@@ -58,7 +64,7 @@ def load(stream: Stream, readout: str, normalise: bool, spec: images.Preprocessi
         device,
     )
 
-    def encode(pixels: torch.Tensor) -> torch.Tensor:
+    def read(pixels: torch.Tensor) -> torch.Tensor:
         output = model(pixel_values=pixels.to(model.dtype), output_hidden_states=readout != "projection")
         if readout == "projection":
             rows = output.image_embeds
@@ -71,7 +77,7 @@ def load(stream: Stream, readout: str, normalise: bool, spec: images.Preprocessi
         rows = rows.float()
         return torch.nn.functional.normalize(rows, dim=-1, eps=1e-6) if normalise else rows
 
-    return framewise.Forward(encode, stream, spec, device)
+    return framewise.FrameEncoder(model, read, spec, device)
 
 
 def _of_open_clip(stream: Stream, backend: str) -> bool:
@@ -82,49 +88,45 @@ def _of_open_clip(stream: Stream, backend: str) -> bool:
     return not source.random and (weights.locate(source) / open_clip.CONFIG).is_file()
 
 
-def build(stream: Stream) -> Extractor:
-    """The extractor of one stream.
+class Clip(Family):
+    """CLIP image towers; see the module."""
 
-    Raises:
-        WeightsError: absent weights, another architecture, no preprocessing beside them.
-        ParamsError: unknown readout or decoder, or a projection of a layer that is not the last.
-    """
-    options = FAMILY.options | stream.options
-    if options["backend"] not in BACKENDS:
-        raise one_of("backend of clip", str(options["backend"]), BACKENDS)
-    if options["backend"] != "hf" and _of_open_clip(stream, options["backend"]):
-        if left := set(stream.options) - {"backend", *open_clip.FAMILY.options}:
-            raise ParamsError(
-                f"option {min(left)} is not known to open_clip checkpoints; remove it or set options.backend to hf."
-            )
-        kept = {key: value for key, value in stream.options.items() if key != "backend"}
-        return open_clip.build(stream.model_copy(update={"encoder": "open_clip", "options": kept}))
-    readout = options["readout"]
-    if readout not in READOUTS:
-        raise one_of("readout of clip", str(readout), READOUTS)
-    if readout == "projection" and stream.layer != -1:
-        raise ParamsError(f"clip projects its last layer only; with layer {stream.layer} set options.readout to cls or mean.")
-    spec = preprocessing(stream).by(options["decoder"])
-    identity = {
-        "family": FAMILY.name,
-        "version": 1,
-        "dtype": stream.dtype,
-        **pooling.settings(stream),
-        "weights": weights.identity(stream.weights, architecture=stream.architecture),
-        "preprocessing": spec.identity(),
-        "readout": readout,
-        "normalise": options["normalise"],
-    }
-    return Extractor(identity, framewise.Prepare(spec), partial(load, stream, readout, options["normalise"], spec), budget=64.0)
+    title = "CLIP image tower (transformers)"
+    modalities = ("video", "face")
+    sources = ("hf", "open_clip", "local", "package", "random")
 
+    class Options(Group):
+        """Of a stream."""
 
-FAMILY = Family(
-    name="clip",
-    title="CLIP image tower (transformers)",
-    modalities=("video", "face"),
-    sources=("hf", "open_clip", "local", "package", "random"),
-    build=build,
-    #: readout: projection | cls | mean | tokens; normalise: every frame to length 1; backend: auto | hf | open_clip.
-    #: decoder: pillow | nvjpeg (on the GPU).
-    options={"readout": "projection", "normalise": False, "backend": "auto", "decoder": "pillow"},
-)
+        readout: Readout = "projection"
+        #: Every frame to length 1.
+        normalise: Flag = False
+        backend: Literal["auto", "hf", "open_clip"] = "auto"
+        decoder: images.Decoder = "pillow"
+
+    @classmethod
+    def build(cls, stream: Stream, options: Options) -> Extractor:
+        """The extractor of one stream.
+
+        Raises:
+            WeightsError: absent weights, another architecture, no preprocessing beside them.
+            ParamsError: a projection of a layer that is not the last, a decoder that has not the checkpoint's filter.
+        """
+        if options.backend != "hf" and _of_open_clip(stream, options.backend):
+            if left := set(stream.options) - {"backend", *open_clip.OpenClip.Options.model_fields}:
+                raise ParamsError(
+                    f"option {min(left)} is not known to open_clip checkpoints; remove it or set options.backend to hf."
+                )
+            kept = {key: value for key, value in stream.options.items() if key != "backend"}
+            return open_clip.OpenClip.build(stream, read_options(open_clip.OpenClip.Options, kept, "clip.options"))
+        if options.readout == "projection" and stream.layer != -1:
+            raise ParamsError(f"clip projects its last layer only; with layer {stream.layer} set options.readout to cls or mean.")
+        spec = read_preprocessing(stream).with_decoder(options.decoder)
+        identity = {
+            "weights": weights.identity(stream.weights, architecture=stream.architecture),
+            "preprocessing": spec.identity(),
+            "readout": options.readout,
+            "normalise": options.normalise,
+        }
+        load_tower = partial(load, stream, options.readout, options.normalise, spec)
+        return Extractor(identity, framewise.Prepare(spec), load_tower, budget=64.0)

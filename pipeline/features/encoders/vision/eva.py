@@ -7,16 +7,16 @@ block and the final norm, stretches the 16 × 16 position embedding to 32 × 32 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline import weights
-from pipeline.errors import ParamsError, WeightsError, one_of
-from pipeline.features.encoders import pooling, transfer
+from pipeline.errors import ParamsError, WeightsError
+from pipeline.features.encoders import transfer
 from pipeline.features.encoders.extractor import Extractor
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
+from pipeline.params.base import Count, Group
 
 from . import framewise, images
 from . import timm as timm_family
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     import torch
 
 MODEL = "eva_giant_patch14_clip_224"
-READOUTS = ("merged", "cls", "mean", "tokens")
-NORMS = ("plain", "checkpoint")
+Readout = Literal["merged", "cls", "mean", "tokens"]
+Norm = Literal["plain", "checkpoint"]
 #: Patch tokens that become one row.
 MERGED = 4
 #: Frames in one pass: a frame has 1025 tokens.
 CHUNK = 4
 
 
-def merge(tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def merge_tokens(tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(B, 1 + 4 N, D) tokens → merged patches (B, N, 4 D) and class token (B, D).
 
     Row j is the concatenation of the patches 4 j … 4 j + 3 in raster order.
@@ -47,7 +47,7 @@ def merge(tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return tokens[:, 1:].reshape(batch, (count - 1) // MERGED, MERGED * width), tokens[:, 0]
 
 
-def stretched(position: torch.Tensor, count: int) -> torch.Tensor:
+def stretch_position(position: torch.Tensor, count: int) -> torch.Tensor:
     """(1, 1 + n², D) position embedding → (1, 1 + count, D), bicubic; the class token's stays."""
     import torch
 
@@ -59,7 +59,7 @@ def stretched(position: torch.Tensor, count: int) -> torch.Tensor:
     return torch.cat([position[:, :1].float(), patches.flatten(2).transpose(1, 2)], 1)
 
 
-def network(stream: Stream, *, size: int, blocks: int | None, norm: str) -> Any:
+def load_network(stream: Stream, *, size: int, blocks: int | None, norm: Norm) -> Any:
     """timm's Eva without head, `blocks` deep, with the weights of `stream`.
 
     Raises:
@@ -73,7 +73,7 @@ def network(stream: Stream, *, size: int, blocks: int | None, norm: str) -> Any:
     if source.random:
         keywords = {key: value for key, value in stream.architecture.items() if key != "img_size"}
         with weights.seeded(source.seed or 0):
-            model = timm_family.create(MODEL, {**keywords, "img_size": size, "num_classes": 0})
+            model = timm_family.create_model(MODEL, {**keywords, "img_size": size, "num_classes": 0})
         return model.to(getattr(torch, stream.dtype)).eval().requires_grad_(False)
     path, _, keywords, _ = _resolve(stream)
     state = {_plain(key): value for key, value in weights.state(path).items()}
@@ -81,25 +81,24 @@ def network(stream: Stream, *, size: int, blocks: int | None, norm: str) -> Any:
     kept = depth if blocks is None else blocks
     if not 0 < kept <= depth:
         raise WeightsError(f"{source} has {depth} blocks, options.blocks asks for {kept}; is it an EVA tower?")
-    model = timm_family.create(MODEL, {**keywords, "img_size": size, "num_classes": 0, "depth": kept})
+    model = timm_family.create_model(MODEL, {**keywords, "img_size": size, "num_classes": 0, "depth": kept})
     if "pos_embed" in state:
-        state["pos_embed"] = stretched(state["pos_embed"], model.pos_embed.shape[1] - 1)
+        state["pos_embed"] = stretch_position(state["pos_embed"], model.pos_embed.shape[1] - 1)
     for name in ("weight", "bias"):
         # BLIP-2 files call the last norm ln_vision; with norm: plain it is not read at all.
         learned = state.pop(f"ln_vision.{name}", state.pop(f"norm.{name}", None))
-        state[f"norm.{name}"] = (
-            learned if norm == "checkpoint" else (torch.ones if name == "weight" else torch.zeros)(model.embed_dim)
-        )
-        if learned is None and norm == "checkpoint":
+        if norm == "plain":
+            learned = (torch.ones if name == "weight" else torch.zeros)(model.embed_dim)
+        if learned is None:
             raise WeightsError(f"{source} has no last norm; set options.norm to plain.")
+        state[f"norm.{name}"] = learned
     dropped = ("head.", "fc_norm.", *(f"blocks.{i}." for i in range(kept, depth)))
     return pretrained.assemble(model, state, source, dropped=dropped, dtype=stream.dtype)
 
 
 def _resolve(stream: Stream) -> tuple:
     """timm's own folder, or a bare weight file of this very tower."""
-    named = stream.model_copy(update={"options": {"model": MODEL}})
-    path, name, keywords, data = timm_family.resolve(named)
+    path, name, keywords, data = timm_family.resolve(stream, MODEL)
     if path is not None and name.partition(".")[0] != MODEL:
         raise WeightsError(f"{stream.weights} is timm's {name}, this family reads {MODEL}; use the timm family.")
     # A bare weight file does not say its widths: the tower's own, unless the stream gives others.
@@ -112,76 +111,78 @@ def _plain(key: str) -> str:
     return key.removeprefix("visual_encoder.").removeprefix("visual.trunk.").removeprefix("visual.")
 
 
-def read(tokens: torch.Tensor, readout: str) -> torch.Tensor:
+def read_rows(tokens: torch.Tensor, readout: Readout) -> torch.Tensor:
     """(N, 1 + P, D) → rows."""
     if readout == "tokens":
         return tokens
-    merged, cls = merge(tokens)
+    merged, cls = merge_tokens(tokens)
     return {"merged": merged, "cls": cls}.get(readout, merged.mean(1))
 
 
-def load(stream: Stream, options: dict[str, Any], spec: images.Preprocessing, device: str = "cpu") -> Callable:
-    """The tower on `device` → forward."""
+def load(stream: Stream, options: Eva.Options, spec: images.Preprocessing, device: str = "cpu") -> framewise.FrameEncoder:
+    """The tower on `device`."""
     import torch
 
-    model = network(stream, size=options["size"], blocks=options["blocks"], norm=options["norm"])
+    model = load_network(stream, size=options.size, blocks=options.blocks, norm=options.norm)
     model = transfer.place_tower(model, device)
-    if options["norm"] == "plain":
+    if options.norm == "plain":
         # BLIP-2's LayerNorm keeps the default epsilon, 1e-5; EVA's own norms have 1e-6.
         model.norm = torch.nn.LayerNorm(model.embed_dim, elementwise_affine=False)
     dtype = model.pos_embed.dtype
 
-    def encode(pixels: torch.Tensor) -> torch.Tensor:
-        return read(model.forward_features(pixels.to(dtype)).float(), options["readout"])
+    def read(pixels: torch.Tensor) -> torch.Tensor:
+        return read_rows(model.forward_features(pixels.to(dtype)).float(), options.readout)
 
-    return framewise.Forward(encode, stream, spec, device, CHUNK)
-
-
-def build(stream: Stream) -> Extractor:
-    """The extractor of one stream.
-
-    Rows: `merged` (256, 5632), `cls` (1408), `mean` of the merged rows (5632), `tokens` (1025, 1408).
-
-    Raises:
-        WeightsError: absent weights or another model.
-        ParamsError: unknown readout, norm or choice of frames, a size that does not fit.
-    """
-    options = FAMILY.options | stream.options
-    for key, known in (("readout", READOUTS), ("norm", NORMS), ("frames", framewise.WHICH)):
-        if options[key] not in known:
-            raise one_of(f"{key} of eva", str(options[key]), known)
-    if stream.layer != -1:
-        raise ParamsError("encoder eva reads its last kept block; set options.blocks instead of layer.")
-    patch = int(stream.architecture.get("patch_size", 14))
-    side = options["size"] // patch
-    if options["size"] % patch or side * side % MERGED:
-        raise ParamsError(f"options.size {options['size']} does not make a grid of {patch} px patches that merges by {MERGED}.")
-    path, _, keywords, data = _resolve(stream) if not weights.parse(stream.weights).random else (None, MODEL, {}, {})
-    mean, std = (
-        images.statistics(stream.weights, data["mean"], data["std"]) if "mean" in data else (images.CLIP_MEAN, images.CLIP_STD)
-    )
-    # Whole frame, aspect not kept, as both source systems feed it.
-    spec = images.Preprocessing((options["size"], options["size"]), None, "bicubic", mean=mean, std=std)
-    identity = {
-        "family": FAMILY.name,
-        "version": 1,
-        "model": {"name": MODEL, **keywords},
-        "dtype": stream.dtype,
-        **pooling.settings(stream),
-        "weights": weights.identity(stream.weights, architecture=stream.architecture, path=path, libraries=timm_family.LIBRARIES),
-        "preprocessing": spec.identity(),
-        **{key: options[key] for key in ("readout", "norm", "blocks", "frames", "size")},
-    }
-    return Extractor(identity, framewise.Prepare(spec, options["frames"]), partial(load, stream, options, spec), budget=8.0)
+    return framewise.FrameEncoder(model, read, spec, device, CHUNK)
 
 
-FAMILY = Family(
-    name="eva",
-    title="EVA-CLIP ViT-g with 4 → 1 token merge",
-    modalities=("video", "face"),
-    sources=("timm", "hf", "local", "package", "random"),
-    build=build,
-    #: readout: merged | cls | mean | tokens; frames: all | first | middle | peak; size in pixels; blocks kept
-    #: (null = all); norm: plain (without learned scale, as MiniGPT-v2) | checkpoint.
-    options={"readout": "merged", "frames": "peak", "size": 448, "blocks": None, "norm": "plain"},
-)
+class Eva(Family):
+    """EVA-CLIP ViT-g; see the module."""
+
+    title = "EVA-CLIP ViT-g with 4 → 1 token merge"
+    modalities = ("video", "face")
+    sources = ("timm", "hf", "local", "package", "random")
+
+    class Options(Group):
+        """Of a stream."""
+
+        readout: Readout = "merged"
+        frames: framewise.Which = "peak"
+        #: Pixels.
+        size: Count = 448
+        #: Kept, from the first; null = all.
+        blocks: Count | None = None
+        #: `plain`: without learned scale, as MiniGPT-v2.
+        norm: Norm = "plain"
+
+    @classmethod
+    def build(cls, stream: Stream, options: Options) -> Extractor:
+        """The extractor of one stream.
+
+        Rows: `merged` (256, 5632), `cls` (1408), `mean` of the merged rows (5632), `tokens` (1025, 1408).
+
+        Raises:
+            WeightsError: absent weights or another model.
+            ParamsError: a layer, a size that does not fit.
+        """
+        if stream.layer != -1:
+            raise ParamsError("encoder eva reads its last kept block; set options.blocks instead of layer.")
+        patch = int(stream.architecture.get("patch_size", 14))
+        side = options.size // patch
+        if options.size % patch or side * side % MERGED:
+            raise ParamsError(f"options.size {options.size} does not make a grid of {patch} px patches that merges by {MERGED}.")
+        path, _, keywords, data = _resolve(stream) if not weights.parse(stream.weights).random else (None, MODEL, {}, {})
+        mean, std = images.CLIP_MEAN, images.CLIP_STD
+        if "mean" in data:
+            mean, std = images.statistics(stream.weights, data["mean"], data["std"])
+        # Whole frame, aspect not kept, as both source systems feed it.
+        spec = images.Preprocessing((options.size, options.size), None, "bicubic", mean=mean, std=std)
+        identity = {
+            "model": {"name": MODEL, **keywords},
+            "weights": weights.identity(
+                stream.weights, architecture=stream.architecture, path=path, libraries=timm_family.LIBRARIES
+            ),
+            "preprocessing": spec.identity(),
+            **options.model_dump(),
+        }
+        return Extractor(identity, framewise.Prepare(spec, options.frames), partial(load, stream, options, spec), budget=8.0)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from pipeline.errors import one_of
-from pipeline.features.encoders import pooling
+from pipeline.features.encoders.encoder import Encoder
 from pipeline.features.encoders.extractor import Clip, Missing, Prepared
 from pipeline.features.encoders.transfer import to_device
-from pipeline.params import Stream
 from pipeline.storage.jpeg import decode
 
 from . import gpu_images
@@ -21,7 +19,8 @@ from .images import Preprocessing
 if TYPE_CHECKING:
     import torch
 
-WHICH = ("all", "first", "middle", "peak")
+#: Frames of a clip that are read.
+Which = Literal["all", "first", "middle", "peak"]
 
 
 @dataclass(frozen=True)
@@ -29,12 +28,11 @@ class Prepare:
     """Clip → array `pixels` (T, H, W, 3) uint8, one row per frame; the JPEGs themselves for `decoder: nvjpeg`."""
 
     images: Preprocessing
-    #: all | first | middle | peak
-    which: str = "all"
+    which: Which = "all"
 
     def __call__(self, clip: Clip) -> Prepared:
         jpegs, times = choose(*frames(clip), self.which)
-        inputs = {"pixels": self.images.pixels(jpegs)} if self.images.decoder == "pillow" else gpu_images.packed(jpegs)
+        inputs = {"pixels": self.images.pixels(jpegs)} if self.images.decoder == "pillow" else gpu_images.pack(jpegs)
         return Prepared(inputs, times, cost=float(len(jpegs)))
 
 
@@ -57,17 +55,12 @@ def frames(clip: Clip) -> tuple[list[bytes], np.ndarray]:
     return [jpegs[i] for i in kept], times[kept]
 
 
-def choose(jpegs: list[bytes], times: np.ndarray, which: str) -> tuple[list[bytes], np.ndarray]:
+def choose(jpegs: list[bytes], times: np.ndarray, which: Which) -> tuple[list[bytes], np.ndarray]:
     """`all` frames, or the `first`, `middle` or `peak` one.
 
     The peak is the frame that differs most from the clip's mean frame (32 × 32 grey): on face crops,
     the strongest expression. When nothing moves, or there are fewer than three frames, it is the middle one.
-
-    Raises:
-        ParamsError: unknown choice.
     """
-    if which not in WHICH:
-        raise one_of("choice of frames", which, WHICH)
     if which == "all":
         return jpegs, times
     position = {"first": 0, "middle": len(jpegs) // 2}.get(which)
@@ -88,34 +81,32 @@ def peak(jpegs: Sequence[bytes]) -> int:
     return int(far.argmax()) if far.max() > 1.0 else middle
 
 
-@dataclass
-class Forward:
-    """`forward` of an extractor from `encode`: (N, 3, H, W) float32 pixels → (N, ...) rows.
+class FrameEncoder(Encoder):
+    """A network over single images; frames of all clips go through together, at most `chunk` at a time.
 
-    Frames of all clips go through together, at most `chunk` at a time.
+    Args:
+        read: (N, 3, H, W) float32 pixels on `device` → (N, ...) rows of `network`.
+        images: how pixels were prepared.
     """
 
-    encode: Callable[[torch.Tensor], torch.Tensor]
-    stream: Stream
-    images: Preprocessing
-    device: str
-    chunk: int = 64
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        read: Callable[[torch.Tensor], torch.Tensor],
+        images: Preprocessing,
+        device: str,
+        chunk: int = 64,
+    ) -> None:
+        if images.decoder == "nvjpeg":
+            gpu_images.require(device)
+        self.network, self.read, self.images, self.device, self.chunk = network, read, images, device, chunk
 
-    def __post_init__(self) -> None:
-        if self.images.decoder == "nvjpeg":
-            gpu_images.require(self.device)
-
-    def __call__(self, batch: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
+    def encode(self, batch: Sequence[Prepared]) -> list[torch.Tensor]:
+        """(T, ...) rows of each clip, one per frame."""
         import torch
 
-        with torch.inference_mode():
-            parts = [self.encode(self.images.normalise(part)) for part in self._pixels(batch)]
-            # One wait for the device; pooling goes on in main memory.
-            rows = torch.split(torch.cat(parts).cpu(), [len(item.times) for item in batch])
-        return [
-            pooling.reduce(values, item.times, pooling=self.stream.pooling, rate=self.stream.rate)
-            for values, item in zip(rows, batch, strict=True)
-        ]
+        parts = [self.read(self.images.normalise(part)) for part in self._pixels(batch)]
+        return list(torch.split(torch.cat(parts), [len(item.times) for item in batch]))
 
     def _pixels(self, batch: Sequence[Prepared]) -> Iterator[torch.Tensor]:
         """(N, H, W, 3) uint8 on the device, N at most `chunk`."""
@@ -124,13 +115,14 @@ class Forward:
             for part in np.split(pixels, range(self.chunk, len(pixels), self.chunk)):
                 yield to_device(part, self.device)
             return
-        jpegs = [data for item in batch for data in gpu_images.unpacked(item.inputs)]
+        jpegs = [data for item in batch for data in gpu_images.unpack(item.inputs)]
         for low in range(0, len(jpegs), self.chunk):
             yield gpu_images.pixels(self.images, jpegs[low : low + self.chunk], self.device)
 
-    def compile(self) -> None:
-        """`run.compile`: fuse the tower's kernels at the first batches. A tower that cannot be compiled runs as it is."""
+    def compile(self) -> bool:
+        """Fuse the network's kernels at the first batches. A network that cannot be compiled runs as it is."""
         import torch
 
         torch._dynamo.config.suppress_errors = True
-        self.encode = torch.compile(self.encode)
+        self.read = torch.compile(self.read)
+        return True

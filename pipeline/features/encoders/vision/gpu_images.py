@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     import torch
 
 
-def packed(jpegs: Sequence[bytes]) -> dict[str, np.ndarray]:
+def pack(jpegs: Sequence[bytes]) -> dict[str, np.ndarray]:
     """Inputs of one clip: `jpegs` (bytes) uint8, one after the other, and `lengths` (T,) int64."""
     return {"jpegs": np.frombuffer(b"".join(jpegs), np.uint8), "lengths": np.array([len(j) for j in jpegs], np.int64)}
 
 
-def unpacked(inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """Inverse of `packed`, without copies."""
+def unpack(inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Inverse of `pack`, without copies."""
     return np.split(inputs["jpegs"], np.cumsum(inputs["lengths"])[:-1])
 
 

@@ -16,14 +16,16 @@ import numpy as np
 from PIL import Image
 
 from pipeline import weights
-from pipeline.errors import ParamsError, WeightsError, one_of
+from pipeline.errors import ParamsError, WeightsError
 from pipeline.storage.jpeg import decode
 
 if TYPE_CHECKING:
     import torch
 
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-DECODERS = ("pillow", "nvjpeg")
+CLIP_MEAN: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
+#: Where JPEGs become pixels: in worker processes, or on the GPU.
+Decoder = Literal["pillow", "nvjpeg"]
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -58,7 +60,7 @@ class Preprocessing:
     scale: float = 1 / 255
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
-    decoder: Literal["pillow", "nvjpeg"] = "pillow"
+    decoder: Decoder = "pillow"
 
     def identity(self) -> dict:
         """JSON values. The default decoder is not named, as it was the only one once."""
@@ -68,14 +70,12 @@ class Preprocessing:
             return values
         return values | {"torchvision": metadata.version("torchvision")}
 
-    def by(self, decoder: object) -> Preprocessing:
+    def with_decoder(self, decoder: Decoder) -> Preprocessing:
         """The same with another decoder.
 
         Raises:
-            ParamsError: unknown decoder, or one that has not the filter the checkpoint wants.
+            ParamsError: it has not the filter the checkpoint wants.
         """
-        if decoder not in DECODERS:
-            raise one_of("decoder", str(decoder), DECODERS)
         if decoder == "nvjpeg" and self.interpolation not in ("bilinear", "bicubic"):
             raise ParamsError(
                 f"decoder nvjpeg resizes bilinear or bicubic and this checkpoint wants {self.interpolation}; "
@@ -141,16 +141,19 @@ def of_transformers(path: Path, *, square: bool, defaults: dict | None = None) -
     if not found:
         raise WeightsError(f"{path} does not say how images are prepared; put the checkpoint's preprocessor_config.json there.")
     found = (defaults or {}) | found
-    resize = crop = None
+    resize = None
+    crop: tuple[int, int] | None = None
     if found.get("do_resize", True):
         resize = _sides(path, "size", found.get("size"), square)
     if found.get("do_center_crop", False):
-        crop = _sides(path, "crop_size", found.get("crop_size"), True)
+        sides = _sides(path, "crop_size", found.get("crop_size"), True)
+        crop = sides[0], sides[-1]
     resample = found.get("resample", 2)
     if resample not in _NAMES:
         raise WeightsError(f"{path}: preprocessor resample {resample!r} is no filter of Pillow's; fetch the file again.")
     scale = found.get("rescale_factor", 1 / 255) if found.get("do_rescale", True) else 1.0
-    mean, std = (0.0,) * 3, (1.0,) * 3
+    mean: tuple[float, ...] = (0.0,) * 3
+    std: tuple[float, ...] = (1.0,) * 3
     if found.get("do_normalize", True):
         mean, std = statistics(path, found.get("image_mean"), found.get("image_std"))
     if crop is None and resize is not None and len(resize) == 1:
@@ -191,12 +194,16 @@ def statistics(path: object, mean: object, std: object) -> tuple[tuple[float, ..
     Raises:
         WeightsError: not three numbers each, or a deviation that is not positive.
     """
-    for name, value in (("mean", mean), ("std", std)):
-        if not (isinstance(value, (list, tuple)) and len(value) == 3 and all(isinstance(v, (int, float)) for v in value)):
-            raise WeightsError(f"{path}: image {name} {value!r} is not three numbers; fetch the preprocessor file again.")
-    if min(std) <= 0:
-        raise WeightsError(f"{path}: image std {list(std)} must be positive; fetch the preprocessor file again.")
-    return tuple(map(float, mean)), tuple(map(float, std))
+    means, deviations = _three(path, "mean", mean), _three(path, "std", std)
+    if min(deviations) <= 0:
+        raise WeightsError(f"{path}: image std {list(deviations)} must be positive; fetch the preprocessor file again.")
+    return means, deviations
+
+
+def _three(path: object, name: str, value: object) -> tuple[float, ...]:
+    if not (isinstance(value, (list, tuple)) and len(value) == 3 and all(isinstance(v, (int, float)) for v in value)):
+        raise WeightsError(f"{path}: image {name} {value!r} is not three numbers; fetch the preprocessor file again.")
+    return tuple(map(float, value))
 
 
 def _sides(path: object, key: str, value: object, square: bool) -> tuple[int, ...]:

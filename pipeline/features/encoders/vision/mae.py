@@ -5,56 +5,37 @@ No patch is masked. Reads folders of transformers and single files of the MAE re
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipeline import weights
-from pipeline.errors import WeightsError, one_of
-from pipeline.features.encoders import outputs, pooling, transfer
+from pipeline.features.encoders import outputs, transfer
 from pipeline.features.encoders.extractor import Extractor
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
+from pipeline.params.base import Group
 
 from . import framewise, images
+from .statistics import STATISTICS, Named, choose_statistics
 
 TYPES = ("vit_mae",)
 DROPPED = ("decoder.",)
-READOUTS = ("cls", "mean", "tokens")
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+Readout = Literal["cls", "mean", "tokens"]
 #: What the library's ViT processor does where a file leaves a key out.
 PROCESSOR = {"size": 224, "resample": 2, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-STATISTICS = {"unit": ((0.0,) * 3, (1.0,) * 3), "imagenet": IMAGENET}
 
 
-def preprocessing(stream: Stream, path: Path | None, statistics: str | None) -> images.Preprocessing:
-    """From the checkpoint's folder; of a single file, from `options.statistics`. See `said`."""
-    mean, std = said(stream, path, statistics) or STATISTICS["unit"]
+def read_preprocessing(stream: Stream, path: Path | None, statistics: Named | None) -> images.Preprocessing:
+    """From the checkpoint's folder; of a single file, from `options.statistics`. See `choose_statistics`."""
+    mean, std = choose_statistics(stream, path, statistics) or STATISTICS["unit"]
     if path is not None and path.is_dir():
         return images.of_transformers(path, square=True, defaults=PROCESSOR)
     size = int(stream.architecture.get("image_size", 224))
     return images.Preprocessing((size, size), None, "bicubic", mean=mean, std=std)
 
 
-def said(stream: Stream, path: Path | None, statistics: str | None) -> tuple | None:
-    """Mean and deviation that `options.statistics` names; None when it names none and need not.
-
-    Raises:
-        ParamsError: a name that is not known.
-        WeightsError: a single weight file says nothing of its images, and neither does the stream.
-    """
-    if statistics is not None and statistics not in STATISTICS:
-        raise one_of(f"statistics of {stream.encoder}", statistics, STATISTICS)
-    if statistics is None and path is not None and path.is_file():
-        raise WeightsError(
-            f"{stream.weights} does not say how images are prepared; set options.statistics to unit "
-            "(no mean and deviation, as face-trained MAE) or imagenet."
-        )
-    return STATISTICS[statistics] if statistics else None
-
-
-def network(stream: Stream) -> Any:
+def load_network(stream: Stream) -> Any:
     """The encoder with its weights, masking nothing."""
     from transformers import ViTMAEConfig, ViTMAEModel
 
@@ -76,54 +57,52 @@ def network(stream: Stream) -> Any:
     return model
 
 
-def load(stream: Stream, readout: str, spec: images.Preprocessing, device: str = "cpu") -> Callable:
-    """The encoder on `device` → forward."""
+def load(stream: Stream, readout: Readout, spec: images.Preprocessing, device: str = "cpu") -> framewise.FrameEncoder:
+    """The encoder on `device`."""
     import torch
 
-    model = transfer.place_tower(network(stream), device)
+    model = transfer.place_tower(load_network(stream), device)
     patches = model.embeddings.patch_embeddings.num_patches
 
-    def encode(pixels: torch.Tensor) -> torch.Tensor:
+    def read(pixels: torch.Tensor) -> torch.Tensor:
         # The model shuffles patches by this noise even when it masks none; in order, tokens stay where they are.
         noise = torch.arange(patches, device=pixels.device, dtype=torch.float32).expand(len(pixels), -1)
         output = model(pixel_values=pixels.to(model.dtype), noise=noise, output_hidden_states=stream.layer != -1)
-        tokens = outputs.selected(output, stream.layer)
+        tokens = outputs.select_layer(output, stream.layer)
         return {"cls": tokens[:, 0], "mean": tokens[:, 1:].mean(1), "tokens": tokens}[readout].float()
 
-    return framewise.Forward(encode, stream, spec, device)
+    return framewise.FrameEncoder(model, read, spec, device)
 
 
-def build(stream: Stream) -> Extractor:
-    """The extractor of one stream.
+class Mae(Family):
+    """ViT-MAE; see the module."""
 
-    Raises:
-        WeightsError: absent weights, another architecture, no word on preprocessing.
-        ParamsError: unknown readout, statistics or decoder.
-    """
-    options = FAMILY.options | stream.options
-    if options["readout"] not in READOUTS:
-        raise one_of("readout of mae", str(options["readout"]), READOUTS)
-    source = weights.parse(stream.weights)
-    path = None if source.random else weights.locate(source)
-    spec = preprocessing(stream, path, options["statistics"]).by(options["decoder"])
-    identity = {
-        "family": FAMILY.name,
-        "version": 1,
-        "dtype": stream.dtype,
-        **pooling.settings(stream),
-        "weights": weights.identity(source, architecture=stream.architecture, path=path),
-        "preprocessing": spec.identity(),
-        "readout": options["readout"],
-    }
-    return Extractor(identity, framewise.Prepare(spec), partial(load, stream, options["readout"], spec), budget=64.0)
+    title = "ViT-MAE (FaceMAE on face crops)"
+    modalities = ("face", "video")
+    sources = ("hf", "local", "package", "random")
 
+    class Options(Group):
+        """Of a stream."""
 
-FAMILY = Family(
-    name="mae",
-    title="ViT-MAE (FaceMAE on face crops)",
-    modalities=("face", "video"),
-    sources=("hf", "local", "package", "random"),
-    build=build,
-    #: readout: cls | mean | tokens; statistics of a single file: unit | imagenet; decoder: pillow | nvjpeg (on the GPU).
-    options={"readout": "cls", "statistics": None, "decoder": "pillow"},
-)
+        readout: Readout = "cls"
+        #: Of a single file, which does not say them.
+        statistics: Named | None = None
+        decoder: images.Decoder = "pillow"
+
+    @classmethod
+    def build(cls, stream: Stream, options: Options) -> Extractor:
+        """The extractor of one stream.
+
+        Raises:
+            WeightsError: absent weights, another architecture, no word on preprocessing.
+            ParamsError: a decoder that has not the checkpoint's filter.
+        """
+        source = weights.parse(stream.weights)
+        path = None if source.random else weights.locate(source)
+        spec = read_preprocessing(stream, path, options.statistics).with_decoder(options.decoder)
+        identity = {
+            "weights": weights.identity(source, architecture=stream.architecture, path=path),
+            "preprocessing": spec.identity(),
+            "readout": options.readout,
+        }
+        return Extractor(identity, framewise.Prepare(spec), partial(load, stream, options.readout, spec), budget=64.0)

@@ -5,30 +5,37 @@ The source system crops its mosaic and so loses two thirds of it; here the pictu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
 from pipeline import weights
-from pipeline.errors import ParamsError, one_of
-from pipeline.features.encoders import pooling, transfer
+from pipeline.errors import ParamsError
+from pipeline.features.encoders import transfer
+from pipeline.features.encoders.encoder import Encoder
 from pipeline.features.encoders.extractor import Clip, Extractor, Prepared
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
+from pipeline.params.base import Count, Group, Whole
 
 from . import framewise, images
 from . import timm as timm_family
 
+if TYPE_CHECKING:
+    import torch
+
+#: Sides of a cell, in pixels.
+Side = Annotated[Whole, Field(ge=16)]
 #: Statistics that HLM12ERC measured on its MELD mosaics.
-MELD = ((0.2706, 0.2010, 0.1914), (0.1857, 0.1608, 0.1667))
-STATISTICS = ("checkpoint", "meld")
+MELD: tuple[tuple[float, ...], tuple[float, ...]] = ((0.2706, 0.2010, 0.1914), (0.1857, 0.1608, 0.1667))
 
 
-def equidistant(times: np.ndarray, count: int) -> np.ndarray:
+def choose_equidistant(times: np.ndarray, count: int) -> np.ndarray:
     """Indices of the frames nearest to `count` moments from the first to the last, both included."""
     middles = times.mean(1)
     moments = np.linspace(middles[0], middles[-1], count)
@@ -48,7 +55,7 @@ class Prepare:
 
     def __call__(self, clip: Clip) -> Prepared:
         jpegs, times = framewise.frames(clip)
-        chosen = equidistant(times, self.count)
+        chosen = choose_equidistant(times, self.count)
         picture = np.concatenate([self.fit(images.decode(jpegs[i])) for i in chosen])
         return Prepared({"pixels": picture}, np.array([[times[0, 0], times[-1, 1]]], dtype=np.float32))
 
@@ -62,61 +69,65 @@ class Prepare:
         return np.asarray(cell)
 
 
-def load(stream: Stream, prepare: Prepare, device: str = "cpu") -> Callable:
-    """The network on `device` → forward."""
-    import torch
+class MosaicEncoder(Encoder):
+    """A model of timm over one picture per clip."""
 
-    model = transfer.place_tower(timm_family.network(stream), device)
-    dtype = next(model.parameters()).dtype
+    def __init__(self, network: Any, spec: images.Preprocessing, device: str) -> None:
+        self.network, self.images, self.device = network, spec, device
+        self.dtype = next(network.parameters()).dtype
 
-    @torch.inference_mode()
-    def forward(batch: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
-        pixels = prepare.images.normalise(transfer.to_device(np.stack([i.inputs["pixels"] for i in batch]), device))
-        rows = timm_family.read(model, pixels.to(dtype), "pooled").float().cpu()
-        return [pooling.reduce(row[None], item.times) for row, item in zip(rows, batch, strict=True)]
-
-    return forward
+    def encode(self, batch: Sequence[Prepared]) -> list[torch.Tensor]:
+        """(1, D) of each clip."""
+        pixels = transfer.to_device(np.stack([item.inputs["pixels"] for item in batch]), self.device)
+        rows = timm_family.read_rows(self.network, self.images.normalise(pixels).to(self.dtype), "pooled")
+        return list(rows.float()[:, None])
 
 
-def build(stream: Stream) -> Extractor:
-    """The extractor of one stream: one row per clip.
-
-    Raises:
-        WeightsError: absent weights, or a folder that does not say which model it holds.
-        ParamsError: unknown statistics, a count or cell that is no size, a layer other than the last.
-    """
-    options: dict[str, Any] = FAMILY.options | stream.options
-    if options["statistics"] not in STATISTICS:
-        raise one_of("statistics of mosaic", str(options["statistics"]), STATISTICS)
-    if stream.layer != -1:
-        raise ParamsError("encoder mosaic reads the last layer only; set layer to -1.")
-    count, height, width = (int(options[key]) for key in ("count", "height", "width"))
-    if count < 1 or min(height, width) < 16:
-        raise ParamsError(f"mosaic of {count} cells of {height} x {width} px: take at least one cell of 16 px.")
-    path, name, _, data = timm_family.resolve(stream)
-    mean, std = MELD
-    if options["statistics"] == "checkpoint":
-        mean, std = images.statistics(stream.weights, data.get("mean"), data.get("std"))
-    prepare = Prepare(images.Preprocessing(None, mean=mean, std=std), count, (height, width))
-    identity = {
-        "family": FAMILY.name,
-        "version": 1,
-        "model": name,
-        "dtype": stream.dtype,
-        "weights": weights.identity(stream.weights, architecture=stream.architecture, path=path, libraries=timm_family.LIBRARIES),
-        "preprocessing": prepare.images.identity(),
-        "count": count,
-        "cell": [height, width],
-    }
-    return Extractor(identity, prepare, partial(load, stream, prepare), budget=8.0)
+def load(stream: Stream, named: str | None, prepare: Prepare, device: str = "cpu") -> MosaicEncoder:
+    """The network on `device`."""
+    return MosaicEncoder(transfer.place_tower(timm_family.load_network(stream, named), device), prepare.images, device)
 
 
-FAMILY = Family(
-    name="mosaic",
-    title="Mosaic of equidistant frames (HLM12ERC), timm model",
-    modalities=("video", "face"),
-    sources=("timm", "hf", "local", "package", "random"),
-    build=build,
-    #: model as in timm; count frames in cells of height × width px; statistics: checkpoint | meld.
-    options={"model": None, "count": 5, "height": 144, "width": 256, "statistics": "checkpoint"},
-)
+class Mosaic(Family):
+    """The mosaic of HLM12ERC; see the module."""
+
+    title = "Mosaic of equidistant frames (HLM12ERC), timm model"
+    modalities = ("video", "face")
+    sources = ("timm", "hf", "local", "package", "random")
+
+    class Options(Group):
+        """Of a stream: `count` frames in cells of `height` × `width` pixels."""
+
+        #: As in the timm family.
+        model: str | None = None
+        count: Count = 5
+        height: Side = 144
+        width: Side = 256
+        statistics: Literal["checkpoint", "meld"] = "checkpoint"
+
+    @classmethod
+    def build(cls, stream: Stream, options: Options) -> Extractor:
+        """The extractor of one stream: one row per clip.
+
+        Raises:
+            WeightsError: absent weights, or a folder that does not say which model it holds.
+            ParamsError: a layer other than the last.
+        """
+        if stream.layer != -1:
+            raise ParamsError("encoder mosaic reads the last layer only; set layer to -1.")
+        path, name, _, data = timm_family.resolve(stream, options.model)
+        mean, std = MELD
+        if options.statistics == "checkpoint":
+            mean, std = images.statistics(stream.weights, data.get("mean"), data.get("std"))
+        cell = (options.height, options.width)
+        prepare = Prepare(images.Preprocessing(None, mean=mean, std=std), options.count, cell)
+        identity = {
+            "model": name,
+            "weights": weights.identity(
+                stream.weights, architecture=stream.architecture, path=path, libraries=timm_family.LIBRARIES
+            ),
+            "preprocessing": prepare.images.identity(),
+            "count": options.count,
+            "cell": list(cell),
+        }
+        return Extractor(identity, prepare, partial(load, stream, options.model, prepare), budget=8.0)

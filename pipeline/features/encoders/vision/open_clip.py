@@ -7,20 +7,23 @@ must fit. Preprocessing is the checkpoint's `preprocess_cfg`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline import weights
 from pipeline.errors import ParamsError, WeightsError
-from pipeline.features.encoders import pooling, transfer
+from pipeline.features.encoders import transfer
 from pipeline.features.encoders.extractor import Extractor
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
+from pipeline.params.base import Flag, Group
 from pipeline.storage import memo
 
 from . import framewise, images
+
+if TYPE_CHECKING:
+    import torch
 
 CONFIG = "open_clip_config.json"
 #: Preferred: repositories that also hold the weights in timm's or transformers' form have both.
@@ -39,7 +42,7 @@ TEXT_TOWER = (
 LIBRARIES = ("torch", "open_clip_torch", "timm")
 
 
-def folder(stream: Stream) -> Path | None:
+def locate_folder(stream: Stream) -> Path | None:
     """Where the weights are; None for a stand-in.
 
     Raises:
@@ -66,7 +69,7 @@ def folder(stream: Stream) -> Path | None:
     return weights.locate("hf:" + "/".join(hub.split("/")[:2]))
 
 
-def configuration(stream: Stream, path: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_configuration(stream: Stream, path: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """(model, preprocessing) parts of the configuration.
 
     Raises:
@@ -81,7 +84,7 @@ def configuration(stream: Stream, path: Path | None) -> tuple[dict[str, Any], di
     return model, config.get("preprocess_cfg") or {}
 
 
-def preprocessing(origin: str, model: dict[str, Any], config: dict[str, Any]) -> images.Preprocessing:
+def read_preprocessing(origin: str, model: dict[str, Any], config: dict[str, Any]) -> images.Preprocessing:
     """From `preprocess_cfg`, with the library's defaults for what it leaves out.
 
     Raises:
@@ -110,7 +113,7 @@ def preprocessing(origin: str, model: dict[str, Any], config: dict[str, Any]) ->
     return images.Preprocessing(resize, (height, width), config["interpolation"], "round", 1 / 255, mean, std)
 
 
-def tower(stream: Stream) -> Any:
+def load_tower(stream: Stream) -> Any:
     """The image tower with its weights, strictly loaded; of a stand-in, seeded.
 
     Raises:
@@ -122,8 +125,8 @@ def tower(stream: Stream) -> Any:
 
     from pipeline.weights import pretrained
 
-    path, source = folder(stream), weights.parse(stream.weights)
-    model, _ = configuration(stream, path)
+    path, source = locate_folder(stream), weights.parse(stream.weights)
+    model, _ = read_configuration(stream, path)
     try:
         with weights.seeded(source.seed or 0):
             visual = _build_vision_tower(
@@ -139,55 +142,54 @@ def tower(stream: Stream) -> Any:
     return pretrained.assemble(holder, state, source, dropped=TEXT_TOWER, dtype=stream.dtype).visual
 
 
-def load(stream: Stream, normalise: bool, spec: images.Preprocessing, device: str = "cpu") -> Callable:
-    """The image tower on `device` → forward."""
+def load(stream: Stream, normalise: bool, spec: images.Preprocessing, device: str = "cpu") -> framewise.FrameEncoder:
+    """The image tower on `device`."""
     import torch
 
-    visual = transfer.place_tower(tower(stream), device)
+    visual = transfer.place_tower(load_tower(stream), device)
     dtype = next(visual.parameters()).dtype
 
-    def encode(pixels: torch.Tensor) -> torch.Tensor:
+    def read(pixels: torch.Tensor) -> torch.Tensor:
         rows = visual(pixels.to(dtype)).float()
         return torch.nn.functional.normalize(rows, dim=-1, eps=1e-6) if normalise else rows
 
-    return framewise.Forward(encode, stream, spec, device)
+    return framewise.FrameEncoder(visual, read, spec, device)
 
 
-def build(stream: Stream) -> Extractor:
-    """The extractor of one stream: the projected image feature of every frame.
+class OpenClip(Family):
+    """Image towers of open_clip; see the module."""
 
-    Raises:
-        WeightsError: absent weights, another architecture, preprocessing that is not known.
-        ParamsError: a layer other than the last, unknown decoder.
-    """
-    options = FAMILY.options | stream.options
-    if stream.layer != -1:
-        raise ParamsError("encoder open_clip projects its last layer only; set layer to -1.")
-    path = folder(stream)
-    model, config = configuration(stream, path)
-    if not isinstance(model.get("vision_cfg"), dict):
-        raise ParamsError("open_clip stand-in: architecture needs embed_dim and vision_cfg.")
-    spec = preprocessing(stream.weights, model, config).by(options["decoder"])
-    identity = {
-        "family": FAMILY.name,
-        "version": 1,
-        "dtype": stream.dtype,
-        **pooling.settings(stream),
-        "weights": weights.identity(
-            stream.weights, architecture=stream.architecture, path=path, libraries=LIBRARIES, first=FILES
-        ),
-        "preprocessing": spec.identity(),
-        "normalise": options["normalise"],
-    }
-    return Extractor(identity, framewise.Prepare(spec), partial(load, stream, options["normalise"], spec), budget=64.0)
+    title = "Image towers of open_clip"
+    modalities = ("video", "face")
+    sources = ("open_clip", "hf", "local", "package", "random")
 
+    class Options(Group):
+        """Of a stream."""
 
-FAMILY = Family(
-    name="open_clip",
-    title="Image towers of open_clip",
-    modalities=("video", "face"),
-    sources=("open_clip", "hf", "local", "package", "random"),
-    build=build,
-    #: decoder: pillow | nvjpeg (on the GPU).
-    options={"normalise": False, "decoder": "pillow"},
-)
+        #: Every frame to length 1.
+        normalise: Flag = False
+        decoder: images.Decoder = "pillow"
+
+    @classmethod
+    def build(cls, stream: Stream, options: Options) -> Extractor:
+        """The extractor of one stream: the projected image feature of every frame.
+
+        Raises:
+            WeightsError: absent weights, another architecture, preprocessing that is not known.
+            ParamsError: a layer other than the last, a decoder that has not the checkpoint's filter.
+        """
+        if stream.layer != -1:
+            raise ParamsError("encoder open_clip projects its last layer only; set layer to -1.")
+        path = locate_folder(stream)
+        model, config = read_configuration(stream, path)
+        if not isinstance(model.get("vision_cfg"), dict):
+            raise ParamsError("open_clip stand-in: architecture needs embed_dim and vision_cfg.")
+        spec = read_preprocessing(stream.weights, model, config).with_decoder(options.decoder)
+        identity = {
+            "weights": weights.identity(
+                stream.weights, architecture=stream.architecture, path=path, libraries=LIBRARIES, first=FILES
+            ),
+            "preprocessing": spec.identity(),
+            "normalise": options.normalise,
+        }
+        return Extractor(identity, framewise.Prepare(spec), partial(load, stream, options.normalise, spec), budget=64.0)

@@ -6,17 +6,17 @@ only where the folder holds bare weights and `options.model` names the tag.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline import weights
 from pipeline.errors import ParamsError, WeightsError, one_of
-from pipeline.features.encoders import pooling, transfer
+from pipeline.features.encoders import transfer
 from pipeline.features.encoders.extractor import Extractor
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
+from pipeline.params.base import Group
 from pipeline.storage import memo
 
 from . import framewise, images
@@ -24,27 +24,29 @@ from . import framewise, images
 if TYPE_CHECKING:
     import torch
 
-READOUTS = ("pooled", "logits", "cls", "mean", "tokens")
+Readout = Literal["pooled", "logits", "cls", "mean", "tokens"]
 LIBRARIES = ("torch", "timm")
 #: What is read of timm's entry for a tag.
 ENTRY = ("hf_hub_id", "input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
 
 
-def resolve(stream: Stream) -> tuple[Path | None, str, dict[str, Any], dict[str, Any]]:
+def resolve(stream: Stream, named: str | None) -> tuple[Path | None, str, dict[str, Any], dict[str, Any]]:
     """(folder or None, architecture, its keywords, data configuration) of a stream.
+
+    Args:
+        named: the model or tag, for weights that do not say it.
 
     Raises:
         WeightsError: the weights are not there, or do not say which model they are of.
         ParamsError: unknown model.
     """
     source = weights.parse(stream.weights)
-    named = stream.options.get("model")
     if source.random:
         keywords = dict(stream.architecture)
         name = keywords.pop("model", named)
-        return None, known(name), keywords, data_configuration(name, keywords)
+        return None, expect_known(name), keywords, configure_data(name, keywords)
     if source.scheme == "timm":
-        hub = entry(known(source.rest)).get("hf_hub_id")
+        hub = read_entry(expect_known(source.rest)).get("hf_hub_id")
         if not hub:
             raise WeightsError(f"{source} has no weights at the hub; name a tag that `timm.list_pretrained()` shows.")
         path = weights.locate(f"hf:{hub + source.rest if hub.endswith('/') else hub}")
@@ -54,7 +56,7 @@ def resolve(stream: Stream) -> tuple[Path | None, str, dict[str, Any], dict[str,
     if not config:
         if not named:
             raise WeightsError(f"{source} does not say which timm model it is; set options.model to the model's name.")
-        return path, known(named), {}, data_configuration(named, {})
+        return path, expect_known(named), {}, configure_data(named, {})
     if "architecture" not in config or "pretrained_cfg" not in config:
         raise WeightsError(
             f"{source}: config.json is not timm's (no architecture and pretrained_cfg); choose the family that fits it."
@@ -63,10 +65,10 @@ def resolve(stream: Stream) -> tuple[Path | None, str, dict[str, Any], dict[str,
     for key in ("num_classes", "global_pool"):
         if config.get(key) is not None:
             keywords.setdefault(key, config[key])
-    return path, known(config["architecture"]), keywords, config["pretrained_cfg"]
+    return path, expect_known(config["architecture"]), keywords, config["pretrained_cfg"]
 
 
-def known(name: object) -> str:
+def expect_known(name: object) -> str:
     """The name, when timm has such a model.
 
     Raises:
@@ -83,7 +85,7 @@ def known(name: object) -> str:
     return memo.ask_library("timm model", ask, libraries=("timm",), about=name)
 
 
-def entry(name: str) -> dict[str, Any]:
+def read_entry(name: str) -> dict[str, Any]:
     """timm's own entry for a model or tag: where its weights are and how images are prepared; {} when it has none."""
 
     def ask() -> dict[str, Any]:
@@ -95,15 +97,15 @@ def entry(name: str) -> dict[str, Any]:
     return memo.ask_library("timm entry", ask, libraries=("timm",), about=name)
 
 
-def data_configuration(name: str, keywords: dict[str, Any]) -> dict[str, Any]:
+def configure_data(name: str, keywords: dict[str, Any]) -> dict[str, Any]:
     """timm's own entry for a model or tag, at the stand-in's size."""
-    config = entry(name)
+    config = read_entry(name)
     if size := keywords.get("img_size"):
         config |= {"input_size": (3, size, size), "crop_pct": 1.0}
     return config
 
 
-def create(name: str, keywords: dict[str, Any]) -> Any:
+def create_model(name: str, keywords: dict[str, Any]) -> Any:
     """The network without weights.
 
     Raises:
@@ -118,22 +120,22 @@ def create(name: str, keywords: dict[str, Any]) -> Any:
         raise ParamsError(f"timm model {name}: {' '.join(str(error).split())[:160]}.") from error
 
 
-def network(stream: Stream) -> Any:
+def load_network(stream: Stream, named: str | None) -> Any:
     """The network with its weights, strictly loaded; of a stand-in, seeded."""
     import torch
 
     from pipeline.weights import pretrained
 
-    path, name, keywords, _ = resolve(stream)
+    path, name, keywords, _ = resolve(stream, named)
     source = weights.parse(stream.weights)
     if path is None:
         with weights.seeded(source.seed or 0):
-            model = create(name, keywords)
+            model = create_model(name, keywords)
         return model.to(getattr(torch, stream.dtype)).eval().requires_grad_(False)
-    return pretrained.assemble(create(name, keywords), weights.state(path), source, dtype=stream.dtype)
+    return pretrained.assemble(create_model(name, keywords), weights.state(path), source, dtype=stream.dtype)
 
 
-def read(model: Any, pixels: torch.Tensor, readout: str) -> torch.Tensor:
+def read_rows(model: Any, pixels: torch.Tensor, readout: Readout) -> torch.Tensor:
     """(N, ...) rows of one batch of pixels."""
     if readout == "logits":
         return model(pixels)
@@ -141,7 +143,7 @@ def read(model: Any, pixels: torch.Tensor, readout: str) -> torch.Tensor:
     if readout == "pooled":
         return model.forward_head(features, pre_logits=True)
     if features.ndim == 4:
-        # (N, C, H, W) of convolutions; (N, H, W, C) of Swin and its kin.
+        # (N, C, H, W) of convolutions; (N, H, W, C) of Swin and the like.
         channels_first = features.shape[1] == model.num_features
         features = features.flatten(2).transpose(1, 2) if channels_first else features.flatten(1, 2)
     prefix = getattr(model, "num_prefix_tokens", 0)
@@ -152,52 +154,53 @@ def read(model: Any, pixels: torch.Tensor, readout: str) -> torch.Tensor:
     return features[:, prefix:].mean(1) if readout == "mean" else features
 
 
-def load(stream: Stream, readout: str, spec: images.Preprocessing, device: str = "cpu") -> Callable:
-    """The network on `device` → forward."""
-    model = transfer.place_tower(network(stream), device)
+def load(
+    stream: Stream, named: str | None, readout: Readout, spec: images.Preprocessing, device: str = "cpu"
+) -> framewise.FrameEncoder:
+    """The network on `device`."""
+    model = transfer.place_tower(load_network(stream, named), device)
     dtype = next(model.parameters()).dtype
-    return framewise.Forward(lambda pixels: read(model, pixels.to(dtype), readout).float(), stream, spec, device)
+
+    def read(pixels: torch.Tensor) -> torch.Tensor:
+        return read_rows(model, pixels.to(dtype), readout).float()
+
+    return framewise.FrameEncoder(model, read, spec, device)
 
 
-def build(stream: Stream) -> Extractor:
-    """The extractor of one stream.
+class Timm(Family):
+    """Image models of timm; see the module."""
 
-    Raises:
-        WeightsError: absent weights, or a folder that does not say which model it holds.
-        ParamsError: unknown model, readout, decoder or choice of frames, or a layer other than the last.
-    """
-    options = FAMILY.options | stream.options
-    if options["readout"] not in READOUTS:
-        raise one_of("readout of timm", str(options["readout"]), READOUTS)
-    if options["frames"] not in framewise.WHICH:
-        raise one_of("choice of frames", str(options["frames"]), framewise.WHICH)
-    if stream.layer != -1:
-        raise ParamsError("encoder timm reads the last layer only; set layer to -1.")
-    path, name, _, data = resolve(stream)
-    spec = images.of_config(stream.weights, data).by(options["decoder"])
-    identity = {
-        "family": FAMILY.name,
-        "version": 1,
-        "model": name,
-        "dtype": stream.dtype,
-        **pooling.settings(stream),
-        "weights": weights.identity(stream.weights, architecture=stream.architecture, path=path, libraries=LIBRARIES),
-        "preprocessing": spec.identity(),
-        "readout": options["readout"],
-        "frames": options["frames"],
-    }
-    return Extractor(
-        identity, framewise.Prepare(spec, options["frames"]), partial(load, stream, options["readout"], spec), budget=64.0
-    )
+    title = "Image models of timm"
+    modalities = ("video", "face")
+    sources = ("timm", "hf", "local", "package", "random")
 
+    class Options(Group):
+        """Of a stream."""
 
-FAMILY = Family(
-    name="timm",
-    title="Image models of timm",
-    modalities=("video", "face"),
-    sources=("timm", "hf", "local", "package", "random"),
-    build=build,
-    #: model: name or tag, for weights that do not say it; readout: pooled | logits | cls | mean | tokens;
-    #: frames: all | first | middle | peak; decoder: pillow | nvjpeg (on the GPU).
-    options={"model": None, "readout": "pooled", "frames": "all", "decoder": "pillow"},
-)
+        #: Name or tag, for weights that do not say it.
+        model: str | None = None
+        readout: Readout = "pooled"
+        frames: framewise.Which = "all"
+        decoder: images.Decoder = "pillow"
+
+    @classmethod
+    def build(cls, stream: Stream, options: Options) -> Extractor:
+        """The extractor of one stream.
+
+        Raises:
+            WeightsError: absent weights, or a folder that does not say which model it holds.
+            ParamsError: unknown model, a decoder that has not the checkpoint's filter, or a layer other than the last.
+        """
+        if stream.layer != -1:
+            raise ParamsError("encoder timm reads the last layer only; set layer to -1.")
+        path, name, _, data = resolve(stream, options.model)
+        spec = images.of_config(stream.weights, data).with_decoder(options.decoder)
+        identity = {
+            "model": name,
+            "weights": weights.identity(stream.weights, architecture=stream.architecture, path=path, libraries=LIBRARIES),
+            "preprocessing": spec.identity(),
+            "readout": options.readout,
+            "frames": options.frames,
+        }
+        load_model = partial(load, stream, options.model, options.readout, spec)
+        return Extractor(identity, framewise.Prepare(spec, options.frames), load_model, budget=64.0)

@@ -11,28 +11,33 @@ step before them are left out of `steps`, so that no row stands for time that wa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from pipeline import weights
-from pipeline.errors import ParamsError, one_of
-from pipeline.features.encoders import outputs, pooling, transfer
+from pipeline.errors import ParamsError
+from pipeline.features.encoders import outputs, transfer
+from pipeline.features.encoders.encoder import Encoder
 from pipeline.features.encoders.extractor import Clip, Extractor, Prepared
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
+from pipeline.params.base import Group
 
 from . import framewise, images
-from .mae import STATISTICS, said
+from .statistics import STATISTICS, Named, choose_statistics
+
+if TYPE_CHECKING:
+    import torch
 
 TYPES = ("videomae",)
 HEADS = ("decoder.", "mask_token", "encoder_to_decoder.", "fc_norm.", "classifier.")
-SAMPLINGS = ("uniform", "segments")
-OUTPUTS = ("utterance", "steps", "tokens")
+Sampling = Literal["uniform", "segments"]
+Output = Literal["utterance", "steps", "tokens"]
 #: What the library's processor does where a file leaves a key out.
 PROCESSOR = {
     "size": 224,
@@ -44,7 +49,7 @@ PROCESSOR = {
 }
 
 
-def sample(count: int, frames: int = 16, *, sampling: str = "uniform", tubelet: int = 2) -> np.ndarray:
+def sample(count: int, frames: int = 16, *, sampling: Sampling = "uniform", tubelet: int = 2) -> np.ndarray:
     """(frames,) indices into `count` frames, never decreasing."""
     if sampling == "uniform" or count < frames:
         return ((np.arange(frames) + 0.5) * count / frames).astype(np.int64)
@@ -60,8 +65,8 @@ class Prepare:
     images: images.Preprocessing
     frames: int
     tubelet: int
-    sampling: str
-    output: str
+    sampling: Sampling
+    output: Output
 
     def __call__(self, clip: Clip) -> Prepared:
         jpegs, times = framewise.frames(clip)
@@ -76,7 +81,7 @@ class Prepare:
         return Prepared({"pixels": pixels, "kept": kept}, when[kept].astype(np.float32), cost=1.0)
 
 
-def network(stream: Stream) -> Any:
+def load_network(stream: Stream) -> Any:
     """The encoder with its weights."""
     from transformers import VideoMAEConfig, VideoMAEModel
 
@@ -96,85 +101,82 @@ def network(stream: Stream) -> Any:
     )
 
 
-def load(stream: Stream, prepare: Prepare, device: str = "cpu") -> Callable:
-    """The encoder on `device` → forward."""
-    import torch
+class VideoEncoder(Encoder):
+    """VideoMAE over `prepare.frames` frames of each clip."""
 
-    model = network(stream).to(device)
-    steps = prepare.frames // prepare.tubelet
+    def __init__(self, network: Any, prepare: Prepare, layer: int | str, device: str) -> None:
+        self.network, self.layer, self.device = network, layer, device
+        self.images, self.output, self.steps = prepare.images, prepare.output, prepare.frames // prepare.tubelet
 
-    def encode(pixels: torch.Tensor) -> torch.Tensor:
-        output = model(pixel_values=pixels.to(model.dtype), output_hidden_states=stream.layer != -1)
-        return outputs.selected(output, stream.layer).float()
+    def encode(self, batch: Sequence[Prepared]) -> list[torch.Tensor]:
+        """(1, D), (steps, D) or (1, tokens, D) of each clip."""
+        import torch
 
-    @torch.inference_mode()
-    def forward(batch: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
-        pixels = prepare.images.normalise(transfer.to_device(np.stack([i.inputs["pixels"] for i in batch]), device))
-        results = []
-        for tokens, item in zip(encode(pixels).cpu(), batch, strict=True):
-            if prepare.output == "utterance":
-                rows = tokens.mean(0, keepdim=True)
-            elif prepare.output == "tokens":
-                rows = tokens[None]
-            else:
-                # Tokens run through space within a step, then to the next step.
-                rows = tokens.unflatten(0, (steps, -1)).mean(1)[torch.from_numpy(item.inputs["kept"])]
-            results.append(pooling.reduce(rows, item.times, pooling=stream.pooling, rate=stream.rate))
-        return results
-
-    return forward
+        pixels = self.images.normalise(transfer.to_device(np.stack([item.inputs["pixels"] for item in batch]), self.device))
+        output = self.network(pixel_values=pixels.to(self.network.dtype), output_hidden_states=self.layer != -1)
+        tokens = outputs.select_layer(output, self.layer).float()
+        if self.output == "utterance":
+            return list(tokens.mean(1, keepdim=True))
+        if self.output == "tokens":
+            return list(tokens[:, None])
+        # Tokens run through space within a step, then to the next step.
+        steps = tokens.unflatten(1, (self.steps, -1)).mean(2)
+        return [rows[torch.from_numpy(item.inputs["kept"])] for rows, item in zip(steps, batch, strict=True)]
 
 
-def build(stream: Stream) -> Extractor:
-    """The extractor of one stream.
-
-    Rows: `utterance` (D) one per clip, `steps` (D) up to 8 per clip, `tokens` (1568, D) one per clip.
-
-    Raises:
-        WeightsError: absent weights, another architecture, no word on preprocessing.
-        ParamsError: unknown sampling or output, `layer: all`.
-    """
-    options = FAMILY.options | stream.options
-    for key, known in (("sampling", SAMPLINGS), ("output", OUTPUTS)):
-        if options[key] not in known:
-            raise one_of(f"{key} of videomae", str(options[key]), known)
-    if stream.layer == "all":
-        raise ParamsError("encoder videomae keeps one layer; set layer to an index or last4.")
-    source = weights.parse(stream.weights)
-    path = None if source.random else weights.locate(source)
-    config = weights.config(path) if path is not None and path.is_dir() else dict(stream.architecture)
-    frames, tubelet = int(config.get("num_frames", 16)), int(config.get("tubelet_size", 2))
-    prepare = Prepare(preprocessing(stream, path, options["statistics"]), frames, tubelet, options["sampling"], options["output"])
-    identity = {
-        "family": FAMILY.name,
-        "version": 1,
-        "dtype": stream.dtype,
-        **pooling.settings(stream),
-        "weights": weights.identity(source, architecture=stream.architecture, path=path),
-        "preprocessing": prepare.images.identity(),
-        "frames": frames,
-        "tubelet": tubelet,
-        "sampling": options["sampling"],
-        "output": options["output"],
-    }
-    return Extractor(identity, prepare, partial(load, stream, prepare), budget=4.0)
+def load(stream: Stream, prepare: Prepare, device: str = "cpu") -> VideoEncoder:
+    """The encoder on `device`."""
+    return VideoEncoder(load_network(stream).to(device), prepare, stream.layer, device)
 
 
-def preprocessing(stream: Stream, path: Path | None, statistics: str | None) -> images.Preprocessing:
-    """From the checkpoint's folder; of a single file, from `options.statistics`. See `mae.said`."""
-    mean, std = said(stream, path, statistics) or STATISTICS["imagenet"]
+def read_preprocessing(stream: Stream, path: Path | None, statistics: Named | None) -> images.Preprocessing:
+    """From the checkpoint's folder; of a single file, from `options.statistics`. See `choose_statistics`."""
+    mean, std = choose_statistics(stream, path, statistics) or STATISTICS["imagenet"]
     if path is not None and path.is_dir():
         return images.of_transformers(path, square=False, defaults=PROCESSOR)
     size = int(stream.architecture.get("image_size", 224))
     return images.Preprocessing((size,), (size, size), "bilinear", mean=mean, std=std)
 
 
-FAMILY = Family(
-    name="videomae",
-    title="VideoMAE",
-    modalities=("video", "face"),
-    sources=("hf", "local", "package", "random"),
-    build=build,
-    #: sampling: uniform | segments; output: utterance | steps | tokens; statistics of a single file: unit | imagenet.
-    options={"sampling": "uniform", "output": "utterance", "statistics": None},
-)
+class Videomae(Family):
+    """VideoMAE; see the module."""
+
+    title = "VideoMAE"
+    modalities = ("video", "face")
+    sources = ("hf", "local", "package", "random")
+
+    class Options(Group):
+        """Of a stream."""
+
+        sampling: Sampling = "uniform"
+        output: Output = "utterance"
+        #: Of a single file, which does not say them.
+        statistics: Named | None = None
+
+    @classmethod
+    def build(cls, stream: Stream, options: Options) -> Extractor:
+        """The extractor of one stream.
+
+        Rows: `utterance` (D) one per clip, `steps` (D) up to 8 per clip, `tokens` (1568, D) one per clip.
+
+        Raises:
+            WeightsError: absent weights, another architecture, no word on preprocessing.
+            ParamsError: `layer: all`.
+        """
+        if stream.layer == "all":
+            raise ParamsError("encoder videomae keeps one layer; set layer to an index or last4.")
+        source = weights.parse(stream.weights)
+        path = None if source.random else weights.locate(source)
+        config = weights.config(path) if path is not None and path.is_dir() else dict(stream.architecture)
+        frames, tubelet = int(config.get("num_frames", 16)), int(config.get("tubelet_size", 2))
+        spec = read_preprocessing(stream, path, options.statistics)
+        prepare = Prepare(spec, frames, tubelet, options.sampling, options.output)
+        identity = {
+            "weights": weights.identity(source, architecture=stream.architecture, path=path),
+            "preprocessing": spec.identity(),
+            "frames": frames,
+            "tubelet": tubelet,
+            "sampling": options.sampling,
+            "output": options.output,
+        }
+        return Extractor(identity, prepare, partial(load, stream, prepare), budget=4.0)

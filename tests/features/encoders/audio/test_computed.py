@@ -12,9 +12,10 @@ import torch
 import torchaudio
 
 from pipeline.errors import ParamsError, WeightsError
-from pipeline.features.encoders.audio import egemaps, logmel
+from pipeline.features.encoders import registry
+from pipeline.features.encoders.audio import egemaps
 from pipeline.features.encoders.extractor import Clip, Missing
-from pipeline.features.encoders.text import glove
+from pipeline.features.engine.forward import Forward
 from pipeline.params import Stream
 
 
@@ -33,12 +34,12 @@ def tone(seconds=1.0, frequency=300.0, loudness=0.3) -> Clip:
 
 
 def run(extractor, *clips):
-    return extractor.load(device="cpu")([extractor.prepare(c) for c in clips])
+    return Forward(extractor, device="cpu")([extractor.prepare(c) for c in clips])
 
 
 def test_logmel_equals_torchaudio():
     one = tone(0.8)
-    ((values, times),) = run(logmel.build(audio()), one)
+    ((values, times),) = run(registry.build(audio()), one)
     spectrum = (
         torch.stft(
             torch.from_numpy(one.waveform).double(),
@@ -58,33 +59,33 @@ def test_logmel_equals_torchaudio():
 def test_logmel_options():
     loud, quiet = tone(loudness=0.5), tone(loudness=0.5)
     quiet = Clip("b", waveform=quiet.waveform * 0.1)
-    (a, _), (b, _) = run(logmel.build(audio(options={"normalise": True, "bins": 20})), loud, quiet)
+    (a, _), (b, _) = run(registry.build(audio(options={"normalise": True, "bins": 20})), loud, quiet)
     assert a.shape[1] == 20
     np.testing.assert_allclose(a, b, atol=1e-2)
-    ((values, times),) = run(logmel.build(audio(pooling="statistics", rate=4)), loud)
+    ((values, times),) = run(registry.build(audio(pooling="statistics", rate=4)), loud)
     assert values.shape == (4, 80)
-    ((silent, _),) = run(logmel.build(audio()), Clip("c", waveform=np.zeros(50, np.float32)))
+    ((silent, _),) = run(registry.build(audio()), Clip("c", waveform=np.zeros(50, np.float32)))
     assert silent.shape == (1, 40) and np.isfinite(silent).all()
     for bad in ({"options": {"bins": 0}}, {"options": {"bins": 200}}, {"layer": 2}):
         with pytest.raises(ParamsError):
-            logmel.build(audio(**bad))
+            registry.build(audio(**bad))
     with pytest.raises(Missing):
-        logmel.build(audio()).prepare(Clip("d"))
+        registry.build(audio()).prepare(Clip("d"))
 
 
 def test_egemaps_absent_is_one_line(monkeypatch):
     monkeypatch.setattr(egemaps, "PACKAGE", "a_package_nobody_has")
     with pytest.raises(WeightsError, match="pip install opensmile"):
-        egemaps.build(audio(encoder="egemaps"))
+        registry.build(audio(encoder="egemaps"))
 
 
 def test_egemaps():
     pytest.importorskip("opensmile", reason="the optional package opensmile is not installed")
-    ((values, times),) = run(egemaps.build(audio(encoder="egemaps")), tone(1.0, 220.0))
+    ((values, times),) = run(registry.build(audio(encoder="egemaps")), tone(1.0, 220.0))
     assert values.shape == (1, 88) and times.tolist() == [[0, 1]]
     # The first functional is the mean pitch, in semitones above 27.5 Hz.
     assert values[0, 0] == pytest.approx(12 * np.log2(220 / 27.5), abs=0.5)
-    ((values, _),) = run(egemaps.build(audio(encoder="egemaps", pooling="mean")), tone(1.0, 220.0))
+    ((values, _),) = run(registry.build(audio(encoder="egemaps", pooling="mean")), tone(1.0, 220.0))
     assert values.shape == (1, 25)
 
 
@@ -96,15 +97,15 @@ def vectors(tmp_path):
 
 
 def test_glove(vectors):
-    extractor = glove.build(words(vectors))
+    extractor = registry.build(words(vectors))
     one = Clip("a", text="The, zebra don’t HAPPY", duration=11.0)
     ((values, times),) = run(extractor, one)
     assert values.tolist() == [[1, 0, 0], [0, 0, -1], [2, 0, 0], [0, 0, 1], [0, 1, 0.5]]
     np.testing.assert_allclose(times[[0, -1]], [[0, 1.5], [8.5, 11]])
-    ((mean, _),) = run(glove.build(words(vectors, pooling="mean")), one)
+    ((mean, _),) = run(registry.build(words(vectors, pooling="mean")), one)
     np.testing.assert_allclose(mean[0], values.mean(0))
     assert extractor.notes == {"words": 6, "width": 3}
-    cased = glove.build(words(vectors, options={"lower": False}))
+    cased = registry.build(words(vectors, options={"lower": False}))
     with pytest.raises(Missing, match="vocabulary"):
         cased.prepare(Clip("b", text="HAPPY The"))
     with pytest.raises(Missing):
@@ -119,9 +120,9 @@ def test_glove_formats(vectors, tmp_path):
     with gzip.open(tmp_path / "v.txt.gz", "wt") as file:
         file.write(text)
     one = Clip("a", text="the happy")
-    wanted = run(glove.build(words(vectors)), one)[0][0]
+    wanted = run(registry.build(words(vectors)), one)[0][0]
     for name in ("v.vec", "v.txt.gz"):
-        np.testing.assert_array_equal(run(glove.build(words(tmp_path / name)), one)[0][0], wanted)
+        np.testing.assert_array_equal(run(registry.build(words(tmp_path / name)), one)[0][0], wanted)
 
 
 def test_glove_bad_files(tmp_path):
@@ -135,8 +136,8 @@ def test_glove_bad_files(tmp_path):
     }.items():
         (tmp_path / name).write_bytes(data)
         with pytest.raises(WeightsError):
-            glove.build(words(tmp_path / name))
+            registry.build(words(tmp_path / name))
     with pytest.raises(WeightsError, match="folder"):
-        glove.build(words(tmp_path))
+        registry.build(words(tmp_path))
     with pytest.raises(WeightsError, match="not there"):
-        glove.build(words(tmp_path / "absent.txt"))
+        registry.build(words(tmp_path / "absent.txt"))

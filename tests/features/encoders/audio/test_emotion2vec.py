@@ -14,6 +14,7 @@ from pipeline.errors import ParamsError, WeightsError
 from pipeline.features.encoders import registry
 from pipeline.features.encoders.audio import emotion2vec, emotion2vec_network
 from pipeline.features.encoders.extractor import Clip, Missing
+from pipeline.features.engine.forward import Forward
 from pipeline.params import Stream
 
 KERNELS = (10, 3, 3, 3, 3, 2, 2)
@@ -74,7 +75,7 @@ def clip(seconds: float = 0.5, first: float = 220, second: float = 1234.5) -> Cl
 
 
 def run(extractor, *clips):
-    return extractor.load()([extractor.prepare(one) for one in clips])
+    return Forward(extractor)([extractor.prepare(one) for one in clips])
 
 
 @pytest.fixture
@@ -138,7 +139,7 @@ def test_slopes_are_those_of_alibi(heads, expected):
 
 
 def test_attention_falls_off_with_distance_and_not_for_extra_tokens():
-    network = emotion2vec_network.Network(emotion2vec.of_stand_in(SMALL))
+    network = emotion2vec_network.Network(emotion2vec.size_stand_in(SMALL))
     bias = network.bias(5, [5, 3], torch.device("cpu"))[0].detach()
     assert bias.shape == (2, 4, 15, 15)
     assert (bias[0, :, :10] == 0).all() and (bias[0, :, :, :10] == 0).all()
@@ -174,13 +175,13 @@ def without(state: dict, part: str) -> dict:
 )
 def test_another_checkpoint_is_one_line(saved, change, message):
     with pytest.raises(WeightsError, match=message) as caught:
-        registry.build(stream(saved(change(published())))).load()
+        Forward(registry.build(stream(saved(change(published())))))
     assert "\n" not in str(caught.value)
 
 
 def test_a_pickle_that_needs_code_is_not_run(saved):
     with pytest.raises(WeightsError, match="cannot be read as weights"):
-        registry.build(stream(saved(cfg=Stream))).load()
+        Forward(registry.build(stream(saved(cfg=Stream))))
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ import torch
 import transformers
 
 from pipeline.errors import ParamsError, WeightsError
-from pipeline.features.encoders.audio import hubert
+from pipeline.features.encoders import registry
+from pipeline.features.encoders.audio import hubert, waveforms
 from pipeline.features.encoders.extractor import Clip, Missing
+from pipeline.features.engine.forward import Forward
 from pipeline.params import Stream
 
 SMALL = dict(
@@ -82,8 +84,8 @@ def test_golden(saved, name):
     folder, model, front = saved(name)
     one = clip(1.0)
     for layer in (-1, 2):
-        extractor = hubert.build(stream(f"local:{folder}", layer=layer))
-        ((values, times),) = extractor.load()([extractor.prepare(one)])
+        extractor = registry.build(stream(f"local:{folder}", layer=layer))
+        ((values, times),) = Forward(extractor)([extractor.prepare(one)])
         assert values.shape == (49, 48) and values.dtype == np.float32
         np.testing.assert_allclose(values, direct(model, front, one.waveform, layer), atol=1e-5)
     assert times[0, 0] == 0 and times[-1, 1] == 1.0
@@ -91,8 +93,8 @@ def test_golden(saved, name):
 
 
 def test_stored_numbers():
-    extractor = hubert.build(stream("random:7", architecture=SMALL))
-    ((values, _),) = extractor.load()([extractor.prepare(clip(1.0))])
+    extractor = registry.build(stream("random:7", architecture=SMALL))
+    ((values, _),) = Forward(extractor)([extractor.prepare(clip(1.0))])
     got = [values.mean(), values.std(), values[10, 3], values[40, 47]]
     np.testing.assert_allclose(got, STORED_NUMBERS, atol=2e-4)
 
@@ -101,8 +103,8 @@ def test_stored_numbers():
 @pytest.mark.parametrize("layer", [-1, "all"])
 def test_alone_equals_among_neighbours(saved, name, layer):
     folder, *_ = saved(name)
-    extractor = hubert.build(stream(f"local:{folder}", layer=layer))
-    forward = extractor.load()
+    extractor = registry.build(stream(f"local:{folder}", layer=layer))
+    forward = Forward(extractor)
     clips = [extractor.prepare(clip(s, i)) for i, s in enumerate([0.7, 2.0, 0.31, 1.1, 0.05, 1.9, 0.9, 0.7])]
     together = forward(clips)
     for prepared, (values, times) in zip(clips, together, strict=True):
@@ -115,33 +117,33 @@ def test_alone_equals_among_neighbours(saved, name, layer):
 def test_all_layers_and_their_sum(saved):
     folder, model, front = saved("hubert-large")
     one = clip(0.5)
-    ((every, _),) = (e := hubert.build(stream(f"local:{folder}", layer="all"))).load()([e.prepare(one)])
-    ((four, _),) = (e := hubert.build(stream(f"local:{folder}", layer="last4"))).load()([e.prepare(one)])
+    ((every, _),) = Forward(e := registry.build(stream(f"local:{folder}", layer="all")))([e.prepare(one)])
+    ((four, _),) = Forward(e := registry.build(stream(f"local:{folder}", layer="last4")))([e.prepare(one)])
     assert every.shape == (24, 6, 48)
     np.testing.assert_allclose(every[:, -1], direct(model, front, one.waveform), atol=1e-5)
     np.testing.assert_allclose(every[:, 2:].sum(1), four, atol=1e-4)
 
 
 def test_pooled_to_a_rate():
-    extractor = hubert.build(stream("random:0", architecture=SMALL, rate=4, pooling="statistics"))
-    ((values, times),) = extractor.load()([extractor.prepare(clip(2.0))])
+    extractor = registry.build(stream("random:0", architecture=SMALL, rate=4, pooling="statistics"))
+    ((values, times),) = Forward(extractor)([extractor.prepare(clip(2.0))])
     assert values.shape == (8, 96) and times[-1, 1] == 2.0
 
 
 def test_chunks_are_encoded_alone(saved):
     folder, model, front = saved("hubert")
     one = clip(2.5)
-    extractor = hubert.build(stream(f"local:{folder}", options={"chunk": 1.0, "normalise": False}))
-    ((values, times),) = extractor.load()([extractor.prepare(one)])
+    extractor = registry.build(stream(f"local:{folder}", options={"chunk": 1.0, "normalise": False}))
+    ((values, times),) = Forward(extractor)([extractor.prepare(one)])
     with torch.inference_mode():
         parts = [model(torch.from_numpy(part)[None]).last_hidden_state[0] for part in np.split(one.waveform, [16000, 32000])]
     np.testing.assert_allclose(values, torch.cat(parts).numpy(), atol=1e-5)
     assert len(times) == 49 + 49 + 24 and times[49, 0] == 1.0 and times[-1, 1] == 2.5
-    assert hubert.pieces(16100, 1.0, 400) == [16100]
+    assert waveforms.split_lengths(16100, 1.0, 400) == [16100]
 
 
 def test_prepare_travels_to_workers_without_torch():
-    extractor = hubert.build(stream("random:0", architecture=SMALL))
+    extractor = registry.build(stream("random:0", architecture=SMALL))
     again = pickle.loads(pickle.dumps(extractor.prepare))
     np.testing.assert_array_equal(again(clip(0.5)).inputs["waveform"], extractor.prepare(clip(0.5)).inputs["waveform"])
     pickle.dumps(extractor.load)
@@ -154,15 +156,15 @@ def test_normalisation_comes_from_the_checkpoint(saved, tmp_path):
     front = {"do_normalize": False, "sampling_rate": 16000}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(front))
     one = clip(0.4)
-    extractor = hubert.build(stream(f"local:{tmp_path}"))
+    extractor = registry.build(stream(f"local:{tmp_path}"))
     np.testing.assert_array_equal(extractor.prepare(one).inputs["waveform"], one.waveform)
     assert extractor.identity["preprocessing"]["normalise"] is False
     (tmp_path / "preprocessor_config.json").write_text("{}")
     with pytest.raises(WeightsError, match="do_normalize"):
-        hubert.build(stream(f"local:{tmp_path}"))
+        registry.build(stream(f"local:{tmp_path}"))
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(front | {"sampling_rate": 8000}))
     with pytest.raises(WeightsError, match="8000 Hz"):
-        hubert.build(stream(f"local:{tmp_path}"))
+        registry.build(stream(f"local:{tmp_path}"))
 
 
 def test_heads_are_left_out_and_gaps_are_errors(saved, tmp_path):
@@ -171,8 +173,8 @@ def test_heads_are_left_out_and_gaps_are_errors(saved, tmp_path):
     with_head = transformers.Wav2Vec2ForCTC(transformers.Wav2Vec2Config(**SMALL)).eval()
     with_head.save_pretrained(tmp_path / "ctc")
     front.save_pretrained(tmp_path / "ctc")
-    extractor = hubert.build(stream(f"local:{tmp_path / 'ctc'}"))
-    ((values, _),) = extractor.load()([extractor.prepare(clip(0.5))])
+    extractor = registry.build(stream(f"local:{tmp_path / 'ctc'}"))
+    ((values, _),) = Forward(extractor)([extractor.prepare(clip(0.5))])
     np.testing.assert_allclose(values, direct(with_head.wav2vec2, front, clip(0.5).waveform), atol=1e-5)
 
     from safetensors.torch import load_file, save_file
@@ -185,11 +187,11 @@ def test_heads_are_left_out_and_gaps_are_errors(saved, tmp_path):
         (gap / name).write_bytes((folder / name).read_bytes())
     save_file(tensors, gap / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(WeightsError, match="q_proj"):
-        hubert.build(stream(f"local:{gap}")).load()
+        Forward(registry.build(stream(f"local:{gap}")))
 
 
 def test_bad_input(saved, tmp_path):
-    extractor = hubert.build(stream("random:0", architecture=SMALL))
+    extractor = registry.build(stream("random:0", architecture=SMALL))
     with pytest.raises(Missing):
         extractor.prepare(Clip("a"))
     with pytest.raises(Missing):
@@ -199,27 +201,27 @@ def test_bad_input(saved, tmp_path):
     with pytest.raises(ValueError, match="finite"):
         extractor.prepare(Clip("a", waveform=np.full(1600, np.nan, np.float32)))
     with pytest.raises(ParamsError, match="layer 6"):
-        hubert.build(stream("random:0", architecture=SMALL, layer=6))
+        registry.build(stream("random:0", architecture=SMALL, layer=6))
     with pytest.raises(ParamsError, match="hiden_size"):
-        hubert.build(stream("random:0", architecture={"hiden_size": 8}))
+        registry.build(stream("random:0", architecture={"hiden_size": 8}))
     with pytest.raises(WeightsError, match="bert"):
-        hubert.build(stream("random:0", architecture={"model_type": "bert"}))
+        registry.build(stream("random:0", architecture={"model_type": "bert"}))
     with pytest.raises(WeightsError, match="not there"):
-        hubert.build(stream(f"local:{tmp_path / 'none'}"))
+        registry.build(stream(f"local:{tmp_path / 'none'}"))
 
 
 def test_a_very_short_or_silent_clip_still_has_a_frame():
-    extractor = hubert.build(stream("random:0", architecture=SMALL))
-    forward = extractor.load()
+    extractor = registry.build(stream("random:0", architecture=SMALL))
+    forward = Forward(extractor)
     for waveform in (np.ones(10, np.float32), np.zeros(8000, np.float32)):
         ((values, times),) = forward([extractor.prepare(Clip("a", waveform=waveform))])
         assert len(values) >= 1 and np.isfinite(values).all() and times[-1, 1] == pytest.approx(len(waveform) / 16000)
 
 
 def test_identity():
-    one = hubert.build(stream("random:0", architecture=SMALL)).identity
-    assert one == hubert.build(stream("random:0", architecture=SMALL)).identity
+    one = registry.build(stream("random:0", architecture=SMALL)).identity
+    assert one == registry.build(stream("random:0", architecture=SMALL)).identity
     for change in (dict(layer=1), dict(rate=5), dict(pooling="mean"), dict(options={"chunk": 5.0})):
-        assert hubert.build(stream("random:0", architecture=SMALL, **change)).identity != one
-    assert hubert.build(stream("random:1", architecture=SMALL)).identity != one
+        assert registry.build(stream("random:0", architecture=SMALL, **change)).identity != one
+    assert registry.build(stream("random:1", architecture=SMALL)).identity != one
     assert json.loads(json.dumps(one)) == one

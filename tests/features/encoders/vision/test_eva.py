@@ -12,6 +12,7 @@ from PIL import Image
 from pipeline.errors import ParamsError, WeightsError
 from pipeline.features.encoders import registry
 from pipeline.features.encoders.vision import eva, images
+from pipeline.features.engine.forward import Forward
 from pipeline.params import Stream
 
 KEYWORDS = {"embed_dim": 32, "depth": 3, "num_heads": 2, "img_size": 28}
@@ -42,26 +43,26 @@ def stream(folder, **options) -> Stream:
 
 def test_merge_maps_row_j_to_patches_4j_to_4j_plus_3():
     tokens = torch.arange(1025.0)[None, :, None] + torch.arange(3) / 10
-    merged, cls = eva.merge(tokens)
+    merged, cls = eva.merge_tokens(tokens)
     assert merged.shape == (1, 256, 12) and cls.tolist() == tokens[:, 0].tolist()
     for row in range(256):
         # Token 0 is the class token, so patch p is token p + 1.
         expected = [4 * row + k + 1 + channel / 10 for k in range(4) for channel in range(3)]
         np.testing.assert_allclose(merged[0, row].numpy(), expected, rtol=1e-6)
     with pytest.raises(ValueError, match="merged by 4"):
-        eva.merge(torch.zeros(1, 4, 2))
+        eva.merge_tokens(torch.zeros(1, 4, 2))
 
 
 def test_full_size_gives_256_rows_of_5632():
-    merged, cls = eva.merge(torch.zeros(2, 1025, 1408, device="meta"))
+    merged, cls = eva.merge_tokens(torch.zeros(2, 1025, 1408, device="meta"))
     assert merged.shape == (2, 256, 5632) and cls.shape == (2, 1408)
 
 
 def test_stretching_keeps_the_class_token_and_a_constant():
     position = torch.randn(1, 257, 4)
-    assert torch.equal(eva.stretched(position, 256), position)
+    assert torch.equal(eva.stretch_position(position, 256), position)
     position[:, 1:] = 3
-    wide = eva.stretched(position, 1024)
+    wide = eva.stretch_position(position, 1024)
     assert wide.shape == (1, 1025, 4)
     torch.testing.assert_close(wide[:, 0], position[:, 0])
     torch.testing.assert_close(wide[:, 1:], torch.full((1, 1024, 4), 3.0))
@@ -139,9 +140,9 @@ def test_wrong_keys_and_models(checkpoint, tmp_path):
     del state["blocks.1.attn.q_bias"]
     safetensors.torch.save_file(state, tmp_path / "model.safetensors")
     with pytest.raises(WeightsError, match=r"1 missing \(blocks.1.attn.q_bias\)"):
-        registry.build(stream(tmp_path)).load()
+        Forward(registry.build(stream(tmp_path)))
     with pytest.raises(WeightsError, match="3 blocks"):
-        registry.build(stream(checkpoint, blocks=39)).load()
+        Forward(registry.build(stream(checkpoint, blocks=39)))
     (tmp_path / "config.json").write_text('{"architecture": "resnet18", "pretrained_cfg": {}}')
     with pytest.raises(WeightsError, match="use the timm family"):
         registry.build(stream(tmp_path))
@@ -153,7 +154,7 @@ def test_wrong_keys_and_models(checkpoint, tmp_path):
         ({"size": 50}, "grid"),
         ({"size": 42}, "merges"),
         ({"norm": "x"}, "norm"),
-        ({"frames": "last"}, "choice of frames|frames of eva"),
+        ({"frames": "last"}, "Unknown eva.options.frames 'last'"),
     ],
 )
 def test_bad_options(checkpoint, options, message):

@@ -11,6 +11,7 @@ from pipeline.features.encoders import registry
 from pipeline.features.encoders.extractor import Clip
 from pipeline.features.encoders.vision import gpu_images
 from pipeline.features.encoders.vision.images import Preprocessing
+from pipeline.features.engine.forward import Forward
 from pipeline.params import Stream
 
 ARCHITECTURE = {
@@ -50,7 +51,7 @@ def test_pixels_are_nearly_those_of_pillow(spec):
 
 def test_bytes_travel_whole():
     jpegs = [jpeg(seed) for seed in range(3)]
-    assert [bytes(data) for data in gpu_images.unpacked(gpu_images.packed(jpegs))] == jpegs
+    assert [bytes(data) for data in gpu_images.unpack(gpu_images.pack(jpegs))] == jpegs
 
 
 def test_decoder_is_identity_and_the_default_is_not_named():
@@ -60,19 +61,19 @@ def test_decoder_is_identity_and_the_default_is_not_named():
     with pytest.raises(ParamsError, match="decoder"):
         registry.build(stream(decoder="nvjpg"))
     with pytest.raises(ParamsError, match="lanczos; set options.decoder to pillow"):
-        Preprocessing((32,), (32, 32), "lanczos").by("nvjpeg")
+        Preprocessing((32,), (32, 32), "lanczos").with_decoder("nvjpeg")
 
 
 def test_it_needs_a_gpu_and_says_so(monkeypatch):
     extractor = registry.build(stream(decoder="nvjpeg"))
     with pytest.raises(DeviceError, match="set it to pillow"):
-        extractor.load(device="cpu")
+        Forward(extractor, device="cpu")
     monkeypatch.setattr(gpu_images, "require", lambda device: None)
     edges = np.arange(4, dtype=np.float32)
     clip = Clip("c", frames=[jpeg(seed) for seed in range(3)], frame_times=np.stack([edges[:-1], edges[1:]], 1))
-    (values, times), (again, _) = extractor.load(device="cpu")([extractor.prepare(clip)] * 2)
+    (values, times), (again, _) = Forward(extractor, device="cpu")([extractor.prepare(clip)] * 2)
     usual = registry.build(stream())
-    ((expected, when),) = usual.load(device="cpu")([usual.prepare(clip)])
+    ((expected, when),) = Forward(usual, device="cpu")([usual.prepare(clip)])
     np.testing.assert_array_equal(times, when)
     np.testing.assert_allclose(values, expected, atol=0.05)
     np.testing.assert_allclose(values, again, atol=1e-5)

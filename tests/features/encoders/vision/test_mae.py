@@ -11,6 +11,7 @@ import torch
 from pipeline.errors import ParamsError, WeightsError
 from pipeline.features.encoders import registry
 from pipeline.features.encoders.vision import images
+from pipeline.features.engine.forward import Forward
 from pipeline.params import Stream
 from pipeline.weights import pretrained
 
@@ -159,9 +160,9 @@ def test_single_file_with_missing_keys_or_code(checkpoint, tmp_path):
         ("d", "cannot be read as weights"),
     ):
         with pytest.raises(WeightsError, match=message):
-            registry.build(
-                stream(tmp_path / f"{name}.pth", architecture={"image_size": 48}, options={"statistics": "unit"})
-            ).load()
+            Forward(
+                registry.build(stream(tmp_path / f"{name}.pth", architecture={"image_size": 48}, options={"statistics": "unit"}))
+            )
 
 
 def test_another_architecture(checkpoint, tmp_path):
@@ -169,4 +170,4 @@ def test_another_architecture(checkpoint, tmp_path):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "config.json").write_text('{"model_type": "vit"}')
     with pytest.raises(WeightsError, match="'vit' model, this family reads vit_mae"):
-        registry.build(stream(tmp_path)).load()
+        Forward(registry.build(stream(tmp_path)))

@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline.errors import ParamsError
 from pipeline.features.encoders import registry
 from pipeline.features.encoders.extractor import Clip, Missing
-from pipeline.features.encoders.vision.mosaic import MELD, equidistant
+from pipeline.features.encoders.vision.mosaic import MELD, choose_equidistant
 from pipeline.params import Stream
 
 
@@ -39,10 +39,10 @@ def stream(folder, **options) -> Stream:
 
 def test_first_and_last_frame_are_in_it():
     times = np.stack([np.arange(9) / 4, (np.arange(9) + 1) / 4], 1)
-    assert equidistant(times, 5).tolist() == [0, 2, 4, 6, 8]
-    assert equidistant(times[:1], 5).tolist() == [0] * 5
+    assert choose_equidistant(times, 5).tolist() == [0, 2, 4, 6, 8]
+    assert choose_equidistant(times[:1], 5).tolist() == [0] * 5
     # By time, not by number: frames may be unevenly spaced.
-    assert equidistant(times[[0, 1, 2, 3, 8]], 5).tolist() == [0, 2, 3, 4, 4]
+    assert choose_equidistant(times[[0, 1, 2, 3, 8]], 5).tolist() == [0, 2, 3, 4, 4]
 
 
 @pytest.mark.parametrize("size", [(128, 72), (60, 90), (400, 40)])
@@ -102,7 +102,11 @@ def test_statistics_of_meld(checkpoint):
 
 
 def test_bad_options_and_no_frames(checkpoint):
-    for options, message in (({"count": 0}, "at least one cell"), ({"height": 4}, "16 px"), ({"statistics": "x"}, "statistics")):
+    for options, message in (
+        ({"count": 0}, "options.count"),
+        ({"height": 4}, "options.height.*16"),
+        ({"statistics": "x"}, "statistics"),
+    ):
         with pytest.raises(ParamsError, match=message):
             registry.build(stream(checkpoint, **options))
     with pytest.raises(Missing):

@@ -13,6 +13,7 @@ from PIL import Image
 
 from pipeline.errors import ParamsError, WeightsError
 from pipeline.features.encoders import registry
+from pipeline.features.engine.forward import Forward
 from pipeline.params import Stream
 
 VISION = {"image_size": 64, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16}
@@ -120,7 +121,7 @@ def test_missing_and_unexpected_keys(vit, tmp_path):
     state["visual.extra"] = state.pop("visual.class_embedding")
     safetensors.torch.save_file(state, tmp_path / "open_clip_model.safetensors")
     with pytest.raises(WeightsError, match=r"1 missing \(visual.class_embedding\).*1 unexpected \(visual.extra\)"):
-        registry.build(stream(tmp_path)).load()
+        Forward(registry.build(stream(tmp_path)))
 
 
 def test_wrong_normalisation_fields(vit, tmp_path):
@@ -145,7 +146,7 @@ def test_stand_in_needs_no_files(frames_clip, encode):
     first, second = (encode(registry.build(entry), [frames_clip()])[0][0] for _ in range(2))
     np.testing.assert_array_equal(first, second)
     with pytest.raises(ParamsError, match="patches"):
-        registry.build(entry.model_copy(update={"architecture": {"embed_dim": 8, "vision_cfg": {"patches": 3}}})).load()
+        Forward(registry.build(entry.model_copy(update={"architecture": {"embed_dim": 8, "vision_cfg": {"patches": 3}}})))
     with pytest.raises(ParamsError, match="vision_cfg"):
         registry.build(entry.model_copy(update={"architecture": {"embed_dim": 8}}))
 
@@ -163,10 +164,10 @@ def test_the_laion_convnext_is_640_wide_at_256_pixels():
     """Facts of the model S1 names, from the library's own entry; no weights are built."""
     import open_clip
 
-    from pipeline.features.encoders.vision.open_clip import preprocessing
+    from pipeline.features.encoders.vision.open_clip import read_preprocessing
 
     config = open_clip.get_model_config("convnext_base_w")
-    spec = preprocessing("x", config, {})
+    spec = read_preprocessing("x", config, {})
     assert config["embed_dim"] == 640
     assert (spec.resize, spec.crop) == ((256,), (256, 256))
     assert (spec.mean, spec.std) == (tuple(STATISTICS["mean"]), tuple(STATISTICS["std"]))

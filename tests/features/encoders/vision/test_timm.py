@@ -14,6 +14,7 @@ from PIL import Image
 from pipeline.errors import ParamsError, WeightsError
 from pipeline.features.encoders import registry
 from pipeline.features.encoders.extractor import Clip
+from pipeline.features.engine.forward import Forward
 from pipeline.params import Stream
 
 VIT = ("vit_tiny_patch16_224", {"img_size": 48, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 5})
@@ -116,7 +117,7 @@ def test_wrong_weights(checkpoint, tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"architecture": "vgg11", "global_pool": "avg", "model_args": {}}))
     with pytest.raises(WeightsError, match=r"covers \d+\.\d % of the model: \d+ missing"):
-        registry.build(stream(tmp_path)).load()
+        Forward(registry.build(stream(tmp_path)))
     config["pretrained_cfg"]["std"] = [0.2, 0.2]
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(WeightsError, match="image std"):

@@ -13,6 +13,7 @@ from pipeline.features.encoders import registry
 from pipeline.features.encoders.extractor import Clip
 from pipeline.features.encoders.vision import images
 from pipeline.features.encoders.vision.videomae import sample
+from pipeline.features.engine.forward import Forward
 from pipeline.params import Stream
 from pipeline.weights import pretrained
 
@@ -207,13 +208,13 @@ def test_wrong_keys(checkpoint, tmp_path):
     state["videomae.other"] = state.pop(key)
     safetensors.torch.save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(WeightsError, match=r"1 missing \(.*layer.1.output.dense.bias\).*1 unexpected \(.*other\)"):
-        registry.build(stream(tmp_path)).load()
+        Forward(registry.build(stream(tmp_path)))
 
 
 def test_bad_options(checkpoint):
     for change, message in (
         ({"options": {"sampling": "segment"}}, "Did you mean 'segments'"),
-        ({"options": {"output": "x"}}, "output of videomae"),
+        ({"options": {"output": "x"}}, "Unknown videomae.options.output"),
         ({"layer": "all"}, "one layer"),
     ):
         with pytest.raises(ParamsError, match=message):

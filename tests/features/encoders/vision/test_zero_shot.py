@@ -11,6 +11,7 @@ import torch
 from pipeline.errors import ParamsError, WeightsError
 from pipeline.features.encoders import registry
 from pipeline.features.encoders.vision import images
+from pipeline.features.engine.forward import Forward
 from pipeline.params import Stream
 from pipeline.weights import pretrained
 
@@ -96,7 +97,7 @@ def test_bad_options(checkpoint):
     for options, message in (
         ({"classes": ["happy"]}, "at least two"),
         ({"templates": ["a face"]}, "no {} for the class"),
-        ({"output": "x"}, "output of zero_shot"),
+        ({"output": "x"}, "Unknown zero_shot.options.output"),
     ):
         with pytest.raises(ParamsError, match=message):
             registry.build(stream(checkpoint, **options))
@@ -108,7 +109,7 @@ def test_image_tower_alone_is_not_enough(checkpoint, tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config["vision_config"] | {"model_type": "clip_vision_model"}))
     with pytest.raises(WeightsError, match="'clip_vision_model' model, this family reads clip"):
-        registry.build(stream(tmp_path)).load()
+        Forward(registry.build(stream(tmp_path)))
 
 
 def test_without_a_tokenizer(checkpoint, tmp_path):
@@ -116,7 +117,7 @@ def test_without_a_tokenizer(checkpoint, tmp_path):
         if "token" not in path.name and "vocab" not in path.name:
             (tmp_path / path.name).write_bytes(path.read_bytes())
     with pytest.raises(WeightsError, match="has no tokenizer; fetch its tokenizer.json") as caught:
-        registry.build(stream(tmp_path)).load()
+        Forward(registry.build(stream(tmp_path)))
     assert "\n" not in str(caught.value)
 
 

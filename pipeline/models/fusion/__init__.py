@@ -1,0 +1,1 @@
+"""How streams become one; a file per fusion, see `base`."""

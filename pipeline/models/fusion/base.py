@@ -1,0 +1,144 @@
+"""Fusion: tokens of several streams become one vector per clip and one per instant, whatever is missing.
+
+A stream a clip lacks has an all-false mask; it takes no part (attention, gates) or is stood in for by a learned
+embedding (concatenation). Nothing mixes clips of a batch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from pipeline.models.batch import Fused, Text, Tokens
+from pipeline.models.component import Component
+from pipeline.params.base import Group, Number
+
+Streams = Mapping[str, Tokens]
+
+
+class FusionOptions(Group):
+    """What every fusion knows: each stream is dropped with this probability in training, one is always kept."""
+
+    modality_dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+
+
+class Fusion(Component, ABC):
+    """Base.
+
+    Args:
+        streams: names, in a fixed order.
+        width: H of the tokens that come in. heads: attention heads. dropout: probability.
+
+    Attributes:
+        width: W of what goes out; heads are built from it.
+        late: the decision is the mean of each stream's own (`Fused.parts` has a head per stream).
+    """
+
+    Options: ClassVar[type[Group]] = FusionOptions
+    late: ClassVar[bool] = False
+
+    def __init__(self, streams: Sequence[str], width: int, heads: int, dropout: float, options: FusionOptions) -> None:
+        super().__init__()
+        self.streams, self.width, self.options = tuple(streams), width, options
+
+    @abstractmethod
+    def forward(self, streams: Streams, base: str | None = None, text: Text | None = None) -> Fused:
+        """Fuse.
+
+        Args:
+            streams: encoded tokens (B, T, H) by name.
+            base: the stream at whose instants `Fused.tokens` stand; None = none are wanted.
+            text: ids of what is said, for fusions that hold a language model.
+        """
+
+    def drop(self, streams: Streams) -> Streams:
+        """Modality dropout, while training."""
+        share = float(self.options.modality_dropout)  # type: ignore[attr-defined]
+        if not self.training or not share or len(self.streams) < 2:
+            return streams
+        kept = keep_one(torch.stack([streams[name].present for name in self.streams], 1), share)
+        return {n: streams[n]._replace(mask=streams[n].mask & kept[:, i, None]) for i, n in enumerate(self.streams)}
+
+
+class Pointwise(Fusion):
+    """A fusion of one vector per stream, used on the means of a clip and again on each instant of the base stream.
+
+    So that a quarter of a second of sound moves the instants it overlaps, and clip and instant share their weights.
+    """
+
+    @abstractmethod
+    def mix(self, vectors: Tensor, present: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(…, M, H) and (…, M) bool → (…, W), and shares (…, M) or None. Vectors of absent streams are zero."""
+
+    def relate(self, streams: Streams) -> Streams:
+        """What is done with the tokens before they are pooled: nothing."""
+        return streams
+
+    def project(self, vectors: Tensor) -> Tensor:
+        """(…, M, H) → (…, M, W), each stream alone: as it is."""
+        return vectors
+
+    def forward(self, streams: Streams, base: str | None = None, text: Text | None = None) -> Fused:
+        """See `Fusion.forward`."""
+        kept = self.relate(self.drop(streams))
+        present = torch.stack([kept[name].present for name in self.streams], 1)  # (B, M)
+        vectors = torch.stack([mean_tokens(kept[name]) for name in self.streams], 1)  # (B, M, H)
+        vector, shares = self.mix(vectors, present)  # (B, W), (B, M)
+        tokens = None
+        if base is not None:
+            # The instants are those of the base stream even where dropout took its content away.
+            instants = streams[base]
+            aligned = torch.stack([align(kept[name], instants) for name in self.streams], 2)  # (B, T, M, H)
+            mixed, _ = self.mix(aligned, present[:, None].expand(aligned.shape[:-1]))  # (B, T, W)
+            tokens = instants._replace(values=mixed * instants.mask[..., None])
+        return Fused(vector, tokens, self.project(vectors), present, shares)
+
+
+def mean_tokens(tokens: Tokens) -> Tensor:
+    """Mean over a clip's tokens: (B, T, H) → (B, H); zero when there is none."""
+    mask = tokens.mask
+    return (tokens.values * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+
+
+def align(tokens: Tokens, instants: Tokens) -> Tensor:
+    """Tokens of a stream at the instants of another: (B, S, H) → (B, T, H); zero where the stream is absent.
+
+    Each instant gets the mean of the tokens it overlaps, weighted by the seconds shared; one that overlaps none gets the
+    token whose middle is nearest.
+    """
+    start = torch.maximum(instants.times[:, :, None, 0], tokens.times[:, None, :, 0])  # (B, T, S)
+    end = torch.minimum(instants.times[:, :, None, 1], tokens.times[:, None, :, 1])
+    shared = (end - start).clamp(min=0) * tokens.mask[:, None]
+    distance = (instants.times.mean(-1)[:, :, None] - tokens.times.mean(-1)[:, None]).abs()
+    nearest = distance.masked_fill(~tokens.mask[:, None], torch.inf).argmin(-1)  # (B, T)
+    alone = nn.functional.one_hot(nearest, tokens.mask.shape[1]) * tokens.mask[:, None]
+    # Times are float32 seconds: what overlaps by less than a microsecond touches.
+    weight = torch.where(shared.sum(-1, keepdim=True) > 1e-6, shared, alone.to(shared.dtype))
+    return weight / weight.sum(-1, keepdim=True).clamp(min=1e-12) @ tokens.values
+
+
+def keep_one(present: Tensor, share: float) -> Tensor:
+    """Modality dropout: (B, M) presence → presence with each stream dropped with probability `share`.
+
+    A clip that has any stream keeps at least one.
+    """
+    draw = torch.rand(present.shape, device=present.device)
+    kept = present & (draw >= share)
+    last = torch.where(present, draw, -1.0).argmax(1)
+    spared = nn.functional.one_hot(last, present.shape[1]).bool() & present
+    return torch.where(kept.any(1, keepdim=True), kept, spared)
+
+
+def layer(inputs: int, outputs: int, dropout: float) -> nn.Sequential:
+    """Linear → LayerNorm → ReLU → Dropout."""
+    return nn.Sequential(nn.Linear(inputs, outputs), nn.LayerNorm(outputs), nn.ReLU(), nn.Dropout(dropout))
+
+
+def embedding(streams: int, width: int) -> nn.Parameter:
+    """(M, H) learned vectors, near zero, one per stream."""
+    return nn.Parameter(torch.randn(streams, width) * 0.02)

@@ -1,0 +1,1 @@
+"""What is predicted; a file per head, see `base`."""

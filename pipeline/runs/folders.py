@@ -1,0 +1,57 @@
+"""Where trained runs lie: `<root>/<variant>/fold<k>/seed<s>/`. This grammar stands here alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import StoreError, one_of
+
+#: The variant in which all streams are fused.
+FUSED = "fused"
+CONFIG, WEIGHTS, HISTORY = "config.json", "model.safetensors", "history.json"
+
+
+@dataclass(frozen=True, order=True)
+class RunName:
+    """Which run it is.
+
+    >>> RunName("fused", 0, 3).path
+    'fused/fold0/seed3'
+    """
+
+    variant: str
+    fold: int
+    seed: int
+
+    @property
+    def path(self) -> str:
+        """Relative folder."""
+        return f"{self.variant}/fold{self.fold}/seed{self.seed}"
+
+
+def list_runs(root: str | Path) -> dict[RunName, Path]:
+    """Finished runs below `root`, sorted by variant, fold and seed."""
+    found = {}
+    for config in Path(root).glob(f"*/fold*/seed*/{CONFIG}"):
+        variant, fold, seed = config.parent.parts[-3:]
+        if fold[4:].isdigit() and seed[4:].isdigit():
+            found[RunName(variant, int(fold[4:]), int(seed[4:]))] = config.parent
+    return dict(sorted(found.items()))
+
+
+def find_seeds(root: str | Path, variant: str = FUSED, fold: int = 0) -> list[Path]:
+    """Folders of all seeds of one variant and fold.
+
+    Raises:
+        StoreError: nothing was trained, or no such variant or fold.
+    """
+    runs = list_runs(root)
+    if not runs:
+        raise StoreError(f"{root} holds no trained model. Run `dvc repro train` (or `make repro`).")
+    if variant not in {name.variant for name in runs}:
+        raise one_of("trained variant", variant, {name.variant for name in runs}, StoreError)
+    folders = [folder for name, folder in runs.items() if (name.variant, name.fold) == (variant, fold)]
+    if not folders:
+        raise StoreError(f"{Path(root) / variant} has no fold {fold}. Run `dvc repro train`.")
+    return folders

@@ -1,0 +1,53 @@
+"""What is said about one raw file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.storage.feature_store import Status
+
+
+@dataclass(frozen=True)
+class StreamUse:
+    """What one stream gave: its rows, or why it has none."""
+
+    status: Status
+    rows: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says about one file, the mean of its seeds.
+
+    Attributes:
+        emotions: class → probability, likeliest first; empty when the model has no classes.
+        dimensions: `valence`, `arousal`, … in [-1, 1]; empty when the model has none.
+        times: (T, 2) seconds of the trace. trace: dimension → (T,). Empty when the model predicts per
+            clip, or the stream along which it predicts is missing.
+        streams: use of every stream of the model.
+        random: streams whose encoder has random weights: their features mean nothing.
+        models: how many trained models (seeds) were averaged.
+        heard: words that were recognised because none were given; None when nobody listened.
+    """
+
+    path: str
+    duration: float
+    emotions: dict[str, float]
+    dimensions: dict[str, float]
+    times: np.ndarray
+    trace: dict[str, np.ndarray]
+    streams: dict[str, StreamUse]
+    random: tuple[str, ...]
+    models: int
+    heard: str | None = None
+
+    @property
+    def valence(self) -> float | None:
+        return self.dimensions.get("valence")
+
+    @property
+    def arousal(self) -> float | None:
+        return self.dimensions.get("arousal")

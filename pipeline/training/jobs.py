@@ -1,0 +1,180 @@
+"""A run as a piece of work: what decides its result, and its place in the cache.
+
+Runs live in the clip cache's folder (`runs/<key>/`), where an interrupted run is continued and a finished one is
+reused. The key is the hash of what decides the result: features, labels the fold may see, roles, parameters, code, the
+version of torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pipeline.code import code_digest
+from pipeline.devices import pick_devices
+from pipeline.models.model import ModelSpec
+from pipeline.models.registry import CONTEXTS, FUSIONS, HEADS, LOSSES
+from pipeline.params import Params
+from pipeline.runs.folders import HISTORY, RunName
+from pipeline.runs.run import save_run
+from pipeline.storage.atomic import write_json
+from pipeline.storage.clip_cache import digest, root
+
+from .curricula.base import CURRICULA
+from .data.dataset import Dataset
+from .loop import fit
+from .state import Progress
+from .variants import Variant, specify_model
+
+#: One epoch of one run: what it was worth.
+History = list[dict]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The files `train` reads. Held-out truth is not among them."""
+
+    index: str = "data/index.h5"
+    manifest: str = "data/manifest.parquet"
+    folds: str = "data/folds.parquet"
+    annotations: str = "data/annotations.parquet"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run."""
+
+    variant: Variant
+    fold: int
+    seed: int
+
+    @property
+    def name(self) -> RunName:
+        """Variant, fold and seed."""
+        return RunName(self.variant.name, self.fold, self.seed)
+
+
+def run_job(
+    params: Params,
+    sources: Sources,
+    job: Job,
+    *,
+    every: float = 10.0,
+    on_epoch: Callable[[Progress], None] | None = None,
+) -> tuple[Path, History]:
+    """One run, from the cache when it is finished there, continued when it was interrupted.
+
+    Args:
+        every: seconds between saves of an unfinished run.
+
+    Returns:
+        The run's folder in the cache and its history.
+    """
+    device = pick_devices(params.run.device)[0]
+    before = torch.get_num_threads()
+    torch.set_num_threads(params.training.threads)
+    try:
+        data = load_fold(params, sources, job.fold, device)
+        spec = specify_model(params, job.variant, data)
+        identity = identify(params, job, data, spec, device)
+        cached = root() / "runs" / digest(identity)
+        write_json(cached / "identity.json", identity)  # also says when it was last used, for `cache gc`
+        if not (cached / "run" / HISTORY).is_file():
+            model, progress = fit(spec, data, params, job.seed, state=cached / "state.pt", every=every, on_epoch=on_epoch)
+            normalisation = {name: (data.streams[name].mean, data.streams[name].std) for name in job.variant.streams}
+            save_run(cached / "run", model, normalisation, describe_run(params, job, data, progress), progress.history)
+            (cached / "state.pt").unlink(missing_ok=True)
+    finally:
+        torch.set_num_threads(before)
+    return cached / "run", json.loads((cached / "run" / HISTORY).read_text(encoding="utf-8"))
+
+
+def is_finished(params: Params, sources: Sources, job: Job) -> bool:
+    """Whether the run is in the cache."""
+    device = pick_devices(params.run.device)[0]
+    data = load_fold(params, sources, job.fold, device)
+    identity = identify(params, job, data, specify_model(params, job.variant, data), device)
+    return (root() / "runs" / digest(identity) / "run" / HISTORY).is_file()
+
+
+@functools.lru_cache(maxsize=1)
+def _load_fold(params: str, sources: Sources, stamps: tuple, fold: int, device: str) -> Dataset:
+    return Dataset.load(
+        sources.index,
+        sources.manifest,
+        sources.folds,
+        Params.model_validate_json(params),
+        fold,
+        annotations=sources.annotations,
+        device=device,
+    )
+
+
+def load_fold(params: Params, sources: Sources, fold: int, device: str) -> Dataset:
+    """The fold's data; the last one stays in memory, as runs of one fold follow each other."""
+    paths = [Path(path) for path in vars(sources).values()]
+    stamps = tuple((p.stat().st_mtime_ns, p.stat().st_size) if p.is_file() else None for p in paths)
+    return _load_fold(params.model_dump_json(), sources, stamps, fold, device)
+
+
+def choose_parameters(params: Params, variant: Variant) -> dict:
+    """The parameters that decide a run."""
+    training = params.training.model_dump(mode="json", exclude={"seeds", "unimodal", "threads"})
+    return {
+        "training": training | {"threads": params.training.threads},
+        "loss": {name: term.model_dump(mode="json") for name, term in params.loss.items()},
+        "task": params.task.model_dump(mode="json"),
+        "temporal": params.temporal.model_dump(mode="json"),
+        "fusion": variant.fusion.model_dump(mode="json"),
+    }
+
+
+def identify(params: Params, job: Job, data: Dataset, spec: ModelSpec, device: str) -> dict:
+    """All that decides the run, as JSON values."""
+    return {
+        "params": choose_parameters(params, job.variant),
+        "fold": job.fold,
+        "seed": job.seed,
+        "variant": job.variant.name,
+        "model": spec.model_dump(mode="json"),
+        "streams": {name: data.streams[name].facts for name in job.variant.streams},
+        "encoders": {name: params.streams[name].model_dump(mode="json") for name in job.variant.streams},
+        "labels": data.fingerprint(job.variant.streams),
+        "code": code_digest("pipeline.training.loop", "pipeline.runs.run", *_find_parts(params, spec)),
+        "torch": torch.__version__,
+        "device": device.partition(":")[0],
+    }
+
+
+def _find_parts(params: Params, spec: ModelSpec) -> list[str]:
+    """Modules of the parts chosen by name, which no import names."""
+    terms = [params.loss, *(phase.loss for phase in params.training.phases if phase.loss)]
+    parts: list[type] = [FUSIONS.find(spec.fusion.name)]
+    parts += [CONTEXTS.find(spec.context.name)] if spec.context else []
+    parts += [HEADS.find(output.name) for output in spec.outputs.values()]
+    parts += [LOSSES.find(term.name) for named in terms for term in named.values()]
+    parts += [CURRICULA.find(params.training.curriculum.name)] if params.training.curriculum else []
+    return sorted({part.__module__ for part in parts})
+
+
+def describe_run(params: Params, job: Job, data: Dataset, progress: Progress) -> dict:
+    """What `config.json` says besides the model's shape."""
+    return {
+        "variant": job.variant.name,
+        "fold": job.fold,
+        "seed": job.seed,
+        "select": params.training.select,
+        "best_epoch": progress.best_epoch,
+        "epochs": progress.epoch,
+        "score": progress.key[0],
+        "max_tokens": params.temporal.max_tokens,
+        "params": choose_parameters(params, job.variant),
+        "streams": {name: data.streams[name].facts for name in job.variant.streams},
+        "encoders": {name: params.streams[name].model_dump(mode="json") for name in job.variant.streams},
+        "clips": {role: len(data.rows(role)) for role in ("train", "val")},
+    }
