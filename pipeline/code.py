@@ -56,7 +56,7 @@ def closure(*modules: str) -> dict[str, Path]:
         ModuleNotFoundError: a module given is not there.
 
     >>> list(closure("pipeline.workers.worker"))
-    ['pipeline', 'pipeline.reasons', 'pipeline.workers', 'pipeline.workers.transfer', 'pipeline.workers.worker']
+    ['pipeline', 'pipeline.workers', 'pipeline.workers.transfer', 'pipeline.workers.worker']
     """
     found: dict[str, Path] = {}
     waiting = list(modules)

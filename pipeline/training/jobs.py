@@ -24,6 +24,7 @@ from pipeline.runs.folders import HISTORY, RunName
 from pipeline.runs.run import save_run
 from pipeline.storage.atomic import write_json
 from pipeline.storage.clip_cache import digest, root
+from pipeline.storage.folder_lock import use_folder
 
 from .curricula.base import CURRICULA
 from .data.dataset import Dataset
@@ -82,16 +83,29 @@ def run_job(
         data = load_fold(params, sources, job.fold, device)
         spec = specify_model(params, job.variant, data)
         identity = identify(params, job, data, spec, device)
-        cached = root() / "runs" / digest(identity)
-        write_json(cached / "identity.json", identity)  # also says when it was last used, for `cache gc`
-        if not (cached / "run" / HISTORY).is_file():
-            model, progress = fit(spec, data, params, job.seed, state=cached / "state.pt", every=every, on_epoch=on_epoch)
-            normalisation = {name: (data.streams[name].mean, data.streams[name].std) for name in job.variant.streams}
-            save_run(cached / "run", model, normalisation, describe_run(params, job, data, progress), progress.history)
-            (cached / "state.pt").unlink(missing_ok=True)
+        with use_folder(root() / "runs" / digest(identity)) as cached:
+            if not (cached / "run" / HISTORY).is_file():
+                write_json(cached / "identity.json", identity)
+                _fit_and_save(cached, params, job, data, spec, every, on_epoch)
+            return cached / "run", json.loads((cached / "run" / HISTORY).read_text(encoding="utf-8"))
     finally:
         torch.set_num_threads(before)
-    return cached / "run", json.loads((cached / "run" / HISTORY).read_text(encoding="utf-8"))
+
+
+def _fit_and_save(
+    cached: Path,
+    params: Params,
+    job: Job,
+    data: Dataset,
+    spec: ModelSpec,
+    every: float,
+    on_epoch: Callable[[Progress], None] | None,
+) -> None:
+    model, progress = fit(spec, data, params, job.seed, state=cached / "state.pt", every=every, on_epoch=on_epoch)
+    normalisation = {name: (data.streams[name].mean, data.streams[name].std) for name in job.variant.streams}
+    config = describe_run(params, job, data, progress)
+    save_run(cached / "run", model, normalisation, config, progress.history)
+    (cached / "state.pt").unlink(missing_ok=True)
 
 
 def is_finished(params: Params, sources: Sources, job: Job) -> bool:

@@ -59,7 +59,7 @@ def test_normalisation_is_of_the_training_rows_only(fabricate):
 
 def test_missing_and_failed_clips_are_masks(fabricate):
     data = load(fabricate())
-    tokens = data.batch(torch.arange(len(data.ids)), ["text", "video"])
+    tokens = data.batch(torch.arange(len(data.ids)), ["text", "video"]).streams
     assert not tokens["text"].mask[4].any() and not tokens["video"].mask[7].any()
     assert tokens["text"].mask[0].any()
     assert torch.equal(tokens["text"].present, torch.tensor([i % 9 != 4 for i in range(60)]))
@@ -70,7 +70,7 @@ def test_batch_is_the_store_normalised(fabricate):
     corpus = fabricate()
     data, store = load(corpus), Store(corpus.path("features/audio.h5"))
     rows = torch.tensor([11, 3, 40])
-    tokens = data.batch(rows, ["audio"])["audio"]
+    tokens = data.batch(rows, ["audio"]).streams["audio"]
     for b, row in enumerate(rows.tolist()):
         entry, count = store[corpus.ids[row]], int(tokens.mask[b].sum())
         assert count == len(entry.values)
@@ -112,7 +112,7 @@ def test_relabelling_the_test_clips_changes_nothing(fabricate):
 def test_all_layers_are_kept(fabricate):
     corpus = fabricate(levels=3)
     data = load(corpus)
-    assert data.batch(torch.arange(4), ["audio"])["audio"].values.shape[2:] == (3, 6)
+    assert data.batch(torch.arange(4), ["audio"]).streams["audio"].values.shape[2:] == (3, 6)
     assert data.streams["audio"].facts["levels"] == 3
 
 

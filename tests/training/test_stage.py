@@ -93,7 +93,7 @@ def test_layout_reuse_and_history(fabricate):
     ]
     assert calls[-1][1:] == (8, 8)
     rows = list(csv.DictReader(out.joinpath("history.csv").read_text().splitlines()))
-    assert list(rows[0]) == ["variant", "fold", "seed", "phase", "epoch", "train_loss", "val_loss", "val_uar"] and len(rows) == 16
+    assert list(rows[0]) == ["variant", "fold", "seed", "epoch", "phase", "train_loss", "val_loss", "val_uar"] and len(rows) == 16
     config = json.loads((folders[0] / "config.json").read_text())
     assert config["streams"]["audio"]["random"] is True and config["model"]["classes"] == ["anger", "joy", "neutral", "sadness"]
     assert load_run(folders[0]).streams == ("audio", "text", "video")

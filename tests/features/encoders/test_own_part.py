@@ -55,7 +55,7 @@ def folder(tmp_path, monkeypatch):
     for i, pitch in enumerate((220, 440)):
         wave = np.sin(2 * np.pi * pitch * np.arange(16000) / 16000).astype(np.float32)
         rows.append({"id": f"c{i}", "corpus": "demo", "content": f"{i}0", "duration": 1.0, "audio": "a"})
-        entries[f"{i}0"] = media_store.joined([flac.encode(wave, 16000)], np.array([[0, 1]], np.float32))
+        entries[f"{i}0"] = media_store.join_files([flac.encode(wave, 16000)], np.array([[0, 1]], np.float32))
     tables.write(tables.frame(rows), tmp_path / "data/manifest.parquet")
     with ClipCache("audio", {"rate": 16000}) as cache:
         cache.put(entries)

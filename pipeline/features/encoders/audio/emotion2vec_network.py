@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from pipeline.errors import WeightsError
 
-from .emotion2vec import STRIDES, Shape
+from .emotion2vec_shape import STRIDES, Shape
 from .unpadded import Unpadded
 
 _AUDIO = "modality_encoders.AUDIO."

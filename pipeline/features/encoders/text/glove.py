@@ -25,6 +25,7 @@ from pipeline.params import Stream
 from pipeline.params.base import Flag, Group
 from pipeline.storage import clip_cache
 from pipeline.storage.atomic import atomic_file
+from pipeline.storage.folder_lock import use_folder
 
 from . import tokens
 
@@ -81,7 +82,8 @@ def compile_vectors(path: Path, sha256: str) -> Path:
         for name, array in (("vectors.npy", np.stack(rows)[first]), ("hashes.npy", hashes)):
             with atomic_file(folder / name) as temporary, open(temporary, "wb") as file:
                 np.save(file, array)
-    return folder
+    with use_folder(folder):  # `cache gc` goes by the last use
+        return folder
 
 
 def parse_vectors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
