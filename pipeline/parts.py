@@ -11,6 +11,7 @@ import importlib
 import os
 import pkgutil
 import re
+import sys
 from collections.abc import Iterator, Mapping, MutableSequence
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -24,6 +25,8 @@ Part = TypeVar("Part")
 Options = TypeVar("Options", bound=Group)
 #: Environment variable: a folder with parts of one's own, `fusion/mine.py`, `losses/mine.py`, `encoders/mine.py`, …
 OWN = "AFFECTORY_PARTS"
+#: Package → the folder of one's own that its parts are looked for in.
+_added: dict[str, Path] = {}
 
 
 class Parts(Mapping[str, type[Part]], Generic[Part]):
@@ -102,9 +105,16 @@ def add_own_folder(package: str, path: MutableSequence[str]) -> None:
     The `__init__` of a package that holds parts calls it with its name and `__path__`: a process that unpickles
     something made of a part then finds its module, without having asked for the part before.
     """
-    folder = own_folder(package)
+    folder, before = own_folder(package), _added.get(package)
+    if before is not None and before != folder:  # the variable has changed: what came from the other folder is forgotten
+        path[:] = [one for one in path if one != str(before)]
+        for name, module in list(sys.modules.items()):
+            if name.startswith(f"{package}.") and str(getattr(module, "__file__", "")).startswith(f"{before}/"):
+                del sys.modules[name]
+        del _added[package]
     if folder is not None and folder.is_dir() and str(folder) not in path:
         path.append(str(folder))
+        _added[package] = folder
         importlib.invalidate_caches()
 
 

@@ -1,0 +1,170 @@
+"""The loop: phases, frozen parts, auxiliary and adversarial terms, context, curriculum."""
+
+import pytest
+import torch
+
+from pipeline.models.batch import Targets
+from pipeline.storage import tables
+from pipeline.training.curricula.base import CURRICULA
+from pipeline.training.curricula.pacing import share_seen
+from pipeline.training.data.dataset import Dataset
+from pipeline.training.loop import fit
+from pipeline.training.samplers import shuffle_clips, shuffle_dialogues
+from pipeline.training.variants import list_variants, specify_model
+
+FOCAL = {"emotion": {"name": "focal"}}
+
+
+def learn(corpus, seed=0, **groups):
+    params = corpus.params(**groups)
+    data = Dataset.load(corpus.index(params), params=params, fold=0, **corpus.files)
+    return fit(specify_model(params, list_variants(params)[0], data), data, params, seed), data, params
+
+
+def test_phases_follow_one_another_and_a_frozen_part_stays(fabricate):
+    phases = [{"name": "warm", "epochs": 2, "loss": FOCAL}, {"name": "fit", "epochs": 3, "freeze": ["encoders", "fusion"]}]
+    corpus = fabricate(clips=40)
+    (warm, _), *_ = learn(corpus, training={"phases": phases[:1]})
+    (model, progress), *_ = learn(corpus, training={"phases": phases})
+    assert [(row["phase"], row["epoch"]) for row in progress.history] == [
+        ("warm", 1),
+        ("warm", 2),
+        ("fit", 1),
+        ("fit", 2),
+        ("fit", 3),
+    ]
+    before, after = warm.state_dict(), model.state_dict()
+    moved = {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])}
+    assert moved == {"heads"}
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_run_killed_in_the_second_phase_continues_to_the_same_bits(fabricate, tmp_path):
+    corpus = fabricate(clips=40)
+    groups = {"training": {"phases": [{"epochs": 2}, {"epochs": 3, "lr": 1e-4}], "curriculum": {"name": "confidence"}}}
+    params = corpus.params(**groups)
+    data = Dataset.load(corpus.index(params), params=params, fold=0, **corpus.files)
+    spec = specify_model(params, list_variants(params)[0], data)
+    whole, _ = fit(spec, data, params, 0)
+
+    def kill(progress):
+        if (progress.phase, progress.epoch) == (1, 2):
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        fit(spec, data, params, 0, state=tmp_path / "state.pt", every=0, on_epoch=kill)
+    seen = []
+    resumed, _ = fit(spec, data, params, 0, state=tmp_path / "state.pt", every=0, on_epoch=lambda p: seen.append(p.epoch))
+    assert seen == [3]
+    assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
+
+
+def test_rates_per_part(fabricate):
+    corpus = fabricate(clips=40)
+    (slow, _), *_ = learn(corpus, training={"epochs": 1, "rates": {"encoders": 1e-6, "encoders.audio": 1.0}})
+    (start, _), *_ = learn(corpus, training={"epochs": 1, "rates": {"encoders": 1e-6, "fusion": 1e-6, "heads": 1e-6}})
+    change = {name: (value - start.state_dict()[name]).abs().max() for name, value in slow.state_dict().items()}
+    assert change["encoders.audio.project.weight"] > 1e-3 and change["fusion.absent"] > 1e-3
+    assert change["encoders.text.project.weight"] < 1e-6
+
+
+def test_auxiliary_and_adversarial_terms_build_their_heads(fabricate):
+    corpus = fabricate(clips=60)
+    loss = {
+        "emotion": {"name": "cross_entropy"},
+        "audio": {"name": "cross_entropy", "on": "emotion@audio", "weight": 0.3},
+        "speaker": {"name": "cross_entropy", "weight": 0.1},
+    }
+    groups = {"loss": loss, "heads": {"speaker": {"name": "adversary", "options": {"strength": 0.5}}}, "training": {"epochs": 2}}
+    (model, _), data, params = learn(corpus, **groups)
+    assert set(model.heads) == {"emotion", "dimensions", "emotion@audio", "speaker"}
+    assert model.spec.outputs["speaker"].size == len(data.domains["speaker"]) == 6
+    outputs = model(data.batch(data.rows("val"), model.spec.streams))
+    assert outputs["emotion@audio"].shape == outputs["emotion"].shape
+    alone = params.model_copy(update={"training": params.training.model_copy(update={"unimodal": True})})
+    lone = [specify_model(alone, variant, data).outputs for variant in list_variants(alone)[1:]]
+    assert all("emotion@audio" not in outputs for outputs in lone)  # of a lone stream it is the emotion itself
+
+
+def test_late_fusion_learns(fabricate):
+    corpus = fabricate(clips=150, noise=0.3)
+    (_, progress), *_ = learn(corpus, fusion={"name": "late"}, training={"epochs": 20, "lr": 3e-3}, task={"level": "frame"})
+    assert progress.key[0] > 0.4  # no stream alone knows more than half
+
+
+@pytest.fixture
+def dialogues(fabricate):
+    """Clips in dialogues of four turns; the class is that of the turn before, so that only context knows it."""
+
+    def make(clips=120):
+        corpus = fabricate(clips=clips, noise=0.2)
+        rows = tables.read(corpus.files["manifest"]).to_dicts()
+        roles = {}
+        for i, row in enumerate(rows):
+            row |= {"dialogue": f"d{i // 4}", "turn": i % 4, "emotion": rows[max(0, i - 1)]["speaker"]}
+            roles[row["id"]] = {0: "test", 1: "val"}.get((i // 4) % 5, "train")
+        for i, row in enumerate(rows):
+            said = corpus.classes[i - 1] // 2 if i % 4 else corpus.classes[i] // 2
+            row["emotion"] = ("anger", "joy")[said]
+        tables.write(tables.frame(rows), corpus.files["manifest"])
+        table = corpus.roles.with_columns(role=corpus.roles["id"].replace_strict(roles))
+        tables.write(table, corpus.files["folds"], sort=("fold", "id"))
+        return corpus
+
+    return make
+
+
+def test_history_is_the_dialogues_own_and_of_the_same_role(dialogues):
+    corpus = dialogues(40)
+    params = corpus.params()
+    data = Dataset.load(corpus.index(params), params=params, fold=0, **corpus.files)
+    found = data.find_turns(torch.tensor([0, 1, 2, 3, 4, 7]), 2).tolist()
+    assert found == [[-1, -1], [-1, 0], [0, 1], [1, 2], [-1, -1], [5, 6]]
+    inputs = data.batch(torch.tensor([3, 4, 6]), ["audio"], turns=2)
+    clips = [data.ids[i] for i in (1, 2, 3, 4, 5, 6)]
+    assert inputs.history.tolist() == [[0, 1, 2], [-1, -1, 3], [3, 4, 5]]
+    want = data.batch(torch.tensor([data.ids.index(clip) for clip in clips]), ["audio"])
+    assert torch.equal(inputs.streams["audio"].values, want.streams["audio"].values)
+    data.roles[5] = "test"
+    assert data.find_turns(torch.tensor([6]), 2).tolist() == [[4, -1]]
+
+
+def test_context_learns_what_only_the_turn_before_tells(dialogues):
+    corpus = dialogues()
+    groups = {"training": {"epochs": 40, "lr": 5e-3, "patience": 40}, "task": {"dimensions": []}, "loss": FOCAL}
+    (_, alone), *_ = learn(corpus, **groups)
+    (model, knows), data, _ = learn(corpus, **groups, context={"name": "attention", "options": {"turns": 2}})
+    assert knows.key[0] > alone.key[0] + 0.1 and knows.key[0] > 0.75
+    outputs = model(data.batch(data.rows("val"), model.spec.streams, 2))
+    assert len(outputs["emotion"]) == len(data.rows("val"))
+
+
+def test_samplers_give_every_clip_once_and_split_no_dialogue():
+    rows, dialogue = torch.arange(100, 150), torch.tensor([*(i // 7 for i in range(42)), *[-1] * 8])
+    for batches in (
+        list(shuffle_clips(rows, 16, torch.Generator().manual_seed(0))),
+        list(shuffle_dialogues(rows, dialogue, 16, torch.Generator().manual_seed(0))),
+    ):
+        assert sorted(torch.cat(batches).tolist()) == list(range(50))
+    where = {}
+    for number, batch in enumerate(batches):
+        for place in batch.tolist():
+            if dialogue[place] >= 0:
+                where.setdefault(int(dialogue[place]), set()).add(number)
+    assert all(len(numbers) == 1 for numbers in where.values()) and len(batches) > 2
+
+
+def test_pacing_has_the_published_values():
+    assert [round(share_seen("sqrt", epoch, 15), 3) for epoch in (0, 7)] == [0.258, 0.73]
+    assert round(share_seen("linear", 0, 15), 3) == 0.067 and round(share_seen("log", 0, 15), 2) == 0.25
+    assert all(share_seen(pace, 14, 15) == share_seen(pace, 99, 15) == 1 for pace in ("linear", "sqrt", "log"))
+
+
+def test_confidence_sees_the_surest_clips_first():
+    part = CURRICULA.find("confidence")
+    curriculum = part(part.Options(epochs=15))
+    targets = Targets(torch.zeros(1000).long(), torch.zeros(1000, 0), None, {}, torch.ones(1000))
+    last = {"emotion": torch.linspace(0, 5, 1000)[:, None] * torch.tensor([1.0, 0.0])}
+    weight = curriculum.weigh(0, targets, last)
+    assert int(weight.sum()) == 258 and weight[-258:].all()
+    assert curriculum.weigh(0, targets, None).all() and curriculum.weigh(14, targets, last).all()
