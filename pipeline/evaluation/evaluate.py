@@ -177,7 +177,8 @@ def _details(
     for variant in seeds:
         if FUSED not in seeds or variant == FUSED:
             continue
-        clips = intervals.paired(*(summary.clip_scores(seeds[v], classes, names) for v in (FUSED, variant)))
+        mine, others = (summary.clip_scores(seeds[v], classes, names) for v in (FUSED, variant))
+        clips = intervals.paired(mine, others)
         ours, other = result[FUSED][metric], result[variant][metric]
         apart = None not in (ours["low"], other["high"]) and ours["low"] > other["high"]
         compared[variant] = {

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 class Interval(NamedTuple):
@@ -88,7 +89,7 @@ class Comparison(NamedTuple):
     p: float
 
 
-def paired(first: Sequence[float], second: Sequence[float], *, resamples: int = 4999, seed: int = 0) -> Comparison:
+def paired(first: ArrayLike, second: ArrayLike, *, resamples: int = 4999, seed: int = 0) -> Comparison:
     """Paired permutation test: scores of the same clips (or seeds) under two models, swapped at random.
 
     Pairs with a NaN take no part. Exact when all sign patterns number `resamples` or fewer.

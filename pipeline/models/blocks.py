@@ -15,11 +15,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, heads: int) 
     Returns:
         (B, Q, H); zero for queries without any key, so that absence never becomes NaN.
     """
-    split = [x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value)]  # (B, heads, ·, H / heads)
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value))  # (B, heads, ·, H / heads)
     allowed = mask[:, None] if mask.ndim == 2 else mask  # (B, 1 or Q, K)
     some = allowed.any(-1, keepdim=True)
     # A softmax over no key is NaN: such queries attend to padding and the result is dropped.
-    out = F.scaled_dot_product_attention(*split, attn_mask=(allowed | ~some)[:, None])
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=(allowed | ~some)[:, None])
     return out.transpose(1, 2).flatten(2) * some
 
 

@@ -97,12 +97,12 @@ class EmotionModel(nn.Module):
         )
         part = FUSIONS.find(spec.fusion.name)
         options = read_options(part.Options, spec.fusion.options, "fusion.options")
-        self.fusion = part(tuple(spec.streams), width, heads, dropout, options)  # type: ignore[arg-type]
+        self.fusion = part(tuple(spec.streams), width, heads, dropout, options)
         self.context = None
         if spec.context is not None:
             kind = CONTEXTS.find(spec.context.name)
             chosen = read_options(kind.Options, spec.context.options, "context.options")
-            self.context = kind(self.fusion.width, heads, dropout, chosen)  # type: ignore[arg-type]
+            self.context = kind(self.fusion.width, heads, dropout, chosen)
         self.heads = nn.ModuleDict({name: self._build_head(name, one) for name, one in self._spread(spec).items()})
         #: Names of what is learned; a frozen network inside a part is not among them.
         self._learned = {name for name, value in self.named_parameters() if value.requires_grad}
@@ -116,7 +116,7 @@ class EmotionModel(nn.Module):
         """The heads to build: one per output; in late fusion, what is voted on has one per stream instead."""
         if not self.fusion.late:
             return dict(spec.outputs)
-        result = {}
+        result: dict[str, OutputSpec] = {}
         for name, output in spec.outputs.items():
             result |= {f"{name}@{stream}": output for stream in spec.streams} if name in VOTES else {name: output}
         return result

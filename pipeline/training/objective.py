@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ParamsError
 from pipeline.models.batch import Outputs, Targets
+from pipeline.models.losses.base import Loss
 from pipeline.models.model import ModelSpec
 from pipeline.models.registry import LOSSES
 from pipeline.params import Term
@@ -41,13 +43,13 @@ class Objective(nn.Module):
 
     def observe(self, targets: Targets) -> None:
         """Show the losses the targets of all training clips."""
-        for term in self.terms.values():
+        for term in self._losses().values():
             term.observe(targets)
 
     def forward(self, outputs: Outputs, targets: Targets) -> Tensor:
         """The weighted sum, a scalar."""
-        parts = [self.weights[name] * term(outputs, targets) for name, term in self.terms.items()]
-        total = parts[0]
-        for part in parts[1:]:
-            total = total + part
-        return total
+        parts = [self.weights[name] * term(outputs, targets) for name, term in self._losses().items()]
+        return torch.stack(parts).sum()
+
+    def _losses(self) -> dict[str, Loss]:
+        return {name: term for name, term in self.terms.items() if isinstance(term, Loss)}

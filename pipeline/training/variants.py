@@ -70,7 +70,7 @@ def specify_model(params: Params, variant: Variant, data: Dataset) -> ModelSpec:
     turns = 0
     if context is not None:
         kind = CONTEXTS.find(context.name)
-        turns = read_options(kind.Options, context.options, "context.options").turns  # type: ignore[attr-defined]
+        turns = read_options(kind.Options, context.options, "context.options").turns
     return ModelSpec(
         streams={name: StreamSpec(width=int(str(f["width"])), levels=int(str(f["levels"]))) for name, f in facts.items()},
         width=params.temporal.width,

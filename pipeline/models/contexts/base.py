@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -27,7 +27,7 @@ class Context(Component, ABC):
         width: W of what is fused, in and out.
     """
 
-    Options = ContextOptions
+    Options: ClassVar[type[ContextOptions]] = ContextOptions
 
     def __init__(self, width: int, heads: int, dropout: float, options: ContextOptions) -> None:
         super().__init__()

@@ -39,7 +39,7 @@ class Fusion(Component, ABC):
         late: the decision is the mean of each stream's own (`Fused.parts` has a head per stream).
     """
 
-    Options: ClassVar[type[Group]] = FusionOptions
+    Options: ClassVar[type[FusionOptions]] = FusionOptions
     late: ClassVar[bool] = False
 
     def __init__(self, streams: Sequence[str], width: int, heads: int, dropout: float, options: FusionOptions) -> None:
@@ -58,7 +58,7 @@ class Fusion(Component, ABC):
 
     def drop(self, streams: Streams) -> Streams:
         """Modality dropout, while training."""
-        share = float(self.options.modality_dropout)  # type: ignore[attr-defined]
+        share = float(self.options.modality_dropout)
         if not self.training or not share or len(self.streams) < 2:
             return streams
         kept = keep_one(torch.stack([streams[name].present for name in self.streams], 1), share)

@@ -40,6 +40,7 @@ class CrossAttention(Pointwise):
         states = [streams[name].values + self.kind[i] for i, name in enumerate(self.streams)]
         masks = [streams[name].mask for name in self.streams]
         for blocks in self.layers:
+            assert isinstance(blocks, nn.ModuleList)
             states = [block(states[i], *_join_others(states, masks, i)) for i, block in enumerate(blocks)]
         return {name: streams[name]._replace(values=states[i]) for i, name in enumerate(self.streams)}
 

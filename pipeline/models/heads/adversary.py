@@ -42,5 +42,5 @@ class Adversary(Head):
 
     def forward(self, fused: Fused) -> Outputs:
         """See `Head.forward`."""
-        reversed_: Tensor = Reverse.apply(fused.vector, float(self.options.strength))  # type: ignore[no-untyped-call]
+        reversed_: Tensor = Reverse.apply(fused.vector, float(self.options.strength))
         return {self.name: self.net(reversed_)}
