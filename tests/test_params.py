@@ -138,3 +138,19 @@ def test_absent_or_broken_file(tmp_path):
 def test_unknown_choice_is_a_line(composed):
     with pytest.raises(ParamsError, match="fusion"):
         compose(["fusion=magic"], ROOT / "conf")
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        {"emotion": "focal", "class_weights": False, "label_smoothing": 0.0, "gamma": 2.0, "dimensions": 1.0},
+        {"emotion": {"name": "focal"}, "gamma": 2.0},
+        {"dimensions": 1.0},
+    ],
+)
+def test_the_loss_of_version_0_1_is_one_line_that_names_the_new_keys(loss):
+    values = compose(folder=ROOT / "conf") | {"loss": loss}
+    with pytest.raises(ParamsError) as caught:
+        params.parse(values)
+    said = str(caught.value)
+    assert "loss.emotion.name" in said and "loss.dimensions.weight" in said and said.count("params.yaml:") == 1

@@ -91,6 +91,8 @@ class Training(Group):
     unimodal: Flag = True
     #: One after the other; empty = one that trains everything.
     phases: tuple[Phase, ...] = ()
+    #: Order and company of the clips; null = `clips`, with a context `dialogues`.
+    sampler: Part | None = None
     #: Which clips count how much, epoch by epoch; null = all alike.
     curriculum: Part | None = None
     #: Factors of the learning rate per part, e.g. {encoders: 0.1}; parts as in `phases.freeze`.

@@ -28,7 +28,7 @@ from pipeline.storage.folder_lock import use_folder
 
 from .curricula.base import CURRICULA
 from .data.dataset import Dataset
-from .loop import fit
+from .loop import build_sampler, fit
 from .state import Progress
 from .variants import Variant, specify_model
 
@@ -173,6 +173,7 @@ def _find_parts(params: Params, spec: ModelSpec) -> list[str]:
     parts += [HEADS.find(output.name) for output in spec.outputs.values()]
     parts += [LOSSES.find(term.name) for named in terms for term in named.values()]
     parts += [CURRICULA.find(params.training.curriculum.name)] if params.training.curriculum else []
+    parts += [type(build_sampler(params))]
     return sorted({part.__module__ for part in parts})
 
 

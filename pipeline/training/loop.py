@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pipeline.errors import StoreError
 from pipeline.models.batch import Targets
 from pipeline.models.model import EmotionModel, ModelSpec
-from pipeline.params import Params, Phase
+from pipeline.params import Params, Part, Phase
 from pipeline.parts import read_options
 from pipeline.runs.predict import predict_batches
 
@@ -21,7 +21,7 @@ from .curricula.base import CURRICULA, Curriculum
 from .data.dataset import Dataset
 from .objective import Objective
 from .optimiser import build_optimiser, set_rate, warmup_cosine
-from .samplers import shuffle_clips, shuffle_dialogues
+from .samplers.base import SAMPLERS, Sampler
 from .selection import check_selection, score
 from .state import Progress, read_progress, read_state, restore_state, save_state
 
@@ -40,6 +40,7 @@ class Course:
     train: Tensor
     val: Tensor
     turns: int
+    sampler: Sampler
 
     def targets(self, rows: Tensor, weight: Tensor | None = None) -> Targets:
         """Truth of the clips at `rows`."""
@@ -47,10 +48,7 @@ class Course:
 
     def sample(self, order: torch.Generator) -> Iterator[Tensor]:
         """Places in `train`, batch by batch, for one epoch."""
-        size = self.params.training.batch_size
-        if self.turns:
-            return shuffle_dialogues(self.train, self.data.turns[self.train, 0], size, order)
-        return shuffle_clips(self.train, size, order)
+        yield from self.sampler.sample(self.targets(self.train), self.data.turns[self.train, 0], order)
 
 
 def fit(
@@ -118,7 +116,15 @@ def _prepare(spec: ModelSpec, data: Dataset, params: Params) -> Course:
                 f"fold {data.fold} has no labelled {role} clip with {' or '.join(names)}; "
                 "see `protocol` in params.yaml and the coverage that `index` prints."
             )
-    return Course(params, data, spec, train, val, spec.turns)
+    return Course(params, data, spec, train, val, spec.turns, build_sampler(params))
+
+
+def build_sampler(params: Params) -> Sampler:
+    """The sampler chosen; by default clips, or dialogues where clips see earlier turns, which are then encoded once."""
+    chosen = params.training.sampler or Part(name="dialogues" if params.context else "clips")
+    part = SAMPLERS.find(chosen.name)
+    options = read_options(part.Options, chosen.options, "training.sampler.options")
+    return part(params.training.batch_size, options)
 
 
 def _run_phase(

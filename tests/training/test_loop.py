@@ -9,7 +9,7 @@ from pipeline.training.curricula.base import CURRICULA
 from pipeline.training.curricula.pacing import share_seen
 from pipeline.training.data.dataset import Dataset
 from pipeline.training.loop import fit
-from pipeline.training.samplers import shuffle_clips, shuffle_dialogues
+from pipeline.training.samplers.base import SAMPLERS
 from pipeline.training.variants import list_variants, specify_model
 
 FOCAL = {"emotion": {"name": "focal"}}
@@ -140,18 +140,21 @@ def test_context_learns_what_only_the_turn_before_tells(dialogues):
 
 
 def test_samplers_give_every_clip_once_and_split_no_dialogue():
-    rows, dialogue = torch.arange(100, 150), torch.tensor([*(i // 7 for i in range(42)), *[-1] * 8])
-    for batches in (
-        list(shuffle_clips(rows, 16, torch.Generator().manual_seed(0))),
-        list(shuffle_dialogues(rows, dialogue, 16, torch.Generator().manual_seed(0))),
-    ):
-        assert sorted(torch.cat(batches).tolist()) == list(range(50))
+    dialogue = torch.tensor([*(i // 7 for i in range(42)), *[-1] * 8])
+    targets = Targets(torch.zeros(50).long(), torch.zeros(50, 0), None, {}, torch.ones(50))
+    drawn = {}
+    for name in sorted(SAMPLERS):
+        part = SAMPLERS.find(name)
+        sampler = part(16, part.Options())
+        drawn[name] = list(sampler.sample(targets, dialogue, torch.Generator().manual_seed(0)))
+        assert sorted(torch.cat(drawn[name]).tolist()) == list(range(50))
+    assert [len(batch) for batch in drawn["clips"]] == [16, 16, 16, 2]
     where = {}
-    for number, batch in enumerate(batches):
+    for number, batch in enumerate(drawn["dialogues"]):
         for place in batch.tolist():
             if dialogue[place] >= 0:
                 where.setdefault(int(dialogue[place]), set()).add(number)
-    assert all(len(numbers) == 1 for numbers in where.values()) and len(batches) > 2
+    assert all(len(numbers) == 1 for numbers in where.values()) and len(drawn["dialogues"]) > 2
 
 
 def test_pacing_has_the_published_values():

@@ -1,0 +1,1 @@
+"""In which order clips are trained on; a file per sampler, see `base`."""
