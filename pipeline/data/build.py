@@ -98,8 +98,10 @@ def build_manifest(params: Params, out: Path = Path("data"), *, strict: bool = F
     )
     held_out = _select_held_out(table, folds, params)
     single = split.is_single(params.protocol)
-    roles = folds.select("id", pl.col("role").alias("split")) if single else None
-    table = table.drop("split").join(roles, on="id") if single else table.with_columns(split=pl.lit(None, pl.String))
+    if single:
+        table = table.drop("split").join(folds.select("id", pl.col("role").alias("split")), on="id")
+    else:
+        table = table.with_columns(split=pl.lit(None, pl.String))
     truth = table.join(held_out, on="id", how="semi").select("id", *manifest.LABELS)
     is_hidden = pl.col("id").is_in(held_out["id"].implode()) if single else pl.lit(False)
     public = table.with_columns(

@@ -154,14 +154,16 @@ class Predictor:
     def _prediction(self, source: Source, output: Estimate, use: dict[str, StreamUse]) -> Prediction:
         chances = () if output.probabilities is None else zip(output.classes, output.probabilities.tolist(), strict=True)
         values = () if output.dimensions is None else zip(output.names, output.dimensions.tolist(), strict=True)
-        traced = output.trace is not None
+        times, trace = np.empty((0, 2), np.float32), dict[str, np.ndarray]()
+        if output.trace is not None and output.times is not None:
+            times, trace = output.times, {name: output.trace[:, k] for k, name in enumerate(output.names)}
         return Prediction(
             path=str(source.path),
             duration=source.duration,
             emotions=dict(sorted(chances, key=lambda item: (-item[1], item[0]))),
             dimensions=dict(values),
-            times=output.times if traced else np.empty((0, 2), np.float32),
-            trace={name: output.trace[:, k] for k, name in enumerate(output.names)} if traced else {},
+            times=times,
+            trace=trace,
             streams=use,
             random=tuple(name for name, stream in self.encoders.items() if stream.weights.startswith("random:")),
             models=len(self.runs),

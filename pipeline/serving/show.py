@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -20,7 +20,7 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 def format_text(prediction: Prediction) -> Group:
     """Bars of probabilities, positions on [-1, 1], traces as sparklines, use of the streams, warnings."""
-    parts: list[object] = [Text.assemble((prediction.path, "bold"), f"  {prediction.duration:.2f} s")]
+    parts: list[RenderableType] = [Text.assemble((prediction.path, "bold"), f"  {prediction.duration:.2f} s")]
     if prediction.emotions:
         best = next(iter(prediction.emotions))
         grid = _grid()

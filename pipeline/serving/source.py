@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,7 +24,11 @@ from pipeline.features.encoders.extractor import Clip, Missing, Turn
 from pipeline.params import Params, Stream
 from pipeline.storage import flac, media_store
 from pipeline.storage.feature_store import Entry, Status
-from pipeline.workers.pool import Outcome, Pool
+from pipeline.workers.outcome import Outcome
+from pipeline.workers.pool import Pool
+
+P = TypeVar("P")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ class Source:
         return self.__dict__.get("_transcript")
 
     def _text(self, stream: Stream) -> str:
-        if (self.spoken.text or "").strip():
+        if self.spoken.text and self.spoken.text.strip():
             return self.spoken.text
         if stream.source != transcribe.TABLE or self.hear is None:
             raise Missing("no text was given")
@@ -114,6 +119,7 @@ class Source:
 
     @cached_property
     def _transcript(self) -> str:
+        assert self.hear is not None, "asked for by `_text` alone, when there is one"
         try:
             return self.hear(self._waveform()).strip()
         except (Missing, DecodeError) as error:
@@ -129,20 +135,20 @@ class Source:
         return media_store.split_files(entry), entry.times
 
     @cached_property
-    def _frames(self) -> Outcome:
+    def _frames(self) -> Outcome[str, Entry]:
         return self._isolated(partial(media.decode_frames, self.params.decode.video), self._cut)
 
     @cached_property
-    def _faces(self) -> Outcome:
+    def _faces(self) -> Outcome[str, Entry]:
         if not self._frames.ok:
             return self._frames
-        frames: Entry = self._frames.value
+        frames = self._frames.value
         folder = Path(self.path) if Path(self.path).is_dir() else None
         find = partial(find_face, self.params.faces, folder=folder, start=self.start)
         return self._isolated(find, (media_store.split_files(frames), frames.times))
 
     @cached_property
-    def _sound(self) -> Outcome:
+    def _sound(self) -> Outcome[str, Entry]:
         return self._isolated(partial(media.decode_sound, self.params.decode.audio.rate), self._cut)
 
     def _waveform(self) -> np.ndarray:
@@ -159,14 +165,14 @@ class Source:
     def _cut(self) -> media.Cut:
         return media.Cut(str(self.path), self.start, self.end)
 
-    def _isolated(self, function: Callable, payload: object) -> Outcome:
+    def _isolated(self, function: Callable[[P], V], payload: P) -> Outcome[str, V]:
         run = self.params.run
         preload = (media.__name__, find_face.__module__)  # imported once for all looks at all files
         with Pool(function, workers=min(1, run.workers), timeout=run.timeout, preload=preload) as pool:
             (outcome,) = pool.imap([(str(self.path), payload)])
         return outcome
 
-    def _value(self, outcome: Outcome) -> object:
+    def _value(self, outcome: Outcome[str, V]) -> V:
         """
         Raises:
             DecodeError: it went wrong; also when the decoder crashed or took too long.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import connection as connections
+from typing import Generic, TypeVar
 
 from . import transfer, worker
+from .outcome import Done, Failed, K, Outcome, V
 from .process import WorkerProcess, start_worker
 
 #: Seconds a worker may take to start (it may import a deep-learning library on a cold disk).
@@ -18,30 +19,10 @@ STARTUP = 300.0
 #: Workers that may fail to start in a row before the pool gives up.
 STARTS = 3
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a task: a value, or a reason why not.
-
-    Attributes:
-        key: the task's.
-        value: what the function returned; None when it failed.
-        reason: None when all went well; else `timeout`, `crash`, `memory`, `error`, or the
-            `reason` of the exception raised (a `DecodeError` has one).
-        detail: one line for people.
-    """
-
-    key: Hashable
-    value: object = None
-    reason: str | None = None
-    detail: str = ""
-
-    @property
-    def ok(self) -> bool:
-        return self.reason is None
+P = TypeVar("P")
 
 
-class Pool:
+class Pool(Generic[P, V]):
     """Worker processes with a time limit per task.
 
     Processes come from a fork server: they start in milliseconds, never inherit threads or locks
@@ -65,7 +46,7 @@ class Pool:
 
     def __init__(
         self,
-        function: Callable,
+        function: Callable[[P], V],
         *,
         workers: int = 2,
         timeout: float = 60.0,
@@ -84,7 +65,7 @@ class Pool:
         self._failed_starts = 0
         self._interrupted = False
 
-    def __enter__(self) -> Pool:
+    def __enter__(self) -> Pool[P, V]:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -104,7 +85,7 @@ class Pool:
             one.end()
         self._workers = []
 
-    def imap(self, tasks: Iterable[tuple[Hashable, object]], *, window: int = 0) -> Iterator[Outcome]:
+    def imap(self, tasks: Iterable[tuple[K, P]], *, window: int = 0) -> Iterator[Outcome[K, V]]:
         """Outcomes of `(key, payload)` tasks in the order given.
 
         At most a few tasks per worker, or `window`, are drawn from `tasks` beyond the outcome yielded last:
@@ -112,18 +93,18 @@ class Pool:
         """
         return self._run(tasks, ordered=True, window=window)
 
-    def imap_unordered(self, tasks: Iterable[tuple[Hashable, object]]) -> Iterator[Outcome]:
+    def imap_unordered(self, tasks: Iterable[tuple[K, P]]) -> Iterator[Outcome[K, V]]:
         """Outcomes as they come. Leaving the loop early ends the workers."""
         return self._run(tasks, ordered=False)
 
-    def _run(self, tasks: Iterable[tuple[Hashable, object]], *, ordered: bool, window: int = 0) -> Iterator[Outcome]:
+    def _run(self, tasks: Iterable[tuple[K, P]], *, ordered: bool, window: int = 0) -> Iterator[Outcome[K, V]]:
         source = iter(tasks)
         if self._count <= 0:
             yield from (_outcome(key, worker.answer_task(self._function, 0, payload)) for key, payload in source)
             return
-        waiting: dict[int, tuple[Hashable, object]] = {}  # drawn, without outcome
+        waiting: dict[int, tuple[K, P]] = {}  # drawn, without outcome
         again: deque[int] = deque()  # to be sent again: they stood behind a task that took its worker down
-        finished: dict[int, Outcome] = {}
+        finished: dict[int, Outcome[K, V]] = {}
         drawn = given = 0
         room = max(window, self._count * self._ahead * (2 if ordered else 1))
         exhausted = False
@@ -153,14 +134,14 @@ class Pool:
                 self.close()
 
     @staticmethod
-    def _next_in_order(finished: dict[int, Outcome], given: int) -> list[int]:
+    def _next_in_order(finished: dict[int, Outcome[K, V]], given: int) -> list[int]:
         numbers = []
         while given in finished:
             numbers.append(given)
             given += 1
         return numbers
 
-    def _feed(self, queue: deque[int], tasks: dict[int, tuple[Hashable, object]]) -> None:
+    def _feed(self, queue: deque[int], tasks: dict[int, tuple[K, P]]) -> None:
         while len(self._workers) < min(self._count, len(self._workers) + len(queue)):
             self._workers.append(start_worker(self._context, self._function, self._threads))
         # Idle workers first, then a task in reserve for each, so that none waits for the parent;
@@ -177,9 +158,9 @@ class Pool:
                     except (BrokenPipeError, ConnectionError):
                         pass  # It died; `_collect` sees to it.
 
-    def _collect(self, queue: deque[int], tasks: dict) -> list[tuple[int, Outcome]]:
+    def _collect(self, queue: deque[int], tasks: dict[int, tuple[K, P]]) -> list[tuple[int, Outcome[K, V]]]:
         """Wait for something to happen, at most until the next deadline."""
-        results: list[tuple[int, Outcome]] = []
+        results: list[tuple[int, Outcome[K, V]]] = []
         pipes: dict[object, WorkerProcess] = {one.pipe: one for one in self._workers}
         if not pipes:
             return results
@@ -224,7 +205,9 @@ class Pool:
         self._workers.remove(one)
         one.end()
 
-    def _lost(self, one: WorkerProcess, queue: deque[int], tasks: dict, reason: str) -> list[tuple[int, Outcome]]:
+    def _lost(
+        self, one: WorkerProcess, queue: deque[int], tasks: dict[int, tuple[K, P]], reason: str
+    ) -> list[tuple[int, Outcome[K, V]]]:
         """A worker is gone: charge the task it was at, hand the ones behind it to others."""
         self._workers.remove(one)
         one.end()
@@ -239,10 +222,10 @@ class Pool:
         number = one.queue.popleft()
         queue.extendleft(reversed(one.queue))
         detail = f"no result after {self._timeout:g} s" if reason == "timeout" else f"worker process ended, {one.exit}"
-        return [(number, Outcome(tasks[number][0], None, reason, detail))]
+        return [(number, Failed(tasks[number][0], reason, detail))]
 
 
-def _outcome(key: Hashable, message: tuple) -> Outcome:
+def _outcome(key: K, message: tuple) -> Outcome[K, V]:
     if message[0] == worker.DONE:
-        return Outcome(key, message[2])
-    return Outcome(key, None, message[2], message[3])
+        return Done(key, message[2])
+    return Failed(key, message[2], message[3])

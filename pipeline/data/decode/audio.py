@@ -50,14 +50,13 @@ def read_waveform(
     if path.is_dir():
         raise DecodeError("no_audio", "a folder of frame images", path)
     media.check(path)
-    wave = native = None
+    heard: tuple[np.ndarray, int] | None = None
     if sound_only(path):
         try:
-            wave, native = _soundfile(path, start, end, _CHANNELS[channel])
+            heard = _soundfile(path, start, end, _CHANNELS[channel])
         except soundfile.SoundFileError:
             pass  # FFmpeg may know the codec, or name the damage.
-    if wave is None:
-        wave, native = _ffmpeg(path, start, end, _CHANNELS[channel])
+    wave, native = heard or _ffmpeg(path, start, end, _CHANNELS[channel])
     if wave.size == 0:
         raise DecodeError("empty", "no samples", path)
     bad = int(np.count_nonzero(~(np.abs(wave) <= MAX_SAMPLE)))
@@ -206,7 +205,7 @@ def _collect(
 
 def _planes(frame: av.AudioFrame) -> np.ndarray:
     """An audio frame as (C, S) float32, full scale 1."""
-    array = frame.to_ndarray()
+    array: np.ndarray = frame.to_ndarray()
     if not frame.format.is_planar:
         array = array.reshape(-1, frame.layout.nb_channels).T
     if array.dtype == np.uint8:

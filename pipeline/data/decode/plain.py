@@ -65,16 +65,16 @@ def read(path: Path, table: Packets, moments: np.ndarray) -> Iterator[tuple[int,
         told = video.get_frame_timestamp(range(len(video)))[:, 0] if len(video) else np.zeros(0)
         if len(told) != len(table.times) or np.ptp(told - table.times) > JITTER * np.diff(table.times).mean():
             raise Refused
-        shown = image = None
+        shown: tuple[int, Image.Image] | None = None
         for position, number in enumerate(chosen.tolist()):
             if number < 0:
                 continue
-            if number != shown:
+            if shown is None or shown[0] != number:
                 pixels = video[number].asnumpy()
                 if pixels.shape[2] != 3:
                     # It takes the channels from the padded length of a line, which is wrong below 49 pixels of width.
                     raise Refused
-                shown, image = number, Image.fromarray(pixels)
-            yield position, image
+                shown = number, Image.fromarray(pixels)
+            yield position, shown[1]
     except failures as error:
         raise Refused from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
@@ -111,38 +111,27 @@ def _folder(path: Path) -> Probe:
 
 def _container(container: av.container.InputContainer, path: Path) -> Probe:
     video, audio = media.video_stream(container), media.audio_stream(container)
-    if video is None and audio is None:
+    stream = audio if video is None else video
+    if stream is None:
         raise DecodeError("unreadable", "neither video nor audio inside", path)
-    facts: dict[str, object] = {}
-    if video is not None:
-        rate = video.average_rate or video.guessed_rate
-        facts |= {"fps": float(rate) if rate else None, "video_codec": video.codec_context.name}
-    if audio is not None:
-        facts |= {
-            "audio_codec": audio.codec_context.name,
-            "audio_rate": audio.codec_context.sample_rate or None,
-            "channels": audio.codec_context.channels or None,
-        }
     ends = [media.declared_end(container, s) for s in (video, audio) if s is not None]
     duration = max((e for e in ends if e is not None), default=0.0)
     start = media.origin(container)
+    found = Probe(duration, video is not None, audio is not None, start, format=container.format.name.split(",")[0])
+    if audio is not None:
+        sound = audio.codec_context
+        found = replace(found, audio_codec=sound.name, audio_rate=sound.sample_rate or None, channels=sound.channels or None)
     if video is not None:
+        rate = video.average_rate or video.guessed_rate
+        found = replace(found, fps=float(rate) if rate else None, video_codec=video.codec_context.name)
         frame = next(media.decoded(container, video, path), None)
         if frame is None:
             raise DecodeError("empty" if audio is None else "unreadable", "the video stream yields no frame", path)
         width, height, rotation = display(frame, video, path)
-        facts |= {"width": width, "height": height, "rotation": rotation}
-        duration = duration or _counted(container, video, path, start)
-    elif not duration:
-        duration = _counted(container, audio, path, start)
-    return Probe(
-        duration=duration,
-        has_video=video is not None,
-        has_audio=audio is not None,
-        start=start,
-        format=container.format.name.split(",")[0],
-        **facts,
-    )
+        found = replace(found, width=width, height=height, rotation=rotation)
+    if not duration:
+        found = replace(found, duration=_counted(container, stream, path, start))
+    return found
 
 
 def display(frame: av.VideoFrame, stream: av.VideoStream, path: str | Path) -> tuple[int, int, int]:

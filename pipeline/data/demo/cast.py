@@ -40,7 +40,7 @@ def speaker(seed: int, session: int, place: int) -> Speaker:
     """The speaker at `place` (0 or 1) of a session."""
     generator = np.random.default_rng([seed, 101, session, place])
 
-    def pick(choices: tuple) -> object:
+    def pick(choices: tuple[Colour, ...]) -> Colour:
         return choices[generator.integers(len(choices))]
 
     # The two of a session differ in register, so that a dyad can be told apart by ear.

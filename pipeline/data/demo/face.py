@@ -60,11 +60,13 @@ class _Pen:
 
 
 def _mix(colour: Colour, shift: tuple[float, float, float]) -> Colour:
-    return tuple(int(np.clip(base + step, 0, 255)) for base, step in zip(colour, shift, strict=True))
+    red, green, blue = (int(np.clip(base + step, 0, 255)) for base, step in zip(colour, shift, strict=True))
+    return red, green, blue
 
 
 def _dim(colour: Colour, share: float) -> Colour:
-    return tuple(int(part * share) for part in colour)
+    red, green, blue = (int(part * share) for part in colour)
+    return red, green, blue
 
 
 def _body(pen: _Pen, person: Speaker, skin: Colour) -> None:

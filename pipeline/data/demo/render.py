@@ -105,16 +105,16 @@ def mux(path: Path, frames: np.ndarray | None, sound: np.ndarray | None, fps: in
             audio = container.add_stream("aac", rate=rate, layout="mono")
             audio.bit_rate = 48000
             _repeatable(audio.codec_context)
-        if video is not None:
+        if frames is not None and video is not None:
             for index, picture in enumerate(frames):
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
                 frame.pts, frame.time_base = index, Fraction(1, fps)
                 container.mux(video.encode(frame))
             container.mux(video.encode(None))
-        if audio is not None:
-            frame = av.AudioFrame.from_ndarray(sound[None], format="fltp", layout="mono")
-            frame.rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
-            container.mux(audio.encode(frame))
+        if sound is not None and audio is not None:
+            wave = av.AudioFrame.from_ndarray(sound[None], format="fltp", layout="mono")
+            wave.rate, wave.pts, wave.time_base = rate, 0, Fraction(1, rate)
+            container.mux(audio.encode(wave))
             container.mux(audio.encode(None))
 
 

@@ -82,7 +82,7 @@ def _gaps(options: Options) -> tuple[list[str | None], list[str | None]]:
     """Per clip: the modality that is missing, and the modality that misleads (never both)."""
     generator = np.random.default_rng([options.seed, 103])
     shares = (("words", options.no_text), ("voice", options.no_sound), ("face", options.no_picture))
-    deal = [name for name, share in shares for _ in range(round(share * options.clips))]
+    deal: list[str | None] = [name for name, share in shares for _ in range(round(share * options.clips))]
     deal = (deal + [None] * options.clips)[: options.clips]
     missing = [deal[index] for index in generator.permutation(options.clips)]
     # Dealt, not drawn, so that no seed favours a modality. Words get 3 of 7, being the easiest to tell apart.

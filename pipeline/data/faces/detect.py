@@ -28,6 +28,8 @@ YUNET = "https://github.com/opencv/opencv_zoo/tree/main/models/face_detection_yu
 
 #: Left, top, right, bottom.
 Box = tuple[float, float, float, float]
+#: (x, y) of the eye on the left of the picture, and of the one on its right.
+Eyes = tuple[tuple[float, float], tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Detection:
 
     box: Box
     score: float = 1.0
-    eyes: tuple[tuple[float, float], tuple[float, float]] | None = None
+    eyes: Eyes | None = None
 
 
 Detector = Callable[[Image.Image], list[Detection]]
@@ -135,7 +137,7 @@ class _Yunet:
         import cv2
 
         try:
-            self._net = cv2.FaceDetectorYN_create(str(path), "", (SIDE, SIDE), spec.min_score)
+            self._net = cv2.FaceDetectorYN.create(str(path), "", (SIDE, SIDE), spec.min_score)
         except cv2.error as error:
             raise WeightsError(f"{path} is no YuNet model ({' '.join(str(error).split())[:120]}).") from error
         self._share = spec.min_size

@@ -70,8 +70,9 @@ def detections(path: Path, times: np.ndarray, size: tuple[int, int], start: floa
 def of_points(points: np.ndarray) -> Detection:
     """Bounding box and eye centres of 68 points (68, 2)."""
     low, high = points.min(0), points.max(0)
-    eyes = tuple(tuple(map(float, points[part].mean(0))) for part in (LEFT, RIGHT))
-    return Detection((float(low[0]), float(low[1]), float(high[0]), float(high[1])), 1.0, (eyes[0], eyes[1]))
+    left, right = (points[part].mean(0) for part in (LEFT, RIGHT))
+    eyes = (float(left[0]), float(left[1])), (float(right[0]), float(right[1]))
+    return Detection((float(low[0]), float(low[1]), float(high[0]), float(high[1])), 1.0, eyes)
 
 
 def merged(given: Sequence[Detection | None], found: Sequence[list[Detection]]) -> list[list[Detection]]:

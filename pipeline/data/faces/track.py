@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.params import Faces
 
-from .detect import Detection, area, overlap
+from .detect import Box, Detection, Eyes, area, overlap
 
 #: Boxes of neighbouring frames that overlap less are different faces.
 LINK = 0.3
@@ -106,24 +106,27 @@ def fill(track: Track, times: np.ndarray, gap: float) -> Track:
     return Track(dict(sorted(boxes.items())), frozenset(filled))
 
 
-def _between(a: Sequence[float], b: Sequence[float], share: float) -> tuple:
-    return tuple(float((1 - share) * x + share * y) for x, y in zip(a, b, strict=True))
+def _between(a: Box, b: Box, share: float) -> Box:
+    left, top, right, bottom = (float((1 - share) * x + share * y) for x, y in zip(a, b, strict=True))
+    return left, top, right, bottom
 
 
-def _eyes(a: Detection, b: Detection, share: float) -> tuple | None:
+def _eyes(a: Detection, b: Detection, share: float) -> Eyes | None:
     if a.eyes is None or b.eyes is None:
         return None
-    return tuple(_between(p, q, share) for p, q in zip(a.eyes, b.eyes, strict=True))
+    x0, y0, x1, y1 = _between((*a.eyes[0], *a.eyes[1]), (*b.eyes[0], *b.eyes[1]), share)
+    return (x0, y0), (x1, y1)
 
 
 def steady(track: Track) -> Track:
     """Boxes averaged with their neighbours (1-2-1): detectors move by a few pixels where the face does not."""
     boxes = dict(track.boxes)
     for number, one in track.boxes.items():
-        sides = [track.boxes.get(number + step, one).box for step in (-1, 1)]
-        boxes[number] = replace(
-            one, box=tuple((low + 2 * middle + high) / 4 for low, middle, high in zip(sides[0], one.box, sides[1], strict=True))
+        before, after = (track.boxes.get(number + step, one).box for step in (-1, 1))
+        left, top, right, bottom = (
+            (low + 2 * middle + high) / 4 for low, middle, high in zip(before, one.box, after, strict=True)
         )
+        boxes[number] = replace(one, box=(left, top, right, bottom))
     return Track(boxes, track.filled)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.features.encoders.extractor import Prepared
 from pipeline.storage.feature_store import Entry, Status
-from pipeline.workers.pool import Outcome
+from pipeline.workers.outcome import Outcome
 
 from .reader import Job
 from .stats import Stats

@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterator
 
-from pipeline.workers.pool import Outcome
+from pipeline.workers.outcome import Outcome
 
 
 class Prefetch:

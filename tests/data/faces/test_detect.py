@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -96,7 +97,7 @@ def test_fetched_detector_reads_boxes_and_eyes(tmp_path, monkeypatch, astronaut)
             far = [300, 300, 10, 10, *[0] * 10, 0.8]
             return 2, np.array([near, far], dtype=np.float32)
 
-    monkeypatch.setattr(cv2, "FaceDetectorYN_create", lambda *_: Net())
+    monkeypatch.setattr(cv2, "FaceDetectorYN", SimpleNamespace(create=lambda *_: Net()))
     file = tmp_path / "net.onnx"
     file.write_bytes(b"stand-in")
     entry = Faces(detector="yunet", weights=f"local:{file}", sha256=hashlib.sha256(b"stand-in").hexdigest())
