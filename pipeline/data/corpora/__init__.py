@@ -10,7 +10,7 @@ from .adapter import Adapter, Tables
 
 __all__ = ["CORPORA", "Adapter", "Tables", "find_adapter", "names", "open_corpus"]
 
-CORPORA = Parts[Adapter]("pipeline.data.corpora", Adapter, "corpus")  # type: ignore[type-abstract]
+CORPORA = Parts[Adapter]("pipeline.data.corpora", Adapter, "corpus")
 
 
 def names() -> tuple[str, ...]:

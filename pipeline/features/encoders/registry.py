@@ -21,7 +21,7 @@ from pipeline.parts import Parts, read_options
 from .extractor import Extractor
 from .family import Family
 
-FAMILIES = Parts("pipeline.features.encoders", Family, "encoder")  # type: ignore[type-abstract]
+FAMILIES = Parts("pipeline.features.encoders", Family, "encoder")
 #: What the engine does to every family's clips and rows; its code decides a feature as the family's does.
 AROUND = ("pipeline.features.engine.reader", "pipeline.features.engine.forward")
 #: Between these lines of docs/encoders.md the table is generated.
