@@ -112,7 +112,12 @@ class Fused(NamedTuple):
 
 
 def drop_streams(inputs: Inputs, names: Iterable[str]) -> Inputs:
-    """The batch with these streams missing in every clip."""
+    """The batch with these streams missing in every clip.
+
+    >>> sound = Tokens(torch.zeros(2, 3, 4), torch.ones(2, 3).bool(), torch.zeros(2, 3, 2))
+    >>> drop_streams(Inputs({"audio": sound}), ["audio"]).streams["audio"].present.tolist()
+    [False, False]
+    """
     gone = set(names)
     return inputs._replace(
         streams={n: t._replace(mask=torch.zeros_like(t.mask)) if n in gone else t for n, t in inputs.streams.items()}

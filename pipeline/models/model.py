@@ -131,11 +131,11 @@ class EmotionModel(nn.Module):
         Returns:
             The outputs of the spec, and `embedding`, `present`, `shares`.
         """
-        encoded = {name: self.encoders[name](inputs.streams[name]) for name in self.spec.streams}
-        fused = self.fusion(encoded, self.spec.base, inputs.text)
+        encoded = {name: self.encoders[name](inputs.streams[name]) for name in self.spec.streams}  # (B, T_m, H) each
+        fused = self.fusion(encoded, self.spec.base, inputs.text)  # (B, W), over time (B, T, W)
         if self.context is not None:
             alone = torch.arange(len(fused.vector), device=fused.vector.device)[:, None]
-            fused = self.context(fused, alone if inputs.history is None else inputs.history)
+            fused = self.context(fused, alone if inputs.history is None else inputs.history)  # (R, W), (R, T, W)
         outputs: Outputs = {"embedding": fused.vector, "present": fused.present}
         if fused.shares is not None:
             outputs["shares"] = fused.shares

@@ -103,7 +103,12 @@ class Pointwise(Fusion):
 
 
 def mean_tokens(tokens: Tokens) -> Tensor:
-    """Mean over a clip's tokens: (B, T, H) → (B, H); zero when there is none."""
+    """Mean over a clip's tokens: (B, T, H) → (B, H); zero when there is none.
+
+    >>> values, mask = torch.tensor([[[2.0], [6.0], [9.0]]]), torch.tensor([[True, True, False]])
+    >>> mean_tokens(Tokens(values, mask, torch.zeros(1, 3, 2))).tolist()
+    [[4.0]]
+    """
     mask = tokens.mask
     return (tokens.values * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
 
@@ -113,6 +118,12 @@ def align(tokens: Tokens, instants: Tokens) -> Tensor:
 
     Each instant gets the mean of the tokens it overlaps, weighted by the seconds shared; one that overlaps none gets the
     token whose middle is nearest.
+
+    >>> seconds = torch.tensor([[[0.0, 1.0], [1.0, 2.0]]])
+    >>> sound = Tokens(torch.tensor([[[2.0], [6.0]]]), torch.ones(1, 2).bool(), seconds)
+    >>> frame = Tokens(torch.zeros(1, 1, 1), torch.ones(1, 1).bool(), torch.tensor([[[0.5, 2.0]]]))
+    >>> round(float(align(sound, frame)), 3)  # half a second of the first, a second of the other
+    4.667
     """
     start = torch.maximum(instants.times[:, :, None, 0], tokens.times[:, None, :, 0])  # (B, T, S)
     end = torch.minimum(instants.times[:, :, None, 1], tokens.times[:, None, :, 1])
