@@ -12,7 +12,7 @@ from ruamel.yaml import YAML, YAMLError
 from pipeline.compose import RENAMED
 from pipeline.errors import ParamsError, one_of
 
-from .base import Count, Flag, Group, Number, Positive, Share, Whole
+from .base import Count, Flag, Group, Name, Number, Positive, Share, Whole, check_name
 from .data import Asr, Corpus, Decode, DecodeAudio, DecodeVideo, Faces, Integrity, Protocol, Quarantine
 from .features import StoreLayout, Stream
 from .learning import Fusion, Loss, Part, Phase, Task, Temporal, Term, Training
@@ -30,6 +30,7 @@ __all__ = [
     "Group",
     "Integrity",
     "Loss",
+    "Name",
     "Number",
     "Params",
     "Part",
@@ -75,7 +76,7 @@ class Run(Group):
 
 
 class Params(Group):
-    recipe: str
+    recipe: Name
     corpus: Corpus
     integrity: Integrity = Integrity()
     quarantine: Quarantine = Quarantine()
@@ -102,6 +103,17 @@ class Params(Group):
         if not self.task.emotion and not self.task.dimensions:
             raise ValueError("task predicts nothing; set task.emotion or task.dimensions")
         return self
+
+    @field_validator("streams", mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        """A stream's name becomes a file and a word of a shell command."""
+        for name in value if isinstance(value, dict) else ():
+            try:
+                check_name(str(name))
+            except ValueError as error:
+                raise ValueError(f"stream {name!r}: {error}") from error
+        return value
 
     @field_validator("loss", mode="before")
     @classmethod
