@@ -61,6 +61,10 @@ DEFAULT_LOSS: Loss = {
 }
 
 
+#: As names of streams they say what is in them.
+MODALITIES = ("video", "face", "audio", "text")
+
+
 class Run(Group):
     """Never part of an identity: changing these recomputes nothing."""
 
@@ -95,6 +99,17 @@ class Params(Group):
     loss: Loss = DEFAULT_LOSS
     training: Training = Training()
     run: Run = Run()
+
+    @model_validator(mode="after")
+    def _modalities(self) -> Params:
+        for name, stream in self.streams.items():
+            # A face is a picture: the docs put such encoders under `video`.
+            if name in MODALITIES and stream.modality not in ((name, "face") if name == "video" else (name,)):
+                raise ValueError(
+                    f"streams.{name}.modality is {stream.modality}: a stream named {name} holds no other modality; "
+                    f"choose another encoder, or put it under another name (stream@streams.{stream.modality}=…)"
+                )
+        return self
 
     @model_validator(mode="after")
     def _combination(self) -> Params:
