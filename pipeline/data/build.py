@@ -136,8 +136,9 @@ def check_media(params: Params) -> Checked:
     places = {m: os.path.join(root, m) for m in unique_media(rows)}
     hashes = hashing.hash_media(list(places.values()), max(2, params.run.workers))
     hashes = {m: hashes[place] for m, place in places.items()}
-    rows, twins = _drop_twins([row | {"content": hashing.identify_clip(row, hashes)} for row in rows])
-    failures = [p for p in tables.problems if p["reason"] not in BENIGN] + doubled + absent + broken + twins
+    rows, unread = _drop_unread(rows, hashes)
+    rows, twins = _drop_twins([row | _identify(row, hashes) for row in rows])
+    failures = [p for p in tables.problems if p["reason"] not in BENIGN] + doubled + absent + broken + unread + twins
     problems = [p for p in tables.problems if p["reason"] in BENIGN] + masked + failures
     table = manifest.frame(rows).sort("id")
     if not table.height and not problems:
@@ -200,6 +201,25 @@ def _judge_media(rows: list[dict], root: Path, params: Params) -> tuple[list[dic
         if keep:
             kept.append(row)
     return kept, broken, masked
+
+
+def _drop_unread(rows: list[dict], hashes: dict[str, str | None]) -> tuple[list[dict], list[dict]]:
+    """Put aside the clips of media whose bytes could not be read to the end: they have no identity."""
+    kept: list[dict] = []
+    unread: list[dict] = []
+    for row in rows:
+        media = next((row[m] for m in ("video", "audio") if row.get(m) and hashes[row[m]] is None), None)
+        if media is None:
+            kept.append(row)
+        else:
+            unread.append(problem(row["id"], media, "access", f"the file vanished or could not be read to its end{_where(row)}"))
+    return kept, unread
+
+
+def _identify(row: dict, hashes: dict[str, str | None]) -> dict:
+    """The columns that say which bytes the clip is made of."""
+    own = {f"{m}_hash": hashes[row[m]] if row.get(m) else None for m in ("video", "audio")}
+    return {"content": hashing.identify_clip(row, hashes), **own}
 
 
 def _drop_twins(rows: list[dict]) -> tuple[list[dict], list[dict]]:

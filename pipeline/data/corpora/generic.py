@@ -24,7 +24,7 @@ _SPLITS = {
     "test": "test",
     "testing": "test",
 }
-_FILLED = tuple(name for name in SCHEMA if name not in ("corpus", "content", "duration"))
+_FILLED = tuple(name for name in SCHEMA if name not in ("corpus", "content", "duration", "video_hash", "audio_hash"))
 _SCALED = ("valence", "arousal", "dominance")
 
 
