@@ -18,7 +18,7 @@ from pipeline.storage.atomic import write_json
 from . import corpora, hashing, leakage, split
 from .card import make_card
 from .corpora.adapter import Adapter
-from .corpora.folder import problem
+from .corpora.folder import locate, problem
 from .examine import examine_media
 from .integrity import judge, precheck, unique_media
 
@@ -177,6 +177,7 @@ def _drop_absent(rows: list[dict], root: Path) -> tuple[list[dict], list[dict]]:
     kept: list[dict] = []
     lost: list[dict] = []
     for row in rows:
+        row |= {m: locate(root, row[m]) for m in ("video", "audio") if row.get(m)}
         bad = precheck(row, root)
         (lost if bad else kept).append(bad | {"detail": bad["detail"] + _where(row)} if bad else row)
     return kept, lost
