@@ -26,6 +26,8 @@ REASONS: dict[str, str] = {
     "not_finite": "the samples are NaN, infinite or absurdly large",
     "too_large": "a frame is larger than any video camera makes",
     "out_of_range": "the clip's start lies beyond the end of the media",
+    "access": "the bytes could not be read: permission, disk or network",
+    "changed": "the file is another one than `manifest` saw; run that stage again",
     "memory": "decoding needs more memory than there is",
     "timeout": "decoding took longer than run.timeout",
     "crash": "the decoder crashed",
@@ -38,6 +40,22 @@ REASONS: dict[str, str] = {
     # What came of it.
     "failed": "an encoder could not make features of it",
 }
+
+#: What is true of the bytes, wherever and whenever they are looked at; other reasons may be the machine's and pass.
+OF_BYTES = frozenset(
+    {
+        "empty",
+        "no_modality",
+        "no_video",
+        "no_audio",
+        "unreadable",
+        "truncated",
+        "corrupt",
+        "not_finite",
+        "too_large",
+        "out_of_range",
+    }
+)
 
 #: Rows that tell of a file nobody asked for: not failures of a clip.
 BENIGN = frozenset({"surplus"})

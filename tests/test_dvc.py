@@ -3,6 +3,9 @@
 import ast
 import functools
 import inspect
+import os
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -20,9 +23,9 @@ STAGES = {
 FOUND_BY_NAME = ("pipeline.data.corpora", "pipeline.features.encoders")
 
 
-def entries(command: str) -> list[str]:
-    """Modules that a command of `dvc.yaml` imports, read from its function in `pipeline/cli/`."""
-    words = command.split()[3:]
+def entries(command: str | list[str]) -> list[str]:
+    """Modules that a command of `dvc.yaml` (of several, the last) imports, read from its function in `pipeline/cli/`."""
+    words = (command if isinstance(command, str) else command[-1]).split()[3:]
     app, name = (corpora.app, words[1]) if words[0] == "corpus" else (stages.app, words[0])
     (function,) = (one.callback for one in app.registered_commands if (one.name or one.callback.__name__) == name)
     found = code.imported(textwrap.dedent(inspect.getsource(function)), cli.__name__)
@@ -116,6 +119,21 @@ def test_parts_found_by_name_count(tmp_path):
         'A = Parts("pipeline.models.fusion", object, "fusion")\nB = parts.Parts[B]("pipeline.models.heads", B, "b")\n'
     )
     assert packages_of_parts(file) == {"pipeline.models.fusion", "pipeline.models.heads"}
+
+
+def test_a_name_in_a_command_is_checked_before_and_quoted(tmp_path):
+    """The shell gets the commands one after the other, as DVC gives them; the name of the stream is hostile."""
+    checked, command = STAGES["extract"]["cmd"]
+    values = YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    for name in ("x;touch PWNED;y", "x';touch PWNED;'", "$(touch PWNED)", "`touch PWNED`", "../../evil"):
+        bad = values | {"streams": {name: values["streams"]["audio"]}}
+        with open(tmp_path / "params.yaml", "w", encoding="utf-8") as file:
+            YAML(typ="safe").dump(bad, file)
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        done = subprocess.run(checked, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 2 and repr(name)[1:-1] in done.stderr.replace("\n", ""), done.stderr
+    assert command == "python -m pipeline extract '${key}'"
+    assert not list(tmp_path.glob("*PWNED*"))
 
 
 def test_every_command_is_a_stage():

@@ -116,6 +116,42 @@ def test_a_mistake_is_one_line_naming_the_key(composed, change, said):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["x;touch PWNED;y", "../../evil", "/etc/x", "Audio", "a-b", "a b", "a\n", "", "1a", "ä", "$(a)"])
+def test_a_name_is_only_a_word(composed, name):
+    """It becomes a file and a word of a shell command."""
+    values = copy.deepcopy(composed)
+    audio = values["streams"].pop("audio")
+    for change, key in (
+        ({"streams": values["streams"] | {name: audio}}, f"streams: stream {name!r}"),
+        ({"recipe": name}, "recipe"),
+        ({"corpus": values["corpus"] | {"name": name}}, "corpus.name"),
+    ):
+        with pytest.raises(ParamsError) as caught:
+            params.parse(values | change)
+        said = str(caught.value)
+        assert said.startswith(f"params.yaml: {key}: ") and repr(name) in said and "\n" not in said
+    assert params.parse(values | {"streams": {"audio_2": audio}}).stream("audio_2")
+
+
+@pytest.mark.parametrize(
+    ("name", "modality"), [("audio", "video"), ("audio", "text"), ("text", "audio"), ("video", "audio"), ("face", "video")]
+)
+def test_a_stream_named_after_a_modality_has_it(composed, name, modality):
+    values = copy.deepcopy(composed)
+    values["streams"] = {name: values["streams"]["audio"] | {"modality": modality}}
+    with pytest.raises(ParamsError) as caught:
+        params.parse(values)
+    assert f"streams.{name}.modality is {modality}" in str(caught.value) and "\n" not in str(caught.value)
+    for fine, has in ((name, name), ("other", modality), ("video", "face")):
+        values["streams"] = {fine: values["streams"].popitem()[1] | {"modality": has}}
+        assert params.parse(values).stream(fine).modality == has
+
+
+def test_a_video_encoder_under_the_name_audio_is_refused():
+    with pytest.raises(ParamsError, match=r"streams\.audio\.modality is video"):
+        params.parse(compose(["stream@streams.audio=clip_tiny"], ROOT / "conf"))
+
+
 def test_small_numbers_survive_the_yaml_of_a_sweep(composed, tmp_path):
     values = copy.deepcopy(composed)
     values["training"]["lr"] = "1e-06"  # what a YAML 1.1 writer makes of 0.000001

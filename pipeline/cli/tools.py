@@ -66,8 +66,12 @@ def streams() -> None:
 def compose_params(
     overrides: Annotated[list[str] | None, typer.Argument(help="e.g. recipe=ravdess")] = None,
     write: Annotated[bool, typer.Option("--write", help="Write params.yaml.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only check params.yaml as it is.")] = False,
 ) -> None:
     """Compose conf/ and print, or write, the parameters."""
+    if check:
+        parameters.read()
+        return
     from pipeline.compose import compose, text
     from pipeline.storage.atomic import write_text
 

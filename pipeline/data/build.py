@@ -18,7 +18,7 @@ from pipeline.storage.atomic import write_json
 from . import corpora, hashing, leakage, split
 from .card import make_card
 from .corpora.adapter import Adapter
-from .corpora.folder import problem
+from .corpora.folder import locate, problem
 from .examine import examine_media
 from .integrity import judge, precheck, unique_media
 
@@ -138,8 +138,9 @@ def check_media(params: Params) -> Checked:
     places = {m: os.path.join(root, m) for m in unique_media(rows)}
     hashes = hashing.hash_media(list(places.values()), max(2, params.run.workers))
     hashes = {m: hashes[place] for m, place in places.items()}
-    rows, twins = _drop_twins([row | {"content": hashing.identify_clip(row, hashes)} for row in rows])
-    failures = [p for p in tables.problems if p["reason"] not in BENIGN] + doubled + absent + broken + twins
+    rows, unread = _drop_unread(rows, hashes)
+    rows, twins = _drop_twins([row | _identify(row, hashes) for row in rows])
+    failures = [p for p in tables.problems if p["reason"] not in BENIGN] + doubled + absent + broken + unread + twins
     problems = [p for p in tables.problems if p["reason"] in BENIGN] + masked + failures
     table = manifest.frame(rows).sort("id")
     if not table.height and not problems:
@@ -178,6 +179,7 @@ def _drop_absent(rows: list[dict], root: Path) -> tuple[list[dict], list[dict]]:
     kept: list[dict] = []
     lost: list[dict] = []
     for row in rows:
+        row |= {m: locate(root, row[m]) for m in ("video", "audio") if row.get(m)}
         bad = precheck(row, root)
         (lost if bad else kept).append(bad | {"detail": bad["detail"] + _where(row)} if bad else row)
     return kept, lost
@@ -202,6 +204,25 @@ def _judge_media(rows: list[dict], root: Path, params: Params) -> tuple[list[dic
         if keep:
             kept.append(row)
     return kept, broken, masked
+
+
+def _drop_unread(rows: list[dict], hashes: dict[str, str | None]) -> tuple[list[dict], list[dict]]:
+    """Put aside the clips of media whose bytes could not be read to the end: they have no identity."""
+    kept: list[dict] = []
+    unread: list[dict] = []
+    for row in rows:
+        media = next((row[m] for m in ("video", "audio") if row.get(m) and hashes[row[m]] is None), None)
+        if media is None:
+            kept.append(row)
+        else:
+            unread.append(problem(row["id"], media, "access", f"the file vanished or could not be read to its end{_where(row)}"))
+    return kept, unread
+
+
+def _identify(row: dict, hashes: dict[str, str | None]) -> dict:
+    """The columns that say which bytes the clip is made of."""
+    own = {f"{m}_hash": hashes[row[m]] if row.get(m) else None for m in ("video", "audio")}
+    return {"content": hashing.identify_clip(row, hashes), **own}
 
 
 def _drop_twins(rows: list[dict]) -> tuple[list[dict], list[dict]]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from pipeline.code import code_digest
 from pipeline.params import Params
+from pipeline.reasons import OF_BYTES
 from pipeline.storage.memo import Memo, file_key
 
 from .fact import Fact, examine_file, examine_folder
@@ -43,8 +44,23 @@ def examine_media(paths: Sequence[str], params: Params) -> dict[str, Fact]:
 
 
 def _lasting(fresh: dict[str, Fact], keys: dict[str, str]) -> dict[str, str]:
-    # A time-out or a crash may be the machine's fault: it is tried again next time.
-    return {keys[path]: fact.dump() for path, fact in fresh.items() if fact.reason not in ("timeout", "crash")}
+    """What stays true while the file does: a verdict about bytes that could all be read, of a file nobody changed meanwhile."""
+    return {
+        keys[path]: fact.dump()
+        for path, fact in fresh.items()
+        if (not fact.reason or fact.reason in OF_BYTES) and (not (fact.reason or fact.detail) or _is_readable(path, keys[path]))
+    }
+
+
+def _is_readable(path: str, key: str) -> bool:
+    # A decoder calls a disk's error damage. Few files are damaged, so they can be read once more.
+    try:
+        with open(path, "rb", buffering=0) as file:
+            while file.read(1 << 20):
+                pass
+        return file_key(path, os.stat(path), facts_version()) == key
+    except OSError:
+        return False
 
 
 def _examined(paths: Sequence[str], params: Params) -> Iterator[tuple[str, Fact]]:

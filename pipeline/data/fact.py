@@ -7,6 +7,8 @@ import math
 import os
 from dataclasses import asdict, dataclass
 
+from pipeline.reasons import OF_BYTES
+
 from .decode.folder import SUFFIXES
 
 
@@ -63,7 +65,7 @@ def examine_file(path: str) -> Fact:
             loudness = max(level(read_waveform(path, found.audio_rate or 16000)), -200.0)
         except DecodeError as error:
             # A film keeps its picture when its sound is broken.
-            if not found.has_video:
+            if not found.has_video or error.reason not in OF_BYTES:
                 raise
             return Fact(
                 duration=float(found.duration),

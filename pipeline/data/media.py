@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.code import code_digest
-from pipeline.errors import QuarantineError
+from pipeline.errors import QuarantineError, StoreError
 from pipeline.params import DecodeVideo, Params
 from pipeline.progress import track
 from pipeline.storage import flac, tables
@@ -27,6 +27,7 @@ from pipeline.storage.media_store import absent_entry, join_files, pack
 from pipeline.workers.pool import Pool
 
 from .decode import audio, video
+from .hashing import hash_media
 
 log = logging.getLogger(__name__)
 #: The code (with all it imports) that decides which bytes a clip is decoded to: part of the cache key.
@@ -36,6 +37,7 @@ SOUND_CODE = ("pipeline.data.decode.audio", "pipeline.storage.flac")
 COMMIT = 1.0
 #: Reasons of a decoder that mean: no such modality.
 ABSENT = ("no_video", "no_audio")
+CHANGED = "the file is another one than the manifest tells of; run `dvc repro manifest`"
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,12 @@ def _decode(
     Raises:
         QuarantineError: more clips failed than `quarantine.max_rate` allows; what was decoded stays cached.
         CacheError: the cache cannot be written.
+        StoreError: the manifest is of an earlier version.
     """
     table = tables.read(manifest).sort("id")
-    rows = table.select("id", "content", modality, "start", "end", "channel").to_dicts()
+    if f"{modality}_hash" not in table.columns:
+        raise StoreError(f"{manifest} is of an earlier version, without the hashes of its media. Run `dvc repro manifest`.")
+    rows = table.select("id", "content", modality, f"{modality}_hash", "start", "end", "channel").to_dicts()
     present = {row["content"]: row for row in rows if row[modality] is not None}
     root = Path(params.corpus.root).resolve()
     with ClipCache(stage, identity) as cache:
@@ -126,10 +131,9 @@ def _decode(
                 else:
                     failures[outcome.key] = outcome.reason, outcome.detail  # not cached: the next run tries again
                 if pending and time.monotonic() - since > COMMIT:
-                    cache.put(pending)
+                    _put(cache, pending, failures, present, modality, root)
                     pending, since = {}, time.monotonic()
-            if pending:
-                cache.put(pending)
+            _put(cache, pending, failures, present, modality, root)
         problems = pack(out, rows, modality, cache, identity, failures)
     table_out = tables.frame([{**p, "stage": stage} for p in problems], tables.QUARANTINE)
     tables.write(table_out, out.with_name(f"{stage}.quarantine.parquet"))
@@ -140,6 +144,29 @@ def _decode(
             f"{params.quarantine.max_rate:g} allows ({', '.join(f'{n} {r}' for r, n in worst)})."
         )
     return out
+
+
+def _put(
+    cache: ClipCache,
+    pending: dict[str, Entry],
+    failures: dict[str, tuple[str, str]],
+    present: dict[str, dict],
+    modality: str,
+    root: Path,
+) -> None:
+    """Cache what was decoded from the bytes the manifest tells of; a file that is another by now is a failure.
+
+    Looked at after decoding: a file replaced before or meanwhile would else stand under the old one's identity for ever.
+    """
+    places = {content: str(root / present[content][modality]) for content in pending}
+    hashes = hash_media(list(places.values())) if pending else {}
+    for content, place in places.items():
+        wanted = present[content][f"{modality}_hash"]
+        if wanted is not None and hashes[place] != wanted:
+            failures[content] = "changed", f"{modality}: {CHANGED}"
+    fine = {content: entry for content, entry in pending.items() if content not in failures}
+    if fine:
+        cache.put(fine)
 
 
 def _cut(row: dict, modality: str, root: Path) -> Cut:

@@ -16,6 +16,7 @@ import polars as pl
 from pipeline.errors import StoreError
 from pipeline.params import Params
 from pipeline.storage import tables
+from pipeline.storage.classes import check_classes
 from pipeline.storage.feature_store import Status, Store
 from pipeline.storage.hdf5 import atomic_hdf5
 from pipeline.storage.index import SCHEMA_VERSION
@@ -23,6 +24,8 @@ from pipeline.storage.memo import sum_file
 
 #: A standard deviation below this is a constant feature; it is centred, not blown up.
 FLOOR = 1e-6
+#: Rows looked at together.
+BLOCK = 4096
 
 
 def build(
@@ -41,13 +44,16 @@ def build(
 
     Raises:
         StoreError: a store is absent or broken, shares no clip with the manifest, is not the stream's,
-            or has no usable clip to train on.
+            holds NaN or infinity, or has no usable clip to train on.
+        ParamsError: see `check_classes`.
     """
-    ids = sorted(tables.read(manifest)["id"].to_list())
+    table, roles = tables.read(manifest), tables.read(folds)
+    ids = sorted(table["id"].to_list())
     if not ids:
         raise StoreError(f"{manifest} has no clips; see data/quarantine.parquet.")
-    numbers, training = training_rows(tables.read(folds), ids, folds)
+    numbers, training = training_rows(roles, ids, folds)
     coverage = {}
+    usable = np.zeros(len(ids), bool)
     out = Path(out)
     with atomic_hdf5(out) as (file, check):
         file.create_dataset("ids", data=np.array([i.encode() for i in ids], dtype=object), dtype=h5py.string_dtype("utf-8"))
@@ -60,6 +66,8 @@ def build(
             group = file.create_group(f"streams/{name}")
             row, status = join(store, ids)
             coverage[name] = _coverage(store, ids, row, status)
+            check_finite(store, name)
+            usable |= status == Status.OK
             group["store"] = h5py.ExternalLink(os.path.relpath(path.resolve(), out.parent.resolve()), "/")
             group.create_dataset("row", data=row)
             group.create_dataset("status", data=status)
@@ -69,6 +77,10 @@ def build(
             for key, value in sorted(_facts(store, path).items()):
                 group.attrs[key] = value
             group.attrs["coverage"] = json.dumps(coverage[name], sort_keys=True)
+        if params.task.emotion:
+            check_classes(
+                table, roles, params.task.classes, {ids[i] for i in np.flatnonzero(usable)}, alone=not params.task.dimensions
+            )
         file.attrs["schema"] = SCHEMA_VERSION
         file.attrs["complete"] = True
     return coverage
@@ -135,6 +147,23 @@ def normalisation(store: Store, row: np.ndarray, status: np.ndarray, training: n
     # Sums of large constants leave rounding behind, so the floor is relative to the mean as well.
     constant = deviation < FLOOR * (1 + np.abs(mean))
     return mean.astype(np.float32), np.where(constant, 1, deviation).astype(np.float32)
+
+
+def check_finite(store: Store, name: str) -> None:
+    """
+    Raises:
+        StoreError: a row holds NaN or infinity; the line names its clip.
+    """
+    for low in range(0, store.shape[0], BLOCK):
+        rows = store.values[low : low + BLOCK].reshape(min(BLOCK, store.shape[0] - low), -1)
+        good = np.isfinite(rows).all(1)
+        if not good.all():
+            row = low + int(np.argmin(good))
+            clip = store.ids[int(np.searchsorted(store.offsets, row, side="right")) - 1]
+            raise StoreError(
+                f"{store.path} holds NaN or infinity in row {row}, of clip {clip}. Mend what is imported or choose "
+                f"streams.{name}.store.dtype float32, then run `dvc repro extract@{name}`."
+            )
 
 
 def _belongs(store: Store, name: str, modality: str) -> None:

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML, YAMLError
 from pipeline.compose import RENAMED
 from pipeline.errors import ParamsError, one_of
 
-from .base import Count, Flag, Group, Number, Positive, Share, Whole
+from .base import Count, Flag, Group, Name, Number, Positive, Share, Whole, check_name
 from .data import Asr, Corpus, Decode, DecodeAudio, DecodeVideo, Faces, Integrity, Protocol, Quarantine
 from .features import StoreLayout, Stream
 from .learning import Fusion, Loss, Part, Phase, Task, Temporal, Term, Training
@@ -30,6 +30,7 @@ __all__ = [
     "Group",
     "Integrity",
     "Loss",
+    "Name",
     "Number",
     "Params",
     "Part",
@@ -60,6 +61,10 @@ DEFAULT_LOSS: Loss = {
 }
 
 
+#: As names of streams they say what is in them.
+MODALITIES = ("video", "face", "audio", "text")
+
+
 class Run(Group):
     """Never part of an identity: changing these recomputes nothing."""
 
@@ -75,7 +80,7 @@ class Run(Group):
 
 
 class Params(Group):
-    recipe: str
+    recipe: Name
     corpus: Corpus
     integrity: Integrity = Integrity()
     quarantine: Quarantine = Quarantine()
@@ -96,12 +101,34 @@ class Params(Group):
     run: Run = Run()
 
     @model_validator(mode="after")
+    def _modalities(self) -> Params:
+        for name, stream in self.streams.items():
+            # A face is a picture: the docs put such encoders under `video`.
+            if name in MODALITIES and stream.modality not in ((name, "face") if name == "video" else (name,)):
+                raise ValueError(
+                    f"streams.{name}.modality is {stream.modality}: a stream named {name} holds no other modality; "
+                    f"choose another encoder, or put it under another name (stream@streams.{stream.modality}=…)"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _combination(self) -> Params:
         if not self.streams:
             raise ValueError("streams is empty; keep at least one")
         if not self.task.emotion and not self.task.dimensions:
             raise ValueError("task predicts nothing; set task.emotion or task.dimensions")
         return self
+
+    @field_validator("streams", mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        """A stream's name becomes a file and a word of a shell command."""
+        for name in value if isinstance(value, dict) else ():
+            try:
+                check_name(str(name))
+            except ValueError as error:
+                raise ValueError(f"stream {name!r}: {error}") from error
+        return value
 
     @field_validator("loss", mode="before")
     @classmethod

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+
+#: What a name may be that goes into a path or a command.
+NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class Group(BaseModel):
@@ -32,3 +36,18 @@ Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
 Whole = Annotated[int, Field(strict=True)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Flag = StrictBool
+
+
+def check_name(text: str) -> str:
+    """The name itself.
+
+    Raises:
+        ValueError: it is none that may go into a path or a command.
+    """
+    if not NAME.fullmatch(text):
+        raise ValueError("a name is small letters, digits and _, and begins with a letter")
+    return text
+
+
+#: It becomes a file, a folder or a word of a command.
+Name = Annotated[str, AfterValidator(check_name)]

@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from .base import Count, Flag, Group, Number, Positive, Share, Whole
+from .base import Count, Flag, Group, Name, Number, Positive, Share, Whole
 
 
 class Corpus(Group):
     """Which corpus, where, and how its adapter reads it."""
 
-    name: str
+    name: Name
     root: str
     options: dict[str, Any] = {}
 

@@ -164,13 +164,30 @@ class Media:
         return flac.decode(bytes(self[clip].items[0]))[0]
 
     def export(self, folder: str | Path) -> int:
-        """Write every file below `folder`, playable; returns how many."""
+        """Write every file below `folder`, playable; returns how many.
+
+        Raises:
+            StoreError: a clip's id would lead out of the folder; nothing is written then.
+        """
+        places = {clip: place_below(Path(folder), clip, self.path) for clip in self.ids}
         count = 0
-        for clip in self.ids:
+        for clip, place in places.items():
             for i, item in enumerate(self[clip].items):
-                name = f"{clip}.flac" if self.modality == "audio" else f"{clip}/{i:05d}.jpg"
-                path = Path(folder) / name
+                path = Path(f"{place}.flac") if self.modality == "audio" else place / f"{i:05d}.jpg"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(item)
                 count += 1
         return count
+
+
+def place_below(folder: Path, clip: str, store: Path) -> Path:
+    """Where a clip's files go below `folder`.
+
+    Raises:
+        StoreError: the id is no path below it: absolute, with `..`, empty, or through a link that leads out.
+    """
+    parts = clip.replace("\\", "/").split("/")
+    place = folder / clip
+    if "\0" in clip or not {"", ".", ".."}.isdisjoint(parts) or not place.resolve().is_relative_to(folder.resolve()):
+        raise StoreError(f"{store}: the id {clip!r} would lead out of {folder}; nothing is exported.")
+    return place

@@ -1,7 +1,7 @@
 """The memo: facts that are dear to find out and cheap to keep, in the user's cache folder.
 
-Facts about files (content hash, sha256, what an examination found) are remembered while path, size and time of the file
-stay the same; what a library says, while its version does. Each kind is one small LMDB, `memo/<kind>`. A memo that
+Facts about files (content hash, sha256, what an examination found) are remembered while path, size, times and inode of the
+file stay the same; what a library says, while its version does. Each kind is one small LMDB, `memo/<kind>`. A memo that
 cannot be written costs time, nothing else, where the fact can be found out again at once.
 """
 
@@ -92,8 +92,12 @@ def _short(key: str) -> bytes:
 
 
 def file_key(path: str | Path, state: os.stat_result, extra: str = "") -> str:
-    """Key of a file: absolute path, size, mtime in ns, and what else decides the fact."""
-    return f"{os.path.abspath(path)}\0{state.st_size}\0{state.st_mtime_ns}\0{extra}"
+    """Key of a file: absolute path, what changes when it does, and what else decides the fact.
+
+    Size and mtime alone do not tell a file that another was copied over with its time kept: ctime and inode do.
+    """
+    same = (state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_dev, state.st_ino)
+    return "\0".join((os.path.abspath(path), *map(str, same), extra))
 
 
 def remember(kind: str, key: str, find: Callable[[], str]) -> str:

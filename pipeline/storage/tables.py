@@ -34,6 +34,8 @@ SCHEMA: dict[str, pl.DataType] = {
     "dominance": pl.Float64(),  # [-1, 1]
     "labels": pl.String(),  # corpus-specific extra labels as JSON, or null
     "content": pl.String(),  # hash of the media bytes and the cut, the clip's identity in caches
+    "video_hash": pl.String(),  # of the medium's bytes alone, by which a file put in its place later is known
+    "audio_hash": pl.String(),
 }
 
 #: What a model is asked to predict. Held-out rows have these nulled; `truth.parquet` keeps them.

@@ -21,7 +21,7 @@ from pipeline.runs.folders import RunName
 from pipeline.stop import follow_parent
 from pipeline.storage.atomic import atomic_folder, write_text
 
-from .data.labels import fold_numbers
+from .data.labels import check_labels, fold_numbers
 from .jobs import History, Job, Sources, is_finished, load_fold, run_job
 from .variants import list_variants
 
@@ -55,6 +55,7 @@ def train(
     """
     sources = Sources(*(str(path) for path in (index, manifest, folds, annotations)))
     out = Path(out)
+    check_labels(params, index, manifest, folds)
     jobs = [
         Job(variant, fold, seed)
         for fold in fold_numbers(folds)

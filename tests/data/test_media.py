@@ -97,6 +97,21 @@ def decoded(monkeypatch):
 HERE = {"run": {"workers": 0}}
 
 
+@pytest.mark.parametrize("name", ["../../out", "/tmp/out", "a/../../../out", "..", "", "a\\..\\..\\..\\out", "link/out"])
+def test_nothing_is_exported_outside_the_folder(corpus, tmp_path, name):
+    corpus.rows[4]["id"] = name if name != "/tmp/out" else str(tmp_path / "out")
+    corpus.write()
+    (tmp_path / "flac").mkdir()
+    (tmp_path / "flac" / "link").symlink_to(tmp_path)
+    before = {path for path in tmp_path.rglob("*out*")}
+    audio = media_store.Media(corpus.audio())
+    with pytest.raises(StoreError) as caught:
+        audio.export(tmp_path / "flac")
+    assert repr(corpus.rows[4]["id"]) in str(caught.value) and "\n" not in str(caught.value)
+    assert {path for path in tmp_path.rglob("*out*")} == before
+    assert [path.name for path in (tmp_path / "flac").iterdir()] == ["link"]
+
+
 def test_what_is_stored_is_what_was_decoded(corpus, tmp_path):
     frames, audio = media_store.Media(corpus.frames()), media_store.Media(corpus.audio())
     assert frames.ids == audio.ids == [f"c/{i}" for i in range(6)] and audio.rate == RATE

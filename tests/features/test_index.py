@@ -9,12 +9,16 @@ import polars as pl
 import pytest
 import torch
 
-from pipeline.errors import StoreError
+from pipeline.errors import ParamsError, StoreError
 from pipeline.models.batch import shorten
 from pipeline.storage import tables
 from pipeline.storage.feature_store import Status, Store
 from pipeline.training.data.dataset import Dataset
 from pipeline.training.data.labels import interpolate
+from pipeline.training.stage import train
+
+#: As tests/fabricated.py has them.
+CLASSES = ("anger", "joy", "neutral", "sadness")
 
 
 def load(corpus, params=None, fold=0):
@@ -55,6 +59,79 @@ def test_normalisation_is_of_the_training_rows_only(fabricate):
         )
         values = data.streams["video"].values[where]
         assert values.mean(0).abs().max() < 1e-4 and (values.std(0, correction=0) - 1).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("clip", [0, 5, 59])  # clip 0 is tested on
+def test_a_store_with_nan_or_infinity_is_one_line(fabricate, value, clip):
+    corpus = fabricate()
+    store = Store(corpus.path("features/audio.h5"))
+    row = int(store.offsets[clip + 1]) - 1
+    with h5py.File(store.path, "r+") as file:
+        file["values"][row, 3] = value
+    with pytest.raises(StoreError) as caught:
+        corpus.index()
+    assert f"NaN or infinity in row {row}, of clip {corpus.ids[clip]}." in str(caught.value) and "\n" not in str(caught.value)
+    assert not corpus.path("data/index.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        (["anger", "joy", "hapiness"], "Unknown class of task.classes 'hapiness'. "),
+        (["joy"], "there is only 'joy'"),
+        (["joy", "anger", "joy"], "names 'joy' twice"),
+    ],
+)
+def test_classes_that_teach_nothing_are_one_line(fabricate, classes, said):
+    corpus = fabricate()
+    with pytest.raises(ParamsError) as caught:
+        corpus.index(corpus.params(task={"classes": classes}))
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(ParamsError) as caught:
+        train(corpus.params(task={"classes": classes}), corpus.index(), **corpus.files, out=corpus.path("models/runs"))
+    assert said in str(caught.value)
+    assert not corpus.path("models/runs").exists()
+
+
+def relabel(corpus, change):
+    table = tables.read(corpus.files["manifest"])
+    tables.write(table.with_columns(change), corpus.files["manifest"])
+
+
+def test_one_emotion_in_the_whole_manifest_is_one_line(fabricate):
+    corpus = fabricate()
+    relabel(corpus, pl.when(pl.col("emotion").is_null()).then(None).otherwise(pl.lit("joy")).alias("emotion"))
+    with pytest.raises(ParamsError, match="there is only 'joy'"):
+        corpus.index()
+    assert corpus.index(corpus.params(task={"emotion": False})).is_file()
+
+
+def test_a_class_without_training_clip_in_one_fold(fabricate, caplog):
+    """`joy` is left with the clips that fold 2 holds out or selects on."""
+    corpus = fabricate(folds=5)
+    kept = corpus.roles.filter((pl.col("fold") == 2) & (pl.col("role") != "train"))["id"].to_list()
+    joy = (pl.col("emotion") == "joy") & ~pl.col("id").is_in(kept)
+    relabel(corpus, pl.when(joy).then(pl.lit("anger")).otherwise("emotion").alias("emotion"))
+    said = "fold 2 has no labelled training clip with features of 'joy'"
+    asked = corpus.params(task={"classes": ["anger", "joy", "sadness"]})
+    with pytest.raises(ParamsError, match=said):
+        corpus.index(asked)
+    assert not caplog.records
+    made = corpus.index()  # nobody asked for it by name: a line tells
+    assert [record.message for record in caplog.records] == [f"{said}; it cannot be learned there"]
+    with pytest.raises(ParamsError, match=said):
+        train(asked, made, **corpus.files, out=corpus.path("models/runs"))
+
+
+def test_a_class_whose_training_clips_all_lack_features(fabricate):
+    corpus = fabricate()
+    for name in corpus.widths:
+        with h5py.File(corpus.path(f"features/{name}.h5"), "r+") as file:
+            joy = [CLASSES[kind] == "joy" for kind in corpus.classes]
+            file["status"][:] = np.where(joy, int(Status.FAILED), file["status"][:])
+    with pytest.raises(ParamsError, match="no labelled training clip with features of 'joy'"):
+        corpus.index(corpus.params(task={"classes": ["anger", "joy"]}))
 
 
 def test_missing_and_failed_clips_are_masks(fabricate):

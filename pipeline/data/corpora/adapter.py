@@ -21,7 +21,7 @@ class Tables:
     """What an adapter reads from a corpus folder.
 
     Attributes:
-        clips: one dict per clip with columns of `tables.SCHEMA` (all but `content`, `duration`), and what the
+        clips: one dict per clip with columns of `tables.SCHEMA` (all but `content`, `duration` and the hashes), and what the
             check needs beside them: `expected` (seconds annotated), `where` (table and line), `landmarks`
             (digest of face points the corpus gives).
         annotations: rows of `tables.ANNOTATIONS`, frame-level truth; empty when there is none.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from pipeline.errors import CorpusError
@@ -54,9 +56,50 @@ def _walk(folder: str, prefix: str, suffixes: tuple[str, ...], above: tuple[tupl
 
 def inside(root: Path, relative: str) -> bool:
     """Whether `relative` stays below `root` by its spelling: not absolute, no way up past the root."""
-    if os.path.isabs(relative) or "\0" in relative or (len(relative) > 1 and relative[1] == ":"):
+    plain = relative.replace("\\", "/")
+    if os.path.isabs(plain) or "\0" in plain or plain[1:3] == ":/":
         return False
-    return not os.path.normpath(relative.replace("\\", "/")).startswith("..")
+    return os.path.normpath(plain).split("/")[0] != ".."
+
+
+def locate(root: Path, relative: str) -> str:
+    """The path of a medium as the disk spells it: written on Windows, decomposed by macOS, or absolute below the root.
+
+    What is not there under any of these spellings comes back as it is.
+    """
+    if os.path.isabs(relative):
+        for base in (root.absolute(), root.resolve()):
+            if Path(relative).is_relative_to(base):
+                relative = Path(relative).relative_to(base).as_posix()
+    if not inside(root, relative) or os.path.lexists(root / relative):
+        return relative
+    found: list[str] = []
+    for part in relative.replace("\\", "/").split("/"):
+        if part in ("", "."):
+            continue
+        here = root.joinpath(*found)
+        if part != ".." and not os.path.lexists(here / part):
+            part = _spellings(str(here), _changed(here)).get(unicodedata.normalize("NFC", part), "")
+            if not part:
+                return relative
+        found.append(part)
+    return "/".join(found)
+
+
+def _changed(folder: Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+@lru_cache(maxsize=64)
+def _spellings(folder: str, changed: int) -> dict[str, str]:
+    """Composed name → name as the disk has it."""
+    try:
+        return {unicodedata.normalize("NFC", name): name for name in os.listdir(folder)}
+    except OSError:
+        return {}
 
 
 def problem(id_: str | None, media: str | None, reason: str, detail: str) -> dict:

@@ -9,7 +9,7 @@ from pipeline.errors import CorpusError, ParamsError
 from pipeline.params import Group
 from pipeline.storage.tables import SCHEMA
 
-from . import folder, table
+from . import cells, folder, table
 from .adapter import Adapter, Tables
 
 LAYOUT = "a table with manifest columns (or others, named in corpus.options.columns), or folders by label"
@@ -24,7 +24,8 @@ _SPLITS = {
     "test": "test",
     "testing": "test",
 }
-_FILLED = tuple(name for name in SCHEMA if name not in ("corpus", "content", "duration"))
+_FILLED = tuple(name for name in SCHEMA if name not in ("corpus", "content", "duration", "video_hash", "audio_hash"))
+_MEDIA = ("media", "video", "audio")
 _SCALED = ("valence", "arousal", "dominance")
 
 
@@ -43,29 +44,41 @@ def _table(root: Path, name: str, options: Generic.Options) -> Tables:
             f"{path} has no column of media or text. Name it in corpus.options.columns (columns: {', '.join(sorted(known))})."
         )
     result = Tables(clips=[])
-    for line, row in rows:
+    # Cells that say "nothing" in words say it.
+    lines = [(line, {name: cells.present(row.get(column, "")) for name, column in names.items()}) for line, row in rows]
+    comma = any(cells.has_decimal_comma(row.get(name, "")) for _, row in lines for name in ("start", "end", *_SCALED))
+    textual = 0
+    for line, row in lines:
+        if not any(row.get(name) for name in ("text", *_MEDIA)):
+            media = ", ".join(f"{names[name]!r}" for name in ("text", *_MEDIA) if name in names)
+            detail = f"line {line}: no medium and no text (the cells of {media} are empty)"
+            result.problems.append(folder.problem(None, path.name, "missing", detail))
+            continue
+        textual += not any(row.get(name) for name in _MEDIA)
         try:
-            clip = _clip({name: row.get(column, "") for name, column in names.items()}, line, options)
+            clip = _clip(row, line, options, comma)
             result.clips.append(clip | {"where": f"{path.name}, line {line}"})
         except LookupError as error:
             result.problems.append(folder.problem(None, path.name, "label", f"line {line}: {error.args[0]}"))
         except ValueError as error:
             result.problems.append(folder.problem(None, path.name, "row", f"line {line}: {error}"))
+    if textual and not names.keys().isdisjoint(_MEDIA):
+        result.notes["lines without media, kept for their text"] = textual
     result.notes["columns read"] = {name: names[name] for name in sorted(names)}
     return result
 
 
-def _clip(row: dict[str, str], line: int, options: Generic.Options) -> dict:
+def _clip(row: dict[str, str], line: int, options: Generic.Options, comma: bool) -> dict:
     clip: dict = {name: value or None for name, value in row.items() if name != "media"}
     if row.get("media"):
         clip["audio"] = row["media"]
         clip["video"] = None if row["media"].lower().endswith(folder.AUDIO) else row["media"]
     for name in ("start", "end"):
-        clip[name] = table.number(row.get(name, ""), 0)
+        clip[name] = cells.seconds(row.get(name, ""), comma=comma)
     for name in _SCALED:
         low, high = options.scales.get(name, (-1.0, 1.0))
-        clip[name] = table.rescale(table.number(row.get(name, ""), low, high), low, high)
-    clip["turn"] = int(row["turn"]) if row.get("turn") else None
+        clip[name] = table.rescale(cells.number(row.get(name, ""), low, high, comma=comma), low, high)
+    clip["turn"] = cells.whole(row.get("turn", ""), comma=comma)
     clip["channel"] = clip.get("channel")
     if clip["channel"] not in (None, "left", "right"):
         raise ValueError(f"channel {clip['channel']!r} is not left or right")

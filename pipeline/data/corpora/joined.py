@@ -10,7 +10,7 @@ from pydantic import Field
 from pipeline.data import harmony
 from pipeline.data.join import Member, join_corpora
 from pipeline.errors import CorpusError, ParamsError
-from pipeline.params import Corpus, Group
+from pipeline.params import Corpus, Group, Name
 from pipeline.storage.atomic import write_json
 
 from . import folder, open_corpus
@@ -26,7 +26,7 @@ class Part(Group):
         options: of its adapter.
     """
 
-    name: str | None = None
+    name: Name | None = None
     root: str | None = None
     options: dict[str, Any] = {}
 
@@ -43,7 +43,7 @@ class Joined(Adapter):
 
     class Options(Group):
         #: Corpus → where it is and how it is read; the key names its clips.
-        corpora: dict[str, Part] = Field(min_length=1)
+        corpora: dict[Name, Part] = Field(min_length=1)
         #: Common names to keep; empty keeps all.
         classes: tuple[str, ...] = ()
 

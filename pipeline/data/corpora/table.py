@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline.errors import CorpusError
+
+from . import cells
+from .delimited import read_rows
 
 #: UTF-8 read as Windows-1252 and saved again: the damage of many transcripts.
 _MOJIBAKE = ("â€", "Ã", "Â", "ï»¿")
@@ -91,21 +92,8 @@ def _csv(path: Path, separator: str | None) -> list[tuple[int, dict[str, str]]]:
     if separator is None:
         head = text.split("\n", 1)[0]
         separator = max(",;\t", key=head.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    try:
-        names = [(name or "").strip() for name in reader.fieldnames or ()]
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise CorpusError(f"{path}: column {twice!r} occurs twice.")
-        reader.fieldnames = names
-        result = []
-        for row in reader:
-            if None in row:
-                raise CorpusError(f"{path}, line {reader.line_num}: more cells than the {len(names)} columns.")
-            result.append((reader.line_num, {name: (value or "").strip() for name, value in row.items()}))
-        return result
-    except csv.Error as error:
-        raise CorpusError(f"{path}, line {reader.line_num}: {error}.") from error
+    names, rows = read_rows(text, separator, path)
+    return [(number, dict(zip(names, cells, strict=True))) for number, cells in rows]
 
 
 def _jsonl(path: Path) -> list[tuple[int, dict[str, str]]]:
@@ -146,11 +134,17 @@ def _xlsx(path: Path, sheet: str | None) -> list[tuple[int, dict[str, str]]]:
     if not lines:
         return []
     names = [_cell(name) for name in lines[0]]
-    return [
-        (number, dict(zip(names, map(_cell, line), strict=False)))
-        for number, line in enumerate(lines[1:], 2)
-        if any(cell is not None for cell in line)
-    ]
+    named = [name for name in names if name]
+    if len(set(named)) != len(named):
+        raise CorpusError(f"{path}: column {next(n for n in named if named.count(n) > 1)!r} occurs twice.")
+    result = []
+    for at, line in enumerate(lines[1:], 2):
+        cells = [_cell(cell) for cell in line]
+        if stray := next((cell for cell, name in zip(cells, names, strict=False) if cell and not name), None):
+            raise CorpusError(f"{path}, line {at}: {stray!r} stands in a column without a name.")
+        if any(cells):
+            result.append((at, {name: cell for name, cell in zip(names, cells, strict=False) if name}))
+    return result
 
 
 def load_json(text: str, where: str) -> object:
@@ -179,18 +173,8 @@ def _cell(value: object) -> str:
     return str(value).strip()
 
 
-def number(text: str, least: float = -math.inf, most: float = math.inf) -> float | None:
-    """A finite number in a range; None for an empty cell.
-
-    Raises:
-        ValueError: it is no number, or out of the range.
-    """
-    if text in ("", "nan", "NaN", "None"):
-        return None
-    value = float(text)
-    if not math.isfinite(value) or not least <= value <= most:
-        raise ValueError(f"{text} is not between {least:g} and {most:g}")
-    return value
+#: See `cells`.
+number = cells.number
 
 
 def rescale(value: float | None, low: float, high: float) -> float | None:

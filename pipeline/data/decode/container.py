@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,9 @@ MAX_BAD = 0.1
 #: What a decoder raises on bytes it cannot use. PyAV's errors are OSError or ValueError by kind.
 FAILURES = (av.FFmpegError, OSError, ValueError, EOFError)
 
+#: Errors that tell of the machine. Not EIO: demuxers say it of a file that ends too early.
+MACHINE = (errno.EACCES, errno.EPERM, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT)
+
 av.logging.set_level(None)
 logging.getLogger("libav").setLevel(logging.CRITICAL)
 
@@ -38,7 +42,7 @@ def opened(path: str | Path) -> Iterator[av.container.InputContainer]:
     """Open a media file for reading.
 
     Raises:
-        DecodeError: missing, empty, unreadable.
+        DecodeError: missing, empty, unreadable, memory, access.
     """
     path = Path(path)
     check(path)
@@ -49,7 +53,7 @@ def opened(path: str | Path) -> Iterator[av.container.InputContainer]:
             options={"protocol_whitelist": "file", "format_whitelist": FORMATS, "enable_drefs": "0"},
         )
     except FAILURES as error:
-        raise DecodeError("unreadable", _short(error), path) from error
+        raise DecodeError(blame(error), _short(error), path) from error
     with container:
         yield container
 
@@ -59,11 +63,19 @@ def check(path: Path) -> None:
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise DecodeError("missing", error.strerror or "cannot be looked up", path) from error
+        raise DecodeError(blame(error, "missing"), error.strerror or "cannot be looked up", path) from error
     if not path.is_file():
         raise DecodeError("unreadable", "neither a file nor a folder of frames", path)
     if size == 0:
         raise DecodeError("empty", "0 bytes", path)
+
+
+def blame(error: BaseException, otherwise: str = "unreadable") -> str:
+    """The reason of a failure: `memory` or `access` where the machine is to blame, else `otherwise`."""
+    number = getattr(error, "errno", None)
+    if isinstance(error, MemoryError) or number == errno.ENOMEM:
+        return "memory"
+    return "access" if number in MACHINE else otherwise
 
 
 def _short(error: BaseException) -> str:
@@ -118,10 +130,10 @@ def decoded(container: InputContainer, stream: Stream, path: str | Path) -> Iter
     A packet that cannot be decoded is skipped, as a player does.
 
     Raises:
-        DecodeError: corrupt, when more than `MAX_BAD` of the packets failed.
+        DecodeError: corrupt, when more than `MAX_BAD` of the packets failed; memory, access.
     """
     packets = bad = 0
-    last = ""
+    last, reason = "", "corrupt"
     demuxer = container.demux(stream)
     while True:
         try:
@@ -129,6 +141,7 @@ def decoded(container: InputContainer, stream: Stream, path: str | Path) -> Iter
         except StopIteration:
             break
         except FAILURES as error:
+            reason = blame(error, reason)
             # The demuxer lost its way: what is left of the file cannot be reached.
             bad, last = bad + 1, _short(error)
             break
@@ -136,11 +149,12 @@ def decoded(container: InputContainer, stream: Stream, path: str | Path) -> Iter
         try:
             frames = packet.decode()
         except FAILURES as error:
+            reason = blame(error, reason)
             bad, last = bad + 1, _short(error)
             continue
         yield from frames
     if bad and bad > MAX_BAD * packets:
-        raise DecodeError("corrupt", f"{bad} of {packets} packets failed, last: {last}", path)
+        raise DecodeError(reason, f"{bad} of {packets} packets failed, last: {last}", path)
 
 
 def seek(container: InputContainer, stream: Stream, moment: float, path: str | Path) -> None:

@@ -74,7 +74,7 @@ def sound_only(path: Path) -> bool:
         with open(path, "rb") as file:
             head = file.read(12)
     except OSError as error:
-        raise DecodeError("missing", error.strerror or "cannot be opened", path) from error
+        raise DecodeError(media.blame(error, "missing"), error.strerror or "cannot be opened", path) from error
     return head[:4] == b"fLaC" or (head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE")
 
 

@@ -12,6 +12,9 @@ from torch import Tensor
 from pipeline.errors import StoreError
 from pipeline.params import Params
 from pipeline.storage import tables
+from pipeline.storage.classes import check_classes
+from pipeline.storage.feature_store import Status
+from pipeline.storage.index import Index
 
 
 def class_names(table: pl.DataFrame, params: Params) -> tuple[str, ...]:
@@ -22,6 +25,19 @@ def class_names(table: pl.DataFrame, params: Params) -> tuple[str, ...]:
 def fold_numbers(folds: str | Path) -> list[int]:
     """Folds of the protocol, in order."""
     return sorted(tables.read(folds)["fold"].unique().to_list())
+
+
+def check_labels(params: Params, index: str | Path, manifest: str | Path, folds: str | Path) -> None:
+    """Refuse, before the first run, classes that cannot be learned.
+
+    Raises:
+        ParamsError: see `pipeline.storage.classes.check_classes`.
+    """
+    if params.task.emotion:
+        stored = Index(index)
+        usable = np.logical_or.reduce([stored.stream(name).status == Status.OK for name in params.streams])
+        ids = [clip for clip, there in zip(stored.ids, usable, strict=True) if there]
+        check_classes(tables.read(manifest), tables.read(folds), params.task.classes, ids, alone=not params.task.dimensions)
 
 
 def fold_roles(folds: pl.DataFrame, ids: list[str], fold: int) -> np.ndarray:
