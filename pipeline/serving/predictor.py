@@ -93,13 +93,13 @@ class Predictor:
             WeightsError: the weights of an encoder or of the recogniser are not there.
         """
         source = self.source(path, Spoken(text, speaker, tuple(context)), start, end)
-        _ = source.facts  # a file that is absent or no medium stops here, with one line
+        duration = source.duration  # a file that is absent or no medium stops here, with one line
         features, use = self.features(source)
         if not features:
             why = "; ".join(f"{name}: {one.reason}" for name, one in use.items())
             raise UserError(f"{path} has nothing this model can read ({why}).")
         output = average([predict_clip(run, features) for run in self.runs])
-        return self._prediction(source, output, use)
+        return self._prediction(source, duration, output, use)
 
     def source(
         self,
@@ -151,7 +151,7 @@ class Predictor:
             self._forwards[name] = Forward(self._extractor(name), self.device)
         return self._forwards[name]
 
-    def _prediction(self, source: Source, output: Estimate, use: dict[str, StreamUse]) -> Prediction:
+    def _prediction(self, source: Source, duration: float, output: Estimate, use: dict[str, StreamUse]) -> Prediction:
         chances = () if output.probabilities is None else zip(output.classes, output.probabilities.tolist(), strict=True)
         values = () if output.dimensions is None else zip(output.names, output.dimensions.tolist(), strict=True)
         times, trace = np.empty((0, 2), np.float32), dict[str, np.ndarray]()
@@ -159,7 +159,7 @@ class Predictor:
             times, trace = output.times, {name: output.trace[:, k] for k, name in enumerate(output.names)}
         return Prediction(
             path=str(source.path),
-            duration=source.duration,
+            duration=duration,
             emotions=dict(sorted(chances, key=lambda item: (-item[1], item[0]))),
             dimensions=dict(values),
             times=times,

@@ -7,7 +7,7 @@ file costs one line (`run.workers: 0` works in this process, for debugging).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
@@ -67,6 +67,7 @@ class Source:
     end: float | None = None
     spoken: Spoken = Spoken()
     hear: Callable[[np.ndarray], str] | None = None
+    _recognised: list[str] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         low = self.start or 0.0
@@ -106,24 +107,26 @@ class Source:
     @property
     def heard(self) -> str | None:
         """What was recognised, once a stream has asked for it."""
-        return self.__dict__.get("_transcript")
+        return self._recognised[0] if self._recognised else None
 
     def _text(self, stream: Stream) -> str:
         if self.spoken.text and self.spoken.text.strip():
             return self.spoken.text
         if stream.source != transcribe.TABLE or self.hear is None:
             raise Missing("no text was given")
-        if not self._transcript:
+        if not (text := self._listen()):
             raise Missing("no text was given, and no speech was recognised")
-        return self._transcript
+        return text
 
-    @cached_property
-    def _transcript(self) -> str:
+    def _listen(self) -> str:
+        """What is said, recognised once."""
         assert self.hear is not None, "asked for by `_text` alone, when there is one"
-        try:
-            return self.hear(self._waveform()).strip()
-        except (Missing, DecodeError) as error:
-            raise Missing(f"no text was given, and {missing_reason(error)}") from error
+        if not self._recognised:
+            try:
+                self._recognised.append(self.hear(self._waveform()).strip())
+            except (Missing, DecodeError) as error:
+                raise Missing(f"no text was given, and {missing_reason(error)}") from error
+        return self._recognised[0]
 
     def _pictures(self, modality: str) -> tuple[list[bytes], np.ndarray]:
         """JPEGs and their (T, 2) seconds: sampled frames, or the crops of one face."""
