@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -83,11 +84,20 @@ def _short(error: BaseException) -> str:
 
 
 def video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
-    """The first video stream that is not a cover picture."""
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic and stream.codec_context is not None:
-            return stream
-    return None
+    """The video stream that is the film: no cover picture, and of several the longest; the first among equals.
+
+    Cameras put a thumbnail before the film. Where no length is declared, streams count as equally long.
+    """
+    found = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & av.stream.Disposition.attached_pic and stream.codec_context is not None
+    ]
+    return max(found, key=_declared_seconds, default=None)
+
+
+def _declared_seconds(stream: av.VideoStream) -> float:
+    return math.inf if not stream.duration or stream.time_base is None else float(stream.duration * stream.time_base)
 
 
 def audio_stream(container: av.container.InputContainer) -> av.AudioStream | None:

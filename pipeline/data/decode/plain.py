@@ -11,6 +11,7 @@ from av.container import InputContainer
 from PIL import Image
 
 from . import container as media
+from .orientation import Orientation
 from .probe import display
 from .timeline import Packets
 
@@ -37,7 +38,7 @@ def suits(container: InputContainer, stream: av.VideoStream, table: Packets, pat
         return False
     media.seek(container, stream, 0.0, path)
     frame = next(media.decoded(container, stream, path), None)
-    return frame is not None and display(frame, stream, path) == (codec.width, codec.height, 0)
+    return frame is not None and display(frame, stream, path) == (codec.width, codec.height, Orientation())
 
 
 class Refused(Exception):

@@ -14,6 +14,7 @@ from av.stream import Stream
 from . import container as media
 from . import folder
 from .errors import DecodeError
+from .orientation import Orientation, read_orientation
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Probe:
         fps: average frame rate.
         width, height: in pixels as displayed, after rotation and pixel shape.
         rotation: degrees counter-clockwise that a player turns the stored frames, of 0, 90, 180, 270.
+        mirrored: it then mirrors them left to right.
         video_codec, audio_codec, format: short names.
         audio_rate: samples per second.
         channels: of the audio.
@@ -40,6 +42,7 @@ class Probe:
     width: int | None = None
     height: int | None = None
     rotation: int = 0
+    mirrored: bool = False
     video_codec: str | None = None
     audio_codec: str | None = None
     audio_rate: int | None = None
@@ -127,15 +130,15 @@ def _container(container: av.container.InputContainer, path: Path) -> Probe:
         frame = next(media.decoded(container, video, path), None)
         if frame is None:
             raise DecodeError("empty" if audio is None else "unreadable", "the video stream yields no frame", path)
-        width, height, rotation = display(frame, video, path)
-        found = replace(found, width=width, height=height, rotation=rotation)
+        width, height, (rotation, mirrored) = display(frame, video, path)
+        found = replace(found, width=width, height=height, rotation=rotation, mirrored=mirrored)
     if not duration:
         found = replace(found, duration=_counted(container, stream, path, start))
     return found
 
 
-def display(frame: av.VideoFrame, stream: av.VideoStream, path: str | Path) -> tuple[int, int, int]:
-    """(width, height, rotation) of a frame as a player shows it.
+def display(frame: av.VideoFrame, stream: av.VideoStream, path: str | Path) -> tuple[int, int, Orientation]:
+    """(width, height, orientation) of a frame as a player shows it.
 
     Raises:
         DecodeError: too_large.
@@ -146,8 +149,8 @@ def display(frame: av.VideoFrame, stream: av.VideoStream, path: str | Path) -> t
     shape = stream.sample_aspect_ratio
     if shape and 0.25 <= shape <= 4:
         width = max(1, round(width * shape))
-    rotation = round((frame.rotation or 0) / 90) * 90 % 360
-    return (height, width, rotation) if rotation in (90, 270) else (width, height, rotation)
+    orientation = read_orientation(frame)
+    return (height, width, orientation) if orientation.rotation in (90, 270) else (width, height, orientation)
 
 
 def _counted(container: InputContainer, stream: Stream, path: Path, start: float) -> float:

@@ -153,15 +153,12 @@ def _walk(
 
 
 def _picture(frame: av.VideoFrame, stream: av.VideoStream, path: Path) -> Image.Image:
-    width, height, rotation = display(frame, stream, path)
+    width, height, orientation = display(frame, stream, path)
     try:
         image = Image.fromarray(frame.to_ndarray(format="rgb24"))
     except media.FAILURES as error:
         raise DecodeError("unreadable", f"pixel format {frame.format.name}: {error}", path) from error
-    if rotation:
-        image = image.transpose(
-            {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}[rotation]
-        )
+    image = orientation.apply(image)
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)
 
 

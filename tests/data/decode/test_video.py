@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import struct
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -189,3 +191,59 @@ def test_a_real_film(real):
     assert (facts.width, facts.height, facts.audio_rate, facts.channels) == (1280, 720, 48000, 2)
     decord, pyav = (read_frames(path, DecodeVideo(fps=1), reader=r) for r in ("decord", "pyav"))
     assert decord.jpegs == pyav.jpegs and len(pyav.jpegs) == 3
+
+
+#: Display matrices (a, b, c, d) and what a player shows of a stored picture.
+SHOWN = {
+    (1, 0, 0, 1): lambda p: p,
+    (-1, 0, 0, 1): lambda p: p[:, ::-1],
+    (1, 0, 0, -1): lambda p: p[::-1],
+    (-1, 0, 0, -1): lambda p: p[::-1, ::-1],
+    (0, 1, 1, 0): lambda p: p.transpose(1, 0, 2),
+    (0, -1, -1, 0): lambda p: p.transpose(1, 0, 2)[::-1, ::-1],
+    (0, 1, -1, 0): lambda p: np.rot90(p, 3),
+    (0, -1, 1, 0): lambda p: np.rot90(p, 1),
+}
+
+
+@pytest.mark.parametrize("matrix", sorted(SHOWN))
+def test_a_display_matrix_turns_and_mirrors(tmp_path, make, matrix):
+    """A mirrored picture has the angle of a turned one; only the signs tell them apart."""
+
+    def corner(number, width, height):
+        picture = np.zeros((height, width, 3), np.uint8)
+        picture[: height // 2, : width // 4] = 255
+        return picture
+
+    path = make.film(tmp_path / "a.mp4", STEADY[:10], picture=corner)
+    content = path.read_bytes()
+    plain = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
+    at = content.index(plain, content.index(b"tkhd"))  # the film's own, not the movie's
+    a, b, c, d = (65536 * value for value in matrix)
+    path.write_bytes(content[:at] + struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30) + content[at + len(plain) :])
+    expected = SHOWN[matrix](corner(0, 128, 64))
+    picture = np.asarray(Image.open(io.BytesIO(read_frames(path, SPEC).jpegs[0])))
+    facts = probe(path)
+    assert picture.shape == expected.shape == (facts.height, facts.width, 3)
+    assert np.abs(picture.astype(int) - expected).mean() < 8
+    assert facts.mirrored == (matrix[0] * matrix[3] - matrix[1] * matrix[2] < 0)
+
+
+def test_of_several_streams_the_longest_is_the_film(tmp_path):
+    """A camera's thumbnail, one picture of another size, stands before the film; of two as long the first is taken."""
+    for name, films in {"thumb.mov": [(64, 48, 1), (128, 64, 50)], "two.mov": [(128, 64, 50), (64, 48, 50)]}.items():
+        with av.open(str(tmp_path / name), "w") as container:
+            streams = []
+            for width, height, count in films:
+                stream = container.add_stream("libx264", rate=25)
+                stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+                streams.append((stream, count))
+            for stream, count in streams:
+                for i in range(count):
+                    frame = av.VideoFrame.from_ndarray(np.full((stream.height, stream.width, 3), 4 * i, np.uint8), format="rgb24")
+                    frame.pts = i
+                    container.mux(stream.encode(frame))
+                container.mux(stream.encode(None))
+        facts, found = probe(tmp_path / name), read_frames(tmp_path / name, SPEC)
+        assert (facts.width, facts.height) == (128, 64) and facts.duration == pytest.approx(2.0, abs=0.05)
+        assert Image.open(io.BytesIO(found.jpegs[0])).size == (128, 64) and len(found.jpegs) == 8
