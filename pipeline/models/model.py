@@ -8,6 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from pipeline.errors import one_of
 from pipeline.parts import read_options
 
 from .batch import Fused, Inputs, Outputs
@@ -171,8 +172,27 @@ class EmotionModel(nn.Module):
         """Have these parts (`encoders`, `encoders.audio`, `fusion`, `heads.emotion`, …) learn nothing, and all others learn."""
         prefixes = tuple(parts)
         for name, value in self.named_parameters():
-            held = any(name == part or name.startswith(f"{part}.") for part in prefixes)
+            held = any(is_within(name, part) for part in prefixes)
             value.requires_grad_(name in self._learned and not held)
+
+    def check_part(self, part: str, where: str) -> None:
+        """Raise unless there is a part of that name.
+
+        Raises:
+            ParamsError: there is none; the line names those there are.
+        """
+        names = [name for name, _ in self.named_parameters()]
+        if not any(is_within(name, part) for name in names):
+            raise one_of(f"part in {where}", part, {".".join(n.split(".")[:k]) for n in names for k in (1, 2)})
+
+
+def is_within(name: str, part: str) -> bool:
+    """Whether a parameter belongs to a part.
+
+    >>> is_within("encoders.audio.norm.weight", "encoders.audio"), is_within("encoders.audio2.norm.weight", "encoders.audio")
+    (True, False)
+    """
+    return name == part or name.startswith(f"{part}.")
 
 
 #: What late fusion votes on, and how: the mean of probabilities, or of values.

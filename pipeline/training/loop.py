@@ -84,6 +84,7 @@ def fit(
         torch.manual_seed(seed)
         order = torch.Generator().manual_seed(seed)
         model = EmotionModel(spec).to(device)
+        _check_parts(model, params)
         saved = read_state(state)
         progress = read_progress(saved, device) if saved else Progress()
         clock = time.monotonic()
@@ -104,6 +105,17 @@ def fit(
             model.load_trainable(progress.best)
     model.freeze(())
     return model.eval(), progress
+
+
+def _check_parts(model: EmotionModel, params: Params) -> None:
+    """Parts that are named must be there; a variant of fewer streams may lack what the whole has."""
+    if len(model.spec.streams) < len(params.streams):
+        return
+    for part in params.training.rates:
+        model.check_part(part, "training.rates")
+    for phase in params.training.phases:
+        for part in phase.freeze:
+            model.check_part(part, "training.phases.freeze")
 
 
 def _prepare(spec: ModelSpec, data: Dataset, params: Params) -> Course:

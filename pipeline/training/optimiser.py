@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import ParamsError
+from pipeline.models.model import EmotionModel, is_within
 from pipeline.params import Training
 
 
@@ -26,34 +27,31 @@ def warmup_cosine(step: int, total: int, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
 
 
-def group_parameters(model: nn.Module, training: Training, lr: float) -> list[dict]:
+def group_parameters(model: EmotionModel, training: Training, lr: float) -> list[dict]:
     """Groups for the optimiser: a rate per part (`training.rates`), and no decay of norms, biases and embeddings.
 
     Each group holds its peak rate as `peak`.
 
     Raises:
-        ParamsError: `training.rates` names no part of the model.
+        ParamsError: everything is frozen.
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    met = set()
     for name, value in model.named_parameters():
         if not value.requires_grad:
             continue
         # The longest name that fits is the nearest part.
-        part = max((p for p in training.rates if f"{name}.".startswith(f"{p}.")), key=len, default=None)
-        met.add(part)
+        part = max((p for p in training.rates if is_within(name, p)), key=len, default=None)
         rate = lr * (float(training.rates[part]) if part else 1.0)
         groups.setdefault((rate, value.ndim > 1), []).append(value)
-    if strange := sorted(set(training.rates) - met):
-        if not any(name.startswith(f"{strange[0]}.") for name, _ in model.named_parameters()):
-            raise ParamsError(f"training.rates: the model has no part {strange[0]!r}.")
+    if not groups:
+        raise ParamsError("training.phases.freeze leaves nothing to learn; take a part out of it.")
     return [
         {"params": values, "lr": rate, "peak": rate, "weight_decay": float(training.weight_decay) if decayed else 0.0}
         for (rate, decayed), values in groups.items()
     ]
 
 
-def build_optimiser(model: nn.Module, training: Training, lr: float) -> torch.optim.AdamW:
+def build_optimiser(model: EmotionModel, training: Training, lr: float) -> torch.optim.AdamW:
     """AdamW over what learns (Loshchilov & Hutter 2019)."""
     return torch.optim.AdamW(group_parameters(model, training, lr), lr=lr, fused=True)
 

@@ -13,6 +13,9 @@ from pipeline.runs.folders import FUSED
 
 from .data.dataset import Dataset
 
+#: Outputs a task may ask for.
+TASK = ("emotion", "dimensions", "frames")
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -101,10 +104,13 @@ def _list_outputs(params: Params, variant: Variant, data: Dataset, base: str | N
             raise one_of(f"stream of loss.{name}", stream, params.streams)
         if whole in data.domains:
             sizes[output] = len(data.domains[whole])
-        elif whole not in ("emotion", "dimensions", "frames"):
-            raise one_of(f"output of loss.{name}", output, ["emotion", "dimensions", "frames", *data.domains])
+        elif whole not in TASK or output.startswith("frames@"):
+            raise one_of(f"output of loss.{name}", output, [*TASK, *data.domains, "emotion@STREAM", "dimensions@STREAM"])
         elif at and whole in ("emotion", "dimensions") and stream in variant.streams and len(variant.streams) > 1:
             sizes |= {output: sizes[whole]} if whole in sizes else {}
+    for output in params.heads:
+        if output.partition("@")[0] not in (*TASK, *data.domains):
+            raise one_of("output in heads", output, [*TASK, *data.domains])
     result = {}
     for output, size in sizes.items():
         whole = output.partition("@")[0]

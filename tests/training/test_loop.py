@@ -10,6 +10,7 @@ from pipeline.training.curricula.pacing import share_seen
 from pipeline.training.data.dataset import Dataset
 from pipeline.training.loop import fit
 from pipeline.training.samplers.base import SAMPLERS
+from pipeline.training.stage import train
 from pipeline.training.variants import list_variants, specify_model
 
 FOCAL = {"emotion": {"name": "focal"}}
@@ -66,6 +67,13 @@ def test_rates_per_part(fabricate):
     change = {name: (value - start.state_dict()[name]).abs().max() for name, value in slow.state_dict().items()}
     assert change["encoders.audio.project.weight"] > 1e-3 and change["fusion.absent"] > 1e-3
     assert change["encoders.text.project.weight"] < 1e-6
+
+
+def test_parts_of_one_stream_may_be_named_where_streams_are_trained_alone_too(fabricate, tmp_path):
+    corpus = fabricate(clips=30)
+    training = {"epochs": 1, "unimodal": True, "rates": {"encoders.text": 0.5}, "phases": [{"freeze": ["encoders.audio"]}]}
+    params = corpus.params(training=training)
+    assert len(train(params, corpus.index(params), **corpus.files, out=tmp_path / "runs")) == 4
 
 
 def test_auxiliary_and_adversarial_terms_build_their_heads(fabricate):

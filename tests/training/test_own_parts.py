@@ -112,7 +112,11 @@ def test_an_edit_of_the_file_is_another_run(fabricate, parts, tmp_path):
         ({"loss": {"a": {"name": "squared", "on": "emotion@radio"}}}, "Unknown stream of loss.a 'radio'"),
         ({"loss": {"speaker": {"name": "squared"}}, "task": {"emotion": False}}, "training.select is 'uar'"),
         ({"training": {"curriculum": {"name": "second_half"}}}, "Unknown curriculum 'second_half'"),
-        ({"training": {"rates": {"encoder": 0.1}}}, "training.rates: the model has no part 'encoder'"),
+        ({"training": {"rates": {"fusion": 0.5, "encoder": 0.1}}}, "Unknown part in training.rates 'encoder'"),
+        ({"training": {"phases": [{"freeze": ["encoder"]}]}}, "Unknown part in training.phases.freeze 'encoder'"),
+        ({"training": {"phases": [{"freeze": ["encoders", "fusion", "heads"]}]}}, "leaves nothing to learn"),
+        ({"heads": {"speker": {"name": "adversary"}}}, "Unknown output in heads 'speker'. Did you mean 'speaker'?"),
+        ({"loss": {"f": {"name": "concordance", "on": "frames@audio"}}}, "Unknown output of loss.f 'frames@audio'"),
         ({"context": {"name": "attention", "options": {"turns": 0}}}, "context.options.turns"),
     ],
 )
