@@ -18,6 +18,7 @@ from pipeline.compose import compose, text
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
+    "bundle=tiny",
     "corpus.options.sessions=4",
     "corpus.options.dialogues=4",
     "corpus.options.turns=5",

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.code import code_digest
-from pipeline.errors import ParamsError, one_of
+from pipeline.errors import ParamsError, WeightsError, one_of
 from pipeline.params import Params
 from pipeline.progress import track
 from pipeline.storage import tables
@@ -80,9 +80,13 @@ class Recogniser:
         from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
         from pipeline import weights
-        from pipeline.weights import pretrained
+        from pipeline.weights import ctranslate2, pretrained
 
         folder = weights.locate(self.weights)
+        if ctranslate2.is_folder(folder):
+            raise WeightsError(
+                f"{self.weights} is CTranslate2's and says little of how to transcribe; use openai/whisper-* of the hub."
+            )
         config = weights.config(folder)
         pretrained.expect(self.weights, config, ("whisper",))
         front = whisper.read_front(weights.parse(self.weights), config, sound.front(folder))

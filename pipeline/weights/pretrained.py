@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ParamsError, WeightsError
 
-from . import gguf
+from . import ctranslate2, gguf
 from .load import check_coverage, seeded
 from .source import Source, config, files, locate, parse
 
@@ -56,7 +56,9 @@ def load(
     files(path)
     expect(source, config(path), types or (model_class.config_class.model_type,))
     if path.suffix == gguf.SUFFIX:
-        return _from_gguf(model_class, path, source, dropped, dtype, kwargs)
+        return _from_state(gguf.state, model_class, path, source, dropped, dtype, kwargs)
+    if ctranslate2.is_folder(path):
+        return _from_state(ctranslate2.state, model_class, path, source, dropped, dtype, kwargs)
     with quiet():
         try:
             model, info = model_class.from_pretrained(
@@ -79,8 +81,16 @@ def load(
     return model.eval().requires_grad_(False)
 
 
-def _from_gguf(model_class: Any, path: Path, source: Source, dropped: Sequence[str], dtype: str, kwargs: dict) -> Any:
-    """A model of `model_class` from one GGUF file, with its language model head or without."""
+def _from_state(
+    read: Callable[[Path], dict],
+    model_class: Any,
+    path: Path,
+    source: Source,
+    dropped: Sequence[str],
+    dtype: str,
+    kwargs: dict,
+) -> Any:
+    """A model of `model_class` from the state dict that `read` finds in another library's format, with its head or without."""
     import torch
     from transformers.initialization import no_init_weights
 
@@ -92,11 +102,11 @@ def _from_gguf(model_class: Any, path: Path, source: Source, dropped: Sequence[s
         raise WeightsError(
             f"{source} cannot be built as {model_class.__name__} ({' '.join(str(error).split())[:120]})."
         ) from error
-    state = gguf.state(path)
+    state = read(path)
     if sketch.base_model is sketch:
         state = {key.removeprefix("model."): value for key, value in state.items()}
-    elif sketch.config.tie_word_embeddings and "model.embed_tokens.weight" in state:
-        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    elif sketch.config.tie_word_embeddings:
+        state |= {tied: state[kept] for tied, kept in sketch._tied_weights_keys.items() if kept in state}
     match_keys(sketch, state, source, dropped=dropped)
     with no_init_weights():  # every weight is filled below
         model = model_class._from_config(settings, **kwargs)

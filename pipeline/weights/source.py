@@ -23,7 +23,7 @@ from typing import Any
 from pipeline.errors import ParamsError, WeightsError, one_of
 from pipeline.storage.memo import sha256
 
-from . import gguf
+from . import ctranslate2, gguf
 
 SCHEMES = ("hf", "open_clip", "timm", "local", "package", "random", "file", "none")
 #: Files beside the weights: configuration and tokenizer.
@@ -31,6 +31,10 @@ TEXT = ("*.json", "*.txt", "*.model", "*.jinja")
 #: Weight files by preference; pickles last.
 _SAFE = ("model*.safetensors", "open_clip_model.safetensors", "*.safetensors")
 _PICKLED = ("pytorch_model*.bin", "open_clip_pytorch_model.bin", "*.bin", "*.pt", "*.pth")
+
+
+#: JSON files that CTranslate2 keeps in another way.
+_OF_CTRANSLATE2 = {"config.json": ctranslate2.config, "preprocessor_config.json": ctranslate2.front}
 
 
 @dataclass(frozen=True)
@@ -206,6 +210,8 @@ def config(path: Path, name: str = "config.json") -> dict:
     """
     if path.suffix == gguf.SUFFIX and path.is_file():
         return gguf.config(path) if name == "config.json" else {}
+    if ctranslate2.is_folder(path) and name in _OF_CTRANSLATE2:
+        return _OF_CTRANSLATE2[name](path)
     file = path / name
     if not file.is_file():
         if name == "config.json":

@@ -30,6 +30,7 @@ STAND_INS = {
     "clip": "clip_tiny",
     "hubert": "hubert_tiny",
     "text": "bert_tiny",
+    "timm": "clip_tiny",  # of frames; timm's own looks at faces
     "videomae": "videomae_tiny",
     "whisper": "whisper_random",
 }

@@ -124,7 +124,7 @@ def load_network(stream: Stream, named: str | None) -> Any:
     """The network with its weights, strictly loaded; of a stand-in, seeded."""
     import torch
 
-    from pipeline.weights import pretrained
+    from pipeline.weights import efficientnet, pretrained
 
     path, name, keywords, _ = resolve(stream, named)
     source = weights.parse(stream.weights)
@@ -132,7 +132,10 @@ def load_network(stream: Stream, named: str | None) -> Any:
         with weights.seeded(source.seed or 0):
             model = create_model(name, keywords)
         return model.to(getattr(torch, stream.dtype)).eval().requires_grad_(False)
-    return pretrained.assemble(create_model(name, keywords), weights.state(path), source, dtype=stream.dtype)
+    model, state = create_model(name, keywords), weights.state(path)
+    if efficientnet.is_numbered_through(state):
+        state = efficientnet.rename(state, [len(stage) for stage in getattr(model, "blocks", ())])
+    return pretrained.assemble(model, state, source, dtype=stream.dtype)
 
 
 def read_rows(model: Any, pixels: torch.Tensor, readout: Readout) -> torch.Tensor:
