@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any
 from pipeline.errors import ParamsError, WeightsError, one_of
 from pipeline.storage.memo import sha256
 
-from . import gguf
+from . import gguf, intact
 
 SCHEMES = ("hf", "open_clip", "timm", "local", "package", "random", "file", "none")
 #: Files beside the weights: configuration and tokenizer.
@@ -31,6 +32,8 @@ TEXT = ("*.json", "*.txt", "*.model", "*.jinja")
 #: Weight files by preference; pickles last.
 _SAFE = ("model*.safetensors", "open_clip_model.safetensors", "*.safetensors")
 _PICKLED = ("pytorch_model*.bin", "open_clip_pytorch_model.bin", "*.bin", "*.pt", "*.pth")
+#: How transformers calls a model's one file (of several, an index beside them names each), and other names.
+_USUAL = (("model.safetensors", _SAFE), ("pytorch_model.bin", _PICKLED))
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ def files(path: Path, first: Sequence[str] = ()) -> list[Path]:
         first: file patterns of the family's own, preferred to the usual names.
 
     Raises:
-        WeightsError: there is none.
+        WeightsError: there is none, or one of several is missing.
 
     >>> for name in ("weights.bin", "model.safetensors"):
     ...     Path(name).touch()
@@ -148,12 +151,48 @@ def files(path: Path, first: Sequence[str] = ()) -> list[Path]:
     """
     if path.is_file():
         return [path]
-    for pattern in (*first, *_SAFE, *_PICKLED):
+    for pattern in first:
         if found := sorted(path.glob(pattern)):
             return found
+    for whole, patterns in _USUAL:
+        if (path / whole).is_file():
+            return [path / whole]
+        if (index := path / f"{whole}.index.json").is_file():
+            return _shards(index)
+        for pattern in patterns:
+            if found := sorted(path.glob(pattern)):
+                return _counted(found)
     raise WeightsError(
         f"{path} holds no weight file ({', '.join(_SAFE[:1] + _PICKLED[:1])}); save the model there in its library's own format."
     )
+
+
+def _shards(index: Path) -> list[Path]:
+    """The files an index names.
+
+    Raises:
+        WeightsError: it is no index, or one of them is not there.
+    """
+    intact.check(index)
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        found = [index.parent / Path(name).name for name in names]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{index} names no files; fetch it again.") from error
+    if absent := [file.name for file in found if not file.is_file()]:
+        raise WeightsError(f"{index} names {len(found)} files and {absent[0]} is not there; fetch it too.")
+    return found
+
+
+def _counted(found: list[Path]) -> list[Path]:
+    """Files without an index: when they say how many they are, all must be there."""
+    for file in found:
+        if said := re.search(r"-of-(\d+)\.\w+$", file.name):
+            parts = [part for part in found if part.name.endswith(said[0])]
+            if len(parts) < int(said[1]):
+                raise WeightsError(f"{file} is one of {int(said[1])} files and {len(parts)} are there; fetch the others too.")
+            return parts
+    return found
 
 
 def identity(
@@ -175,6 +214,9 @@ def identity(
         of the weight files and `config_sha256` of the JSON files beside them. Coverage is 1.0: strict
         loading gives the whole model or an error.
 
+    Raises:
+        WeightsError: they are not there, or a file is not whole (`intact.check`).
+
     >>> found = identity("random:7", architecture={"layers": 2}, libraries=())
     >>> found["source"], found["random"], found["architecture"]
     ('random:7', True, {'layers': 2})
@@ -188,7 +230,10 @@ def identity(
     if source.random:
         return result | {"random": True, "coverage": 0.0, "architecture": dict(architecture or {})}
     path = path or locate(source)
-    result["sha256"] = sha256(files(path, first))
+    found = files(path, first)
+    for file in found:
+        intact.check(file)
+    result["sha256"] = sha256(found)
     if path.is_dir() and (texts := sorted(p for p in path.glob("*.json") if not p.name.endswith(".index.json"))):
         result["config_sha256"] = sha256(texts)
     return result
@@ -198,7 +243,7 @@ def config(path: Path, name: str = "config.json") -> dict:
     """A JSON file beside the weights; {} when it is absent and is not `config.json`. A GGUF file holds its own.
 
     Raises:
-        WeightsError: `config.json` is absent, or the file is not a JSON object.
+        WeightsError: `config.json` is absent, or the file is not whole or not a JSON object.
 
     >>> _ = Path("config.json").write_text('{"hidden_size": 64}')
     >>> config(Path(".")), config(Path("."), "preprocessor_config.json")
@@ -211,9 +256,10 @@ def config(path: Path, name: str = "config.json") -> dict:
         if name == "config.json":
             raise WeightsError(f"{path} has no config.json; it is no folder that save_pretrained wrote.")
         return {}
+    intact.check(file)
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{file} is not valid JSON ({error}); fetch it again.") from error
     if not isinstance(value, dict):
         raise WeightsError(f"{file} holds no JSON object; fetch it again.")
