@@ -48,7 +48,9 @@ def locate(keys: Iterable[str], own: Iterable[str], origin: object) -> str:
         return best[0]
     if 2 * most < len(own):
         return ""  # names that any network may have
-    raise WeightsError(f"{origin} holds this model {len(best)} times, under {' and '.join(best)}; save the one that is meant alone.")
+    raise WeightsError(
+        f"{origin} holds this model {len(best)} times, under {' and '.join(best)}; save the one that is meant alone."
+    )
 
 
 def _dots(key: str) -> list[int]:
@@ -67,6 +69,16 @@ def extract(state: Mapping[str, Any], own: Iterable[str], origin: object) -> tup
     prefix = locate(state, own, origin)
     inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     return inside, [key for key in state if not key.startswith(prefix)]
+
+
+def prefix_of(state: Mapping[str, Any], mark: str) -> str:
+    """What stands before the one name that ends in `mark`; empty where there is no such name, or several.
+
+    >>> prefix_of({"model.encoder.patch_embed.proj.weight": 1, "model.head.weight": 2}, "patch_embed.proj.weight")
+    'model.encoder.'
+    """
+    found = [key.removesuffix(mark) for key in state if key == mark or key.endswith(f".{mark}")]
+    return found[0] if len(found) == 1 else ""
 
 
 def report(origin: object, names: Iterable[str]) -> None:

@@ -46,7 +46,9 @@ def _check_safetensors(file: Path, size: int) -> None:
     with open(file, "rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8).ljust(8, b"\0"))
         if size < 8 or (8 + length > size and stream.read(1) == b"{"):
-            raise WeightsError(f"{file} is half a download: its header says {8 + length} bytes and {size} are there; fetch it again.")
+            raise WeightsError(
+                f"{file} is half a download: its header says {8 + length} bytes and {size} are there; fetch it again."
+            )
         if 8 + length > size:
             raise WeightsError(f"{file} cannot be read as weights (it is no safetensors file); fetch it again.")
         stream.seek(8)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import WeightsError
 
 from . import intact
-from .source import files
+from .listing import files
 
 if TYPE_CHECKING:
     import torch
@@ -59,9 +59,7 @@ def check_coverage(
         reason = "The copy is not whole, or of another release of this architecture; fetch it again, or choose another family."
     else:
         reason = "It has parts that this architecture does not have; choose the family that fits it."
-    raise WeightsError(
-        f"{origin} covers {share:.1f} % of the model: {'; '.join(parts)}. {reason}"
-    )
+    raise WeightsError(f"{origin} covers {share:.1f} % of the model: {'; '.join(parts)}. {reason}")
 
 
 def state(path: Path, first: Sequence[str] = ()) -> dict[str, torch.Tensor]:

@@ -10,8 +10,9 @@ from typing import Any
 from pipeline.errors import ParamsError, WeightsError
 
 from . import gguf, inside
+from .listing import files
 from .load import check_coverage, seeded, state
-from .source import Source, config, files, locate, parse
+from .source import Source, config, locate, parse
 
 
 def load(
@@ -65,7 +66,9 @@ def load(
             with torch.device("meta"):  # names alone
                 own = model_class(settings).state_dict().keys()
         except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
-            raise WeightsError(f"{source} has a configuration that {model_class.__name__} does not take ({_line(error)}).") from error
+            raise WeightsError(
+                f"{source} has a configuration that {model_class.__name__} does not take ({_line(error)})."
+            ) from error
         inner, outside = inside.extract(state(path), own, source)
         try:
             model, info = model_class.from_pretrained(

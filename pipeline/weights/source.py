@@ -15,7 +15,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,15 +24,11 @@ from pipeline.errors import ParamsError, WeightsError, one_of
 from pipeline.storage.memo import sha256
 
 from . import gguf, intact
+from .listing import PICKLED, SAFE, files
 
 SCHEMES = ("hf", "open_clip", "timm", "local", "package", "random", "file", "none")
 #: Files beside the weights: configuration and tokenizer.
 TEXT = ("*.json", "*.txt", "*.model", "*.jinja")
-#: Weight files by preference; pickles last.
-_SAFE = ("model*.safetensors", "open_clip_model.safetensors", "*.safetensors")
-_PICKLED = ("pytorch_model*.bin", "open_clip_pytorch_model.bin", "*.bin", "*.pt", "*.pth")
-#: How transformers calls a model's one file (of several, an index beside them names each), and other names.
-_USUAL = (("model.safetensors", _SAFE), ("pytorch_model.bin", _PICKLED))
 
 
 @dataclass(frozen=True)
@@ -125,7 +120,7 @@ def _hub(source: Source) -> Path:
         pass  # not in the local cache, or only in part: ask the hub
     try:
         listing = [item.rfilename for item in HfApi().model_info(name, revision=pinned, timeout=10).siblings or ()]
-        weights = _SAFE if any(item.endswith(".safetensors") for item in listing) else _PICKLED
+        weights = SAFE if any(item.endswith(".safetensors") for item in listing) else PICKLED
         return Path(snapshot_download(name, revision=pinned, allow_patterns=[*TEXT, *weights]))
     except (OSError, ValueError, RuntimeError, HTTPError) as error:
         fetch = f"hf download {name}" + (f" --revision {revision}" if revision else "")
@@ -133,66 +128,6 @@ def _hub(source: Source) -> Path:
             f"{source} is not in the local cache and could not be fetched "
             f"({type(error).__name__}); where the hub is in reach, run `{fetch}`."
         ) from error
-
-
-def files(path: Path, first: Sequence[str] = ()) -> list[Path]:
-    """The weight files at `path` (a folder or one file), safetensors before pickles, sorted.
-
-    Args:
-        first: file patterns of the family's own, preferred to the usual names.
-
-    Raises:
-        WeightsError: there is none, or one of several is missing.
-
-    >>> for name in ("weights.bin", "model.safetensors"):
-    ...     Path(name).touch()
-    >>> files(Path("."))[0].name
-    'model.safetensors'
-    """
-    if path.is_file():
-        return [path]
-    for pattern in first:
-        if found := sorted(path.glob(pattern)):
-            return found
-    for whole, patterns in _USUAL:
-        if (path / whole).is_file():
-            return [path / whole]
-        if (index := path / f"{whole}.index.json").is_file():
-            return _shards(index)
-        for pattern in patterns:
-            if found := sorted(path.glob(pattern)):
-                return _counted(found)
-    raise WeightsError(
-        f"{path} holds no weight file ({', '.join(_SAFE[:1] + _PICKLED[:1])}); save the model there in its library's own format."
-    )
-
-
-def _shards(index: Path) -> list[Path]:
-    """The files an index names.
-
-    Raises:
-        WeightsError: it is no index, or one of them is not there.
-    """
-    intact.check(index)
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        found = [index.parent / Path(name).name for name in names]
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{index} names no files; fetch it again.") from error
-    if absent := [file.name for file in found if not file.is_file()]:
-        raise WeightsError(f"{index} names {len(found)} files and {absent[0]} is not there; fetch it too.")
-    return found
-
-
-def _counted(found: list[Path]) -> list[Path]:
-    """Files without an index: when they say how many they are, all must be there."""
-    for file in found:
-        if said := re.search(r"-of-(\d+)\.\w+$", file.name):
-            parts = [part for part in found if part.name.endswith(said[0])]
-            if len(parts) < int(said[1]):
-                raise WeightsError(f"{file} is one of {int(said[1])} files and {len(parts)} are there; fetch the others too.")
-            return parts
-    return found
 
 
 def identity(

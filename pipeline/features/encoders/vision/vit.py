@@ -88,9 +88,7 @@ def _sizes(stream: Stream) -> dict[str, Any]:
     return {key: value for key, value in stream.architecture.items() if key != "model_type"}
 
 
-def load(
-    stream: Stream, kind: str, readout: Readout, spec: images.Preprocessing, device: str = "cpu"
-) -> framewise.FrameEncoder:
+def load(stream: Stream, kind: str, readout: Readout, spec: images.Preprocessing, device: str = "cpu") -> framewise.FrameEncoder:
     """The encoder on `device`."""
     import transformers
 
