@@ -98,7 +98,7 @@ def state(path: Path, first: Sequence[str] = ()) -> dict[str, torch.Tensor]:
             MemoryError,
             RecursionError,
         ) as error:
-            cut = isinstance(error, EOFError) or "EOF" in str(error) or "Ran out of input" in str(error)
+            cut = isinstance(error, (EOFError, IndexError, struct.error)) or "EOF" in str(error)
             raise WeightsError(
                 f"{file} is half a download, or damaged; fetch it again."
                 if cut
