@@ -246,3 +246,9 @@ def test_identity():
         assert registry.build(stream("random:0", architecture=SMALL, **change)).identity != one
     assert registry.build(stream("random:1", architecture=SMALL)).identity != one
     assert json.loads(json.dumps(one)) == one
+
+
+def test_as_many_strides_as_kernels():
+    for count in (lambda *sizes: waveforms.count_frames(400, *sizes), waveforms.receptive_field):
+        with pytest.raises(ValueError, match="zip"):
+            count((10, 3), (5,))
