@@ -49,7 +49,8 @@ class _Array(np.ndarray):
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, fortran, data = state
         _expect_size(shape, kind, data)
-        super().__setstate__((1, shape, kind.dtype, bool(fortran), data))
+        whole: Any = (1, shape, kind.dtype, bool(fortran), data)
+        super().__setstate__(whole)
 
 
 def _expect_size(shape: Any, kind: Any, data: Any) -> None:
@@ -98,6 +99,7 @@ class _Name:
     """What a pickle gets for a name: it can be called, and nothing about it can be changed."""
 
     __slots__ = ("_meant",)
+    _meant: Callable
 
     def __init__(self, meant: Callable) -> None:
         object.__setattr__(self, "_meant", meant)
@@ -176,5 +178,5 @@ def load(path: str | Path) -> Any:
 def _expect_modest(data: bytes) -> None:
     """Refuse steps that make the reader ask for memory beyond the file: texts longer than it, places it cannot have."""
     for step, argument, _ in pickletools.genops(data):
-        if step.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(data):
+        if step.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(data):
             raise pickle.UnpicklingError("it claims more values than it can hold")
