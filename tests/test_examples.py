@@ -39,6 +39,8 @@ def test_examples(name, tmp_path, monkeypatch):
         "storage.jpeg",
         "storage.memo",
         "storage.tables",
+        "weights.inside",
+        "weights.listing",
         "weights.source",
         "workers.pool",
         "workers.transfer",

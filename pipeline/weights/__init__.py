@@ -2,8 +2,9 @@
 
 from pipeline.storage.memo import sha256
 
+from .listing import files
 from .load import check_coverage, seeded, state
-from .source import SCHEMES, TEXT, Source, config, files, identity, locate, parse
+from .source import SCHEMES, TEXT, Source, config, identity, locate, parse
 
 __all__ = [
     "SCHEMES",

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 FILE = "model.bin"
 _VERSION, _KIND = 6, "WhisperSpec"
 #: CTranslate2's numbers of types. The others are quantised.
-_TYPES = {0: np.dtype("<f4"), 4: np.dtype("<f2")}
+_TYPES = {0: "<f4", 4: "<f2"}
 #: Settings are kept as variables without a shape.
-_SCALARS = {1: np.dtype("i1"), 2: np.dtype("<i2"), 3: np.dtype("<i4")} | _TYPES
+_SCALARS = {1: "i1", 2: "<i2", 3: "<i4"} | _TYPES
 #: Settings that have a shape: which heads follow the sound.
 _SETTINGS = ("/alignment_heads", "/alignment_layer")
 _PART = {"gamma": "weight", "beta": "bias", "weight": "weight", "bias": "bias"}
@@ -118,7 +118,7 @@ def read_variables(file: Path) -> dict[str, Variable]:
         at += length
         if at > len(data):
             raise WeightsError(f"{file} ends before the last byte of {key}; it is half a download, fetch it again.")
-        if found.kind in _TYPES and math.prod(shape) * _TYPES[found.kind].itemsize != found.length:
+        if found.kind in _TYPES and math.prod(shape) * np.dtype(_TYPES[found.kind]).itemsize != found.length:
             raise WeightsError(f"{file}: {key} of shape {shape} has {found.length} bytes; fetch it again.")
         result[key] = found
     return result
@@ -170,7 +170,7 @@ def state(path: Path) -> dict[str, torch.Tensor]:
 
     file = path / FILE
     data = np.memmap(file, np.uint8, "r")
-    result = {}
+    result: dict[str, torch.Tensor] = {}
     for name, place in read_variables(file).items():
         if not place.shape or name.endswith(_SETTINGS):
             continue

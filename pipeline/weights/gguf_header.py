@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 from collections.abc import Mapping
@@ -11,9 +12,13 @@ from typing import Any
 
 from pipeline.errors import WeightsError
 
+from . import intact
+
 #: Kinds of values in the header, by their number, as `struct` calls them; 8 is text, 9 a list.
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _TEXT, _LIST = 8, 9
+#: Lists in lists that are followed.
+_DEEPEST = 16
 
 
 @dataclass(frozen=True)
@@ -39,15 +44,43 @@ class Header:
     fields: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
 
-    def __getitem__(self, name: str) -> Any:
-        """One field.
+    def number(self, name: str, otherwise: float | None = None) -> Any:
+        """A number that is not negative; `otherwise` where the file does not say it.
 
         Raises:
-            WeightsError: the file does not have it.
+            WeightsError: it is something else, or absent without `otherwise`.
         """
-        if name not in self.fields:
+        value = self._ask(name, otherwise)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 2**53:
+            raise self._strange(name, "a number")
+        return value
+
+    def whole(self, name: str, otherwise: int | None = None) -> int:
+        """A whole number; as `number`."""
+        if isinstance(value := self.number(name, otherwise), int):
+            return value
+        raise self._strange(name, "a whole number")
+
+    def text(self, name: str, otherwise: str | None = None) -> str:
+        """A text; as `number`."""
+        if isinstance(value := self._ask(name, otherwise), str):
+            return value
+        raise self._strange(name, "a text")
+
+    def each(self, name: str, kind: type) -> list:
+        """A flat list of `kind`; as `number`."""
+        value = self._ask(name, None)
+        if isinstance(value, list) and all(isinstance(item, kind) for item in value):
+            return value
+        raise self._strange(name, f"a list of {kind.__name__}")
+
+    def _ask(self, name: str, otherwise: Any) -> Any:
+        if (value := self.fields.get(name, otherwise)) is None:
             raise WeightsError(f"{self.path} does not say {name}; it is no complete GGUF model, convert it again.")
-        return self.fields[name]
+        return value
+
+    def _strange(self, name: str, kind: str) -> WeightsError:
+        return WeightsError(f"{self.path}: {name} is not {kind}; convert the model again.")
 
 
 class _Cursor:
@@ -66,14 +99,20 @@ class _Cursor:
             raise ValueError("a text ends beyond the file")
         return self.data[self.at - length : self.at].decode()
 
-    def value(self, kind: int) -> Any:
+    def value(self, kind: int, depth: int = 0) -> Any:
+        if depth > _DEEPEST:
+            raise ValueError(f"lists lie more than {_DEEPEST} deep in each other")
         if kind == _TEXT:
             return self.text()
         if kind == _LIST:
             kind, length = self.numbers("IQ")
             if length > len(self.data):
                 raise ValueError("a list is longer than the file")
-            return [*self.numbers(f"{length}{_SCALARS[kind]}")] if kind in _SCALARS else [self.value(kind) for _ in range(length)]
+            return (
+                [*self.numbers(f"{length}{_SCALARS[kind]}")]
+                if kind in _SCALARS
+                else [self.value(kind, depth + 1) for _ in range(length)]
+            )
         return self.numbers(_SCALARS[kind])[0]
 
 
@@ -83,6 +122,7 @@ def read_header(path: Path) -> Header:
     Raises:
         WeightsError: it is not there, not GGUF (versions 2 and 3, little-endian), or cut off.
     """
+    intact.check(path)
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             cursor = _Cursor(data)
@@ -98,8 +138,13 @@ def read_header(path: Path) -> Header:
                 name, sides = cursor.text(), cursor.numbers("I")[0]
                 *shape, kind, start = cursor.numbers(f"{sides}QIQ")
                 places.append((name, tuple(reversed(shape)), kind, start))
-            step = int(fields.get("general.alignment", 32))
+            step = fields.get("general.alignment", 32)
+            if not isinstance(step, int) or step < 1:
+                raise ValueError("its alignment is no number")
             first = -(-cursor.at // step) * step
-    except (OSError, ValueError, struct.error, KeyError, OverflowError, MemoryError, ZeroDivisionError) as error:
+            # No quantisation takes less than a bit a weight.
+            if any(not shape or first + start + math.prod(shape) // 8 > len(data) for _, shape, _, start in places):
+                raise ValueError("it ends before its weights do: half a download")
+    except (OSError, ValueError, TypeError, struct.error, KeyError, OverflowError, MemoryError) as error:
         raise WeightsError(f"{path} cannot be read as GGUF ({type(error).__name__}: {error}); fetch it again.") from error
     return Header(path, fields, {name: Tensor(shape, kind, first + start) for name, shape, kind, start in places})

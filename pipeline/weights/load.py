@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import struct
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import WeightsError
 
-from .source import files
+from . import ctranslate2, intact
+from .listing import files
 
 if TYPE_CHECKING:
     import torch
+
+
+#: Where training programs put the state dict, beside optimisers and counters; the first found is taken.
+WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "network", "net")
 
 
 def check_coverage(
@@ -47,10 +53,13 @@ def check_coverage(
         if keys:
             more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
             parts.append(f"{len(keys)} {word} ({', '.join(keys[:3])}{more})")
-    raise WeightsError(
-        f"{origin} covers {share:.1f} % of the model: {'; '.join(parts)}. "
-        "It is another architecture or a broken copy; choose the family that fits it."
-    )
+    if share < 50:
+        reason = "It is another architecture; choose the family that fits it."
+    elif missing:
+        reason = "The copy is not whole, or of another release of this architecture; fetch it again, or choose another family."
+    else:
+        reason = "It has parts that this architecture does not have; choose the family that fits it."
+    raise WeightsError(f"{origin} covers {share:.1f} % of the model: {'; '.join(parts)}. {reason}")
 
 
 def state(path: Path, first: Sequence[str] = ()) -> dict[str, torch.Tensor]:
@@ -63,16 +72,19 @@ def state(path: Path, first: Sequence[str] = ()) -> dict[str, torch.Tensor]:
     import safetensors.torch
     import torch
 
+    if ctranslate2.is_folder(path):
+        return ctranslate2.state(path)
     result: dict[str, torch.Tensor] = {}
     part: Any
     for file in files(path, first):
+        intact.check(file)
         try:
             # Training checkpoints keep their command line; a Namespace holds values and runs nothing.
             with torch.serialization.safe_globals([argparse.Namespace]):
                 part = (
                     safetensors.torch.load_file(file)
                     if file.suffix == ".safetensors"
-                    else torch.load(file, map_location="cpu", weights_only=True)
+                    else torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
                 )
         except (
             safetensors.SafetensorError,
@@ -84,14 +96,20 @@ def state(path: Path, first: Sequence[str] = ()) -> dict[str, torch.Tensor]:
             LookupError,
             ValueError,
             AttributeError,
+            TypeError,
+            MemoryError,
+            RecursionError,
         ) as error:
+            cut = isinstance(error, (EOFError, IndexError, struct.error)) or "EOF" in str(error)
             raise WeightsError(
-                f"{file} cannot be read as weights ({type(error).__name__}: {' '.join(str(error).split())[:120]})."
+                f"{file} is half a download, or damaged; fetch it again."
+                if cut
+                else f"{file} cannot be read as weights ({type(error).__name__}: {' '.join(str(error).split())[:120]})."
             ) from error
         if not isinstance(part, dict):
             raise WeightsError(f"{file} holds a {type(part).__name__}, not a state dict; save model.state_dict().")
-        for wrapper in ("state_dict", "model"):
-            part = inside if isinstance(inside := part.get(wrapper), dict) else part
+        while inside := next((part[name] for name in WRAPPERS if isinstance(part.get(name), dict)), None):
+            part = inside
         result.update({key: value for key, value in part.items() if isinstance(value, torch.Tensor)})
     return result
 

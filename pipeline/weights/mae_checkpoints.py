@@ -10,6 +10,8 @@ from typing import Any
 
 from pipeline.errors import WeightsError
 
+from . import inside
+
 #: Within a block: theirs → transformers', for what is renamed only.
 _MAE = {
     "norm1": "layernorm_before",
@@ -43,10 +45,11 @@ def encoder(state: dict[str, Any], *, video: bool, origin: object) -> dict[str, 
     Raises:
         WeightsError: the file holds no blocks of a vision transformer.
     """
-    plain = {key.removeprefix("module."): value for key, value in state.items()}
-    if any(key.startswith("encoder.blocks.") for key in plain):
-        # VideoMAE's pre-training model: an encoder beside its decoder.
-        plain = {key.removeprefix("encoder."): value for key, value in plain.items() if not key.startswith(HEADS)}
+    plain = inside.unwrap(state)
+    # VideoMAE's pre-training model is an encoder beside its decoder; training programs put `model.` before all.
+    prefix = inside.prefix_of(plain, "patch_embed.proj.weight")
+    inside.report(origin, [key for key in plain if not key.startswith(prefix)])
+    plain = {key.removeprefix(prefix): value for key, value in plain.items() if key.startswith(prefix)}
     if not any(key.startswith("blocks.") for key in plain):
         raise WeightsError(f"{origin} holds no transformer blocks; it is no MAE or VideoMAE checkpoint.")
     result: dict[str, Any] = {}

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ParamsError, WeightsError
 
-from . import ctranslate2, gguf
-from .load import check_coverage, seeded
-from .source import Source, config, files, locate, parse
+from . import ctranslate2, gguf, inside
+from .listing import files
+from .load import check_coverage, seeded, state
+from .source import Source, config, locate, parse
 
 
 def load(
@@ -44,6 +45,8 @@ def load(
         ParamsError: `architecture` holds what the configuration does not know.
     """
     import torch
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import GenerationConfig
 
     source = parse(source) if isinstance(source, str) else source
     kwargs = {"dtype": getattr(torch, dtype)} | ({"attn_implementation": attention} if attention else {})
@@ -56,41 +59,50 @@ def load(
     files(path)
     expect(source, config(path), types or (model_class.config_class.model_type,))
     if path.suffix == gguf.SUFFIX:
-        return _from_state(gguf.state, model_class, path, source, dropped, dtype, kwargs)
-    if ctranslate2.is_folder(path):
-        return _from_state(ctranslate2.state, model_class, path, source, dropped, dtype, kwargs)
+        return _from_gguf(model_class, path, source, dropped, dtype, kwargs)
     with quiet():
         try:
-            model, info = model_class.from_pretrained(
-                path,
-                output_loading_info=True,
-                local_files_only=True,
-                trust_remote_code=False,
-                weights_only=True,
-                ignore_mismatched_sizes=True,
-                **kwargs,
-            )
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            settings = _read_configuration(model_class, path)
+            with torch.device("meta"):  # names alone
+                own = model_class(settings).state_dict().keys()
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
             raise WeightsError(
-                f"{source} cannot be loaded as {model_class.__name__} ({' '.join(str(error).split())[:200]})."
+                f"{source} has a configuration that {model_class.__name__} does not take ({_line(error)})."
             ) from error
+        inner, outside = inside.extract(state(path), own, source)
+        try:
+            model, info = model_class.from_pretrained(
+                None, config=settings, state_dict=inner, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+            )
+            if model.can_generate() and (path / "generation_config.json").is_file():
+                model.generation_config = GenerationConfig.from_pretrained(path)
+        except (OSError, ValueError, RuntimeError, KeyError, IndexError) as error:
+            raise WeightsError(f"{source} cannot be loaded as {model_class.__name__} ({_line(error)}).") from error
     missing = [key for key in info["missing_keys"] if not key.startswith(tuple(optional))]
     # Asked to go on at another shape, the library lists the keys; otherwise it names none.
     mismatched = [f"{key} of shape {tuple(found)}, not {tuple(wanted)}" for key, found, wanted in info["mismatched_keys"]]
     check_coverage(source, model.state_dict(), [*missing, *mismatched], info["unexpected_keys"], dropped=dropped)
+    inside.report(source, [*outside, *info["unexpected_keys"]])
     return model.eval().requires_grad_(False)
 
 
-def _from_state(
-    read: Callable[[Path], dict],
-    model_class: Any,
-    path: Path,
-    source: Source,
-    dropped: Sequence[str],
-    dtype: str,
-    kwargs: dict,
-) -> Any:
-    """A model of `model_class` from the state dict that `read` finds in another library's format, with its head or without."""
+def _read_configuration(model_class: Any, path: Path) -> Any:
+    if ctranslate2.is_folder(path):
+        return configuration(model_class.config_class, config(path))
+    settings = model_class.config_class.from_pretrained(path, local_files_only=True)
+    whole = config(path)
+    if "projection_dim" in whole and isinstance(whole.get("vision_config"), dict) and settings.model_type != whole["model_type"]:
+        # One tower of two: what both project to is said for both, and a tower's own entry is not kept up.
+        settings.projection_dim = whole["projection_dim"]
+    return settings
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _from_gguf(model_class: Any, path: Path, source: Source, dropped: Sequence[str], dtype: str, kwargs: dict) -> Any:
+    """A model of `model_class` from one GGUF file, with its language model head or without."""
     import torch
     from transformers.initialization import no_init_weights
 
@@ -102,18 +114,18 @@ def _from_state(
         raise WeightsError(
             f"{source} cannot be built as {model_class.__name__} ({' '.join(str(error).split())[:120]})."
         ) from error
-    state = read(path)
+    found = gguf.state(path)
     if sketch.base_model is sketch:
-        state = {key.removeprefix("model."): value for key, value in state.items()}
-    elif sketch.config.tie_word_embeddings:
-        state |= {tied: state[kept] for tied, kept in sketch._tied_weights_keys.items() if kept in state}
-    match_keys(sketch, state, source, dropped=dropped)
+        found = {key.removeprefix("model."): value for key, value in found.items()}
+    elif sketch.config.tie_word_embeddings and "model.embed_tokens.weight" in found:
+        found["lm_head.weight"] = found["model.embed_tokens.weight"]
+    match_keys(sketch, found, source, dropped=dropped)
     with no_init_weights():  # every weight is filled below
         model = model_class._from_config(settings, **kwargs)
-    return assemble(model, state, source, dropped=dropped, dtype=dtype)
+    return assemble(model, found, source, dropped=dropped, dtype=dtype)
 
 
-def match_keys(model: Any, state: dict, source: object, *, dropped: Sequence[str] = ()) -> set[str]:
+def match_keys(model: Any, found: dict, source: object, *, dropped: Sequence[str] = ()) -> set[str]:
     """The keys a module and a state dict share; all there are, but for `dropped`.
 
     Raises:
@@ -121,17 +133,17 @@ def match_keys(model: Any, state: dict, source: object, *, dropped: Sequence[str
     """
     own = model.state_dict()
     shaped = {
-        key: f"{key} of shape {tuple(state[key].shape)}, not {tuple(own[key].shape)}"
-        for key in own.keys() & state.keys()
-        if state[key].shape != own[key].shape
+        key: f"{key} of shape {tuple(found[key].shape)}, not {tuple(own[key].shape)}"
+        for key in own.keys() & found.keys()
+        if found[key].shape != own[key].shape
     }
-    missing = [*(own.keys() - state.keys()), *shaped.values()]
-    check_coverage(source, own, missing, state.keys() - own.keys(), dropped=dropped)
-    return own.keys() & state.keys()
+    missing = [*(own.keys() - found.keys()), *shaped.values()]
+    check_coverage(source, own, missing, found.keys() - own.keys(), dropped=dropped)
+    return own.keys() & found.keys()
 
 
-def assemble(model: Any, state: dict, source: object, *, dropped: Sequence[str] = (), dtype: str = "float32") -> Any:
-    """Fill a built module from a state dict, strictly; evaluation mode, no gradients.
+def assemble(model: Any, found: dict, source: object, *, dropped: Sequence[str] = (), dtype: str = "float32") -> Any:
+    """Fill a built module from the part of a state dict that is it, strictly; evaluation mode, no gradients.
 
     Args:
         dropped: prefixes of checkpoint keys that are rightly left out.
@@ -141,8 +153,10 @@ def assemble(model: Any, state: dict, source: object, *, dropped: Sequence[str] 
     """
     import torch
 
-    keys = match_keys(model, state, source, dropped=dropped)
-    model.load_state_dict({key: state[key] for key in keys}, strict=False)
+    found, outside = inside.extract(found, model.state_dict(), source)
+    keys = match_keys(model, found, source, dropped=dropped)
+    model.load_state_dict({key: found[key] for key in keys}, strict=False)
+    inside.report(source, [*outside, *(found.keys() - keys)])
     return model.to(getattr(torch, dtype)).eval().requires_grad_(False)
 
 

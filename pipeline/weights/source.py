@@ -23,16 +23,12 @@ from typing import Any
 from pipeline.errors import ParamsError, WeightsError, one_of
 from pipeline.storage.memo import sha256
 
-from . import ctranslate2, gguf
+from . import ctranslate2, gguf, intact
+from .listing import PICKLED, SAFE, files
 
 SCHEMES = ("hf", "open_clip", "timm", "local", "package", "random", "file", "none")
 #: Files beside the weights: configuration and tokenizer.
 TEXT = ("*.json", "*.txt", "*.model", "*.jinja")
-#: Weight files by preference; pickles last.
-_SAFE = ("model*.safetensors", "open_clip_model.safetensors", "*.safetensors")
-_PICKLED = ("pytorch_model*.bin", "open_clip_pytorch_model.bin", "*.bin", "*.pt", "*.pth")
-
-
 #: JSON files that CTranslate2 keeps in another way.
 _OF_CTRANSLATE2 = {"config.json": ctranslate2.config, "preprocessor_config.json": ctranslate2.front}
 
@@ -126,7 +122,7 @@ def _hub(source: Source) -> Path:
         pass  # not in the local cache, or only in part: ask the hub
     try:
         listing = [item.rfilename for item in HfApi().model_info(name, revision=pinned, timeout=10).siblings or ()]
-        weights = _SAFE if any(item.endswith(".safetensors") for item in listing) else _PICKLED
+        weights = SAFE if any(item.endswith(".safetensors") for item in listing) else PICKLED
         return Path(snapshot_download(name, revision=pinned, allow_patterns=[*TEXT, *weights]))
     except (OSError, ValueError, RuntimeError, HTTPError) as error:
         fetch = f"hf download {name}" + (f" --revision {revision}" if revision else "")
@@ -134,30 +130,6 @@ def _hub(source: Source) -> Path:
             f"{source} is not in the local cache and could not be fetched "
             f"({type(error).__name__}); where the hub is in reach, run `{fetch}`."
         ) from error
-
-
-def files(path: Path, first: Sequence[str] = ()) -> list[Path]:
-    """The weight files at `path` (a folder or one file), safetensors before pickles, sorted.
-
-    Args:
-        first: file patterns of the family's own, preferred to the usual names.
-
-    Raises:
-        WeightsError: there is none.
-
-    >>> for name in ("weights.bin", "model.safetensors"):
-    ...     Path(name).touch()
-    >>> files(Path("."))[0].name
-    'model.safetensors'
-    """
-    if path.is_file():
-        return [path]
-    for pattern in (*first, *_SAFE, *_PICKLED):
-        if found := sorted(path.glob(pattern)):
-            return found
-    raise WeightsError(
-        f"{path} holds no weight file ({', '.join(_SAFE[:1] + _PICKLED[:1])}); save the model there in its library's own format."
-    )
 
 
 def identity(
@@ -179,6 +151,9 @@ def identity(
         of the weight files and `config_sha256` of the JSON files beside them. Coverage is 1.0: strict
         loading gives the whole model or an error.
 
+    Raises:
+        WeightsError: they are not there, or a file is not whole (`intact.check`).
+
     >>> found = identity("random:7", architecture={"layers": 2}, libraries=())
     >>> found["source"], found["random"], found["architecture"]
     ('random:7', True, {'layers': 2})
@@ -192,7 +167,10 @@ def identity(
     if source.random:
         return result | {"random": True, "coverage": 0.0, "architecture": dict(architecture or {})}
     path = path or locate(source)
-    result["sha256"] = sha256(files(path, first))
+    found = files(path, first)
+    for file in found:
+        intact.check(file)
+    result["sha256"] = sha256(found)
     if path.is_dir() and (texts := sorted(p for p in path.glob("*.json") if not p.name.endswith(".index.json"))):
         result["config_sha256"] = sha256(texts)
     return result
@@ -202,7 +180,7 @@ def config(path: Path, name: str = "config.json") -> dict:
     """A JSON file beside the weights; {} when it is absent and is not `config.json`. A GGUF file holds its own.
 
     Raises:
-        WeightsError: `config.json` is absent, or the file is not a JSON object.
+        WeightsError: `config.json` is absent, or the file is not whole or not a JSON object.
 
     >>> _ = Path("config.json").write_text('{"hidden_size": 64}')
     >>> config(Path(".")), config(Path("."), "preprocessor_config.json")
@@ -217,9 +195,10 @@ def config(path: Path, name: str = "config.json") -> dict:
         if name == "config.json":
             raise WeightsError(f"{path} has no config.json; it is no folder that save_pretrained wrote.")
         return {}
+    intact.check(file)
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{file} is not valid JSON ({error}); fetch it again.") from error
     if not isinstance(value, dict):
         raise WeightsError(f"{file} holds no JSON object; fetch it again.")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.models.batch import Tokens
 from pipeline.models.blocks import CrossBlock, attend
-from pipeline.models.fusion.base import align, keep_one
+from pipeline.models.fusion.base import align, keep_one, mean_tokens
 from pipeline.models.registry import FUSIONS
 
 
@@ -110,3 +110,9 @@ def test_alignment_is_a_mean_of_tokens_that_are_there(count, instants, seed):
         Tokens(torch.zeros(1, instants, 3), torch.ones(1, instants).bool(), moments),
     )
     assert (found <= values.amax(1, keepdim=True) + 1e-5).all() and (found >= values.amin(1, keepdim=True) - 1e-5).all()
+
+
+def test_mean_of_tokens_counts_those_there_are():
+    values = torch.tensor([[[2.0], [6.0]], [[5.0], [7.0]], [[3.0], [4.0]]])
+    mask = torch.tensor([[True, True], [True, False], [False, False]])
+    assert mean_tokens(Tokens(values, mask, torch.zeros(3, 2, 2))).tolist() == [[4.0], [5.0], [0.0]]

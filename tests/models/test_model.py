@@ -266,3 +266,13 @@ def test_position_is_in_seconds():
 def test_unknown_fusion_and_option(name, options, said):
     with pytest.raises(ParamsError, match=said):
         make(name, options)
+
+
+def test_positions_are_sines_of_a_quarter_second_to_two_minutes():
+    encoder = StreamEncoder(4, 6, 0, 1, 0.0)
+    at = torch.tensor([0.0, 0.0625, 30.0])
+    code = encoder.encode_position(torch.stack([at - 0.05, at + 0.05], -1)[None])[0]
+    periods = torch.tensor([0.25, (0.25 * 120.0) ** 0.5, 120.0])
+    phase = 2 * torch.pi * at[:, None] / periods
+    torch.testing.assert_close(code, torch.cat([phase.sin(), phase.cos()], -1), atol=2e-4, rtol=0)
+    assert code[1, 0] == pytest.approx(1, abs=1e-4) and code[2, 2] == pytest.approx(1, abs=1e-4)

@@ -1,5 +1,7 @@
 """The loop: phases, frozen parts, auxiliary and adversarial terms, context, curriculum."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -179,3 +181,17 @@ def test_confidence_sees_the_surest_clips_first():
     weight = curriculum.weigh(0, targets, last)
     assert int(weight.sum()) == 258 and weight[-258:].all()
     assert curriculum.weigh(0, targets, None).all() and curriculum.weigh(14, targets, last).all()
+
+
+def test_a_clip_is_present_when_a_stream_has_a_token_of_it(fabricate):
+    corpus = fabricate(clips=40)
+    params = corpus.params()
+    data = Dataset.load(corpus.index(params), params=params, fold=0, **corpus.files)
+    name, *others = data.streams
+    resident, count = data.streams[name], len(data.ids)
+    # Every other clip without a token.
+    lengths = torch.arange(count) % 2
+    thin = replace(resident, offsets=torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]))
+    data = replace(data, streams=data.streams | {name: thin})
+    assert data.present([name]).tolist() == (lengths > 0).tolist()
+    assert data.present([name, *others]).tolist() == (data.present(others) | (lengths > 0)).tolist()

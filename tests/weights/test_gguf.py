@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 from pathlib import Path
 
@@ -204,6 +205,51 @@ def test_damage_is_one_line(tmp_path):
             refused += 1
             assert "\n" not in str(error)
     assert refused >= 25
+
+
+def told(*pairs: tuple[str, bytes]) -> bytes:
+    """A file of nothing but metadata: names, and values with their kind before them."""
+    body = b"".join(struct.pack("<Q", len(name)) + name.encode() + value for name, value in pairs)
+    return b"GGUF" + struct.pack("<IQQ", 3, 0, len(pairs)) + body
+
+
+def listed(kind: int, *items: bytes) -> bytes:
+    return struct.pack("<IQ", kind, len(items)) + b"".join(items)
+
+
+WORD = struct.pack("<Q", 5) + b"llama"
+
+
+def test_lists_in_lists(tmp_path):
+    path = tmp_path / "a.gguf"
+    two = listed(9, listed(4, struct.pack("<I", 7)), listed(8, WORD))
+    path.write_bytes(told(("x", struct.pack("<I", 9) + two)))
+    assert read_header(path).fields["x"] == [[7], ["llama"]]
+    deep = struct.pack("<IQ", 9, 1) * 100_000 + listed(4)
+    path.write_bytes(told(("x", struct.pack("<I", 9) + deep)))
+    with pytest.raises(WeightsError, match="lists lie more than") as caught:
+        read_header(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["general.architecture", "llama.block_count", "tokenizer.ggml.model", "tokenizer.ggml.tokens"])
+def test_a_field_of_another_kind_is_one_line(tmp_path, name):
+    right = {"general.architecture": struct.pack("<I", 8) + WORD, "llama.block_count": struct.pack("<II", 4, 0)}
+    right["tokenizer.ggml.model"] = struct.pack("<IQ", 8, 4) + b"gpt2"
+    right["tokenizer.ggml.pre"] = struct.pack("<IQ", 8, 5) + b"gpt-2"
+    wrong = struct.pack("<I", 9) + listed(9, listed(8, WORD))
+    path = tmp_path / "a.gguf"
+    path.write_bytes(told(*(right | {name: wrong}).items()))
+    with pytest.raises(WeightsError, match=f"{name} is not a") as caught:
+        (reading.config if name.startswith(("general", "llama")) else reading.tokenizer)(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_half_a_download_is_told_by_its_header(tmp_path):
+    whole = write(tmp_path / "tiny.gguf", *stored(Q.F32, tied=True)).read_bytes()
+    (tmp_path / "half.gguf").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(WeightsError, match="half a download"):
+        read_header(tmp_path / "half.gguf")
 
 
 class Heard:

@@ -123,10 +123,11 @@ def test_sum_of_several_files_depends_on_names_not_on_order(tmp_path):
 
 
 def test_identity(tmp_path):
-    (tmp_path / "model.safetensors").write_bytes(b"1")
+    file = tmp_path / "model.safetensors"
+    safetensors.torch.save_file({"w": torch.zeros(1)}, file)
     (tmp_path / "config.json").write_text("{}")
     first = weights.identity(f"local:{tmp_path}")
-    assert first["sha256"] == hashlib.sha256(b"1").hexdigest() and first["coverage"] == 1
+    assert first["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest() and first["coverage"] == 1
     assert set(first["versions"]) == {"torch", "transformers"}
     (tmp_path / "config.json").write_text('{"hidden_act": "relu"}')
     assert weights.identity(f"local:{tmp_path}") != first

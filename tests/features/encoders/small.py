@@ -64,6 +64,7 @@ SMALL = {
     "clip_base": VIT | {"projection_dim": 16},
     "clip_zero_shot": {"vision_config": VIT, "text_config": BERT, "projection_dim": 16},
     "face_mae": VIT,
+    "vit_base": VIT,
     "videomae": VIT,
     "videomae_large": VIT,
     "eva_g": EVA,

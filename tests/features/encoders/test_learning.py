@@ -37,6 +37,7 @@ LEARNERS = {
     "mosaic": (VISION | {"architecture": SMALL["mosaic"]}, "conv1.weight", "layer4.0.bn3"),
     "eva": (VISION | {"architecture": SMALL["eva_g"], "options": {"size": 28}}, "patch_embed.proj.weight", "blocks.1.mlp.fc2"),
     "mae": (VISION | {"architecture": SMALL["face_mae"]}, "patch_embeddings.projection.weight", "layers.1.mlp.fc2"),
+    "vit": (VISION | {"architecture": SMALL["vit_base"]}, "patch_embeddings.projection.weight", "layers.1.mlp.fc2"),
     "videomae": (VISION | {"architecture": SMALL["videomae"]}, "patch_embeddings.projection.weight", "layer.1.output.dense"),
 }
 

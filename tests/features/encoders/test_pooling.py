@@ -133,3 +133,22 @@ def test_frame_times_end_with_the_clip():
 def test_cut():
     batch = torch.arange(12).reshape(2, 6)
     assert [len(part) for part in pooling.cut(batch, [4, 6])] == [4, 6]
+
+
+def test_four_layers_are_enough_for_their_sum():
+    states = [torch.full((2, 3), float(i)) for i in range(5)]
+    pooling.check_layer("last4", 4)
+    assert pooling.select(states, "last4")[0, 0] == 1 + 2 + 3 + 4
+    with pytest.raises(ParamsError, match="has 3"):
+        pooling.select(states[1:], "last4")
+
+
+def test_no_frame_lies_beyond_the_clip():
+    """A front end that pads gives more frames than fit: what is over has no time of its own."""
+    times = pooling.frame_times(4, 2.0, 0.8)
+    np.testing.assert_allclose(times, [[0, 0.5], [0.5, 0.8], [0.8, 0.8], [0.8, 0.8]])
+
+
+def test_as_many_lengths_as_clips():
+    with pytest.raises(ValueError, match="zip"):
+        pooling.cut(torch.zeros(3, 2, 1), [1, 2])

@@ -63,6 +63,7 @@ GOLDEN: dict[str, tuple[float, float, float, float]] = {
     "videomae": (0.74696, 0.527, 1.025, 1.300),
     "videomae_large": (0.54397, 0.724, -0.288, 1.802),
     "videomae_tiny": (0.59667, 0.487, 0.339, 2.260),
+    "vit_base": (1, -0.000, 0.063, -0.919),
     "wav2vec2": (0.7976, 0.000, -0.445, -0.247),
     "wavlm": (0.49544, 0.000, -1.824, 0.944),
     "whisper_base": (0.87116, 0.000, -0.892, 1.306),
@@ -101,7 +102,7 @@ def ready(tmp_path, monkeypatch):
     words = [f"{word} {' '.join(f'{x:.4f}' for x in rng.normal(size=50))}" for word in ("i", "am", "happy", "rain")]
     (tmp_path / "weights/glove.6B.50d.txt").write_text("\n".join(words) + "\n")
     (tmp_path / "corpora/ravdess").mkdir(parents=True)
-    names = [f"unit{i}" for i in range(35)]
+    names = [f"AU{i:02}_{'r' if i < 17 else 'c'}" for i in range(35)]
     table = [",".join(["clip", *names]), ",".join(["02-a", *(f"{x:.4f}" for x in rng.normal(size=35))])]
     (tmp_path / "corpora/ravdess/au_mean.csv").write_text("\n".join(table) + "\n")
 

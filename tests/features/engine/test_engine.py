@@ -16,6 +16,7 @@ from pipeline.errors import CacheError, DeviceError
 from pipeline.features.encoders.encoder import Encoder
 from pipeline.features.encoders.extractor import Clip, Extractor, Missing, Prepared
 from pipeline.features.engine import run as engine
+from pipeline.features.engine.forward import Forward
 from pipeline.features.engine.reader import Job, Reader
 from pipeline.params import Run
 from pipeline.storage.clip_cache import ClipCache
@@ -222,3 +223,15 @@ def test_kill_at_thirty_random_moments(tmp_path):
     assert result["kills"] >= 20
     assert result["stores"] == [True, True, True]
     assert all(result["seen"])
+
+
+def test_an_encoder_that_returns_too_few_clips_is_refused():
+    """Rows would go to the wrong clips, or clips be lost."""
+
+    class Forgetful(Doubler):
+        def encode(self, batch):
+            return super().encode(batch)[:-1]
+
+    forward = Forward(Extractor({"family": "test"}, Prepare(), Forgetful().load))
+    with pytest.raises(ValueError, match="zip"):
+        forward([Prepare()(Clip("a", text="one")), Prepare()(Clip("b", text="three"))])

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pipeline.errors import WeightsError
+from pipeline.weights import inside
 
 from .emotion2vec_shape import STRIDES, Shape
 from .unpadded import Unpadded
@@ -72,7 +73,10 @@ def shape(state: Mapping[str, torch.Tensor], origin: object) -> Shape:
 
 def rename_keys(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A published checkpoint's weights under this network's names; what a feature never reads is left out."""
-    state = {key.removeprefix("d2v_model."): value for key, value in state.items()}
+    state = inside.unwrap(state)
+    # FunASR puts d2v_model. before all, training programs model. or more.
+    prefix = next((key[: key.index(_AUDIO)] for key in state if _AUDIO in key), "")
+    state = {key.removeprefix(prefix): value for key, value in state.items()}
     state = {key: value for key, value in state.items() if not key.startswith(DROPPED)}
     early = [int(found[1]) for key in state if (found := re.match(rf"{_AUDIO}context_encoder\.blocks\.(\d+)\.", key))]
     first = max(early, default=-1) + 1

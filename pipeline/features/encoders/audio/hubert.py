@@ -36,7 +36,7 @@ MODELS = {
     "wavlm": ("WavLMModel", "WavLMConfig"),
     "data2vec-audio": ("Data2VecAudioModel", "Data2VecAudioConfig"),
 }
-#: Parts of published checkpoints that are no part of the encoder: CTC and pre-training heads.
+#: Beside an encoder that was saved bare: CTC, classification and pre-training heads.
 HEADS = (
     "lm_head",
     "classifier",
@@ -47,6 +47,7 @@ HEADS = (
     "final_proj",
     "label_embs",
     "masked_spec_embed",
+    "layer_weights",
 )
 
 

@@ -116,21 +116,18 @@ class WhisperEncoder(Encoder):
 
 def load(stream: Stream, prepare: Prepare, device: str = "cpu") -> WhisperEncoder:
     """The network on `device`."""
-    from transformers import WhisperConfig, WhisperModel
+    from transformers import WhisperConfig
     from transformers.models.whisper import modeling_whisper
 
     from pipeline.weights import pretrained
 
-    if weights.parse(stream.weights).random:
-        network = pretrained.load(
-            modeling_whisper.WhisperEncoder,
-            stream.weights,
-            architecture=stream.architecture,
-            config_class=WhisperConfig,
-            dtype=stream.dtype,
-        )
-    else:
-        network = pretrained.load(WhisperModel, stream.weights, dropped=("proj_out",), dtype=stream.dtype).encoder
+    network = pretrained.load(
+        modeling_whisper.WhisperEncoder,
+        stream.weights,
+        architecture=stream.architecture,
+        config_class=WhisperConfig,
+        dtype=stream.dtype,
+    )
     return WhisperEncoder(network.to(device), prepare.front.frames, stream.layer, device)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 Rows = tuple[np.ndarray, np.ndarray | None]
 IDS = ("id", "ids", "clip", "name", "names", "file", "filename", "video_id")
 VALUES = ("values", "features", "feats", "x", "X", "data")
-TABLES = (".csv", ".tsv", ".parquet")
+TABLES = (".csv", ".tsv", ".arff", ".parquet")
 SUFFIXES = (*TABLES, ".npy", ".npz", ".h5", ".hdf5", ".pkl", ".pickle")
 #: Endings that are no part of a clip's name.
 _MEDIA = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".mp4", ".avi", ".mov", ".mkv", ".webm", ".jpg", ".png", ".txt")
@@ -24,7 +24,7 @@ class Layout:
 
     Attributes:
         id_column: of a table.
-        columns: of a table; null = every numeric one but id and times.
+        columns: of a table, also as patterns (`AU*`); null = every numeric one but id, times and what `toolkits` names.
         start_column, end_column: of a table, seconds. One alone is the middle or start of a row.
         key: path of the part to read inside `.h5`, `.npz` or a pickle, e.g. `train/audio`.
         ids: file with the ids of an `.npy` array, one a line or a JSON list.
@@ -39,10 +39,10 @@ class Layout:
 
 
 class Features(Mapping[str, Rows]):
-    """Rows by the file's own clip id, read when asked for."""
+    """Rows by the file's own clip id, read when asked for. Of a table, `columns` are read and `left` are no features."""
 
-    def __init__(self, rows: dict[str, Callable[[], Rows]], columns: list[str] | None = None) -> None:
-        self._rows, self.columns = rows, columns
+    def __init__(self, rows: dict[str, Callable[[], Rows]], columns: list[str] | None = None, left: Sequence[str] = ()) -> None:
+        self._rows, self.columns, self.left = rows, columns, list(left)
 
     def __getitem__(self, clip: str) -> Rows:
         values, times = self._rows[clip]()

@@ -2,7 +2,7 @@
 
 | file | what it may hold |
 |---|---|
-| `.csv .tsv .parquet` | one row or several per clip: an id column and numeric columns (in parquet also one of lists) |
+| `.csv .tsv .arff .parquet` | one row or several per clip: an id column and numeric columns (in parquet also one of lists) |
 | `.npy` | (N, ...) array, with the ids of its N rows in a second file (`ids`) |
 | `.npz` | one array per clip; or `ids` and `values` |
 | `.h5 .hdf5` | one data set per clip (also `<clip>/features` and `<clip>/intervals`); or a store of this project |
@@ -12,20 +12,24 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import lzma
 import zipfile
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import h5py
 import numpy as np
 import polars as pl
 
 from pipeline.errors import ParamsError, WeightsError, one_of
+from pipeline.weights import intact
 
-from . import feature_tables, unpickle
+from . import arrays, feature_tables, unpickle
 from .file_layout import IDS, SUFFIXES, TABLES, VALUES, Features, Layout, Rows
 
 
@@ -52,9 +56,10 @@ def read(path: Path, layout: Layout) -> Features:
     """
     if path.is_dir():
         paths = files(path)
-        one = feature_tables.of_clip if paths[0].suffix == ".csv" else lambda file, _: (_npy(file), None)
+        one = feature_tables.of_clip if paths[0].suffix == ".csv" else lambda file, _: (arrays.read_npy(file), None)
         return Features({file.relative_to(path).with_suffix("").as_posix(): partial(one, file, layout) for file in paths})
     suffix = path.suffix.lower()
+    intact.check(path)
     if suffix not in SUFFIXES:
         raise WeightsError(
             f"{path}: {suffix or 'a file without ending'} is not read; known are {', '.join(SUFFIXES)} and folders."
@@ -63,20 +68,27 @@ def read(path: Path, layout: Layout) -> Features:
         if suffix in TABLES:
             return feature_tables.by_clip(path, layout)
         if suffix == ".npy":
-            values = _npy(path, "r")
-            return _paired(path, _ids_beside(path, layout), values)
+            return _paired(path, _ids_beside(path, layout), arrays.read_npy(path, mapped=True))
         if suffix == ".npz":
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-                return _of_dict(path, {name: archive[name] for name in archive.files}, layout)
+            return _of_dict(path, arrays.read_npz(path), layout)
         if suffix in (".pkl", ".pickle"):
             return _of_dict(path, unpickle.load(path), layout)
         return _of_h5(path, layout)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, pl.exceptions.PolarsError) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        EOFError,
+        RuntimeError,
+        MemoryError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        csv.Error,
+        pl.exceptions.PolarsError,
+    ) as error:
         raise WeightsError(f"{path} cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:120]}).") from error
-
-
-def _npy(path: Path, mode: Literal["r"] | None = None) -> np.ndarray:
-    return np.load(path, mmap_mode=mode, allow_pickle=False)
 
 
 def _paired(path: Path, ids: Any, values: Any) -> Features:
@@ -119,9 +131,12 @@ def _of_h5(path: Path, layout: Layout) -> Features:
     if layout.key:
         if layout.key not in file:
             raise ParamsError(f"{path} has no part {layout.key!r}; it has {', '.join(list(file)[:8])}.")
-        root = file[layout.key]
+        root = arrays.part_of(file, layout.key)
+    if isinstance(root, h5py.Dataset):
+        raise ParamsError(f"{path}: {layout.key!r} is one data set; name the part that holds one per clip.")
     if {"ids", "offsets", "values"} <= set(root):
-        ids, offsets = [i.decode() for i in root["ids"][:]], root["offsets"][:]
+        ids = [i.decode() for i in arrays.read_h5(arrays.part_of(root, "ids"))]
+        offsets = arrays.read_h5(arrays.part_of(root, "offsets"))
         return Features(
             {
                 clip: partial(_stored, root, int(offsets[i]), int(offsets[i + 1]))
@@ -135,7 +150,7 @@ def _of_h5(path: Path, layout: Layout) -> Features:
         if isinstance(item, h5py.Group) and "features" in item:
             found[name] = partial(_timed, item)
         elif isinstance(item, h5py.Dataset) and "features" not in item.parent:
-            found[name] = partial(lambda d: (d[()], None), item)
+            found[name] = partial(lambda d: (arrays.read_h5(d), None), item)
 
     root.visititems(visit)
     if not found:
@@ -144,8 +159,10 @@ def _of_h5(path: Path, layout: Layout) -> Features:
 
 
 def _stored(root: h5py.Group, low: int, high: int) -> Rows:
-    return root["values"][low:high], root["times"][low:high] if "times" in root else None
+    values, times = (arrays.part_of(root, name) if name in root else None for name in ("values", "times"))
+    return arrays.read_h5(values, low, high), None if times is None else arrays.read_h5(times, low, high)
 
 
 def _timed(group: h5py.Group) -> Rows:
-    return group["features"][()], group["intervals"][()] if "intervals" in group else None
+    values = arrays.read_h5(arrays.part_of(group, "features"))
+    return values, arrays.read_h5(arrays.part_of(group, "intervals")) if "intervals" in group else None

@@ -7,6 +7,7 @@ the file does not have, or has only as NaN, is a missing modality.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from pipeline.params import Stream
 from pipeline.params.base import Group, Positive
 
 from . import file_layout, files
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ class Renamed(Mapping[str, file_layout.Rows]):
         self._features, self._names = features, names
         #: Of a table: the columns that are read.
         self.columns = features.columns or []
+        #: Of a table: the columns that are no features, as nobody asked for them.
+        self.left = features.left
 
     def __getitem__(self, name: str) -> file_layout.Rows:
         return self._features[self._names[name]]
@@ -160,6 +165,8 @@ class Import(Family):
         found = read_features(prepare)
         if not found:
             raise WeightsError(f"{path} holds no clip (file_id {options.file_id!r}); check options.file_id.")
+        if found.left:
+            log.info("%s: left out, as they are no features: %s (options.columns reads them)", path, ", ".join(found.left))
         placed = {key: value for key, value in options.model_dump(mode="json").items() if key != "ids"}
         identity = {
             "weights": {"source": f"file:{path.name}", "sha256": sha256},

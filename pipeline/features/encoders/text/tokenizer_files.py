@@ -8,7 +8,7 @@ from typing import Any
 from pipeline import weights
 from pipeline.errors import WeightsError
 from pipeline.storage import memo
-from pipeline.weights import gguf
+from pipeline.weights import gguf, intact
 
 from .tokens import Fast
 
@@ -26,6 +26,9 @@ def load_tokenizer(source: object, folder: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
+    for file in (file for pattern in weights.TEXT for file in sorted(folder.glob(pattern))):
+        if file.stat().st_size:  # an empty list of merges or added tokens is one
+            intact.check(file)
     # Without a vocabulary the library makes an empty tokenizer and says nothing.
     if not any(file for pattern in VOCABULARIES for file in folder.glob(pattern)):
         raise WeightsError(f"{source} has no tokenizer; fetch its tokenizer.json (or vocab.txt) too.")

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from pipeline import weights
-from pipeline.errors import ParamsError
+from pipeline.errors import ParamsError, WeightsError
 from pipeline.features.encoders import pooling, transfer
 from pipeline.features.encoders.extractor import Extractor
 from pipeline.features.encoders.family import Family
@@ -60,6 +60,7 @@ def load(
             dropped=TEXT_TOWER,
             types=TYPES,
             dtype=stream.dtype,
+            optional=() if readout == "projection" else ("visual_projection.",),
         ),
         device,
     )
@@ -86,6 +87,15 @@ def _of_open_clip(stream: Stream, backend: str) -> bool:
     if backend == "open_clip" or source.scheme == "open_clip":
         return True
     return not source.random and (weights.locate(source) / open_clip.CONFIG).is_file()
+
+
+def _expect_projection(stream: Stream) -> None:
+    source = weights.parse(stream.weights)
+    if source.random:
+        return
+    says = weights.config(weights.locate(source))
+    if says.get("model_type") == "clip_vision_model" and says.get("architectures") == ["CLIPVisionModel"]:
+        raise WeightsError(f"{source} was saved without its projection; set options.readout to cls or mean.")
 
 
 class Clip(Family):
@@ -121,6 +131,8 @@ class Clip(Family):
             return open_clip.OpenClip.build(stream, read_options(open_clip.OpenClip.Options, kept, "clip.options"))
         if options.readout == "projection" and stream.layer != -1:
             raise ParamsError(f"clip projects its last layer only; with layer {stream.layer} set options.readout to cls or mean.")
+        if options.readout == "projection":
+            _expect_projection(stream)
         spec = read_preprocessing(stream).with_decoder(options.decoder)
         identity = {
             "weights": weights.identity(stream.weights, architecture=stream.architecture),

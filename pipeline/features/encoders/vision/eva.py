@@ -17,6 +17,7 @@ from pipeline.features.encoders.extractor import Extractor
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
 from pipeline.params.base import Count, Group
+from pipeline.weights import inside
 
 from . import framewise, images
 from . import timm as timm_family
@@ -76,7 +77,7 @@ def load_network(stream: Stream, *, size: int, blocks: int | None, norm: Norm) -
             model = timm_family.create_model(MODEL, {**keywords, "img_size": size, "num_classes": 0})
         return model.to(getattr(torch, stream.dtype)).eval().requires_grad_(False)
     path, _, keywords, _ = _resolve(stream)
-    state = {_plain(key): value for key, value in weights.state(path).items()}
+    state = _plain(weights.state(path))
     depth = 1 + max((int(key.split(".")[1]) for key in state if key.startswith("blocks.")), default=-1)
     kept = depth if blocks is None else blocks
     if not 0 < kept <= depth:
@@ -106,9 +107,12 @@ def _resolve(stream: Stream) -> tuple:
     return path, name, {k: v for k, v in keywords.items() if k not in ("img_size", "num_classes", "depth")}, data
 
 
-def _plain(key: str) -> str:
-    """Keys as timm has them: without the prefixes of whole models."""
-    return key.removeprefix("visual_encoder.").removeprefix("visual.trunk.").removeprefix("visual.")
+def _plain(state: dict[str, Any]) -> dict[str, Any]:
+    """Keys as timm has them: without the prefixes of whole models. The norm that BLIP-2 keeps outside the tower stays."""
+    state = inside.unwrap(state)
+    prefix = inside.prefix_of(state, "patch_embed.proj.weight")
+    norm = inside.prefix_of(state, "ln_vision.weight")
+    return {key.removeprefix(prefix if key.startswith(prefix) else norm): value for key, value in state.items()}
 
 
 def read_rows(tokens: torch.Tensor, readout: Readout) -> torch.Tensor:

@@ -190,6 +190,27 @@ def test_heads_are_left_out_and_gaps_are_errors(saved, tmp_path):
         Forward(registry.build(stream(f"local:{gap}")))
 
 
+@pytest.mark.parametrize(
+    ("kind", "inner"),
+    [
+        ("HubertForSequenceClassification", "hubert"),
+        ("WavLMForXVector", "wavlm"),
+        ("Data2VecAudioForSequenceClassification", "data2vec_audio"),
+    ],
+)
+def test_classifiers_give_the_features_below_their_head(tmp_path, kind, inner):
+    model_class = getattr(transformers, kind)
+    sizes = SMALL | {"use_weighted_layer_sum": True, "classifier_proj_size": 8}
+    torch.manual_seed(2)
+    model = model_class(model_class.config_class(**sizes | ({"num_conv_pos_embeddings": 5} if "Data2" in kind else {}))).eval()
+    model.save_pretrained(tmp_path)
+    front = transformers.Wav2Vec2FeatureExtractor(do_normalize=True)
+    front.save_pretrained(tmp_path)
+    extractor = registry.build(stream(f"local:{tmp_path}"))
+    ((values, _),) = Forward(extractor)([extractor.prepare(clip(0.5))])
+    np.testing.assert_allclose(values, direct(getattr(model, inner), front, clip(0.5).waveform), atol=1e-5)
+
+
 def test_bad_input(saved, tmp_path):
     extractor = registry.build(stream("random:0", architecture=SMALL))
     with pytest.raises(Missing):
@@ -225,3 +246,9 @@ def test_identity():
         assert registry.build(stream("random:0", architecture=SMALL, **change)).identity != one
     assert registry.build(stream("random:1", architecture=SMALL)).identity != one
     assert json.loads(json.dumps(one)) == one
+
+
+def test_as_many_strides_as_kernels():
+    for count in (lambda *sizes: waveforms.count_frames(400, *sizes), waveforms.receptive_field):
+        with pytest.raises(ValueError, match="zip"):
+            count((10, 3), (5,))

@@ -200,3 +200,17 @@ def test_real_tiny_en(real):
         expected = model(torch.from_numpy(prepared.inputs["mel"])[None]).last_hidden_state[0].numpy()
     np.testing.assert_allclose(values, expected[: len(values)], atol=1e-4)
     assert len(extractor.identity["weights"]["sha256"]) == 64
+
+
+def test_a_classifier_gives_the_features_below_its_head(saved, tmp_path):
+    torch.manual_seed(3)
+    sizes = SMALL | {"classifier_proj_size": 8, "use_weighted_layer_sum": True}
+    model = transformers.WhisperForAudioClassification(transformers.WhisperConfig(**sizes)).eval()
+    model.save_pretrained(tmp_path)
+    saved[2].save_pretrained(tmp_path)
+    one = clip(1.3)
+    ((values, _),) = run(registry.build(stream(f"local:{tmp_path}", options={"padding": "full"})), one)
+    with torch.inference_mode():
+        features = saved[2](one.waveform, sampling_rate=16000, return_tensors="pt").input_features
+        wanted = model.encoder(features).last_hidden_state[0, : len(values)]
+    np.testing.assert_allclose(values, wanted.numpy(), atol=2e-4)

@@ -247,7 +247,7 @@ def test_bad_input(tmp_path):
         "f.docx": "not read",
         "words.csv": "numbers",
         "broken.h5": "cannot be read",
-        "broken.npz": "cannot be read",
+        "broken.npz": "half a download",
         "empty": "one per clip",
         "bare.npy": "ids",
         "short.npy": "4 rows and 2 ids",

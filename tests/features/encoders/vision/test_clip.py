@@ -229,3 +229,19 @@ def test_preprocessing_must_be_there(checkpoint, tmp_path):
     (tmp_path / "preprocessor_config.json").write_text("{")
     with pytest.raises(WeightsError, match="not valid JSON"):
         registry.build(stream(tmp_path))
+
+
+def test_a_tower_saved_alone_has_class_tokens_and_no_projection(checkpoint, tmp_path, frames_clip, encode):
+    """As `CLIPVisionModel.save_pretrained` writes it, and as the whole model reads."""
+    from transformers import CLIPVisionModel
+
+    with pretrained.quiet():
+        CLIPVisionModel.from_pretrained(checkpoint).save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_bytes((checkpoint / "preprocessor_config.json").read_bytes())
+    clip = frames_clip(4)
+    for readout in ("cls", "mean", "tokens"):
+        ((alone, _),) = encode(registry.build(stream(tmp_path, options={"readout": readout})), [clip])
+        ((whole, _),) = encode(registry.build(stream(checkpoint, options={"readout": readout})), [clip])
+        np.testing.assert_allclose(alone, whole, atol=1e-6)
+    with pytest.raises(WeightsError, match="saved without its projection; set options.readout to cls or mean"):
+        registry.build(stream(tmp_path))
