@@ -83,7 +83,8 @@ def _zip(archive: Path, folder: Path, prefix: str) -> int:
 
 def _tar(archive: Path, folder: Path, prefix: str) -> int:
     with tarfile.open(archive) as pack:
-        chosen, whole = [], 0
+        chosen: list[tuple[tarfile.TarInfo, Path]] = []
+        whole = 0
         for member in pack:
             # Counted as they come: of a compressed archive the next header lies behind all of the last member.
             whole += member.size

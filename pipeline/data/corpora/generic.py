@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from pathlib import Path, PurePosixPath
 
 from pipeline.errors import CorpusError, ParamsError
+from pipeline.params import Name
 from pipeline.storage.tables import SCHEMA
 
 from . import cells, folder, table
@@ -185,7 +186,8 @@ class Generic(Adapter):
         #: What the folders of a tree mean, outermost first, e.g. [split, emotion]; `_` for nothing.
         levels: tuple[str, ...] = ("emotion",)
         language: str | None = None
-        name: str = "generic"
+        #: Begins the ids of the clips.
+        name: Name = "generic"
 
     options: Options
 
