@@ -23,8 +23,14 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _HIGH = re.compile(rb"[\x80-\xff]+")
+#: Quotes, dashes, the ellipsis and the currencies of Windows' code pages, all at the same place in each.
+_DASHES = re.compile(rb"[\x80\x82\x84-\x87\x89\x8b\x91-\x97\x99\x9b\xa0\xa9\xab\xae\xb0\xb1\xb7\xbb]+")
 #: Signs that stand between letters, and letters, where Windows-1252 is read in place of its Eastern and Turkish kin.
-_ODD = re.compile(r"(?<=[^\W\d_])[\u0080-\u009f¡-¬®-¶¸-¿×÷](?=[^\W\d_])|[þðýÞÐÝ]")
+_ODD = re.compile(
+    r"(?<=[^\W\d_])[\u0080-\u009f¡-¦¨¬¯±-³¸-º¼-¿×÷]|[²³¹£¥¯](?=[^\W\d_])|(?<=[a-z])Ÿ|[þðýÞÐÝ]|œ\b|[ìù](?=[^\W\d_])"
+    # Endings and pairs of Polish, Hungarian and Czech that no language of Windows-1252 has.
+    r"|[szi]ê\b|[aeiouy]æ|õ(?![es])|ø[íáéì]"
+)
 #: Differences of the library's figures (both are shares) that decide nothing.
 _CHAOS, _COHERENCE = 0.05, 0.1
 
@@ -122,18 +128,23 @@ def guess(data: bytes, path: Path) -> str:
         if _decodes(data, match.encoding)
     ]
     latin = _latin(told)
-    if latin and (name := _western(told, {match.encoding: match.coherence for match in found})):
-        return name
-    if not latin:
+    if latin is None:
+        rivals = [*(match.encoding for match in found), "others"]
+    elif latin:
+        if _western(told, {match.encoding: match.coherence for match in found}):
+            return "cp1252"
+        # Its kin differ by a few letters, which no figure of the library tells apart.
+        rivals = [match.encoding for match in found if match.encoding in _WESTERN]
+    else:
         # One byte, one letter: every text has a meaning there, but few make words.
         found = [match for match in found if match.encoding in _PAIRED or match.coherence > _COHERENCE] or found
         found = [match for match in found if match.encoding not in _WESTERN] or found
-    rivals = [
-        match.encoding
-        for match in found
-        if match.chaos <= found[0].chaos + _CHAOS and match.coherence >= found[0].coherence - _COHERENCE
-    ]
-    if len(rivals) == 1:
+        rivals = [
+            match.encoding
+            for match in found
+            if match.chaos <= found[0].chaos + _CHAOS and match.coherence >= found[0].coherence - _COHERENCE
+        ]
+    if len(rivals) == 1 and rivals != ["cp1252"]:
         return rivals[0]
     may = f"it may be {' or '.join(rivals)}" if rivals else "it is none that is told by its bytes"
     raise CorpusError(f"{path} is not UTF-8; {may}. Say which in corpus.options.encoding, or save it as UTF-8.")
@@ -147,24 +158,26 @@ def _decodes(data: bytes, name: str) -> bool:
     return True
 
 
-def _latin(data: bytes) -> bool:
-    """Whether bytes beyond ASCII stand singly among ASCII's letters, as accents and typographic quotes do."""
+def _latin(data: bytes) -> bool | None:
+    """Whether bytes beyond ASCII stand singly among ASCII's letters, as accents and typographic quotes do.
+
+    None where all stand alone: one byte may be a word of any script.
+    """
     among = apart = 0
+    if _DASHES.fullmatch(b"".join(_HIGH.findall(data))):
+        return True
     for run in _HIGH.finditer(data):
         beside = data[run.start() - 1 : run.start()].isalpha() or data[run.end() : run.end() + 1].isalpha()
         among += beside and len(run[0]) <= 2
-        # One byte alone may be a word of any script.
         apart += len(run[0]) > 2 or (len(run[0]) == 2 and not beside)
-    return 2 * among > 3 * apart
+    return 2 * among > 3 * apart if among or apart else None
 
 
-def _western(data: bytes, coherence: dict[str, float]) -> str | None:
-    """Windows-1252, unless its signs or the library's languages speak against it."""
+def _western(data: bytes, coherence: dict[str, float]) -> bool:
+    """Whether it is Windows-1252: neither its signs nor the library's languages speak against it."""
     try:
         text = data.decode("cp1252")
     except UnicodeDecodeError:
-        return None
-    best = max((coherence.get(name, 0.0) for name in _WESTERN[1:]), default=0.0)
-    if _ODD.search(text) or best > coherence.get("cp1252", best) + _COHERENCE:
-        return None
-    return "cp1252"
+        return False
+    best = max(coherence.get(name, 0.0) for name in _WESTERN)
+    return not _ODD.search(text) and best <= coherence.get("cp1252", best) + _COHERENCE

@@ -83,20 +83,38 @@ def test_what_may_be_several_is_refused_and_can_be_said(tmp_path, language, enco
 
 
 @pytest.mark.parametrize(
-    "text", ["id,text\n1,książka już źle\n2,zły\n", "id,text\n1,şimdi ağlıyor kızgınsın\n", "id,text\n1,高兴\n2,悲伤\n3,愤怒\n"]
+    ("encoding", "said"),
+    [
+        ("cp1250", ["książka już źle", "zły"]),
+        ("cp1250", ["Bardzo lubię tę piosenkę", "Nie wiem, co powiedzieć"]),
+        ("cp1250", ["Az őszi eső", "Szép idő van ma"]),
+        ("cp1254", ["şimdi ağlıyor kızgınsın", "Teşekkür ederim"]),
+        ("gbk", ["高兴", "悲伤", "愤怒"]),
+        ("cp932", ["喜", "怒"]),
+        ("cp1251", ["радость", "грусть"]),
+        ("cp1252", ["À demain", "à"]),
+    ],
 )
-@pytest.mark.parametrize("encoding", ["cp1250", "cp1254", "gbk"])
-def test_few_words_are_right_or_refused(tmp_path, text, encoding):
+def test_few_words_are_right_or_refused(tmp_path, encoding, said):
+    (tmp_path / "t.csv").write_bytes("\n".join(["id,text", *(f"{i},{text}" for i, text in enumerate(said))]).encode(encoding))
     try:
-        (tmp_path / "t.csv").write_bytes(text.encode(encoding))
-    except UnicodeEncodeError:
-        pytest.skip("not of that language")
-    try:
-        assert [row["text"] for _, row in table.rows_of(tmp_path / "t.csv")] == [
-            line.split(",")[1] for line in text.splitlines()[1:]
-        ]
+        found = table.rows_of(tmp_path / "t.csv")
     except CorpusError as error:
         assert "corpus.options.encoding" in str(error)
+        found = table.rows_of(tmp_path / "t.csv", encoding=encoding)
+    assert [row["text"] for _, row in found] == said
+
+
+@pytest.mark.parametrize("said", ["Well … ok", "so – and — then", "costs € 5", "“quoted”", "it is 20 °", "to © them"])
+def test_punctuation_alone_is_of_windows(tmp_path, said):
+    (tmp_path / "t.csv").write_bytes(f"id,text\n1,{said}\n2,plain\n".encode("cp1252"))
+    assert [row["text"] for _, row in table.rows_of(tmp_path / "t.csv")] == [said, "plain"]
+
+
+def test_letters_alone_may_be_of_any_script(tmp_path):
+    (tmp_path / "t.csv").write_bytes("id,sex\n1,м\n2,ж\n".encode("cp1251"))
+    with pytest.raises(CorpusError, match=r"Say which in corpus\.options\.encoding"):
+        table.rows_of(tmp_path / "t.csv")
 
 
 def test_a_wrong_or_unknown_encoding_is_one_line(tmp_path):
