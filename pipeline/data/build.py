@@ -18,7 +18,7 @@ from pipeline.storage.atomic import write_json
 from . import corpora, hashing, leakage, split
 from .card import make_card
 from .corpora.adapter import Adapter
-from .corpora.folder import locate, problem
+from .corpora.folder import locate, out_of_place, problem
 from .examine import examine_media
 from .integrity import judge, precheck, unique_media
 
@@ -180,7 +180,7 @@ def _drop_absent(rows: list[dict], root: Path) -> tuple[list[dict], list[dict]]:
     lost: list[dict] = []
     for row in rows:
         row |= {m: locate(root, row[m]) for m in ("video", "audio") if row.get(m)}
-        bad = precheck(row, root)
+        bad = out_of_place(row, root) or precheck(row, root)
         (lost if bad else kept).append(bad | {"detail": bad["detail"] + _where(row)} if bad else row)
     return kept, lost
 

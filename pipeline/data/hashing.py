@@ -12,6 +12,8 @@ import xxhash
 
 from pipeline.storage.memo import Memo, file_key
 
+from .decode.folder import SUFFIXES
+
 _CHUNK = 1 << 20
 
 
@@ -36,7 +38,7 @@ def _members(path: str) -> list[tuple[str, str]]:
         return sorted(
             (entry.name, entry.path)
             for entry in found
-            if entry.is_file() and not entry.name.startswith(".") and entry.name.lower().endswith((".png", ".jpg", ".jpeg"))
+            if entry.is_file() and not entry.name.startswith(".") and entry.name.lower().endswith(tuple(SUFFIXES))
         )
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import tarfile
 import threading
+import urllib.error
+import urllib.request
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from pipeline.data import archive, fetch
+from pipeline.data import archive, download, fetch
 from pipeline.errors import CorpusError
 
 BODY = bytes(range(256)) * 40
@@ -19,7 +22,8 @@ BODY = bytes(range(256)) * 40
 
 @pytest.fixture
 def server():
-    """A server of `files`; `requests` are the ranges asked for; `cut` ends answers early; `ranges` off ignores them."""
+    """A server of `files`; `requests` are the ranges asked for; `cut` ends answers early; `ranges` off ignores them, `length`
+    stands for the true one."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -27,6 +31,11 @@ def server():
             body = self.server.files.get(self.path)
             if body is None:
                 self.send_error(404)
+                return
+            if isinstance(body, str):
+                self.send_response(302)
+                self.send_header("Location", body)
+                self.end_headers()
                 return
             start = 0
             if self.headers.get("Range") and self.server.ranges:
@@ -41,7 +50,9 @@ def server():
                 self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
             else:
                 self.send_response(200)
-            self.send_header("Content-Length", str(len(body) - start))
+            length = self.server.length or str(len(body) - start)
+            if length != "none":
+                self.send_header("Content-Length", length)
             self.end_headers()
             self.wfile.write(body[start:][: self.server.cut])
             self.server.cut = None
@@ -50,7 +61,7 @@ def server():
             pass
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    http.files, http.requests, http.cut, http.ranges = {"/a.bin": BODY}, [], None, True
+    http.files, http.requests, http.cut, http.ranges, http.length = {"/a.bin": BODY}, [], None, True, None
     http.url = f"http://127.0.0.1:{http.server_port}"
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -104,6 +115,74 @@ def test_server_and_address_errors_are_one_line(server, tmp_path):
         fetch.download("file:///etc/passwd", tmp_path / "none")
     with pytest.raises(CorpusError, match="kept; run the same command"):
         fetch.download("http://127.0.0.1:1/x", tmp_path / "none")
+
+
+@pytest.mark.parametrize("length", ["abc", "-5", "none", "1e3", "12 34"])
+def test_a_length_that_is_none_is_told(server, tmp_path, caplog, length):
+    server.length = length
+    assert fetch.download(f"{server.url}/a.bin", tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == BODY
+    assert "does not say how long" in caplog.text
+    caplog.clear()
+    assert fetch.download(f"{server.url}/a.bin", tmp_path / "b.bin", sha(BODY)) and not caplog.messages
+
+
+def test_too_much_is_refused_before_it_comes(server, tmp_path, monkeypatch):
+    server.length = str(1 << 50)
+    with pytest.raises(CorpusError, match=r"1073741824 MB or more; at most 262144 MB are fetched"):
+        fetch.download(f"{server.url}/a.bin", tmp_path / "a.bin")
+    assert list(tmp_path.iterdir()) == []
+    server.length = "none"
+    monkeypatch.setattr(download, "MOST", 5000)
+    with pytest.raises(CorpusError, match="or more; at most 0 MB are fetched"):
+        fetch.download(f"{server.url}/a.bin", tmp_path / "a.bin")
+    assert not (tmp_path / "a.bin").exists()
+
+
+def test_the_publishers_checksum_is_asked_for(server, tmp_path):
+    record = f"{server.url}/record"
+    item = fetch.Source(f"{server.url}/a.bin", record=record)
+    stated = {"files": [{"key": "a.bin", "checksum": f"md5:{hashlib.md5(BODY).hexdigest().upper()}"}, {"key": "b.bin"}]}
+    server.files["/record"] = json.dumps(stated).encode()
+    done = fetch.fetch("ravdess", tmp_path / "r", True, items=(item,))
+    assert done.files[0].read_bytes() == BODY
+    server.files["/a.bin"] = BODY[:-1] + b"x"
+    with pytest.raises(CorpusError, match="the checksum is md5:.*, expected md5:"):
+        fetch.fetch("ravdess", tmp_path / "s", True, items=(item,))
+    assert not (tmp_path / "s/a.bin").exists()
+    with pytest.raises(CorpusError, match=r"record states no checksum of b.bin; it has a.bin"):
+        fetch.fetch("ravdess", tmp_path / "t", True, items=(fetch.Source(f"{server.url}/b.bin", record=record),))
+    for answer in (b"not json", b"[]", b'{"files": [3]}', b'{"files": [{"checksum": "md5:0"}]}'):
+        server.files["/record"] = answer
+        with pytest.raises(CorpusError, match="the publisher's checksums cannot be had") as caught:
+            fetch.fetch("ravdess", tmp_path / "u", True, items=(item,))
+        assert "\n" not in str(caught.value)
+
+
+def test_https_is_not_left_for_less(server, tmp_path):
+    """Asked of the handler itself: a server with a certificate that is trusted cannot be had here."""
+    asked = urllib.request.Request("https://example.org/a.zip")
+    for place in ("http://example.org/a.zip", "ftp://example.org/a.zip"):
+        with pytest.raises(urllib.error.URLError, match=f"from https to {place}"):
+            download._Redirects().redirect_request(asked, None, 302, "Found", {}, place)
+    assert download._Redirects().redirect_request(asked, None, 302, "Found", {}, "https://example.com/b.zip")
+    server.files |= {"/moved": "/a.bin", "/out": "file:///etc/passwd"}
+    assert fetch.download(f"{server.url}/moved", tmp_path / "a.bin", sha(BODY))
+    with pytest.raises(CorpusError):
+        fetch.download(f"{server.url}/out", tmp_path / "out")
+
+
+def test_folders_and_files_in_each_others_place(server, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CorpusError, match="cannot be made a folder"):
+        fetch.fetch("ravdess", tmp_path / "file", True)
+    (tmp_path / "a.bin").mkdir()
+    with pytest.raises(CorpusError, match="a.bin is a folder"):
+        fetch.download(f"{server.url}/a.bin", tmp_path / "a.bin")
+    (tmp_path / "b.bin").write_bytes(BODY)
+    (tmp_path / "b.bin.sha256").write_text("")
+    with pytest.raises(CorpusError, match="does not match its checksum"):
+        fetch.download(f"{server.url}/a.bin", tmp_path / "b.bin")
 
 
 def test_the_licence_is_shown_and_must_be_accepted(server, tmp_path):
@@ -192,3 +271,94 @@ def test_a_damaged_member_is_one_line(tmp_path):
     (tmp_path / "x.tar").write_bytes((tmp_path / "x.tar").read_bytes()[:1500])
     with pytest.raises(CorpusError, match="x.tar cannot be unpacked: unexpected end"):
         archive.unpack(tmp_path / "x.tar", tmp_path / "in")
+
+
+def packed(path, members, mode="w"):
+    with tarfile.open(path, mode) as pack:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            pack.addfile(member, io.BytesIO(data))
+    return path
+
+
+NOISE = bytes(i * 7919 % 251 for i in range(60000))
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+@pytest.mark.parametrize("place", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize("damage", ["flipped", "cut"])
+def test_a_damaged_stream_is_one_line(tmp_path, kind, place, damage):
+    path = packed(tmp_path / f"x.tar.{kind}", {"a.bin": NOISE, "b.bin": NOISE[::-1]}, f"w:{kind}")
+    data = bytearray(path.read_bytes())
+    at = int(len(data) * place)
+    path.write_bytes(data[:at] if damage == "cut" else data[:at] + bytes(64) + data[at + 64 :])
+    with pytest.raises(CorpusError, match=r"cannot be unpacked: \S|neither a zip nor a tar") as caught:
+        archive.unpack(path, tmp_path / "in")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("place", [0.1, 0.4, 0.7])
+def test_a_damaged_zip_is_one_line(tmp_path, method, place):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", method) as pack:
+        pack.writestr("a.bin", NOISE)
+    data = bytearray((tmp_path / "x.zip").read_bytes())
+    at = int(len(data) * place)
+    data[at : at + 24] = b"\xaa" * 24
+    (tmp_path / "x.zip").write_bytes(data)
+    with pytest.raises(CorpusError, match=r"cannot be unpacked: \S") as caught:
+        archive.unpack(tmp_path / "x.zip", tmp_path / "in")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tar_cut_between_two_members_is_seen(tmp_path):
+    path = packed(tmp_path / "x.tar", {"a.bin": NOISE[:1024], "b.bin": NOISE[:1024]})
+    assert archive.unpack(path, tmp_path / "whole") == 2
+    path.write_bytes(path.read_bytes()[: 512 + 1024])
+    with pytest.raises(CorpusError, match="ends without the mark of its end"):
+        archive.unpack(path, tmp_path / "in")
+    assert not (tmp_path / "in").exists()
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz", "tar.xz"])
+def test_a_bomb_is_refused_before_anything_is_written(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(archive, "SMALL", 1 << 20)
+    members = {f"{i}.bin": bytes(1 << 20) for i in range(8)}
+    path = tmp_path / f"x.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as pack:
+            for name, data in members.items():
+                pack.writestr(name, data)
+    else:
+        packed(path, members, f"w:{kind[4:]}")
+    with pytest.raises(CorpusError, match=r"would unpack to \d+ MB in .*Nothing was unpacked"):
+        archive.unpack(path, tmp_path / "in")
+    assert not (tmp_path / "in").exists()
+    monkeypatch.setattr(archive, "SMALL", 16 << 20)
+    assert archive.unpack(path, tmp_path / "in") == 8
+
+
+def test_more_than_the_disk_holds_and_too_many_files(tmp_path, monkeypatch):
+    path = packed(tmp_path / "x.tar", {f"{i}": b"x" for i in range(4)})
+    monkeypatch.setattr(archive, "MOST_FILES", 2)
+    with pytest.raises(CorpusError, match=r"would unpack to 0 MB in 3 files"):
+        archive.unpack(path, tmp_path / "in")
+    monkeypatch.undo()
+    # A directory that declares four gigabytes.
+    with zipfile.ZipFile(tmp_path / "y.zip", "w") as pack:
+        pack.writestr("a.bin", b"x")
+    data = (tmp_path / "y.zip").read_bytes()
+    central = data.index(b"PK\x01\x02")
+    (tmp_path / "y.zip").write_bytes(data[: central + 24] + (0xFFFFFFF0).to_bytes(4, "little") + data[central + 28 :])
+    monkeypatch.setattr(archive, "SMALL", 1 << 40)
+    monkeypatch.setattr(archive.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1 << 30})())
+    with pytest.raises(CorpusError, match="would unpack to 4095 MB, the disk has room for 1024 MB"):
+        archive.unpack(tmp_path / "y.zip", tmp_path / "in")
+
+
+def test_what_is_no_file_is_no_archive(tmp_path):
+    (tmp_path / "folder.zip").mkdir()
+    for name in ("folder.zip", "absent.zip"):
+        with pytest.raises(CorpusError, match=f"{name} is not a file"):
+            archive.unpack(tmp_path / name, tmp_path / "in")

@@ -22,8 +22,8 @@ def read_takes(adapter: Adapter, parse_name: Callable[[str], dict]) -> Tables:
         CorpusError: no recording is below the root.
     """
     found: dict[str, dict] = {}
-    problems = []
-    for path in folder.files(adapter.root, folder.AUDIO + folder.VIDEO):
+    problems: list[dict] = []
+    for path in folder.files(adapter.root, folder.AUDIO + folder.VIDEO, problems):
         stem = PurePosixPath(path).stem
         try:
             columns = parse_name(stem)
@@ -33,8 +33,12 @@ def read_takes(adapter: Adapter, parse_name: Callable[[str], dict]) -> Tables:
         clip = found.setdefault(stem, {"id": f"{adapter.name}/{stem}", "corpus": adapter.name, **columns})
         clip["session"] = clip["speaker"]
         kind = "audio" if path.lower().endswith(folder.AUDIO) else "video"
-        if kind not in clip or path.lower().endswith(".wav"):
+        if kind in clip:
             # CREMA-D ships the sound twice; the uncompressed copy is the one to use.
+            taken, path = sorted((clip[kind], path), key=lambda one: not one.lower().endswith(".wav"))
+            problems.append(folder.problem(None, path, "surplus", f"another copy of the take {taken}"))
+            clip[kind] = taken
+        else:
             clip[kind] = path
     if not found:
         raise CorpusError(f"{adapter.root} holds no recording of {adapter.name}. Expected {adapter.layout}.")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator
 
 from pipeline.errors import CorpusError
 from pipeline.params import Corpus, Group
@@ -33,6 +36,21 @@ class Tables:
     annotations: list[dict] = field(default_factory=list)
     problems: list[dict] = field(default_factory=list)
     notes: dict[str, object] = field(default_factory=dict)
+
+
+def _encoding(name: str) -> str:
+    try:
+        "a".encode(name)
+        return codecs.lookup(name).name
+    except LookupError as error:
+        raise ValueError(f"{name!r} is no encoding; e.g. utf-8, cp1252, gb18030, shift_jis") from error
+
+
+class TableOptions(Group):
+    """Of a corpus whose annotation is text of any encoding."""
+
+    #: Encoding of the tables and transcripts, e.g. gb18030; null: told from their bytes.
+    encoding: Annotated[str, AfterValidator(_encoding)] | None = None
 
 
 class Adapter(ABC):

@@ -12,10 +12,9 @@ import xxhash
 from pipeline.data.decode import folder as decoding
 from pipeline.data.decode.errors import DecodeError
 from pipeline.errors import CorpusError
-from pipeline.params import Group
 
 from . import folder, table
-from .adapter import Adapter, Tables
+from .adapter import Adapter, TableOptions, Tables
 
 #: Labels are whole numbers in [-10, 10].
 SCALE = 10.0
@@ -90,7 +89,7 @@ class AfewVa(Adapter):
     layout = LAYOUT
     scale = (-SCALE, SCALE)
 
-    class Options(Group):
+    class Options(TableOptions):
         #: What unannotated frames inside a clip are: without truth (they carry no row), or a damaged clip.
         partial: Literal["keep", "quarantine"] = "keep"
 
@@ -116,7 +115,7 @@ class AfewVa(Adapter):
                 result.problems.append(folder.problem(id_, relative, "missing", f"{path.name} is not there"))
                 continue
             try:
-                value = table.load_json(table.text_of(path), str(path))
+                value = table.load_json(table.text_of(path, options.encoding), str(path))
                 actor, found = frames(value, str(path))
                 fps = decoding.rate(place)
             except DecodeError as error:

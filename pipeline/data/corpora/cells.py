@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+
+from pipeline.errors import CorpusError
 
 #: Spellings of a missing value that pandas reads as one, and the dash. By the letter: "none" and "Nan" are words and names.
 ABSENT = frozenset(
     "#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|NaT|None|n/a|nan|null|-".split("|")
 )
+#: What a spreadsheet shows where a formula fails, and what stands here for one that was never calculated.
+FAILED = frozenset(
+    "#REF! #NAME? #VALUE! #DIV/0! #NULL! #NUM! #SPILL! #CALC! #FIELD! #BUSY! #BLOCKED! #CONNECT! #UNKNOWN!".split()
+)
+UNCALCULATED = "#FORMULA!"
 _COMMA = re.compile(r"[+-]?\d+,\d+")
 #: So might a thousand be written.
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 _CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{2}(?:[.,]\d+)?)")
+
+
+def plain(value: object, where: str) -> str:
+    """Any value as stripped text; "" for none, JSON for lists and records.
+
+    Raises:
+        CorpusError: it holds half a character (a lone surrogate, as JSON can spell it).
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value).strip()
+    if not text.isascii() and any("\ud800" <= sign <= "\udfff" for sign in text):
+        raise CorpusError(f"{where}: {ascii(text)} holds half a character.")
+    return text
 
 
 def present(text: str) -> str:

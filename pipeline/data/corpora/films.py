@@ -7,11 +7,19 @@ from pathlib import Path
 from . import folder
 
 
-def find_films(root: Path, media: str) -> dict[str, str]:
-    """Path by name, and by `folder/name`: parts of a corpus may use a name twice."""
+def find_films(root: Path, media: str, problems: list[dict]) -> dict[str, str]:
+    """Path by name, and by `folder/name`: parts of a corpus may use a name twice.
+
+    Of films that share folder and name the first is taken, the others are told in `problems`.
+    """
     found: dict[str, str] = {}
-    for path in folder.files(root, folder.VIDEO) if media == "video" else ():
-        found[Path(path).stem] = found[f"{Path(path).parent.name}/{Path(path).stem}"] = path
+    for path in folder.files(root, folder.VIDEO, problems) if media == "video" else ():
+        name = f"{Path(path).parent.name}/{Path(path).stem}"
+        if name in found:
+            problems.append(folder.problem(None, path, "surplus", f"another film named {name}; {found[name]} is used"))
+        else:
+            found.setdefault(Path(path).stem, path)
+            found[name] = path
     return found
 
 

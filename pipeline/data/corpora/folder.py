@@ -1,8 +1,10 @@
-"""Walking a corpus folder: sorted, inside the root, safe from symlink loops."""
+"""Walking a corpus folder: sorted, inside the root, safe from loops, pipes and names that are no text."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
@@ -11,10 +13,29 @@ from pathlib import Path
 from pipeline.errors import CorpusError
 from pipeline.reasons import known
 
-#: Suffixes of media files, lower case.
-AUDIO = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
-VIDEO = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".flv", ".mpg", ".mpeg")
+
+def _suffixes(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+#: Suffixes of media files that the decoders read, lower case.
+AUDIO = _suffixes(
+    ".wav .wave .w64 .rf64 .aif .aiff .aifc .caf .au .snd .sph .nist .voc .flac .alac .ape .tta .tak .wv .shn .mp3 "
+    ".mp2 .mpga .m2a .m4a .m4b .m4r .aac .adts .ac3 .eac3 .ec3 .dts .thd .mlp .wma .ogg .oga .opus .spx .mka .weba "
+    ".amr .awb .gsm .ra .qoa .mpc"
+)
+VIDEO = _suffixes(
+    ".mp4 .m4v .mov .qt .avi .divx .mkv .mk3d .webm .flv .f4v .wmv .asf .mpg .mpeg .mpe .m1v .m2v .vob .ts .mts "
+    ".m2ts .3gp .3gpp .3g2 .ogv .ogm .rm .rmvb .mxf .dv .nut .y4m .mjpeg .mjpg .h264 .264 .h265 .265 .hevc .ivf "
+    ".swf .amv"
+)
 IMAGE = (".png", ".jpg", ".jpeg")
+#: What lies beside media and is none; told by its count.
+BESIDE = _suffixes(
+    ".txt .csv .tsv .json .jsonl .xml .yaml .yml .md .pdf .doc .docx .rtf .html .htm .xls .xlsx .xlsm .ods .srt "
+    ".vtt .ass .lab .textgrid .eaf .trs .lnk .url .ini .db .log .py .m .sh .r .ipynb .sha256 .md5 .parquet .npy "
+    ".npz .h5 .pkl .mat"
+)
 
 
 def root_of(root: str | Path, layout: str) -> Path:
@@ -29,29 +50,99 @@ def root_of(root: str | Path, layout: str) -> Path:
     return root
 
 
-def files(root: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
+def files(root: Path, suffixes: tuple[str, ...], problems: list[dict] | None = None) -> Iterator[str]:
     """Paths of the files below `root` with one of `suffixes`, relative, with `/`, in sorted order.
 
     Hidden files and folders are left out (macOS archives carry `._name.wav` twins). A symlinked
     folder is followed once: a loop ends where it meets a folder already on its way down.
+
+    Args:
+        problems: gets a quarantine row for every entry that cannot be what its name says: a link that leads nowhere, a
+            pipe, a device, a folder that cannot be listed, a name that is not UTF-8. None of them is opened.
     """
-    yield from _walk(str(root), "", suffixes, ())
+    return (path for path in entries(root, [] if problems is None else problems) if path.lower().endswith(suffixes))
 
 
-def _walk(folder: str, prefix: str, suffixes: tuple[str, ...], above: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    state = os.stat(folder)
-    here = (state.st_dev, state.st_ino)
-    if here in above:
+def entries(root: Path, problems: list[dict]) -> Iterator[str]:
+    """`files` of any suffix."""
+    return _walk(str(root), "", (), problems)
+
+
+def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...], problems: list[dict]) -> Iterator[str]:
+    try:
+        state = os.stat(folder)
+        here = (state.st_dev, state.st_ino)
+        if here in above:
+            problems.append(problem(None, prefix.rstrip("/"), "surplus", "a link back to a folder above; not followed"))
+            return
+        with os.scandir(folder) as found:
+            inside = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        problems.append(problem(None, prefix.rstrip("/") or ".", "access", f"the folder cannot be listed: {error.strerror}"))
         return
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
-    for entry in entries:
+    for entry in inside:
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
-            yield from _walk(entry.path, f"{prefix}{entry.name}/", suffixes, (*above, here))
-        elif entry.name.lower().endswith(suffixes) and entry.is_file():
-            yield prefix + entry.name
+        path = prefix + entry.name
+        if not is_text(entry.name):
+            problems.append(problem(None, printable(path), "name", "the name is not UTF-8; rename it"))
+        elif bad := fault(entry.path):
+            problems.append(problem(None, path, *bad))
+        elif entry.is_dir():
+            empty, before = True, len(problems)
+            for below in _walk(entry.path, f"{path}/", (*above, here), problems):
+                empty = False
+                yield below
+            if empty and len(problems) == before and entry.name.lower().endswith(AUDIO + VIDEO):
+                problems.append(problem(None, path, "name", "an empty folder under the name of a medium"))
+        else:
+            yield path
+
+
+def fault(path: str | os.PathLike[str]) -> tuple[str, str] | None:
+    """(reason, detail) why a path is neither a file nor a folder; None when it is one. Opens nothing.
+
+    A pipe would keep its reader waiting for ever, a device may never end.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return ("missing", "a link that leads nowhere") if os.path.islink(path) else ("missing", "is not there")
+    except OSError as error:
+        lost = error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG)
+        return "missing" if lost else "access", f"cannot be reached: {error.strerror}"
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return None
+    kinds = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
+    return "unreadable", f"{next((name for test, name in kinds if test(mode)), 'a device')}, not a file"
+
+
+def out_of_place(row: dict, root: Path) -> dict | None:
+    """The quarantine row of a clip whose media are neither file nor folder or may not be read; None when all is well.
+
+    What is simply not there is the business of `integrity`.
+    """
+    for modality in ("video", "audio"):
+        media = row.get(modality)
+        if not media or not inside(root, media):
+            continue
+        path = os.path.join(root, media)
+        bad = fault(path)
+        if bad is None and not os.access(path, os.R_OK | (os.X_OK if os.path.isdir(path) else 0)):
+            bad = "access", "may not be read; mend its permissions"
+        if bad and bad[0] != "missing":
+            return problem(row["id"], media, bad[0], f"{modality}: {bad[1]}")
+    return None
+
+
+def is_text(name: str) -> bool:
+    """Whether a name is whole characters: what is not UTF-8 on the disk cannot stand in a table."""
+    return name.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in name)
+
+
+def printable(name: str) -> str:
+    """A name with `\\x..` for its bytes that are not UTF-8."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def inside(root: Path, relative: str) -> bool:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path, PurePosixPath
 
 from pipeline.errors import CorpusError, ParamsError
-from pipeline.params import Group
+from pipeline.params import Name
 from pipeline.storage.tables import SCHEMA
 
 from . import cells, folder, table
-from .adapter import Adapter, Tables
+from .adapter import Adapter, TableOptions, Tables
 
 LAYOUT = "a table with manifest columns (or others, named in corpus.options.columns), or folders by label"
 _SPLITS = {
@@ -26,6 +26,10 @@ _SPLITS = {
 }
 _FILLED = tuple(name for name in SCHEMA if name not in ("corpus", "content", "duration", "video_hash", "audio_hash"))
 _MEDIA = ("media", "video", "audio")
+_KINDS = (("audio", folder.AUDIO), ("video", folder.VIDEO))
+_LOSSLESS = (".wav", ".flac", ".aiff", ".aif")
+#: Files of a suffix that are named one by one.
+_NAMED = 20
 _SCALED = ("valence", "arousal", "dominance")
 
 
@@ -33,7 +37,7 @@ def _table(root: Path, name: str, options: Generic.Options) -> Tables:
     if not folder.inside(root, name):
         raise CorpusError(f"corpus.options.table: {name} leads out of {root}.")
     path = root / name
-    rows = table.rows_of(path, options.columns.values(), options.sheet)
+    rows = table.rows_of(path, options.columns.values(), options.sheet, options.encoding)
     if not rows:
         raise CorpusError(f"{path} holds no rows.")
     known = set(rows[0][1])
@@ -53,6 +57,11 @@ def _table(root: Path, name: str, options: Generic.Options) -> Tables:
             media = ", ".join(f"{names[name]!r}" for name in ("text", *_MEDIA) if name in names)
             detail = f"line {line}: no medium and no text (the cells of {media} are empty)"
             result.problems.append(folder.problem(None, path.name, "missing", detail))
+            continue
+        if failed := next((name for name, value in row.items() if value == cells.UNCALCULATED or value in cells.FAILED), None):
+            why = "a formula that was never calculated" if row[failed] == cells.UNCALCULATED else row[failed]
+            detail = f"line {line}: {names[failed]!r} holds {why}; open the table in a spreadsheet program, mend and save it"
+            result.problems.append(folder.problem(None, path.name, "missing" if failed in _MEDIA else "row", detail))
             continue
         textual += not any(row.get(name) for name in _MEDIA)
         try:
@@ -102,8 +111,13 @@ def _finish(clip: dict, options: Generic.Options) -> None:
 
 def _tree(root: Path, options: Generic.Options) -> Tables:
     found: dict[str, dict] = {}
-    problems = []
-    for path in folder.files(root, folder.AUDIO + folder.VIDEO):
+    problems: list[dict] = []
+    others: dict[str, list[str]] = defaultdict(list)
+    for path in folder.entries(root, problems):
+        kind = next((kind for kind, suffixes in _KINDS if path.lower().endswith(suffixes)), None)
+        if kind is None:
+            others[PurePosixPath(path).suffix.lower()].append(path)
+            continue
         parts = PurePosixPath(path).parts
         if len(parts) <= len(options.levels):
             problems.append(folder.problem(None, path, "name", f"lies above the {len(options.levels)} levels of folders"))
@@ -111,7 +125,12 @@ def _tree(root: Path, options: Generic.Options) -> Tables:
         key = str(PurePosixPath(path).with_suffix(""))
         clip = found.setdefault(key, {"id": f"{options.name}/{key}"})
         clip |= {name: part for name, part in zip(options.levels, parts, strict=False) if name != "_"}
-        clip["audio" if path.lower().endswith(folder.AUDIO) else "video"] = path
+        if kind in clip:
+            taken, path = sorted((clip[kind], path), key=_worth)
+            problems.append(folder.problem(clip["id"], path, "duplicate", f"another take of that name; {taken} is used"))
+            clip[kind] = taken
+        else:
+            clip[kind] = path
     clips = []
     for clip in found.values():
         try:
@@ -123,7 +142,25 @@ def _tree(root: Path, options: Generic.Options) -> Tables:
     if not found:
         raise CorpusError(f"{root} holds no media below {len(options.levels)} levels of folders ({'/'.join(options.levels)}).")
     counts = Counter(clip.get("emotion") or "" for clip in clips)
-    return Tables(clips, problems=problems, notes={"clips per emotion": dict(sorted(counts.items()))})
+    return Tables(clips, problems=problems + _others(others), notes={"clips per emotion": dict(sorted(counts.items()))})
+
+
+def _worth(path: str) -> tuple[int, str]:
+    """Order of takes of one name: what is not compressed first."""
+    kind = PurePosixPath(path).suffix.lower()
+    return (_LOSSLESS.index(kind) if kind in _LOSSLESS else len(_LOSSLESS)), path
+
+
+def _others(others: dict[str, list[str]]) -> list[dict]:
+    """Rows of the files whose suffix is of no medium: each named where they are few and not plainly something else."""
+    rows = []
+    for suffix, paths in sorted(others.items()):
+        what = f"{suffix or 'no suffix'}: not taken for a medium"
+        if suffix in folder.BESIDE or len(paths) > _NAMED:
+            rows.append(folder.problem(None, paths[0], "surplus", f"{what}; {len(paths)} such files, of which this is the first"))
+        else:
+            rows += [folder.problem(None, path, "surplus", what) for path in paths]
+    return rows
 
 
 class Generic(Adapter):
@@ -135,7 +172,7 @@ class Generic(Adapter):
     layout = LAYOUT
     checked = "there is no publisher"
 
-    class Options(Group):
+    class Options(TableOptions):
         #: Table below the root; null: read the tree of folders.
         table: str | None = None
         #: Sheet of a spreadsheet.
@@ -149,7 +186,8 @@ class Generic(Adapter):
         #: What the folders of a tree mean, outermost first, e.g. [split, emotion]; `_` for nothing.
         levels: tuple[str, ...] = ("emotion",)
         language: str | None = None
-        name: str = "generic"
+        #: Begins the ids of the clips.
+        name: Name = "generic"
 
     options: Options
 

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import CorpusError
-from pipeline.params import Group
 
 from . import folder, table
-from .adapter import Adapter, Tables
+from .adapter import Adapter, TableOptions, Tables
 
 EMOTIONS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 SENTIMENTS = ("neutral", "positive", "negative")
@@ -69,27 +68,28 @@ def repaired(text: str) -> str:
     return _LOST.sub("’", table.mend(text)).strip()
 
 
+def _places(root: Path, split: str) -> list[Path]:
+    """Where the parts of a split may lie: the archives unpack into a folder of their own name, or of the split's, or neither."""
+    inner = {"train": ("train",), "val": ("dev", "val"), "test": ("test",)}[split]
+    return [base / sub for base in (root, root / "MELD.Raw") for sub in ("", *inner)]
+
+
 def _table_of(root: Path, split: str) -> Path | None:
     name, folders = SPLITS[split]
     # The archive keeps the training table inside the folder train/.
-    for place in (root / name, *(root / sub / name for sub in (*folders, "annotations", "data/MELD"))):
-        if place.is_file():
-            return place
-    return None
+    beside = (root / sub for sub in (*folders, "annotations", "data/MELD"))
+    return next((place / name for place in (*_places(root, split), *beside) if (place / name).is_file()), None)
 
 
 def _media_of(root: Path, split: str) -> Path:
     _, names = SPLITS[split]
-    for name in names:
-        for place in (root / name, root / name.split("_")[0] / name):
-            if place.is_dir() and any(place.glob("*.mp4")):
-                return place
-    return root / names[0]
+    found = (place / name for name in names for place in _places(root, split))
+    return next((folder for folder in found if folder.is_dir() and any(folder.glob("*.mp4"))), root / names[0])
 
 
 def _split(path: Path, split: str, root: Path, media: Path | None, options: Meld.Options) -> tuple[list[dict], list[dict], int]:
     clips, problems, mended = [], [], 0
-    for line, row in table.rows_of(path, COLUMNS):
+    for line, row in table.rows_of(path, COLUMNS, encoding=options.encoding):
         try:
             clip = _clip(row, split, root, media)
         except ValueError as error:
@@ -141,9 +141,9 @@ def _episode(row: dict[str, str]) -> str | None:
 def _surplus(root: Path, media: Path, split: str, known: set[tuple[str, int]]) -> list[dict]:
     if not media.is_dir():
         return []
-    problems = []
+    problems: list[dict] = []
     name = {"val": "dev"}.get(split, split)
-    for path in folder.files(media, (".mp4",)):
+    for path in folder.files(media, (".mp4",), problems):
         match = _NAME.fullmatch(path)
         if not match or (f"{name}/dia{int(match[1])}", int(match[2])) not in known:
             problems.append(
@@ -172,7 +172,7 @@ class Meld(Adapter):
     classes = EMOTIONS
     checked = "the train and dev tables (counts, classes, speakers, times); no film"
 
-    class Options(Group):
+    class Options(TableOptions):
         #: `video`: the films; `none`: the tables alone (text only).
         media: Literal["video", "none"] = "video"
         #: Clips on the list of known damage: examine them like any other, or set them aside unseen.

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import CorpusError
-from pipeline.params import Group, Positive
+from pipeline.params import Positive
 
 from . import folder, table
-from .adapter import Adapter, Tables
+from .adapter import Adapter, TableOptions, Tables
 from .films import film_columns, find_films
 
 EMOTIONS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
@@ -52,23 +52,24 @@ def _row(row: dict[str, str], scale: float) -> tuple[str, str, float | None]:
     return row["name"], *_truth(row["discrete"], row.get("valence", ""), scale)
 
 
-def _lines(path: Path, scale: float) -> Iterator[tuple[int, Callable[[], tuple[str, str, float | None]]]]:
+def _lines(path: Path, scale: float, encoding: str | None) -> Iterator[tuple[int, Callable[[], tuple[str, str, float | None]]]]:
     """(line number, what reads that line) of a list or a table."""
     if path.suffix == ".csv":
-        for number, row in table.rows_of(path, ("name", "discrete")):
+        for number, row in table.rows_of(path, ("name", "discrete"), encoding=encoding):
             yield number, partial(_row, row, scale)
     else:
-        for number, text in enumerate(table.text_of(path).splitlines(), 1):
+        for number, text in enumerate(table.text_of(path, encoding).splitlines(), 1):
             if text.strip():
                 yield number, partial(parse_line, text, scale)
 
 
-def _spoken(root: Path) -> dict[str, str]:
+def _spoken(root: Path, encoding: str | None) -> dict[str, str]:
     """Name → what is said, of the transcript that the organisers' baseline writes; {} without one."""
     found = sorted(root.rglob("transcription*.csv"))
     if not found:
         return {}
-    return {row["name"]: row["sentence"] for _, row in table.rows_of(found[0], ("name", "sentence")) if row["sentence"]}
+    rows = table.rows_of(found[0], ("name", "sentence"), encoding=encoding)
+    return {row["name"]: row["sentence"] for _, row in rows if row["sentence"]}
 
 
 class Mer2023(Adapter):
@@ -81,7 +82,7 @@ class Mer2023(Adapter):
     classes = EMOTIONS
     scale = (-5.0, 5.0)
 
-    class Options(Group):
+    class Options(TableOptions):
         #: Valence of the lists runs from -scale to scale.
         scale: Positive = 5.0
         #: `none`: the lists alone.
@@ -101,10 +102,10 @@ class Mer2023(Adapter):
         ]
         if not lists:
             raise CorpusError(f"{root} holds no list of MER2023. Expected {LAYOUT}.")
-        films, spoken = find_films(root, options.media), _spoken(root)
         result = Tables(clips=[])
+        films, spoken = find_films(root, options.media, result.problems), _spoken(root, options.encoding)
         for path, split in lists:
-            for number, read in _lines(path, options.scale):
+            for number, read in _lines(path, options.scale, options.encoding):
                 try:
                     name, emotion, valence = read()
                 except (ValueError, TypeError) as error:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import CorpusError
-from pipeline.params import Group
 
 from . import folder, table
-from .adapter import Adapter, Tables
+from .adapter import Adapter, TableOptions, Tables
 from .films import film_columns, find_films
 
 EMOTIONS = ("neutral", "angry", "happy", "sad", "worried", "surprise", "fear", "contempt", "doubt")
@@ -49,7 +48,7 @@ class Merr(Adapter):
     layout = LAYOUT
     classes = EMOTIONS
 
-    class Options(Group):
+    class Options(TableOptions):
         #: File with the records; null: the only *.json of the root.
         file: str | None = None
         media: Literal["video", "none"] = "video"
@@ -66,12 +65,12 @@ class Merr(Adapter):
                 f"{root}: name the file of records in corpus.options.file (there are "
                 f"{len(found) if not options.file else 'none of that name'}). Expected {LAYOUT}."
             )
-        value = table.load_json(table.text_of(found[0]), str(found[0]))
+        value = table.load_json(table.text_of(found[0], options.encoding), str(found[0]))
         if isinstance(value, dict):
             value = value.get("annotations", value)
         records = list(value.items()) if isinstance(value, dict) else [(None, item) for item in _items(value, found[0])]
-        films = find_films(root, options.media)
         result = Tables(clips=[])
+        films = find_films(root, options.media, result.problems)
         for number, (key, record) in enumerate(records, 1):
             try:
                 name, emotion, text, rest = _record(key, record)

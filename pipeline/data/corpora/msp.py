@@ -32,6 +32,6 @@ def is_kept(emotion: str | None, classes: Classes) -> bool:
     return emotion is not None and (classes == "all" or emotion in FOUR)
 
 
-def read_text(root: Path, relative: str | None) -> str | None:
+def read_text(root: Path, relative: str | None, encoding: str | None = None) -> str | None:
     """A transcript as one line; None without file or words."""
-    return None if relative is None else table.mend(" ".join(table.text_of(root / relative).split())) or None
+    return None if relative is None else table.mend(" ".join(table.text_of(root / relative, encoding).split())) or None

@@ -7,10 +7,9 @@ from collections import Counter
 from pathlib import Path
 
 from pipeline.errors import CorpusError
-from pipeline.params import Group
 
 from . import folder, table
-from .adapter import Adapter, Tables
+from .adapter import Adapter, TableOptions, Tables
 from .msp import Classes, emotion_of, is_kept, read_text
 
 CODES = {"A": "angry", "H": "happy", "S": "sad", "N": "neutral", "O": "other"}
@@ -56,7 +55,7 @@ class MspImprov(Adapter):
     classes = tuple(CODES.values())
     scale = (1.0, 5.0)
 
-    class Options(Group):
+    class Options(TableOptions):
         classes: Classes = "4"
 
     options: Options
@@ -68,12 +67,12 @@ class MspImprov(Adapter):
         path = next((p for name in ("Evalution.txt", "Evaluation.txt") for p in sorted(root.rglob(name))), None)
         if path is None:
             raise CorpusError(f"{root} holds no Evalution.txt. Expected {LAYOUT}.")
-        media = {Path(p).stem: p for p in folder.files(root, (".wav",))}
+        result = Tables(clips=[])
+        media = {Path(p).stem: p for p in folder.files(root, (".wav",), result.problems)}
         films = {Path(p).stem: p for p in folder.files(root, (".avi", ".mp4"))}
         spoken = {Path(p).stem: p for p in folder.files(root, (".txt",))}
-        result = Tables(clips=[])
         dropped: Counter[str] = Counter()
-        for line, text in enumerate(table.text_of(path).splitlines(), 1):
+        for line, text in enumerate(table.text_of(path, options.encoding).splitlines(), 1):
             # Lines of single raters and blanks stand between the lines of the turns.
             if "-IMPROV-" not in text:
                 continue
@@ -100,7 +99,7 @@ class MspImprov(Adapter):
                     "emotion": emotion,
                     "video": films.get(name),
                     "audio": media.get(name) or films.get(name) or f"Audio/{name}.wav",
-                    "text": read_text(root, spoken.get(name)),
+                    "text": read_text(root, spoken.get(name), options.encoding),
                     "valence": valence,
                     "arousal": arousal,
                     "dominance": dominance,

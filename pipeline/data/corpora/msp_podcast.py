@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from pipeline.errors import CorpusError
-from pipeline.params import Group
 
 from . import folder, table
-from .adapter import Adapter, Tables
+from .adapter import Adapter, TableOptions, Tables
 from .msp import Classes, emotion_of, is_kept, read_text
 
 CODES = {
@@ -36,7 +35,7 @@ class MspPodcast(Adapter):
     classes = tuple(CODES.values())
     scale = (1.0, 7.0)
 
-    class Options(Group):
+    class Options(TableOptions):
         classes: Classes = "4"
         #: Further test partitions to take in, e.g. [Test2]; they become test clips too.
         also_test: tuple[str, ...] = ()
@@ -54,7 +53,7 @@ class MspPodcast(Adapter):
         result = Tables(clips=[])
         dropped: Counter[str] = Counter()
         columns = ("FileName", "EmoClass", "EmoAct", "EmoVal", "EmoDom", "SpkrID", "Split_Set")
-        for line, row in table.rows_of(path, columns):
+        for line, row in table.rows_of(path, columns, encoding=options.encoding):
             try:
                 emotion = emotion_of(row["EmoClass"], CODES)
                 vad = {
@@ -80,7 +79,7 @@ class MspPodcast(Adapter):
                     "audio": f"Audios/{stem}.wav",
                     # Hundreds of people nobody identified are not one speaker.
                     "speaker": None if speaker.lower() in ("", "unknown", "nan") else speaker,
-                    "text": read_text(root, sheet if inside else None),
+                    "text": read_text(root, sheet if inside else None, options.encoding),
                     "language": "en",
                     "emotion": emotion,
                     **vad,

@@ -45,6 +45,9 @@ def page() -> str:
         "and run `dvc exp run -S recipe=NAME`: corpus, encoders, protocol and task at once. Every recipe is run on a replica",
         "of its corpus in the tests.",
         "",
+        "Tables and transcripts are UTF-8, or of another encoding that their bytes tell and a line of the log names. Where it",
+        "may be one of several, the corpus is refused: `corpus.options.encoding` (e.g. `gb18030`, `cp1251`) says which.",
+        "",
         "| name | corpus | classes | licence | how to get it | layout | checked |",
         "|---|---|---|---|---|---|---|",
     ]

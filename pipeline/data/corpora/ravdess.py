@@ -134,8 +134,9 @@ class Ravdess(Adapter):
         root = self.root
         takes: dict[str, dict[str, str]] = defaultdict(dict)
         names: dict[str, Name] = {}
-        problems, left_out = [], 0
-        for path in folder.files(root, folder.AUDIO + folder.VIDEO):
+        problems: list[dict] = []
+        left_out = 0
+        for path in folder.files(root, folder.AUDIO + folder.VIDEO, problems):
             try:
                 name = parse_name(PurePosixPath(path).stem)
             except ValueError as error:

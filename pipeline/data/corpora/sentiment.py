@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from pipeline.errors import CorpusError
-from pipeline.params import Group
 
 from . import folder, table
-from .adapter import Adapter, Tables
+from .adapter import Adapter, TableOptions, Tables
 
 TABLES = ("label.csv", "meta.csv", "labels.csv")
 COLUMNS = ("video_id", "clip_id", "text", "label", "mode")
@@ -48,7 +47,7 @@ class SentimentCorpus(Adapter):
     classes = POLARITIES
     language: ClassVar[str]
 
-    class Options(Group):
+    class Options(TableOptions):
         #: What `emotion` holds: nothing, the polarity (3), or the 7 degrees.
         view: Literal["none", "three", "seven"] = "none"
         media: Literal["video", "none"] = "video"
@@ -68,7 +67,7 @@ class SentimentCorpus(Adapter):
             raise CorpusError(f"{root} holds no label.csv. Expected {LAYOUT}.")
         result = Tables(clips=[])
         unlabelled = 0
-        for line, row in table.rows_of(path, COLUMNS):
+        for line, row in table.rows_of(path, COLUMNS, encoding=options.encoding):
             try:
                 clip = self._clip(row)
             except (ValueError, CorpusError) as error:

@@ -71,10 +71,10 @@ def test_a_tree_of_folders(tmp_path, tone, settings):
     (tmp_path / "c/test/happy/loop").symlink_to(tmp_path / "c")
     tables = read(tmp_path / "c", levels=("split", "emotion"))
     assert {(c["id"], c["split"], c["emotion"]) for c in tables.clips} >= {("generic/dev/happy/clip", "val", "happy")}
-    assert len(tables.clips) == 6 and [p["reason"] for p in tables.problems] == ["name"]
+    assert len(tables.clips) == 6 and [p["reason"] for p in tables.problems] == ["name", "surplus"]
     report = check_corpus(settings("generic", tmp_path / "c", {"levels": ["split", "emotion"]}, protocol={"kind": "official"}))
     assert report["ok"] and report["clips"] == 6 and report["emotions"] == {"happy": 3, "sad": 3}
-    assert report["quarantine"] == {"name": 1} and report["length"]["most"] == 0.5
+    assert report["quarantine"] == {"name": 1, "surplus": 1} and report["length"]["most"] == 0.5
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,28 @@ def test_every_row_resolves_to_its_own_split(root):
     assert {clip["dialogue"] for clip in clips} >= {"train/dia0", "dev/dia0", "test/dia0"}
 
 
+@pytest.mark.parametrize("inner", ["test", "MELD.Raw", "MELD.Raw/test"])
+@pytest.mark.parametrize("name", ["output_repeated_splits_test", "test_splits"])
+def test_the_test_films_are_found_where_the_archives_put_them(root, inner, name, tmp_path, settings):
+    (root / inner).mkdir(parents=True)
+    (root / "output_repeated_splits_test").rename(root / inner / name)
+    settings = settings("meld", root, protocol={"kind": "official", "on_leak": "report"})
+    build.build_manifest(settings, tmp_path / "data")
+    found = pl.read_parquet(tmp_path / "data/manifest.parquet").filter(pl.col("split") == "test")
+    assert found["audio"].to_list() == [f"{inner}/{name}/dia0_utt0.mp4", f"{inner}/{name}/dia0_utt1.mp4"]
+
+
+def test_whole_parts_may_lie_in_the_folder_of_the_archive(root):
+    (root / "MELD.Raw").mkdir()
+    for part in ("train", "dev_splits_complete"):
+        (root / part).rename(root / "MELD.Raw" / part)
+    assert {clip["video"].rsplit("/", 1)[0] for clip in read(root).clips} == {
+        "MELD.Raw/train/train_splits",
+        "MELD.Raw/dev_splits_complete",
+        "output_repeated_splits_test",
+    }
+
+
 def test_known_damage_ends_in_the_quarantine(root, tmp_path, settings):
     build.build_manifest(settings("meld", root, protocol={"kind": "official", "on_leak": "report"}), tmp_path / "data")
     found = pl.read_parquet(tmp_path / "data/quarantine.parquet")

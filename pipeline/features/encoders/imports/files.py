@@ -6,7 +6,7 @@
 | `.npy` | (N, ...) array, with the ids of its N rows in a second file (`ids`) |
 | `.npz` | one array per clip; or `ids` and `values` |
 | `.h5 .hdf5` | one data set per clip (also `<clip>/features` and `<clip>/intervals`); or a store of this project |
-| `.pkl .pickle` | a dict of arrays by clip, or of `ids` and `values` (through a restricted unpickler) |
+| `.pkl .pickle` | a dict of arrays by clip, or of `ids` and `values`; a pack of MMSA (through a restricted unpickler) |
 | folder | one `.npy` or `.csv` per clip |
 """
 
@@ -29,7 +29,7 @@ import polars as pl
 from pipeline.errors import ParamsError, WeightsError, one_of
 from pipeline.weights import intact
 
-from . import arrays, feature_tables, unpickle
+from . import arrays, feature_tables, mmsa, unpickle
 from .file_layout import IDS, SUFFIXES, TABLES, VALUES, Features, Layout, Rows
 
 
@@ -112,6 +112,9 @@ def _ids_beside(path: Path, layout: Layout) -> list[str]:
 
 
 def _of_dict(path: Path, content: Any, layout: Layout) -> Features:
+    if mmsa.is_pack(content):
+        pack = mmsa.features_of(content, layout.key, path.name)
+        return Features({clip: partial(lambda v: (v, None), value) for clip, value in pack.items()})
     for step in (layout.key or "").split("/") if layout.key else ():
         if not isinstance(content, dict) or step not in content:
             known = [str(k) for k in content] if isinstance(content, dict) else []
