@@ -48,7 +48,7 @@ def params_of(root: Path, **run) -> parameters.Params:
             "recipe": "test",
             "corpus": {"name": "test", "root": str(root)},
             "decode": {"video": {"fps": 4, "size": 192}},
-            "faces": {"detector": "lbp", "size": 48},
+            "faces": {"size": 48},
             "asr": {"weights": "local:somewhere"},
             "quarantine": {"max_rate": 1.0},
             "streams": {
