@@ -85,18 +85,19 @@ def extract_faces(
     """
     spec, out, frames = params.faces, Path(out), Path(frames)
     source = Media(frames)
-    sound = Media(audio) if spec.choice == "speaking" else None
+    wanted = any(stream.modality == "face" for stream in params.streams.values())
+    sound = Media(audio) if wanted and spec.choice == "speaking" else None
     rows = tables.read(manifest).sort("id").select("id", "content", "video", "start").to_dicts()
     identity = {
         "kind": "faces",
         "code": code_digest(CODE),
         "frames": source.identity,
-        "detector": detect.identity(spec),
+        # Nobody needs the files of a detector that nobody asks.
+        "detector": detect.identity(spec) if wanted else None,
         "spec": spec.model_dump(exclude=ASIDE),
     }
     if sound is not None:
         identity["sound"] = sound.identity
-    wanted = any(stream.modality == "face" for stream in params.streams.values())
     with ClipCache("faces", identity) as cache:
         failures = _compute(params, rows, (source, sound), cache) if wanted else {}
         for row in rows:

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from pipeline import code
 from pipeline.data.decode import video
-from pipeline.data.faces import stage
+from pipeline.data.faces import detect, stage
 from pipeline.errors import DeviceError, QuarantineError, StoreError
 from pipeline.params import DecodeVideo, Faces, Params
 from pipeline.reasons import BENIGN
@@ -136,9 +136,10 @@ def test_crops_for_the_report_only_when_asked_for(corpus, most, clips):
         assert small.size == (96, 96) and np.abs(np.asarray(small, float) - np.asarray(whole, float)).mean() < 4
 
 
-def test_nothing_is_searched_when_no_stream_looks(corpus):
+def test_nothing_is_searched_when_no_stream_looks(corpus, monkeypatch):
     stream = {"modality": "video", "source": "x", "encoder": "clip", "weights": "random:0"}
-    found = run(corpus, streams={"video": stream}, faces={"crops": 3})
+    monkeypatch.setattr(detect, "MTCNN", ("package:facenet_nowhere/data/pnet.pt",))  # nor has the detector to be installed
+    found = run(corpus, streams={"video": stream}, faces={"crops": 3, "choice": "speaking"})
     assert {found[clip].status for clip in found.ids} == {Status.MISSING} and not notes(corpus)
     told = json.loads((corpus / "faces.json").read_text())
     assert told["clips"] == told["frames"] == 0 and told["crops"] == []
