@@ -70,14 +70,14 @@ def movement(track: Track, pictures: Sequence[Image.Image]) -> np.ndarray:
 def _change(before: np.ndarray, after: np.ndarray) -> float:
     """Mean change of the mouth when `after` is shifted to where the rest of the face changes least."""
 
-    def difference(down: int, right: int, part: tuple[slice, slice]) -> float:
-        moved = after[down : down + SIDE, right : right + SIDE]
+    def difference(shift: tuple[int, int], part: tuple[slice, slice]) -> float:
+        moved = after[shift[0] : shift[0] + SIDE, shift[1] : shift[1] + SIDE]
         return float(np.abs(moved[part] - before[REACH : REACH + SIDE, REACH : REACH + SIDE][part]).mean())
 
-    shifts = itertools.product(range(2 * REACH + 1), repeat=2)
+    places = range(2 * REACH + 1)
     # The same place first, so that a picture without any contrast stays where it is.
-    best = min(shifts, key=lambda at: (difference(*at, STILL), abs(at[0] - REACH) + abs(at[1] - REACH)))
-    return difference(*best, MOUTH)
+    shifts = sorted(itertools.product(places, places), key=lambda at: abs(at[0] - REACH) + abs(at[1] - REACH))
+    return difference(min(shifts, key=lambda at: difference(at, STILL)), MOUTH)
 
 
 def follows(moves: np.ndarray, level: np.ndarray) -> float:
