@@ -38,6 +38,7 @@ REASONS: dict[str, str] = {
     "too_long": "longer than integrity.max_duration",
     "drift": "the length differs from the annotation by more than integrity.max_drift",
     # What came of it.
+    "few_faces": "the chosen face is in fewer of the clip's frames than faces.min_share; no clip is lost",
     "failed": "an encoder could not make features of it",
 }
 
@@ -57,8 +58,8 @@ OF_BYTES = frozenset(
     }
 )
 
-#: Rows that tell of a file nobody asked for: not failures of a clip.
-BENIGN = frozenset({"surplus"})
+#: Rows that tell of a file nobody asked for, or of a clip that is used all the same: not failures.
+BENIGN = frozenset({"surplus", "few_faces"})
 
 
 def known(reason: str) -> str:

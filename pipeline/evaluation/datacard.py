@@ -25,6 +25,7 @@ class Card:
         histogram: split → class → count; classes in order of frequency.
         notes, leaks: sentences.
         checked: the splits were compared; without it no leaks means nothing.
+        crops: faces of clips as JPEGs in base64, when `faces.crops` asks for them.
     """
 
     facts: list[tuple[str, str]]
@@ -34,6 +35,7 @@ class Card:
     notes: list[str]
     leaks: list[str]
     checked: bool
+    crops: list[str]
 
 
 def read_card(data: Path) -> Card | None:
@@ -49,7 +51,11 @@ def read_card(data: Path) -> Card | None:
         for key, title in (("title", "Corpus"), ("licence", "Licence"), ("homepage", "Home page"))
         if isinstance(written.get(key), str) and written[key]
     ]
+    faces = read_json(data / "faces.json")
+    faces = faces if isinstance(faces, dict) and faces.get("frames") else {}
     facts += _counts(table)
+    if faces:
+        facts.append(("Frames with a face", f"{faces['with_face'] / faces['frames'] * 100:.1f} %"))
     histogram = count_classes(written, table)
     names = sorted(
         {name for split in histogram.values() for name in split},
@@ -60,9 +66,10 @@ def read_card(data: Path) -> Card | None:
         splits=_splits(table, data),
         classes=names,
         histogram={split: [counts.get(name, 0) for name in names] for split, counts in histogram.items()},
-        notes=list_sentences(written.get("notes")) + _similar(written.get("similar_text")),
+        notes=list_sentences(written.get("notes")) + _similar(written.get("similar_text")) + _faces(faces),
         leaks=list_leaks(written.get("leaks")),
         checked="leaks" in written,
+        crops=faces.get("crops", []),
     )
 
 
@@ -146,6 +153,17 @@ def _similar(value: object) -> list[str]:
     """Sentences that splits have in common: a fact of the corpus, no leak."""
     found = value if isinstance(value, list) else []
     return [f"Texts: {item['said']}." for item in found if isinstance(item, dict) and isinstance(item.get("said"), str)]
+
+
+def _faces(told: dict) -> list[str]:
+    """How many clips show their face in few frames, and in how many it was chosen by its voice."""
+    lines = []
+    if told.get("few"):
+        share = f"{told['min_share'] * 100:.0f} %"
+        lines.append(f"Faces: {told['few']} of {told['clips']} clips show theirs in less than {share} of the frames.")
+    if told.get("choice") == "speaking":
+        lines.append(f"Faces: in {told['heard']} of {told['clips']} clips chosen by the mouth that moves with the sound.")
+    return lines
 
 
 def list_leaks(value: object) -> list[str]:

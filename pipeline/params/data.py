@@ -76,17 +76,19 @@ class Decode(Group):
 class Faces(Group):
     """Stage `faces`: one face per clip, followed through its sampled frames."""
 
-    #: `lbp` comes inside a package; `yunet` needs `weights: local:PATH` and their `sha256`; `whole`: pictures are faces.
-    detector: Literal["lbp", "yunet", "whole"] = "lbp"
+    #: `mtcnn` comes inside a package; `yunet` needs `weights: local:PATH` and their `sha256`; `whole`: pictures are faces.
+    detector: Literal["mtcnn", "yunet", "whole"] = "mtcnn"
     weights: str | None = None
     sha256: str | None = None
+    #: Shorter side in pixels that `mtcnn` searches a picture at; smaller ones are searched as they are.
+    side: Whole = Field(default=288, ge=48)
     min_score: Share = 0.6
     #: Smallest face, share of the picture's shorter side.
     min_size: Share = 0.1
     #: Use the landmarks a corpus brings (AFEW-VA) instead of a detector.
     landmarks: Flag = True
-    #: Which of several faces.
-    choice: Literal["persistent", "largest", "central"] = "persistent"
+    #: Which of several faces. `speaking`: the one whose mouth moves with the sound, else the largest.
+    choice: Literal["persistent", "largest", "central", "speaking"] = "persistent"
     #: Longest time without detection, in seconds, that is bridged between two boxes.
     gap: Share = 0.75
     #: Side of the crop, times the face's box.
@@ -96,6 +98,10 @@ class Faces(Group):
     #: Turn the crop so that the eyes are level, where they are known.
     align: Flag = True
     quality: Whole = Field(default=95, ge=1, le=100)
+    #: A clip that shows its face in a smaller share of its frames gets a note in quarantine; 0 = none.
+    min_share: Share = 0.25
+    #: Faces that the report shows, as small pictures in the page. They are people of the corpus: mind its licence.
+    crops: Whole = Field(default=0, ge=0, le=24)
 
 
 class Asr(Group):

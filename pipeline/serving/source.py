@@ -17,6 +17,7 @@ import numpy as np
 from pipeline.data import media
 from pipeline.data.decode.errors import DecodeError
 from pipeline.data.decode.probe import Probe, probe
+from pipeline.data.faces import detect
 from pipeline.data.faces.find import find_face
 from pipeline.errors import UserError
 from pipeline.features import transcribe
@@ -147,12 +148,22 @@ class Source:
             return self._frames
         frames = self._frames.value
         folder = Path(self.path) if Path(self.path).is_dir() else None
-        find = partial(find_face, self.params.faces, folder=folder, start=self.start)
+        find = partial(find_face, self.params.faces, folder=folder, start=self.start, sound=self._speech)
         return self._isolated(find, (media_store.split_files(frames), frames.times))
 
     @cached_property
     def _sound(self) -> Outcome[str, Entry]:
         return self._isolated(partial(media.decode_sound, self.params.decode.audio.rate), self._cut)
+
+    @property
+    def _speech(self) -> tuple[np.ndarray, int] | None:
+        """The sound by which the face that speaks is known; None when it is not asked for, or there is none."""
+        if self.params.faces.choice != "speaking":
+            return None
+        try:
+            return self._waveform(), self.params.decode.audio.rate
+        except (Missing, DecodeError):
+            return None
 
     def _waveform(self) -> np.ndarray:
         if not self.facts.has_audio:
@@ -170,7 +181,9 @@ class Source:
 
     def _isolated(self, function: Callable[[P], V], payload: P) -> Outcome[str, V]:
         run = self.params.run
-        preload = (media.__name__, find_face.__module__)  # imported once for all looks at all files
+        # Imported once for all looks at all files.
+        faces = any(stream.modality == "face" for stream in self.params.streams.values())
+        preload = (media.__name__, find_face.__module__, *(detect.modules(self.params.faces) if faces else ()))
         with Pool(function, workers=min(1, run.workers), timeout=run.timeout, preload=preload) as pool:
             (outcome,) = pool.imap([(str(self.path), payload)])
         return outcome

@@ -41,7 +41,7 @@ def page(folder: Path, params=None) -> str:
 class Outline(html.parser.HTMLParser):
     """Checks nesting and collects what accessibility asks for."""
 
-    VOID = {"meta", "link", "br", "line", "rect", "circle", "path"}
+    VOID = {"meta", "link", "br", "line", "rect", "circle", "path", "img"}
 
     def __init__(self):
         super().__init__()
@@ -75,6 +75,43 @@ class Outline(html.parser.HTMLParser):
     def handle_endtag(self, tag):
         if not self.stack or self.stack.pop() != tag:
             self.bad.append((tag, self.getpos()))
+
+
+FACES = {
+    "detector": "mtcnn",
+    "clips": 40,
+    "frames": 400,
+    "with_face": 373,
+    "few": 3,
+    "min_share": 0.25,
+    "choice": "speaking",
+    "heard": 12,
+    "crops": [],
+}
+
+
+def test_the_share_of_frames_with_a_face_is_told(run):
+    assert "Frames with a face" not in page(run)
+    write_json(run / "data" / "faces.json", FACES)
+    text = page(run)
+    assert "<dt>Frames with a face</dt><dd>93.2 %</dd>" in text
+    assert "Faces: 3 of 40 clips show theirs in less than 25 % of the frames." in text
+    assert "Faces: in 12 of 40 clips chosen by the mouth that moves with the sound." in text
+    assert "<img" not in text
+    write_json(run / "data" / "faces.json", FACES | {"few": 0, "choice": "largest"})
+    assert "Faces:" not in page(run)
+    # No stream looks at faces.
+    write_json(run / "data" / "faces.json", FACES | {"clips": 0, "frames": 0, "with_face": 0, "few": 0})
+    assert "Frames with a face" not in page(run)
+
+
+def test_crops_are_shown_when_they_were_asked_for(run):
+    write_json(run / "data" / "faces.json", FACES | {"crops": ["/9j/AA==", "/9j/AQ=="]})
+    text = page(run)
+    assert re.findall(r'<img src="data:image/jpeg;base64,([^"]+)" alt="Face of a clip"', text) == ["/9j/AA==", "/9j/AQ=="]
+    outline = Outline()
+    outline.feed(text)
+    assert not outline.bad and not outline.stack
 
 
 def test_same_inputs_same_bytes(run):

@@ -23,6 +23,7 @@ from pipeline.serving.predictor import Predictor
 from pipeline.serving.source import Source, Spoken, turn
 from pipeline.storage import tables
 from pipeline.storage.feature_store import Status, Store
+from pipeline.storage.media_store import Media
 
 VIT = {
     "hidden_size": 32,
@@ -48,7 +49,7 @@ def params_of(root: Path, **run) -> parameters.Params:
             "recipe": "test",
             "corpus": {"name": "test", "root": str(root)},
             "decode": {"video": {"fps": 4, "size": 192}},
-            "faces": {"detector": "lbp", "size": 48},
+            "faces": {"size": 48},
             "asr": {"weights": "local:somewhere"},
             "quarantine": {"max_rate": 1.0},
             "streams": {
@@ -248,3 +249,18 @@ def test_damaged_files_are_one_line_or_a_mask(stored, tmp_path):
             refused += 1
             assert str(path) in str(error) and "\n" not in str(error)
     assert refused >= 2
+
+
+def test_the_one_who_speaks_is_listened_for_as_in_the_stage(stored):
+    """A film with sound gives it, one without gives none, and no other choice asks for it."""
+    folder, params = stored
+    speaking = params.model_copy(update={"faces": params.faces.model_copy(update={"choice": "speaking"})})
+    face = Source(folder / "corpus/face.mp4", speaking)
+    wave, rate = face._speech
+    np.testing.assert_array_equal(wave, Media(folder / "data/audio.h5").waveform("face"))
+    assert rate == 16000
+    assert Source(folder / "corpus/mute.mp4", speaking)._speech is None
+    assert Source(folder / "corpus/face.mp4", params)._speech is None
+    # Of one face there is nothing to choose.
+    found, plain = (Source(face.path, one).clip(one.streams["face"]) for one in (speaking, params))
+    assert found.frames == plain.frames and (found.frame_times == plain.frame_times).all()

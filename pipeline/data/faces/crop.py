@@ -9,7 +9,7 @@ from PIL import Image
 from pipeline.params import Faces
 from pipeline.storage import jpeg
 
-from .detect import Detection
+from .detection import Detection
 
 
 def square(box: tuple[float, float, float, float], margin: float) -> tuple[float, float, float]:

@@ -6,14 +6,13 @@ The numbering is that of 300-W: 36–41 is the eye on the left of the picture, 4
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.data.decode import folder
 
-from .detect import Detection
+from .detection import Detection
 
 LEFT, RIGHT = slice(36, 42), slice(42, 48)
 
@@ -73,8 +72,3 @@ def of_points(points: np.ndarray) -> Detection:
     left, right = (points[part].mean(0) for part in (LEFT, RIGHT))
     eyes = (float(left[0]), float(left[1])), (float(right[0]), float(right[1]))
     return Detection((float(low[0]), float(low[1]), float(high[0]), float(high[1])), 1.0, eyes)
-
-
-def merged(given: Sequence[Detection | None], found: Sequence[list[Detection]]) -> list[list[Detection]]:
-    """Where the corpus says where its face is, that face alone; elsewhere what was detected."""
-    return [[one] if one is not None else rest for one, rest in zip(given, found, strict=True)]

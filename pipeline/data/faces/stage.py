@@ -1,11 +1,12 @@
 """Stage `faces`: `data/frames.h5` → `data/faces.h5`, a media store of square crops, and the boxes as a table.
 
 Frames without the face have no row: the times of the rows say which moments are there. A clip without
-any face is MISSING, never black pictures.
+any face is MISSING, never black pictures. One that shows its face in few frames stays and is noted (`summary`).
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import polars as pl
 
 from pipeline.code import code_digest
 from pipeline.data.media import COMMIT
+from pipeline.devices import pick_devices
 from pipeline.errors import QuarantineError
 from pipeline.params import Faces, Params
 from pipeline.progress import track as progress
@@ -27,12 +29,14 @@ from pipeline.storage.feature_store import Entry, Status
 from pipeline.storage.media_store import Media, pack
 from pipeline.workers.pool import Pool
 
-from . import detect
+from . import detect, summary
 from .find import find_face
 
 log = logging.getLogger(__name__)
 #: The code (with all it imports) that decides boxes and crops: part of the cache key.
 CODE = "pipeline.data.faces.find"
+#: What of `faces` decides neither boxes nor crops: files, which count by their sums, and what is told of the result.
+ASIDE = {"weights", "sha256", "min_share", "crops"}
 #: Columns of `data/faces.parquet`: where the face is, in pixels of the sampled frame.
 BOXES = {
     "id": pl.String(),
@@ -44,16 +48,18 @@ BOXES = {
     "bottom": pl.Float32(),
     "score": pl.Float32(),
     "filled": pl.Boolean(),
+    "heard": pl.Boolean(),
 }
 
 
 @dataclass(frozen=True)
 class Task:
-    """One clip: its id in the frame store, and its own folder of frames if it is one."""
+    """One clip: its id in the stores, its own folder of frames if it is one, and the device that searches it."""
 
     clip: str
     folder: str | None
     start: float | None
+    device: str = "cpu"
 
 
 def extract_faces(
@@ -61,35 +67,47 @@ def extract_faces(
     manifest: str | Path = "data/manifest.parquet",
     frames: str | Path = "data/frames.h5",
     out: str | Path = "data/faces.h5",
+    audio: str | Path = "data/audio.h5",
 ) -> Path:
     """Stage `faces`. When no stream looks at faces nothing is searched and every clip is MISSING.
 
-    Writes the crops to `out`, the boxes to `faces.parquet` and failures to `faces.quarantine.parquet` beside it.
+    Writes the crops to `out`; beside it the boxes to `faces.parquet`, failures and notes to `faces.quarantine.parquet`,
+    and what the report tells of faces to `faces.json`.
+
+    Args:
+        audio: the sound, read for `choice: speaking` alone.
 
     Raises:
-        StoreError: the frames are not there.
+        StoreError: the frames, or the sound that is needed, are not there.
+        DeviceError: `run.device` asks for a GPU that is not there, and the detector would use it.
         WeightsError: the detector's model is not there or not the one named.
         QuarantineError: more clips failed than `quarantine.max_rate` allows; what was found stays cached.
     """
     spec, out, frames = params.faces, Path(out), Path(frames)
     source = Media(frames)
+    wanted = any(stream.modality == "face" for stream in params.streams.values())
+    sound = Media(audio) if wanted and spec.choice == "speaking" else None
     rows = tables.read(manifest).sort("id").select("id", "content", "video", "start").to_dicts()
     identity = {
         "kind": "faces",
         "code": code_digest(CODE),
         "frames": source.identity,
-        "detector": detect.identity(spec),
-        "spec": spec.model_dump(exclude={"weights", "sha256"}),
+        # Nobody needs the files of a detector that nobody asks.
+        "detector": detect.identity(spec) if wanted else None,
+        "spec": spec.model_dump(exclude=ASIDE),
     }
-    wanted = any(stream.modality == "face" for stream in params.streams.values())
+    if sound is not None:
+        identity["sound"] = sound.identity
     with ClipCache("faces", identity) as cache:
-        failures = _compute(params, rows, source, cache) if wanted else {}
+        failures = _compute(params, rows, (source, sound), cache) if wanted else {}
         for row in rows:
             row["face"] = row["video"] if wanted and source[row["id"]].status == Status.OK else None
         problems = pack(out, rows, "face", cache, identity, failures)
         with atomic_file(out.with_suffix(".parquet")) as temporary:
-            _boxes(rows, cache, failures).write_parquet(temporary)
-    table = tables.frame([{**problem, "stage": "faces"} for problem in problems], tables.QUARANTINE)
+            boxes = _boxes(rows, cache, failures)
+            boxes.write_parquet(temporary)
+    notes = summary.write(out, source, [row for row in rows if row["face"] is not None], boxes, spec)
+    table = tables.frame([{**problem, "stage": "faces"} for problem in problems + notes], tables.QUARANTINE)
     tables.write(table, out.with_name("faces.quarantine.parquet"))
     if len(problems) > params.quarantine.max_rate * max(len(rows), 1):
         raise QuarantineError(
@@ -100,18 +118,24 @@ def extract_faces(
     return out
 
 
-def _compute(params: Params, rows: list[dict], source: Media, cache: ClipCache) -> dict[str, tuple[str, str]]:
+def _compute(
+    params: Params, rows: list[dict], stores: tuple[Media, Media | None], cache: ClipCache
+) -> dict[str, tuple[str, str]]:
     """Fill the cache; returns what failed, by content."""
     root = Path(params.corpus.root).resolve()
+    source, sound = stores
     present = {row["content"]: row for row in rows if source[row["id"]].status == Status.OK}
     missing = sorted(cache.missing(present))
     log.info("faces: %d of %d clips to search", len(missing), len(rows))
-    pool = Pool(partial(search, params.faces, str(source.path.resolve())), workers=params.run.workers, timeout=params.run.timeout)
+    heavy = detect.modules(params.faces) if missing else ()
+    devices = itertools.cycle(pick_devices(params.run.device) if heavy else ["cpu"])
+    function = partial(search, params.faces, str(source.path.resolve()), str(sound.path.resolve()) if sound else None)
+    pool = Pool(function, workers=params.run.workers, timeout=params.run.timeout, preload=heavy)
     failures: dict[str, tuple[str, str]] = {}
     pending: dict[str, Entry] = {}
     since = time.monotonic()
     with pool, progress(len(missing), "faces") as advance:
-        for outcome in pool.imap_unordered((content, _task(present[content], root)) for content in missing):
+        for outcome in pool.imap_unordered((content, _task(present[content], root, next(devices))) for content in missing):
             advance(1)
             if outcome.ok:
                 pending[outcome.key] = outcome.value
@@ -124,9 +148,9 @@ def _compute(params: Params, rows: list[dict], source: Media, cache: ClipCache) 
     return failures
 
 
-def _task(row: dict, root: Path) -> Task:
+def _task(row: dict, root: Path, device: str) -> Task:
     path = root / row["video"]
-    return Task(row["id"], str(path) if path.is_dir() else None, row["start"])
+    return Task(row["id"], str(path) if path.is_dir() else None, row["start"], device)
 
 
 @lru_cache(maxsize=2)
@@ -134,11 +158,15 @@ def _media(path: str) -> Media:
     return Media(path)
 
 
-def search(spec: Faces, frames: str, task: Task) -> Entry:
-    """`find_face` in the frames of one clip of the store `frames`."""
+def search(spec: Faces, frames: str, audio: str | None, task: Task) -> Entry:
+    """`find_face` in the frames of one clip of the store `frames`, with its sound of the store `audio`."""
     entry = _media(frames)[task.clip]
+    sound = None
+    if audio is not None and _media(audio)[task.clip].status == Status.OK:
+        sound = _media(audio).waveform(task.clip), _media(audio).rate
+    clip = [bytes(item) for item in entry.items], entry.times
     folder = Path(task.folder) if task.folder else None
-    return find_face(spec, ([bytes(item) for item in entry.items], entry.times), folder=folder, start=task.start)
+    return find_face(spec, clip, folder=folder, start=task.start, sound=sound, device=task.device)
 
 
 def _boxes(rows: list[dict], cache: ClipCache, failures: dict[str, tuple[str, str]]) -> pl.DataFrame:
@@ -149,13 +177,7 @@ def _boxes(rows: list[dict], cache: ClipCache, failures: dict[str, tuple[str, st
             # A clip without a face has no rows, and no boxes.
             for at, (start, end) in enumerate(entry.times.tolist()):
                 box = dict(zip(("left", "top", "right", "bottom"), entry.extras["boxes"][at].tolist(), strict=True))
-                score, filled = float(entry.extras["scores"][at]), bool(entry.extras["filled"][at])
-                yield {"id": row["id"], "start": start, "end": end, **box, "score": score, "filled": filled}
+                told = {name: bool(entry.extras[name][at]) for name in ("filled", "heard")}
+                yield {"id": row["id"], "start": start, "end": end, **box, "score": float(entry.extras["scores"][at]), **told}
 
     return pl.DataFrame(list(lines()), schema=BOXES)
-
-
-def coverage(frames: str | Path = "data/frames.h5", faces: str | Path = "data/faces.h5") -> dict[str, float]:
-    """Clip id → share of its sampled frames that show the chosen face (1.0 = all; 0.0 = none)."""
-    source, found = Media(frames), Media(faces)
-    return {clip: len(found[clip].items) / len(source[clip].items) for clip in source.ids if source[clip].items}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from pipeline.params import Faces
 
-from .detect import Box, Detection, Eyes, area, overlap
+from .detection import Box, Detection, Eyes, area, overlap
 
 #: Boxes of neighbouring frames that overlap less are different faces.
 LINK = 0.3
@@ -19,10 +19,17 @@ LOST = 2.0
 
 @dataclass
 class Track:
-    """One face: frame number → where it is. `filled` frames lie between two detections and have none themselves."""
+    """One face.
+
+    Attributes:
+        boxes: frame number → where it is.
+        filled: frames that lie between two detections and have none themselves.
+        heard: it was chosen because its mouth moves with the sound.
+    """
 
     boxes: dict[int, Detection] = field(default_factory=dict)
     filled: frozenset[int] = frozenset()
+    heard: bool = False
 
     @property
     def last(self) -> int:
@@ -130,7 +137,22 @@ def steady(track: Track) -> Track:
     return Track(boxes, track.filled)
 
 
-def follow(found: Sequence[Sequence[Detection]], times: np.ndarray, size: tuple[int, int], spec: Faces) -> Track | None:
-    """Link, choose, fill and steady; None when no frame has a face."""
-    chosen = choose(link(found, times), size, spec.choice)
+def follow(
+    found: Sequence[Sequence[Detection]],
+    times: np.ndarray,
+    size: tuple[int, int],
+    spec: Faces,
+    listen: Callable[[list[Track]], Track | None] | None = None,
+) -> Track | None:
+    """Link, choose, fill and steady; None when no frame has a face.
+
+    Args:
+        listen: of several tracks the one that speaks, or None when that cannot be told: then the largest is taken.
+    """
+    tracks = link(found, times)
+    if listen is not None and len(tracks) > 1:
+        heard = listen([steady(fill(track, times, spec.gap)) for track in tracks])
+        if heard is not None:
+            return replace(heard, heard=True)
+    chosen = choose(tracks, size, "largest" if spec.choice == "speaking" else spec.choice)
     return None if chosen is None else steady(fill(chosen, times, spec.gap))

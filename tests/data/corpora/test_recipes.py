@@ -107,8 +107,10 @@ def test_recipe(recipe, workspace):
     assert table.height == expected.clips
     # A film without a row (MELD has them) is said; nothing else is out of order.
     assert set(pl.read_parquet("data/quarantine.parquet")["reason"]) <= {"surplus"}
-    for stage in ("frames", "audio", "faces"):
+    for stage in ("frames", "audio"):
         assert pl.read_parquet(f"data/{stage}.quarantine.parquet").is_empty()
+    # A clip without a face is noted; none is lost.
+    assert pl.read_parquet("data/faces.quarantine.parquet")["reason"].to_list() == ["few_faces"] * expected.lacking.get("face", 0)
     stores_are_whole(table, params, expected)
     truth_is_apart(table, params, expected)
     if recipe in TRAINED:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data.faces.crop import crop, square, tilt
-from pipeline.data.faces.detect import Detection
+from pipeline.data.faces.detection import Detection
 from pipeline.params import Faces
 
 SPEC = Faces(size=100, quality=100)

@@ -53,8 +53,3 @@ def test_broken_points_and_foreign_files_are_left_to_the_detector(clip, tmp_path
         (clip / "001.json").write_text(text)
         assert landmarks.read(clip) == {}
         assert landmarks.detections(clip, np.zeros((2, 2)), (10, 10), None) == [None, None]
-
-
-def test_given_faces_come_before_found_ones():
-    given, found = landmarks.of_points(points(0, 0, 10, 10)), landmarks.of_points(points(5, 5, 9, 9))
-    assert landmarks.merged([given, None], [[], [found]]) == [[given], [found]]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.faces.detect import Detection
+from pipeline.data.faces.detection import Detection
 from pipeline.data.faces.track import Track, choose, fill, follow, link, steady
 from pipeline.params import Faces
 
