@@ -55,10 +55,12 @@ def judge(row: dict, facts: dict[str, Fact], limits: Integrity) -> tuple[dict, l
             continue
         fact = facts[path]
         reason, detail = fact.reason, fact.detail
+        if not reason and modality in fact.lost:
+            reason, detail = fact.lost[modality]
         if not reason and not getattr(fact, modality):
-            reason, detail = "no_modality", f"the file has no usable {modality}" + (f": {fact.detail}" if fact.detail else "")
+            reason, detail = "no_modality", f"the file has no {modality}"
         if not reason and modality == "audio" and fact.level is not None and fact.level < limits.silence:
-            reason, detail = "silent", f"{fact.level:.0f} dBFS"
+            reason, detail = "silent", f"{fact.level:.0f} dBFS in its loudest second"
         if reason:
             lost.append(problem(row["id"], path, reason, f"{modality}: {detail}"))
             row[modality] = None
