@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 
 from pipeline.reasons import OF_BYTES
 
-from .decode.folder import SUFFIXES
+from .decode.folder import is_image
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Fact:
 def examine_folder(path: str) -> Fact:
     """A folder of frame images: a picture whose length the annotation knows."""
     with os.scandir(path) as found:
-        some = any(entry.name.lower().endswith(tuple(SUFFIXES)) for entry in found)
+        some = any(is_image(entry.name) for entry in found)
     return Fact(video=True) if some else Fact(reason="empty", detail="the folder holds no frame images")
 
 

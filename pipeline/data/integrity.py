@@ -33,8 +33,8 @@ def precheck(row: dict, root: Path) -> dict | None:
             return problem(row["id"], relative, "empty", f"{modality} file has no bytes")
         if size.st_size < _STUB_BYTES and os.path.isfile(path) and Path(path).read_bytes().startswith(_STUB):
             return problem(row["id"], relative, "stub", "fetch the files themselves with `git lfs pull`")
-    start, end = row.get("start"), row.get("end")
-    if start is not None and end is not None and not end > start:
+    start, end = row.get("start") or 0.0, row.get("end")
+    if end is not None and not end > start:
         return problem(row["id"], row.get("video") or row.get("audio"), "empty", f"the cut {start}..{end} s is empty")
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
 import math
 from collections.abc import Iterator
@@ -114,11 +115,16 @@ class Medium:
         """
         origin = self.origin
         for packet in self.container.demux():
-            at = seconds(packet.pts if packet.pts is not None else packet.dts, packet.time_base)
+            at = self.moment(packet)
             if packet.size and at is not None and not packet.is_discard:
                 end = at - origin + (seconds(packet.duration, packet.time_base) or 0.0)
                 self.ends[packet.stream.index] = max(end, self.ends.get(packet.stream.index, 0.0))
             yield packet
+
+    def moment(self, packet: Packet) -> float | None:
+        """When a packet is shown, in seconds of its stream's clock. AVI tells but when it is decoded: FFmpeg guesses the rest."""
+        guessed = self.format == "avi" and packet.dts is not None
+        return seconds(packet.dts if guessed or packet.pts is None else packet.pts, packet.time_base)
 
     def decoded(self, stream: Stream, sought: bool = False) -> Iterator[Any]:
         """Frames of a stream in presentation order, from where the container stands.
@@ -131,6 +137,7 @@ class Medium:
         """
         packets = bad = 0
         last, reason = "", "corrupt"
+        waiting: list[int] = []  # times of decoding: in their order, and without others, those of showing
         demuxer = self.packets()
         while True:
             try:
@@ -152,7 +159,12 @@ class Medium:
                 continue
             if sought and frames:
                 packets, bad, sought = 1, 0, False
-            yield from frames
+            if stream.type == "video" and self.format == "avi" and packet.size and packet.dts is not None:
+                heapq.heappush(waiting, packet.dts)
+            for frame in frames:
+                if waiting:
+                    frame.pts = heapq.heappop(waiting)
+                yield frame
         if bad and bad > MAX_BAD * packets:
             raise DecodeError(reason, f"{bad} of {packets} packets failed, last: {last}", self.path)
 

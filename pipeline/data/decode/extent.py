@@ -99,7 +99,7 @@ def _declared(file: BinaryIO, size: int) -> int | None:
 
 def _real(declared: int, most: int) -> int | None:
     # What a writer leaves that cannot come back: nothing, a bare header, or the largest number.
-    return declared if 64 < declared < most else None
+    return declared if 64 < declared < most and declared not in (2**32 - 1, 2**32 + 7) else None
 
 
 def _riff(file: BinaryIO, size: int, form: str) -> int | None:

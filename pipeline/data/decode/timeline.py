@@ -55,7 +55,7 @@ def packets(medium: Medium) -> Packets:
         if packet.size == 0 or packet.stream.index != stream.index:
             continue
         timed = timed and packet.pts is not None
-        at = seconds(packet.pts if packet.pts is not None else packet.dts, packet.time_base)
+        at = medium.moment(packet)
         if at is None:
             continue
         times.append(at - zero)
