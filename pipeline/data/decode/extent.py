@@ -33,10 +33,8 @@ _BOXES = (
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
-#: Containers whose headers tell the length in time, written when the file was finished.
-_TIMED = {"matroska", "asf", "flv", "mov", "caf", "aiff", "au", "mxf", "ape", "tta", "wv", "flac"}
-#: Containers in which a wrong length in time is common, and the bytes are the better witness when they say anything.
-_COUNTED = {"mov", "aiff"}
+#: Containers of unknown size whose headers tell the length in time, written when the file was finished.
+_TIMED = {"flv", "mov", "caf", "au", "mxf", "ape", "tta", "wv", "flac"}
 
 
 def check(path: Path) -> int | None:
@@ -54,15 +52,21 @@ def check(path: Path) -> int | None:
 
 
 def declares_length(path: Path, name: str, declared: int | None) -> bool:
-    """Whether the length a container (FFmpeg's name) tells was written into it, not guessed from the bit rate or the last page.
+    """Whether the length in time a container (FFmpeg's name) tells is to be held against what is found.
 
-    `declared` is what `check` gave.
+    Not where it is guessed from the bit rate or the last page. Nor where the bytes are all there, the better witness:
+    headers are often wrong; unless zeros stand at the end, as in a file made room for and never filled. `declared` is what
+    `check` gave.
     """
     if name == "mp3":
         return _has_index(path)
-    if name == "matroska" and declared is None:
-        return False  # its writer never came back to write the length
-    return name in _TIMED and not (name in _COUNTED and declared is not None)
+    return name in _TIMED if declared is None else _is_hollow(path)
+
+
+def _is_hollow(path: Path) -> bool:
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - 4096))
+        return not any(file.read())
 
 
 def has_links(path: Path) -> bool:

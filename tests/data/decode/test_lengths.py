@@ -83,6 +83,24 @@ def test_half_a_file_is_told_from_a_short_track(tmp_path, make, name, seconds):
     assert reason(examine_file, str(path)) == reason(read_waveform, path, RATE) == reason(read_frames, path, SPEC) == "truncated"
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "a.webm", "a.wmv", "a.avi"])
+def test_a_file_whose_second_half_was_never_filled(tmp_path, make, name):
+    path = make.tracks(tmp_path / name, 4.0, 4.0, **KINDS[name])
+    half = path.stat().st_size // 2
+    path.write_bytes(path.read_bytes()[:half] + bytes(half))
+    assert reason(examine_file, str(path)) == "truncated"
+
+
+def test_a_matroska_header_that_tells_twice_the_length(tmp_path, make):
+    path = make.tracks(tmp_path / "a.mkv", 4.0, 3.0)
+    data = path.read_bytes()
+    at = data.index(b"\x44\x89\x88") + 3  # Duration, eight bytes
+    patched(path, (at, struct.pack(">d", 2 * struct.unpack(">d", data[at : at + 8])[0])))
+    fact = examine_file(str(path))
+    assert fact.lost == {} and fact.duration == pytest.approx(4.0, abs=0.05)
+    assert sound(path) == pytest.approx(3.0, abs=0.05) and picture(path) == pytest.approx(4.0, abs=0.05)
+
+
 def test_a_subtitle_longer_than_the_film(tmp_path):
     path = Path(__file__).parent / "long_subtitle.mkv"  # 4 s of both, a line of text until 9 s
     fact = examine_file(str(path))
