@@ -33,9 +33,9 @@ REASONS: dict[str, str] = {
     "crash": "the decoder crashed",
     "error": "decoding failed in an unforeseen way",
     # Whether it is what the annotation says.
-    "silent": "the sound stays below integrity.silence",
+    "silent": "the loudest second of the sound stays below integrity.silence",
     "too_short": "shorter than integrity.min_duration",
-    "too_long": "longer than integrity.max_duration",
+    "too_long": "longer than integrity.max_duration, or than the hour of sound that is decoded at once",
     "drift": "the length differs from the annotation by more than integrity.max_drift",
     # What came of it.
     "few_faces": "the chosen face is in fewer of the clip's frames than faces.min_share; no clip is lost",

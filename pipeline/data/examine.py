@@ -48,7 +48,7 @@ def _lasting(fresh: dict[str, Fact], keys: dict[str, str]) -> dict[str, str]:
     return {
         keys[path]: fact.dump()
         for path, fact in fresh.items()
-        if (not fact.reason or fact.reason in OF_BYTES) and (not (fact.reason or fact.detail) or _is_readable(path, keys[path]))
+        if (not fact.reason or fact.reason in OF_BYTES) and (not (fact.reason or fact.lost) or _is_readable(path, keys[path]))
     }
 
 

@@ -12,7 +12,7 @@ import xxhash
 
 from pipeline.storage.memo import Memo, file_key
 
-from .decode.folder import SUFFIXES
+from .decode.folder import NOTE, is_image
 
 _CHUNK = 1 << 20
 
@@ -31,14 +31,12 @@ def hash_file(path: str) -> str:
 
 
 def _members(path: str) -> list[tuple[str, str]]:
-    """(name, path) of the files that make up a medium: itself, or the frames of a folder."""
+    """(name, path) of the files that make up a medium: itself, or the frames of a folder and the note of their rate."""
     if not os.path.isdir(path):
         return [("", path)]
     with os.scandir(path) as found:
         return sorted(
-            (entry.name, entry.path)
-            for entry in found
-            if entry.is_file() and not entry.name.startswith(".") and entry.name.lower().endswith(tuple(SUFFIXES))
+            (entry.name, entry.path) for entry in found if entry.is_file() and (is_image(entry.name) or entry.name == NOTE)
         )
 
 

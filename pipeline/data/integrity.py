@@ -33,8 +33,8 @@ def precheck(row: dict, root: Path) -> dict | None:
             return problem(row["id"], relative, "empty", f"{modality} file has no bytes")
         if size.st_size < _STUB_BYTES and os.path.isfile(path) and Path(path).read_bytes().startswith(_STUB):
             return problem(row["id"], relative, "stub", "fetch the files themselves with `git lfs pull`")
-    start, end = row.get("start"), row.get("end")
-    if start is not None and end is not None and not end > start:
+    start, end = row.get("start") or 0.0, row.get("end")
+    if end is not None and not end > start:
         return problem(row["id"], row.get("video") or row.get("audio"), "empty", f"the cut {start}..{end} s is empty")
     return None
 
@@ -55,10 +55,12 @@ def judge(row: dict, facts: dict[str, Fact], limits: Integrity) -> tuple[dict, l
             continue
         fact = facts[path]
         reason, detail = fact.reason, fact.detail
+        if not reason and modality in fact.lost:
+            reason, detail = fact.lost[modality]
         if not reason and not getattr(fact, modality):
-            reason, detail = "no_modality", f"the file has no usable {modality}" + (f": {fact.detail}" if fact.detail else "")
+            reason, detail = "no_modality", f"the file has no {modality}"
         if not reason and modality == "audio" and fact.level is not None and fact.level < limits.silence:
-            reason, detail = "silent", f"{fact.level:.0f} dBFS"
+            reason, detail = "silent", f"{fact.level:.0f} dBFS in its loudest second"
         if reason:
             lost.append(problem(row["id"], path, reason, f"{modality}: {detail}"))
             row[modality] = None

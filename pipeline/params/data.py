@@ -24,6 +24,7 @@ class Integrity(Group):
     max_duration: Positive = 60.0
     #: Measured minus annotated length; beyond both bounds the clip is far off.
     max_drift: Positive = 2.0
+    #: The loudest second of sound below it is silence.
     silence: Number = -60.0
 
 

@@ -15,10 +15,12 @@ from typing import TypeVar
 import numpy as np
 
 from pipeline.data import media
+from pipeline.data.decode.audio import loudest
 from pipeline.data.decode.errors import DecodeError
-from pipeline.data.decode.probe import Probe, probe
+from pipeline.data.decode.probe import probe
 from pipeline.data.faces import detect
 from pipeline.data.faces.find import find_face
+from pipeline.data.fact import Fact, examine_file
 from pipeline.errors import UserError
 from pipeline.features import transcribe
 from pipeline.features.encoders.extractor import Clip, Missing, Turn
@@ -79,8 +81,16 @@ class Source:
             )
 
     @cached_property
-    def facts(self) -> Probe:
-        return self._value(self._isolated(probe, self.path))
+    def facts(self) -> Fact:
+        """What the manifest would know of the file.
+
+        Raises:
+            DecodeError: it is absent, no medium, or not whole.
+        """
+        if Path(self.path).is_dir():
+            found = self._value(self._isolated(probe, self.path))
+            return Fact(duration=found.duration, video=True)
+        return self._value(self._isolated(examine_file, str(self.path)))
 
     @property
     def duration(self) -> float:
@@ -131,12 +141,17 @@ class Source:
 
     def _pictures(self, modality: str) -> tuple[list[bytes], np.ndarray]:
         """JPEGs and their (T, 2) seconds: sampled frames, or the crops of one face."""
-        if not self.facts.has_video:
-            raise Missing("the file has no video")
+        self._require("video", self.facts.video, "the file has no video")
         entry = self._value(self._frames if modality == "video" else self._faces)
         if entry.status == Status.MISSING:
             raise Missing(entry.reason)
         return media_store.split_files(entry), entry.times
+
+    def _require(self, modality: str, there: bool, absent: str) -> None:
+        if modality in self.facts.lost:
+            raise DecodeError(*self.facts.lost[modality], self.path)
+        if not there:
+            raise Missing(absent)
 
     @cached_property
     def _frames(self) -> Outcome[str, Entry]:
@@ -166,12 +181,10 @@ class Source:
             return None
 
     def _waveform(self) -> np.ndarray:
-        if not self.facts.has_audio:
-            raise Missing("the file has no sound")
+        self._require("audio", self.facts.audio, "the file has no sound")
         # Training reads FLAC: this one was written and is read the same way.
         wave = flac.decode(self._value(self._sound).values.tobytes())[0]
-        peak = float(np.abs(wave).max()) if wave.size else 0.0
-        if peak <= 0 or 20 * np.log10(peak) < self.params.integrity.silence:
+        if loudest(wave, self.params.decode.audio.rate) < self.params.integrity.silence:
             raise Missing("the sound is silent")
         return wave
 

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from pipeline.data import examine
-from pipeline.data.decode.container import blame
+from pipeline.data.decode.failures import blame
 from pipeline.data.examine import examine_media
 from pipeline.data.fact import Fact
 from pipeline.reasons import OF_BYTES, REASONS
@@ -57,7 +57,7 @@ def test_a_verdict_about_bytes_nobody_can_read_is_not_kept(tmp_path):
     path.symlink_to("/proc/self/mem")
     key = file_key(path, os.stat(path), examine.facts_version())
     assert examine._lasting({str(path): Fact(reason="corrupt")}, {str(path): key}) == {}
-    assert examine._lasting({str(path): Fact(video=True, detail="the sound cannot be decoded")}, {str(path): key}) == {}
+    assert examine._lasting({str(path): Fact(video=True, lost={"audio": ("corrupt", "")})}, {str(path): key}) == {}
 
 
 def test_a_verdict_about_a_file_changed_meanwhile_is_not_kept(tmp_path):

@@ -55,7 +55,8 @@ def attempt(path):
 def results(tmp_path_factory):
     paths = mutations.generate(tmp_path_factory.mktemp("fuzz"))
     assert len(paths) >= 200
-    with Pool(attempt, workers=2, timeout=20.0, preload=("torchaudio.functional",)) as pool:
+    # A file takes a fraction of a second; the limit is for one that hangs, on whatever machine.
+    with Pool(attempt, workers=2, timeout=300.0, preload=("torchaudio.functional",)) as pool:
         outcomes = {o.key: o for o in pool.imap_unordered((p, p) for p in paths)}
     assert sorted(outcomes) == paths
     return {path.name: outcome for path, outcome in outcomes.items()}

@@ -10,15 +10,17 @@ import numpy as np
 import polars as pl
 import pytest
 import skimage
+import soundfile
 from PIL import Image
 
 from pipeline import params as parameters
 from pipeline.data import media
 from pipeline.data.decode.errors import DecodeError
 from pipeline.data.faces import stage
+from pipeline.data.fact import examine_file
 from pipeline.errors import ParamsError
 from pipeline.features import extract, transcribe
-from pipeline.features.encoders.extractor import Turn
+from pipeline.features.encoders.extractor import Missing, Turn
 from pipeline.serving.predictor import Predictor
 from pipeline.serving.source import Source, Spoken, turn
 from pipeline.storage import tables
@@ -264,3 +266,41 @@ def test_the_one_who_speaks_is_listened_for_as_in_the_stage(stored):
     # Of one face there is nothing to choose.
     found, plain = (Source(face.path, one).clip(one.streams["face"]) for one in (speaking, params))
     assert found.frames == plain.frames and (found.frame_times == plain.frame_times).all()
+
+
+def test_a_file_is_as_long_as_the_manifest_finds_it(tmp_path):
+    """Also where nobody wrote its length; a cut of it is what is there."""
+    time = np.arange(6 * 48000) / 48000
+    soundfile.write(tmp_path / "a.flac", 0.3 * np.sin(2000 * time), 48000)
+    soundfile.write(tmp_path / "a.wav", 0.3 * np.sin(2000 * time), 48000)
+    flac, wav = bytearray((tmp_path / "a.flac").read_bytes()), bytearray((tmp_path / "a.wav").read_bytes())
+    flac[21], flac[22:26] = flac[21] & 0xF0, bytes(4)
+    wav[wav.index(b"data") + 4 :][:4] = bytes(4)
+    (tmp_path / "a.flac").write_bytes(flac)
+    (tmp_path / "a.wav").write_bytes(wav)
+    params = params_of(tmp_path)
+    for name in ("a.flac", "a.wav"):
+        assert Source(tmp_path / name, params).duration == 6.0 == examine_file(str(tmp_path / name)).duration
+        part = Source(tmp_path / name, params, start=4.0, end=9.0)
+        assert part.duration == 2.0 and len(part._waveform()) == 2 * params.decode.audio.rate
+
+
+def test_a_track_that_cannot_be_decoded_says_why(tmp_path, make_film):
+    path = make_film(tmp_path / "a.mkv")
+    path.write_bytes(path.read_bytes().replace(b"A_AAC", b"A_ODD"))
+    source = Source(path, params_of(tmp_path))
+    assert source.facts.video and not source.facts.audio
+    with pytest.raises(DecodeError, match="no decoder knows the codec of the audio stream"):
+        source._waveform()
+
+
+def test_quiet_speech_is_no_silence(tmp_path):
+    """Whole, it is below the limit; in its loudest second it is not."""
+    wave = np.zeros(30 * 16000, np.float32)
+    wave[:16000] = 0.003 * np.sin(np.arange(16000) * 0.1)
+    soundfile.write(tmp_path / "calm.wav", wave, 16000)
+    soundfile.write(tmp_path / "still.wav", wave / 10, 16000)
+    params = params_of(tmp_path)
+    assert len(Source(tmp_path / "calm.wav", params)._waveform()) == wave.size
+    with pytest.raises(Missing, match="silent"):
+        Source(tmp_path / "still.wav", params)._waveform()

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from pathlib import Path
 
-import av
 import numpy as np
-import soundfile
-from av.container import InputContainer
 
-from . import container as media
 from .errors import DecodeError
-from .probe import sound_only
+from .heard import listen
 
 #: Samples beyond this are not sound but broken floats; full scale is 1.
 MAX_SAMPLE = 100.0
 
-#: Holes between packets shorter than this (seconds) are rounding, longer ones are silence.
-GAP = 0.05
+#: Sound that is decoded at once may not be longer (seconds): at 48 kHz this is 700 MB.
+MAX_SECONDS = 3600
 
 #: Largest resampling kernel (taps); odd pairs of rates beyond it go to FFmpeg's resampler.
 MAX_TAPS = 20_000_000
@@ -35,41 +32,113 @@ def read_waveform(
         path: any media file; a folder of frames has no sound.
         rate: samples per second of the result.
         start, end: cut, in seconds of presentation time; None is the medium's own start or end.
-        channel: `left`, `right`, or None for the mean of all channels.
+        channel: `left`, `right`, or None for all channels, mixed as `downmix.to_mono` tells.
 
     Returns:
         (S,) float32. A stream that starts late is preceded by silence, so that sample i is at
-        i / rate seconds from the clip's start. Values may slightly exceed 1 where the source clips.
+        i / rate seconds from the clip's start. Sound that ends before the
+        cut does is given as it is. Values may slightly exceed 1 where the source clips.
 
     Raises:
-        DecodeError: missing, empty, unreadable, no_audio, truncated, corrupt, not_finite, out_of_range.
+        DecodeError: missing, empty, unreadable, no_audio, truncated, corrupt, not_finite, out_of_range, too_long.
     """
-    path = Path(path)
     if channel not in _CHANNELS:
         raise ValueError(f"channel must be left, right or None, not {channel!r}")
-    if path.is_dir():
-        raise DecodeError("no_audio", "a folder of frame images", path)
-    media.check(path)
-    heard: tuple[np.ndarray, int] | None = None
-    if sound_only(path):
-        try:
-            heard = _soundfile(path, start, end, _CHANNELS[channel])
-        except soundfile.SoundFileError:
-            pass  # FFmpeg may know the codec, or name the damage.
-    wave, native = heard or _ffmpeg(path, start, end, _CHANNELS[channel])
+    path = Path(path)
+    parts: list[np.ndarray] = []
+    native = filled = 0
+    for piece in listen(path, start, end, _CHANNELS[channel]):
+        native, filled = piece.rate, filled + piece.silence + piece.samples.size
+        if filled > MAX_SECONDS * native:
+            raise DecodeError("too_long", f"more than {MAX_SECONDS} s of sound at once; cut it into clips", path)
+        if piece.silence:
+            parts.append(np.zeros(piece.silence, np.float32))
+        parts.append(piece.samples)
+    wave = np.concatenate(parts) if parts else np.zeros(0, np.float32)
     if wave.size == 0:
         raise DecodeError("empty", "no samples", path)
-    bad = int(np.count_nonzero(~(np.abs(wave) <= MAX_SAMPLE)))
+    bad = count_bad(wave)
     if bad:
         raise DecodeError("not_finite", f"{bad} of {wave.size} samples", path)
     return resample(wave, native, rate)
+
+
+def measure(path: str | Path) -> tuple[float, float]:
+    """(seconds, level) of all the sound of a file: how long it is heard, and `level` of its loudest second.
+
+    In memory a second or so at a time, however long it is and whatever holes it has.
+
+    Raises:
+        DecodeError: as `read_waveform`.
+    """
+    path, total, bad, rate = Path(path), 0, 0, 0
+    meter = Meter()
+    for piece in listen(path):
+        rate, total = piece.rate, total + piece.silence + piece.samples.size
+        bad += count_bad(piece.samples)
+        meter.add(piece.rate, piece.silence, piece.samples)
+    if not total:
+        raise DecodeError("empty", "no samples", path)
+    if bad:
+        raise DecodeError("not_finite", f"{bad} of {total} samples", path)
+    return total / rate, meter.level
+
+
+def count_bad(wave: np.ndarray) -> int:
+    """Samples that are no sound."""
+    return int(np.count_nonzero(~(np.abs(wave) <= MAX_SAMPLE)))
+
+
+class Meter:
+    """The level of the loudest second of what passes, to a tenth of a second."""
+
+    PARTS = 10
+
+    def __init__(self) -> None:
+        self._recent: deque[float] = deque(maxlen=self.PARTS)
+        self._rest = np.zeros(0, np.float32)
+        self._best, self._samples, self._rate = 0.0, 0, 0
+
+    def add(self, rate: int, silence: int, samples: np.ndarray) -> None:
+        """Let silence pass, then samples."""
+        self._rate, step = rate, max(1, rate // self.PARTS)
+        self._samples += silence + samples.size
+        # More silence than fills a second tells nothing new.
+        padded = np.zeros(min(silence, rate + step), np.float32)
+        wave = np.concatenate([self._rest, padded, samples])
+        whole = wave.size - wave.size % step
+        for power in np.square(wave[:whole].reshape(-1, step), dtype=np.float64).sum(axis=1):
+            self._push(float(power))
+        self._rest = wave[whole:].copy()
+
+    def _push(self, power: float) -> None:
+        self._recent.append(power)
+        self._best = max(self._best, math.fsum(self._recent))
+
+    @property
+    def level(self) -> float:
+        """In dBFS; of sound shorter than a second, of all of it."""
+        rest = float(np.square(self._rest, dtype=np.float64).sum())
+        power = max(self._best, math.fsum([*self._recent, rest][-self.PARTS :]))
+        return decibel(power / max(1, min(self._samples, self._rate)))
+
+
+def loudest(waveform: np.ndarray, rate: int) -> float:
+    """Level in dBFS of the loudest second of a waveform."""
+    meter = Meter()
+    meter.add(rate, 0, waveform)
+    return meter.level
 
 
 def level(waveform: np.ndarray) -> float:
     """Root mean square level in dBFS (0 = full-scale square wave); -inf for digital silence."""
     if waveform.size == 0:
         return -math.inf
-    power = float(np.mean(np.square(waveform, dtype=np.float64)))
+    return decibel(float(np.mean(np.square(waveform, dtype=np.float64))))
+
+
+def decibel(power: float) -> float:
+    """A power as a level; -inf for none."""
     return 10.0 * math.log10(power) if power > 0 else -math.inf
 
 
@@ -97,119 +166,3 @@ def _swresample(wave: np.ndarray, native: int, rate: int) -> np.ndarray:
     resampler = av.AudioResampler(format="fltp", layout="mono", rate=rate)
     parts = [f.to_ndarray()[0] for f in (*resampler.resample(frame), *resampler.resample(None))]
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
-
-
-def _mono(block: np.ndarray, channel: int | None) -> np.ndarray:
-    """(C, S) → (S,); a mono source has but one channel to give."""
-    if channel is None or block.shape[0] == 1:
-        return block.mean(axis=0, dtype=np.float32)
-    return block[channel].astype(np.float32)
-
-
-def _soundfile(path: Path, start: float | None, end: float | None, channel: int | None) -> tuple[np.ndarray, int]:
-    with soundfile.SoundFile(str(path)) as sound:
-        native, total = sound.samplerate, sound.frames
-        low = round((start or 0.0) * native)
-        high = total if end is None else min(total, round(end * native))
-        if total <= 0:
-            raise DecodeError("empty", "no samples", path)
-        if low >= total:
-            raise DecodeError("out_of_range", f"clip starts at {start:g} s of {total / native:.2f} s", path)
-        sound.seek(low)
-        block = sound.read(max(0, high - low), dtype="float32", always_2d=True).T
-    _check_riff(path)
-    if high - low - block.shape[1] > max(0.5 * native, 0.1 * (high - low)):
-        raise DecodeError("truncated", f"{block.shape[1]} of {high - low} samples", path)
-    return _mono(block, channel), native
-
-
-def _check_riff(path: Path) -> None:
-    """A WAV file cut short reads as a shorter one; its header still tells the length it had."""
-    with open(path, "rb") as file:
-        head = file.read(8)
-    declared, size = int.from_bytes(head[4:8], "little") + 8, path.stat().st_size
-    # Writers that cannot seek leave 0 or the largest number.
-    if head[:4] == b"RIFF" and 8 < declared < 0xFFFFFF00 and declared - size > 0.1 * declared:
-        raise DecodeError("truncated", f"{size} of {declared} bytes", path)
-
-
-def _ffmpeg(path: Path, start: float | None, end: float | None, channel: int | None) -> tuple[np.ndarray, int]:
-    with media.opened(path) as container:
-        stream = media.audio_stream(container)
-        if stream is None:
-            raise DecodeError("no_audio", f"{len(container.streams)} stream(s), none of them audio", path)
-        zero, low = media.origin(container), start or 0.0
-        declared = media.declared_end(container, stream)
-        if low and declared is not None and low >= declared:
-            raise DecodeError("out_of_range", f"clip starts at {low:g} s of {declared:.2f} s", path)
-        if low > 1.0:
-            # A little early: coded audio needs packets of run-up before its samples are right.
-            media.seek(container, stream, low + zero - 0.5, path)
-        wave, native, moment = _collect(container, stream, path, zero, low, end, channel, declared)
-        if wave.size == 0 and low > 1.0:
-            # The file's index led past the clip.
-            media.seek(container, stream, 0.0, path)
-            wave, native, moment = _collect(container, stream, path, zero, low, end, channel, declared)
-        if end is None:
-            media.check_whole(container, stream, moment, path)
-    if native is None:
-        raise DecodeError("unreadable", "the audio stream yields no samples", path)
-    return wave, native
-
-
-def _collect(
-    container: InputContainer,
-    stream: av.AudioStream,
-    path: str | Path,
-    zero: float,
-    low: float,
-    end: float | None,
-    channel: int | None,
-    declared: float | None,
-) -> tuple[np.ndarray, int | None, float]:
-    """Samples of [low, end) → (waveform, rate, last moment decoded)."""
-    parts: list[np.ndarray] = []
-    native, filled, moment = None, 0, 0.0
-    limit = (end if end is not None else declared + 1.0 if declared else math.inf) - low
-    for frame in media.decoded(container, stream, path):
-        if frame.samples <= 0:
-            continue
-        if native is None:
-            native = frame.sample_rate
-            if not native or native <= 0:
-                raise DecodeError("unreadable", f"sample rate {native}", path)
-        if frame.sample_rate != native:
-            raise DecodeError("corrupt", f"the sample rate changes from {native} to {frame.sample_rate}", path)
-        block = _mono(_planes(frame), channel)
-        at = media.seconds(frame.pts, frame.time_base)
-        position = filled if at is None else round((at - zero - low) * native)
-        if not parts and position < 0:
-            block = block[-position:]  # before the cut
-            position = 0
-            if block.size == 0:
-                continue
-        gap = position - filled
-        if gap > (0 if not parts else GAP * native) and position <= limit * native:
-            parts.append(np.zeros(gap, np.float32))
-            filled += gap
-        parts.append(block)
-        filled += block.size
-        moment = low + filled / native
-        if end is not None and filled >= (end - low) * native:
-            break
-    wave = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-    if native and end is not None:
-        wave = wave[: max(0, round((end - low) * native))]
-    return wave, native, moment
-
-
-def _planes(frame: av.AudioFrame) -> np.ndarray:
-    """An audio frame as (C, S) float32, full scale 1."""
-    array: np.ndarray = frame.to_ndarray()
-    if not frame.format.is_planar:
-        array = array.reshape(-1, frame.layout.nb_channels).T
-    if array.dtype == np.uint8:
-        return (array.astype(np.float32) - 128.0) / 128.0
-    if array.dtype.kind == "i":
-        return array.astype(np.float32) / float(-np.iinfo(array.dtype).min)
-    return array.astype(np.float32, copy=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import heapq
 import logging
 import math
 from collections.abc import Iterator
@@ -14,9 +14,12 @@ from typing import Any
 import av
 import av.logging
 from av.container import InputContainer
+from av.packet import Packet
 from av.stream import Stream
 
+from . import extent
 from .errors import DecodeError
+from .failures import FAILURES, blame, short
 
 #: Containers that are opened. Left out on purpose: playlists (they fetch other files), text that
 #: FFmpeg would draw as a picture (`tty`), raw streams that any bytes could be taken for.
@@ -28,18 +31,187 @@ MAX_SIDE = 16384
 #: Share of packets that may fail before the clip counts as corrupt.
 MAX_BAD = 0.1
 
-#: What a decoder raises on bytes it cannot use. PyAV's errors are OSError or ValueError by kind.
-FAILURES = (av.FFmpegError, OSError, ValueError, EOFError)
-
-#: Errors that tell of the machine. Not EIO: demuxers say it of a file that ends too early.
-MACHINE = (errno.EACCES, errno.EPERM, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT)
-
 av.logging.set_level(None)
 logging.getLogger("libav").setLevel(logging.CRITICAL)
 
 
+class Medium:
+    """An open media file: its film, its sound, its packets on one clock.
+
+    Attributes:
+        path: of the file.
+        container: as opened now; `seek` and `rewind` may open it anew, so streams are asked for after them.
+        ends: stream's index → when the last of its shown packets read so far ends, in seconds from `origin`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """
+        Raises:
+            DecodeError: unreadable, memory, access.
+        """
+        self.path = path
+        self.ends: dict[int, float] = {}
+        self.container = self._open()
+
+    def _open(self) -> InputContainer:
+        try:
+            container = av.open(
+                f"file:{self.path.absolute()}",
+                metadata_errors="replace",
+                options={"protocol_whitelist": "file", "format_whitelist": FORMATS, "enable_drefs": "0"},
+            )
+        except FAILURES as error:
+            raise DecodeError(blame(error), short(error), self.path) from error
+        for stream in container.streams.video:
+            if stream.codec_context is not None:
+                stream.codec_context.thread_count = 1  # processes are the parallelism
+        return container
+
+    @property
+    def format(self) -> str:
+        """FFmpeg's first name of the container."""
+        return self.container.format.name.split(",")[0]
+
+    @property
+    def video(self) -> av.VideoStream | None:
+        """The video stream that is the film: no cover picture, and of several the longest; the first among equals.
+
+        Cameras put a thumbnail before the film. Where no length is declared, streams count as equally long.
+        """
+        return max((stream for stream in self.pictures if stream.codec_context is not None), key=_declared_seconds, default=None)
+
+    @property
+    def pictures(self) -> list[av.VideoStream]:
+        """Video streams that are no cover picture, also those without a decoder."""
+        return [s for s in self.container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+
+    @property
+    def audio(self) -> av.AudioStream | None:
+        return next((s for s in self.container.streams.audio if s.codec_context is not None), None)
+
+    @property
+    def origin(self) -> float:
+        """Presentation time, in seconds, that a player shows as 0.
+
+        A transport stream starts anywhere, so its first stream's start is 0. Times before 0 are
+        decoder priming, which is never shown.
+        """
+        start = self.container.start_time
+        return max(0.0, start / av.time_base) if start is not None else 0.0
+
+    @property
+    def declared(self) -> float | None:
+        """When the container says that its last track ends, in seconds from `origin`; None when it does not say."""
+        container = self.container
+        if not container.duration:
+            return None
+        return container.duration / av.time_base + min(0.0, (container.start_time or 0) / av.time_base)
+
+    def packets(self) -> Iterator[Packet]:
+        """Packets of all streams, from where the container stands; what they tell of lengths goes to `ends`.
+
+        Raises:
+            one of FAILURES: the demuxer lost its way: what is left of the file cannot be reached.
+        """
+        origin = self.origin
+        for packet in self.container.demux():
+            at = self.moment(packet)
+            if packet.size and at is not None and not packet.is_discard:
+                end = at - origin + (seconds(packet.duration, packet.time_base) or 0.0)
+                self.ends[packet.stream.index] = max(end, self.ends.get(packet.stream.index, 0.0))
+            yield packet
+
+    def moment(self, packet: Packet) -> float | None:
+        """When a packet is shown, in seconds of its stream's clock. AVI tells but when it is decoded: FFmpeg guesses the rest."""
+        guessed = self.format == "avi" and packet.dts is not None
+        return seconds(packet.dts if guessed or packet.pts is None else packet.pts, packet.time_base)
+
+    def decoded(self, stream: Stream, sought: bool = False) -> Iterator[Any]:
+        """Frames of a stream in presentation order, from where the container stands.
+
+        A packet that cannot be decoded is skipped, as a player does. After a search, those before the first frame do not
+        count: it may have led into the middle of one.
+
+        Raises:
+            DecodeError: corrupt, when more than `MAX_BAD` of the packets failed; memory, access.
+        """
+        packets = bad = 0
+        last, reason = "", "corrupt"
+        waiting: list[int] = []  # times of decoding: in their order, and without others, those of showing
+        demuxer = self.packets()
+        while True:
+            try:
+                packet = next(demuxer)
+            except StopIteration:
+                break
+            except FAILURES as error:
+                reason = blame(error, reason)
+                bad, last = bad + 1, short(error)
+                break
+            if packet.stream.index != stream.index:
+                continue
+            packets += packet.size > 0
+            try:
+                frames = packet.decode()
+            except FAILURES as error:
+                reason = blame(error, reason)
+                bad, last = bad + 1, short(error)
+                continue
+            if sought and frames:
+                packets, bad, sought = 1, 0, False
+            if stream.type == "video" and self.format == "avi" and packet.size and packet.dts is not None:
+                heapq.heappush(waiting, packet.dts)
+            for frame in frames:
+                if waiting:
+                    frame.pts = heapq.heappop(waiting)
+                yield frame
+        if bad and bad > MAX_BAD * packets:
+            raise DecodeError(reason, f"{bad} of {packets} packets failed, last: {last}", self.path)
+
+    def seek(self, moment: float, stream: Stream) -> None:
+        """Go to the last key frame at or before `moment` (seconds of the stream's own clock), else to the start.
+
+        Raises:
+            DecodeError: unreadable, when not even the start can be reached.
+        """
+        if moment > 0 and stream.time_base:
+            try:
+                self.container.seek(int(moment / stream.time_base), stream=stream, backward=True)
+                return
+            except FAILURES:
+                pass  # no index: decode from the start
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Go to the start. Some files cannot be sought back to it (FLV whose first key frame comes later): opened anew.
+
+        Raises:
+            DecodeError: unreadable, memory, access.
+        """
+        try:
+            self.container.seek(0)
+        except FAILURES:
+            self.container.close()
+            self.container = self._open()
+
+    def check_whole(self) -> None:
+        """Judge whether the file is all there, once its packets have been read to the end.
+
+        A file cut short ends before the bytes it declares, or all its tracks end well before the length it declares: by
+        more than half a second and a tenth of it. One track that ends before another is no damage.
+
+        Raises:
+            DecodeError: truncated.
+        """
+        known = extent.check(self.path)
+        declared = self.declared if extent.declares_length(self.path, self.format, known) else None
+        reached = max(self.ends.values(), default=0.0)
+        if declared is not None and declared - reached > max(0.5, 0.1 * declared):
+            raise DecodeError("truncated", f"its tracks end at {max(reached, 0.0):.2f} s of {declared:.2f} s", self.path)
+
+
 @contextmanager
-def opened(path: str | Path) -> Iterator[av.container.InputContainer]:
+def opened(path: str | Path) -> Iterator[Medium]:
     """Open a media file for reading.
 
     Raises:
@@ -47,16 +219,11 @@ def opened(path: str | Path) -> Iterator[av.container.InputContainer]:
     """
     path = Path(path)
     check(path)
+    medium = Medium(path)
     try:
-        container = av.open(
-            f"file:{path.absolute()}",
-            metadata_errors="replace",
-            options={"protocol_whitelist": "file", "format_whitelist": FORMATS, "enable_drefs": "0"},
-        )
-    except FAILURES as error:
-        raise DecodeError(blame(error), _short(error), path) from error
-    with container:
-        yield container
+        yield medium
+    finally:
+        medium.container.close()
 
 
 def check(path: Path) -> None:
@@ -71,118 +238,8 @@ def check(path: Path) -> None:
         raise DecodeError("empty", "0 bytes", path)
 
 
-def blame(error: BaseException, otherwise: str = "unreadable") -> str:
-    """The reason of a failure: `memory` or `access` where the machine is to blame, else `otherwise`."""
-    number = getattr(error, "errno", None)
-    if isinstance(error, MemoryError) or number == errno.ENOMEM:
-        return "memory"
-    return "access" if number in MACHINE else otherwise
-
-
-def _short(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def video_stream(container: av.container.InputContainer) -> av.VideoStream | None:
-    """The video stream that is the film: no cover picture, and of several the longest; the first among equals.
-
-    Cameras put a thumbnail before the film. Where no length is declared, streams count as equally long.
-    """
-    found = [
-        stream
-        for stream in container.streams.video
-        if not stream.disposition & av.stream.Disposition.attached_pic and stream.codec_context is not None
-    ]
-    return max(found, key=_declared_seconds, default=None)
-
-
 def _declared_seconds(stream: av.VideoStream) -> float:
     return math.inf if not stream.duration or stream.time_base is None else float(stream.duration * stream.time_base)
-
-
-def audio_stream(container: av.container.InputContainer) -> av.AudioStream | None:
-    return next((s for s in container.streams.audio if s.codec_context is not None), None)
-
-
-def origin(container: av.container.InputContainer) -> float:
-    """Presentation time, in seconds, that a player shows as 0.
-
-    A transport stream starts anywhere, so its first stream's start is 0. Times before 0 are
-    decoder priming, which is never shown.
-    """
-    start = container.start_time
-    return max(0.0, start / av.time_base) if start is not None else 0.0
-
-
-def declared_end(container: av.container.InputContainer, stream: av.stream.Stream) -> float | None:
-    """When the container says the stream ends, in seconds from `origin`; None when it does not say."""
-    base = stream.time_base
-    if stream.duration and base:
-        return float((stream.duration + (stream.start_time or 0)) * base) - origin(container)
-    if container.duration:
-        return container.duration / av.time_base + min(0.0, (container.start_time or 0) / av.time_base)
-    return None
-
-
-def check_whole(container: InputContainer, stream: Stream, end: float, path: str | Path) -> None:
-    """Raise DecodeError (truncated) when `end`, the last moment decoded, falls well short of what is declared.
-
-    Well short: by more than half a second and a tenth of the length.
-    """
-    declared = declared_end(container, stream)
-    if declared is not None and declared - end > max(0.5, 0.1 * declared):
-        raise DecodeError("truncated", f"{stream.type} ends at {max(end, 0.0):.2f} s of {declared:.2f} s", path)
-
-
-def decoded(container: InputContainer, stream: Stream, path: str | Path) -> Iterator[Any]:
-    """Frames of a stream in presentation order, from where the container stands.
-
-    A packet that cannot be decoded is skipped, as a player does.
-
-    Raises:
-        DecodeError: corrupt, when more than `MAX_BAD` of the packets failed; memory, access.
-    """
-    packets = bad = 0
-    last, reason = "", "corrupt"
-    demuxer = container.demux(stream)
-    while True:
-        try:
-            packet = next(demuxer)
-        except StopIteration:
-            break
-        except FAILURES as error:
-            reason = blame(error, reason)
-            # The demuxer lost its way: what is left of the file cannot be reached.
-            bad, last = bad + 1, _short(error)
-            break
-        packets += packet.size > 0
-        try:
-            frames = packet.decode()
-        except FAILURES as error:
-            reason = blame(error, reason)
-            bad, last = bad + 1, _short(error)
-            continue
-        yield from frames
-    if bad and bad > MAX_BAD * packets:
-        raise DecodeError(reason, f"{bad} of {packets} packets failed, last: {last}", path)
-
-
-def seek(container: InputContainer, stream: Stream, moment: float, path: str | Path) -> None:
-    """Go to the last key frame at or before `moment` (seconds of the stream's own clock), else to the start.
-
-    Raises:
-        DecodeError: unreadable, when not even the start can be reached.
-    """
-    if moment > 0 and stream.time_base:
-        try:
-            container.seek(int(moment / stream.time_base), stream=stream, backward=True)
-            return
-        except FAILURES:
-            pass  # no index: decode from the start
-    try:
-        container.seek(0)
-    except FAILURES as error:
-        raise DecodeError("unreadable", f"the index leads nowhere: {_short(error)}", path) from error
 
 
 def seconds(value: int | None, base: Fraction | None) -> float | None:

@@ -13,7 +13,15 @@ from .errors import DecodeError
 #: Frames per second of a folder that does not say otherwise in `fps.txt`.
 RATE = 25.0
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+#: The file that says it.
+NOTE = "fps.txt"
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of that name is a frame; hidden ones are what systems leave."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
 def images(folder: Path) -> list[Path]:
@@ -23,7 +31,7 @@ def images(folder: Path) -> list[Path]:
         DecodeError: missing, empty.
     """
     try:
-        found = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+        found = [p for p in folder.iterdir() if is_image(p.name)]
     except OSError as error:
         raise DecodeError("missing", error.strerror or "cannot be listed", folder) from error
     if not found:
@@ -33,7 +41,7 @@ def images(folder: Path) -> list[Path]:
 
 def rate(folder: Path) -> float:
     """Frames per second: the number in `fps.txt`, else 25."""
-    note = folder / "fps.txt"
+    note = folder / NOTE
     if not note.is_file():
         return RATE
     try:

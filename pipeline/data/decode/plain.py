@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import av
 import numpy as np
-from av.container import InputContainer
 from PIL import Image
 
-from . import container as media
+from .container import Medium
 from .orientation import Orientation
 from .probe import display
 from .timeline import Packets
@@ -19,14 +17,16 @@ from .timeline import Packets
 JITTER = 0.05
 
 
-def suits(container: InputContainer, stream: av.VideoStream, table: Packets, path: Path) -> bool:
+def suits(medium: Medium, table: Packets) -> bool:
     """Whether decord's known defects cannot touch this file: 8-bit H.264 in MP4 at constant rate,
     square pixels, not rotated, nothing hidden before its end, and the time of every packet known."""
+    stream = medium.video
+    assert stream is not None
     codec = stream.codec_context
     if not (
         table.timed
         and len(table.times) > 1
-        and "mp4" in container.format.name
+        and "mp4" in medium.container.format.name
         and codec.name == "h264"
         and codec.pix_fmt == "yuv420p"
         and codec.color_range != 2
@@ -36,9 +36,11 @@ def suits(container: InputContainer, stream: av.VideoStream, table: Packets, pat
     steps = np.diff(table.times)
     if steps.min() <= 0 or np.ptp(steps) > JITTER * steps.mean() or not table.shown[: int(table.shown.sum())].all():
         return False
-    media.seek(container, stream, 0.0, path)
-    frame = next(media.decoded(container, stream, path), None)
-    return frame is not None and display(frame, stream, path) == (codec.width, codec.height, Orientation())
+    medium.rewind()
+    stream = medium.video
+    assert stream is not None
+    frame = next(medium.decoded(stream), None)
+    return frame is not None and display(frame, stream, medium.path) == (codec.width, codec.height, Orientation())
 
 
 class Refused(Exception):

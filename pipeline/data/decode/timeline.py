@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from av.container import InputContainer
-from av.stream import Stream
 
-from . import container as media
+from .container import Medium, seconds
+from .failures import FAILURES
 
 
 def segments(length: float, fps: float, most: int) -> np.ndarray:
@@ -27,10 +26,10 @@ class Packets:
     """The time table of a video stream, read without decoding.
 
     Attributes:
-        times: (N,) seconds of presentation, ascending, of all packets, from the container's origin.
+        times: (N,) seconds of presentation (AVI: of decoding), ascending, of all packets, from the container's origin.
         shown: (N,) whether the packet is meant to be seen (edit lists hide some).
         end: when the last shown frame ends; 0 when no packet has a time.
-        timed: whether every packet has a time.
+        timed: whether every packet has a time of presentation.
     """
 
     times: np.ndarray
@@ -39,27 +38,29 @@ class Packets:
     timed: bool
 
 
-def packets(container: InputContainer, stream: Stream, zero: float) -> Packets:
-    """Read the time table from where the container stands to its end."""
+def packets(medium: Medium) -> Packets:
+    """Read the time table of the film from where the container stands to its end."""
+    stream, zero = medium.video, medium.origin
+    assert stream is not None
     times, shown, ends, timed = [], [], [], True
-    demuxer = container.demux(stream)
+    demuxer = medium.packets()
     while True:
         try:
             packet = next(demuxer)
         except StopIteration:
             break
-        except media.FAILURES:
+        except FAILURES:
             timed = False
             break
-        if packet.size == 0:
+        if packet.size == 0 or packet.stream.index != stream.index:
             continue
-        at = media.seconds(packet.pts, packet.time_base)
+        timed = timed and packet.pts is not None
+        at = medium.moment(packet)
         if at is None:
-            timed = False
             continue
         times.append(at - zero)
         shown.append(not packet.is_discard)
-        ends.append(at - zero + (media.seconds(packet.duration, packet.time_base) or 0.0) if shown[-1] else 0.0)
+        ends.append(at - zero + (seconds(packet.duration, packet.time_base) or 0.0) if shown[-1] else 0.0)
     order = np.argsort(times, kind="stable")
     return Packets(
         np.asarray(times, dtype=float)[order], np.asarray(shown, dtype=bool)[order], max(ends, default=0.0), timed and bool(times)

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.container import InputContainer
 from PIL import Image
 
 from pipeline.params import DecodeVideo
@@ -27,6 +26,7 @@ from pipeline.storage import jpeg
 from . import container as media
 from . import folder, plain
 from .errors import DecodeError
+from .failures import FAILURES
 from .picture import shrink
 from .probe import display
 from .timeline import Packets, packets, segments
@@ -68,68 +68,80 @@ def read_frames(
     path = Path(path)
     if path.is_dir():
         return _folder(path, spec, start, end)
-    with media.opened(path) as container:
-        stream = media.video_stream(container)
-        if stream is None:
-            raise DecodeError("no_video", f"{len(container.streams)} stream(s), none of them video", path)
-        stream.codec_context.thread_count = 1  # processes are the parallelism
-        zero, low = media.origin(container), start or 0.0
-        table = None
-        high = media.declared_end(container, stream)
-        if end is None or high is None:
-            table = packets(container, stream, zero)
-            if table.times.size:
-                media.check_whole(container, stream, table.end, path)
-                high = table.end
-            media.seek(container, stream, 0.0, path)
-        length = min(x for x in (high, end) if x is not None) - low if high is not None or end is not None else 0.0
-        if length <= 0 and low > 0:
-            raise DecodeError("out_of_range", f"clip starts at {low:g} s of {high or 0.0:.2f} s", path)
-        spans = segments(max(length, 0.0), spec.fps, spec.max_frames)
+    with media.opened(path) as medium:
+        if medium.video is None:
+            raise DecodeError("no_video", f"{len(medium.container.streams)} stream(s), none of them video", path)
+        low, high, table = start or 0.0, end, None
+        if high is None:
+            table = packets(medium)
+            medium.check_whole()
+            medium.rewind()
+            high = table.end if table.times.size else medium.declared or 0.0
+        if high <= low and low > 0:
+            raise DecodeError("out_of_range", f"clip starts at {low:g} s of {high:.2f} s", path)
+        spans = segments(max(high - low, 0.0), spec.fps, spec.max_frames)
         moments = spans.mean(axis=1) + low
-        shots = _shots(container, stream, path, table, moments, zero, low, reader)
-        return _keep(shots, spans, spec, path)
+        try:
+            return _keep(_shots(medium, table, moments, low, reader), spans, spec, path)
+        except _RanDry as dry:
+            medium.check_whole()
+            if table is not None:
+                raise DecodeError("truncated", f"video ends at {dry.until:.2f} s of {moments[-1]:.2f} s", path) from None
+            if low >= dry.until - SLACK:
+                raise DecodeError("out_of_range", f"clip starts at {low:g} s of {dry.until:.2f} s", path) from None
+            until = dry.until
+    # The pictures end before the cut does: the clip's picture is what there is.
+    return read_frames(path, spec, start, until, reader=reader)
+
+
+class _RanDry(Exception):
+    """The film ended, at `until` seconds, before the last moments that were asked for."""
+
+    def __init__(self, until: float) -> None:
+        super().__init__(until)
+        self.until = until
 
 
 def _shots(
-    container: InputContainer,
-    stream: av.VideoStream,
-    path: Path,
-    table: Packets | None,
-    moments: np.ndarray,
-    zero: float,
-    low: float,
-    reader: str | None,
+    medium: media.Medium, table: Packets | None, moments: np.ndarray, low: float, reader: str | None
 ) -> Iterator[tuple[int, Image.Image]]:
     """(position in `moments`, picture as displayed) for every moment that has one."""
     done = -1
-    if reader != "pyav" and table is not None and plain.suits(container, stream, table, path):
+    if reader != "pyav" and table is not None and plain.suits(medium, table):
         try:
-            for done, picture in plain.read(path, table, moments):
+            for done, picture in plain.read(medium.path, table, moments):
                 yield done, picture
             return
         except plain.Refused:
             pass  # PyAV gives the rest.
     if reader == "decord":
-        raise ValueError(f"{path} is not a file decord can be trusted with")
-    yield from (shot for shot in _walk(container, stream, path, moments, zero, low) if shot[0] > done)
+        raise ValueError(f"{medium.path} is not a file decord can be trusted with")
+    # How far short of the last moment the film may end: a cut may be longer than its film, but a time table may not.
+    slack = max(0.5, 0.1 * (moments[-1] - low)) if table is not None else 0.0
+    yield from (shot for shot in _walk(medium, moments, low, slack) if shot[0] > done)
 
 
 def _walk(
-    container: InputContainer, stream: av.VideoStream, path: Path, moments: np.ndarray, zero: float, low: float
+    medium: media.Medium, moments: np.ndarray, low: float, slack: float, seek: bool = True
 ) -> Iterator[tuple[int, Image.Image]]:
-    """PyAV: decode forward from the key frame before the clip, convert only what is shown."""
-    sought = low > 1.0
-    media.seek(container, stream, low + zero if sought else 0.0, path)
+    """PyAV: decode forward from the key frame before the clip, convert only what is shown.
+
+    Raises:
+        _RanDry: the film ends more than `slack` seconds before the last moment.
+    """
+    sought, zero = seek and low > 1.0, medium.origin
+    assert medium.video is not None
+    medium.seek(low + zero if sought else 0.0, medium.video)
+    stream = medium.video  # after the search, which may open the file anew
     position, held, until, last = 0, None, 0.0, -1.0
     step = 1.0 / float(stream.average_rate or stream.guessed_rate or 25)
-    for frame in media.decoded(container, stream, path):
+    for frame in medium.decoded(stream, sought):
         at = media.seconds(frame.pts if frame.pts is not None else frame.dts, frame.time_base)
         at = last + step if at is None else at - zero
         if held is None and sought and at > moments[0] + SLACK:
             break  # the file's index led past the clip
         while held is not None and position < len(moments) and moments[position] < at - SLACK:
-            yield position, _picture(held, stream, path)
+            yield position, _picture(held, stream, medium.path)
             position += 1
         if held is None:
             # A stream that starts late shows nothing before its first frame; the moments before it have no
@@ -141,22 +153,24 @@ def _walk(
         held, last = frame, at
         until = at + (media.seconds(frame.duration, frame.time_base) or step)
     if held is None and sought:
-        yield from _walk(container, stream, path, moments, zero, 0.0)
+        yield from _walk(medium, moments, low, slack, seek=False)
         return
-    while held is not None and position < len(moments):
+    if held is None:
+        return
+    if moments[-1] - until > slack + SLACK and (position or low >= until - SLACK):
+        raise _RanDry(until)
+    while position < len(moments):
         if moments[position] > until + SLACK and position:
             break
-        yield position, _picture(held, stream, path)
+        yield position, _picture(held, stream, medium.path)
         position += 1
-    if held is not None and position < len(moments) and moments[-1] - until > max(0.5, 0.1 * (moments[-1] - low)):
-        raise DecodeError("truncated", f"video ends at {until:.2f} s of {moments[-1]:.2f} s", path)
 
 
 def _picture(frame: av.VideoFrame, stream: av.VideoStream, path: Path) -> Image.Image:
     width, height, orientation = display(frame, stream, path)
     try:
         image = Image.fromarray(frame.to_ndarray(format="rgb24"))
-    except media.FAILURES as error:
+    except FAILURES as error:
         raise DecodeError("unreadable", f"pixel format {frame.format.name}: {error}", path) from error
     image = orientation.apply(image)
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)

@@ -81,7 +81,65 @@ def film(
     return path
 
 
+def tracks(path, pictures, sound, *, video="libx264", audio="aac", rate=48000, layout="mono", late=0, leap=0, **options):
+    """Write a film of `pictures` s of frames at 25 a second, frame i numbered i % 256, and `sound` s of a tone of 300 Hz.
+
+    `late`: frames before the first picture. `leap`: seconds by which time jumps after half of both tracks.
+    """
+    with av.open(str(path), "w", **options) as container:
+        film = container.add_stream(video, rate=25)
+        film.width, film.height, film.pix_fmt = 128, 64, "yuv420p"
+        voice = container.add_stream(audio, rate=rate, layout=layout) if audio else None
+        packets, count = [], round(pictures * 25)
+        for i in range(count):
+            frame = av.VideoFrame.from_ndarray(coded(i % 256), format="rgb24")
+            frame.pts = i + late + (25 * leap if 2 * i >= count else 0)
+            packets += film.encode(frame)
+        packets += film.encode(None)
+        if voice is not None:
+            packets += spoken(voice, tone(sound, rate), rate, layout, leap)
+        for packet in sorted(packets, key=lambda p: float((p.dts or 0) * p.time_base)):
+            container.mux(packet)
+    return path
+
+
+def spoken(voice, wave, rate, layout="mono", leap=0):
+    """Packets of a stream: the (S,) wave in all channels, or (C, S)."""
+    wave = np.stack([wave] * voice.codec_context.layout.nb_channels) if wave.ndim == 1 else wave
+    if voice.codec_context.name == "wmav2":
+        voice.codec_context.bit_rate = 128000  # it has no rate of its own
+    voice.codec_context.open()
+    size = voice.codec_context.frame_size or 1024
+    resampler = av.AudioResampler(format=voice.codec_context.format, layout=layout, rate=rate, frame_size=size)
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave, np.float32), format="fltp", layout=layout)
+    frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+    packets = []
+    for part in (*resampler.resample(frame), *resampler.resample(None)):
+        if 2 * part.pts >= wave.shape[1]:
+            part.pts += leap * rate
+        packets += voice.encode(part)
+    return packets + voice.encode(None)
+
+
+def tone(seconds, rate, frequency=300.0, amplitude=0.3):
+    """(S,) float32."""
+    return (amplitude * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def scale(seconds, rate):
+    """(S,) float32: 400 Hz in the first second, 500 Hz in the next, and so on."""
+    return np.concatenate([tone(1.0, rate, 400.0 + 100 * second) for second in range(seconds)])
+
+
+def pitch(wave, rate):
+    """The strongest frequency, in Hz."""
+    spectrum = np.abs(np.fft.rfft(wave * np.hanning(wave.size)))
+    return spectrum.argmax() * rate / wave.size
+
+
 @pytest.fixture(scope="session")
 def make():
     """The makers above."""
-    return SimpleNamespace(film=film, coded=coded, number=number)
+    return SimpleNamespace(
+        film=film, coded=coded, number=number, tracks=tracks, spoken=spoken, tone=tone, scale=scale, pitch=pitch
+    )
