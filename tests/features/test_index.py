@@ -11,7 +11,7 @@ import torch
 
 from pipeline.errors import ParamsError, StoreError
 from pipeline.models.batch import shorten
-from pipeline.storage import tables
+from pipeline.storage import seal, tables
 from pipeline.storage.feature_store import Status, Store
 from pipeline.training.data.dataset import Dataset
 from pipeline.training.data.labels import interpolate
@@ -127,9 +127,12 @@ def test_a_class_without_training_clip_in_one_fold(fabricate, caplog):
 def test_a_class_whose_training_clips_all_lack_features(fabricate):
     corpus = fabricate()
     for name in corpus.widths:
-        with h5py.File(corpus.path(f"features/{name}.h5"), "r+") as file:
-            joy = [CLASSES[kind] == "joy" for kind in corpus.classes]
+        path = corpus.path(f"features/{name}.h5")
+        joy = [CLASSES[kind] == "joy" for kind in corpus.classes]
+        with h5py.File(path, "r+") as file:
             file["status"][:] = np.where(joy, int(Status.FAILED), file["status"][:])
+            del file.attrs["seal"]
+            seal.seal(file)
     with pytest.raises(ParamsError, match="no labelled training clip with features of 'joy'"):
         corpus.index(corpus.params(task={"classes": ["anger", "joy"]}))
 

@@ -24,6 +24,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.errors import ParamsError, WeightsError, one_of
+from pipeline.storage.hdf5 import refuse_foreign
 
 from . import feature_tables, unpickle
 from .file_layout import IDS, SUFFIXES, TABLES, VALUES, Features, Layout, Rows
@@ -115,6 +116,7 @@ def _of_dict(path: Path, content: Any, layout: Layout) -> Features:
 
 def _of_h5(path: Path, layout: Layout) -> Features:
     file = h5py.File(path, "r", locking=False)
+    _refuse_outside(file)
     root = file
     if layout.key:
         if layout.key not in file:
@@ -122,6 +124,8 @@ def _of_h5(path: Path, layout: Layout) -> Features:
         root = file[layout.key]
     if {"ids", "offsets", "values"} <= set(root):
         ids, offsets = [i.decode() for i in root["ids"][:]], root["offsets"][:]
+        if len(offsets) != len(ids) + 1 or offsets[0] != 0 or (np.diff(offsets) < 0).any() or offsets[-1] != len(root["values"]):
+            raise ValueError("its offsets do not fit its ids and values")
         return Features(
             {
                 clip: partial(_stored, root, int(offsets[i]), int(offsets[i + 1]))
@@ -141,6 +145,24 @@ def _of_h5(path: Path, layout: Layout) -> Features:
     if not found:
         raise WeightsError(f"{path} holds no data set; name the part to read in options.key.")
     return Features(found)
+
+
+def _refuse_outside(file: h5py.File) -> None:
+    """
+    Raises:
+        WeightsError: a part of the file is read from another file. A soft link leads to what is looked at itself.
+    """
+
+    def look(place: str, item: object) -> None:
+        for name in item if isinstance(item, h5py.Group) else ():
+            if not isinstance(item.get(name, getlink=True), h5py.SoftLink):
+                try:
+                    refuse_foreign(item, name)
+                except ValueError as error:
+                    raise WeightsError(f"{file.filename}: {f'{place}/' * bool(place)}{error}.") from error
+
+    look("", file)
+    file.visititems(look)
 
 
 def _stored(root: h5py.Group, low: int, high: int) -> Rows:
