@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import connection as connections
 from typing import Generic, TypeVar
 
+from pipeline.errors import WorkerError
+from pipeline.threads import calm_libraries, computing
+
 from . import transfer, worker
 from .outcome import Done, Failed, K, Outcome, V
 from .process import WorkerProcess, start_worker
@@ -63,6 +66,7 @@ class Pool(Generic[P, V]):
         self._context.set_forkserver_preload(["__main__", *([home] if home and home != "__main__" else []), *preload])
         self._workers: list[WorkerProcess] = []
         self._failed_starts = 0
+        self._lost_servers: set[int] = set()
         self._interrupted = False
 
     def __enter__(self) -> Pool[P, V]:
@@ -100,7 +104,11 @@ class Pool(Generic[P, V]):
     def _run(self, tasks: Iterable[tuple[K, P]], *, ordered: bool, window: int = 0) -> Iterator[Outcome[K, V]]:
         source = iter(tasks)
         if self._count <= 0:
-            yield from (_outcome(key, worker.answer_task(self._function, 0, payload)) for key, payload in source)
+            calm_libraries()
+            for key, payload in source:
+                with computing(self._threads):
+                    message = worker.answer_task(self._function, 0, payload)
+                yield _outcome(key, message)
             return
         waiting: dict[int, tuple[K, P]] = {}  # drawn, without outcome
         again: deque[int] = deque()  # to be sent again: they stood behind a task that took its worker down
@@ -143,7 +151,10 @@ class Pool(Generic[P, V]):
 
     def _feed(self, queue: deque[int], tasks: dict[int, tuple[K, P]]) -> None:
         while len(self._workers) < min(self._count, len(self._workers) + len(queue)):
-            self._workers.append(start_worker(self._context, self._function, self._threads))
+            try:
+                self._workers.append(start_worker(self._context, self._function, self._threads))
+            except (OSError, EOFError) as error:
+                self._count_failed_start(f"{type(error).__name__}: {error}")
         # Idle workers first, then a task in reserve for each, so that none waits for the parent;
         # no reserves while a worker is still starting, or the early ones would take its share.
         for depth in range(self._ahead if all(one.ready for one in self._workers) else 1):
@@ -212,17 +223,34 @@ class Pool(Generic[P, V]):
         self._workers.remove(one)
         one.end()
         if not one.queue:
-            self._failed_starts += not one.ready
-            if self._failed_starts >= STARTS:
-                raise RuntimeError(
-                    f"worker processes end while starting ({one.exit}); can they import "
-                    f"{getattr(self._function, '__module__', self._function)}?"
-                )
+            if not one.ready:
+                self._count_failed_start(one.exit)
+            return []
+        if reason == "crash" and one.orphaned:
+            queue.extendleft(reversed(one.queue))
+            self._count_lost_server(one.server)
             return []
         number = one.queue.popleft()
         queue.extendleft(reversed(one.queue))
         detail = f"no result after {self._timeout:g} s" if reason == "timeout" else f"worker process ended, {one.exit}"
         return [(number, Failed(tasks[number][0], reason, detail))]
+
+    def _count_failed_start(self, how: str) -> None:
+        self._failed_starts += 1
+        if self._failed_starts >= STARTS:
+            raise WorkerError(
+                f"worker processes end while starting ({how}); can they import "
+                f"{getattr(self._function, '__module__', self._function)}, and is there memory for them?"
+            )
+
+    def _count_lost_server(self, server: int) -> None:
+        # No clip's fault: its workers' tasks are done again. What ends it again and again is the machine.
+        self._lost_servers.add(server)
+        if len(self._lost_servers) >= STARTS:
+            raise WorkerError(
+                f"the process that starts the workers was ended {STARTS} times, as a system short of memory does; "
+                "what was computed is kept. Lower run.workers, then run again."
+            )
 
 
 def _outcome(key: K, message: tuple) -> Outcome[K, V]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
+
+from pipeline.stop import sparing_children
 
 from . import worker
 
 #: Seconds given to a process that was told to end.
 GRACE = 5.0
+#: The exit code of a process of which nothing is known.
+LOST = 255
 
 
 @dataclass
@@ -22,12 +28,14 @@ class WorkerProcess:
     """A worker and the tasks it was sent.
 
     Attributes:
+        server: process id of the fork server it came from.
         queue: numbers of the tasks sent, in order; the first is being worked on since `since`.
         served: tasks answered.
     """
 
     process: BaseProcess
     pipe: Connection
+    server: int
     started: float
     ready: bool = False
     served: int = 0
@@ -50,11 +58,43 @@ class WorkerProcess:
             return f"signal {signal.Signals(-code).name}"
         return f"exit code {code}"
 
+    @property
+    def orphaned(self) -> bool:
+        """It ended because the fork server did, and not by what it was at."""
+        # The server tells how its children end; one that has gone tells nothing, which is read as 255.
+        if self.process.exitcode != LOST:
+            return False
+        deadline = time.monotonic() + GRACE
+        while not _has_ended(self.server):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+        return True
+
 
 def start_worker(context: ForkServerContext, function: Callable, threads: int) -> WorkerProcess:
-    """A process that answers tasks with `function` (see `worker.serve`), forked off the server."""
+    """A process that answers tasks with `function` (see `worker.serve`), forked off the server.
+
+    Raises:
+        OSError, EOFError: the server ended the while.
+    """
+    with sparing_children():
+        forkserver.ensure_running()
+    server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]  # the library tells it nowhere else
     ours, theirs = context.Pipe(duplex=True)
     process = context.Process(target=worker.serve, args=(theirs, function, threads), daemon=True)
-    process.start()
-    theirs.close()
-    return WorkerProcess(process, ours, time.monotonic())
+    try:
+        process.start()
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return WorkerProcess(process, ours, server, time.monotonic())
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True  # and another was started
