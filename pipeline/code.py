@@ -36,6 +36,7 @@ EXEMPT = (
     "storage.folder_lock",
     "storage.hdf5",
     "storage.housekeeping",
+    "storage.lmdb_folder",
     "storage.memo",
 )
 

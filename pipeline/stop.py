@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
 
@@ -91,6 +92,7 @@ def defer_signals() -> Iterator[Callable[[], None]]:
 @contextmanager
 def sparing_children() -> Iterator[None]:
     """What is started in the block does not hear Ctrl-C, which a terminal sends to all, before it can leave it to its parent."""
+    resource_tracker.ensure_running()  # whose own start would end the block
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

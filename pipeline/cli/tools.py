@@ -50,7 +50,7 @@ def inspect(
 ) -> None:
     """Print what an HDF5 store or index holds."""
     from pipeline.storage.inspect import describe
-    from pipeline.storage.seal import verify as read_whole
+    from pipeline.storage.inspect import verify as read_whole
 
     out.print(describe(store))
     if verify:

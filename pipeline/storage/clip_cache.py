@@ -24,16 +24,13 @@ from pipeline.errors import CacheError
 
 from .atomic import explain_refusal, write_json
 from .feature_store import Entry, Status
+from .lmdb_folder import open_lmdb
 
 Value = TypeVar("Value")
 #: What is said of an entry that is not what was put in.
 DAMAGED = "a cached clip fails its checksum; run `python -m pipeline cache verify --repair`."
 #: Before the name of a tensor that is one of an entry's extras.
 EXTRA = "extra."
-#: Sparse on Linux: the file is as large as what is in it.
-MAP_SIZE = 1 << 40
-#: Processes that may read at once, and the bytes of LMDB's file of locks for so many.
-READERS, LOCKS = 1024, 1026 * 64
 
 
 def root() -> Path:
@@ -96,26 +93,6 @@ def read_outline(data: bytes | memoryview) -> tuple[int, tuple[int, ...], Status
         return rows, shape, Status(int(metadata["status"])), metadata["reason"]
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise CacheError(DAMAGED) from error
-
-
-def open_lmdb(folder: Path, *, readonly: bool = False) -> lmdb.Environment:
-    """The LMDB in `folder`.
-
-    Raises:
-        OSError, lmdb.Error: it cannot be opened.
-    """
-    locks = folder / "lock.mdb"
-    if not readonly and not (locks.exists() and locks.stat().st_size >= LOCKS):
-        # LMDB maps this file: without room on the disk the first lock would end the process.
-        with open(locks, "ab") as file:
-            os.posix_fallocate(file.fileno(), 0, LOCKS)
-    environment = lmdb.open(str(folder), map_size=MAP_SIZE, max_readers=READERS, readonly=readonly, readahead=False)
-    # A page that is not there ends the process which looks at it.
-    if (folder / "data.mdb").stat().st_size < (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]:
-        environment.close()
-        raise lmdb.CorruptedError("data.mdb is cut off; remove that folder and run again")
-    environment.reader_check()  # a killed process leaves its lock behind
-    return environment
 
 
 class ClipCache:

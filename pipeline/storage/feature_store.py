@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import mmap
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
@@ -161,8 +162,8 @@ class Store:
     Safe under fork and for many readers: after opening, nothing but the map is used.
 
     Raises:
-        StoreError: the file is absent, not HDF5, incomplete, of an unknown schema version, or not as it was written. What is
-            found when it is opened is all but the rows; those are checked when they are first read.
+        StoreError: the file is absent, not HDF5, of another schema version, or not as it was written; rows are checked when
+            they are read.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -172,11 +173,10 @@ class Store:
         arrays = contents.arrays
         self.ids: list[str] = contents.strings("ids")
         self.offsets, self.status, self.times, self.sums = (arrays[name] for name in ("offsets", "status", "times", "sums"))
-        self.attributes: dict[str, object] = {name: _plain(value) for name, value in contents.attributes[""].items()}
+        self.attributes: dict[str, object] = {name: _parse(value) for name, value in contents.attributes[""].items()}
         self.shape, self.dtype = contents.shape, contents.dtype
         self._offset, self._loaded = contents.offset, contents.loaded
-        #: Hash of all the file holds, the hashes of its rows included.
-        self.seal = contents.seal
+        self.seal = contents.seal  # which covers all, by the hashes of the rows
 
     @cached_property
     def values(self) -> np.ndarray:
@@ -189,11 +189,7 @@ class Store:
         return self._rows
 
     def verify(self) -> None:
-        """Check the rows of all clips.
-
-        Raises:
-            StoreError: those of a clip are not those that were written.
-        """
+        """Check the rows of all clips; raises `StoreError` as reading them does."""
         for i in range(len(self)):
             self._check(i)
 
@@ -246,13 +242,9 @@ class Store:
         return Entry(self._rows[rows], self.times[rows], Status(int(self.status[i])))
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, (str, bytes)):
-        text = value.decode() if isinstance(value, bytes) else value
-        if text[:1] in "[{":
-            try:
-                return json.loads(text)
-            except json.JSONDecodeError:
-                return text
-        return text
-    return value.item() if isinstance(value, np.generic) else value
+def _parse(value: object) -> object:
+    """What an attribute says: JSON as what it stands for."""
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        with suppress(json.JSONDecodeError):
+            return json.loads(value)
+    return value

@@ -7,7 +7,6 @@ whenever a file is opened. The rows of each clip in `values` have a hash of thei
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -187,29 +186,3 @@ def _framed(texts: np.ndarray) -> Iterator[bytes]:
 
 def _plain(value: object) -> object:
     return value.item() if isinstance(value, np.generic) else value
-
-
-def verify(path: str | os.PathLike[str]) -> int:
-    """Read a file of ours to its last byte. Returns how many clips it holds.
-
-    Raises:
-        StoreError: it, or a store that an index points to, is not as it was written.
-    """
-    from .feature_store import Store
-    from .index import Index
-    from .media_store import Media
-
-    path = Path(path)
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            kind = "index" if "streams" in file else "media" if "extents" in file else "features"
-    except DAMAGE:
-        kind = "features"  # opening it as that says what is wrong
-    if kind == "index":
-        index = Index(path)
-        for name in index.names:
-            index.stream(name).store.verify()
-        return len(index.ids)
-    store: Store | Media = Media(path) if kind == "media" else Store(path)
-    store.verify()
-    return len(store.ids)

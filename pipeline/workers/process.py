@@ -13,12 +13,15 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 
+from pipeline.errors import WorkerError
 from pipeline.stop import sparing_children
 
 from . import worker
 
 #: Seconds given to a process that was told to end.
 GRACE = 5.0
+#: Workers that may fail to start in a row, and fork servers that may end, before the pool gives up.
+STARTS = 3
 #: The exit code of a process of which nothing is known.
 LOST = 255
 
@@ -30,6 +33,7 @@ class WorkerProcess:
     Attributes:
         server: process id of the fork server it came from.
         queue: numbers of the tasks sent, in order; the first is being worked on since `since`.
+        held: bytes it had when it was ready. greedy: it came to hold too many, and was ended for that.
         served: tasks answered.
     """
 
@@ -38,6 +42,8 @@ class WorkerProcess:
     server: int
     started: float
     ready: bool = False
+    held: int = 0
+    greedy: bool = False
     served: int = 0
     queue: deque[int] = field(default_factory=deque)
     since: float = 0.0
@@ -70,6 +76,43 @@ class WorkerProcess:
                 return False
             time.sleep(0.01)
         return True
+
+
+class Troubles:
+    """What goes wrong with the processes themselves and is no task's fault; too much of it ends the run.
+
+    Args:
+        module: where the function is that the workers import.
+    """
+
+    def __init__(self, module: str) -> None:
+        self._module, self._servers = module, set[int]()
+        #: In a row.
+        self.failed_starts = 0
+
+    def note_start(self, how: str) -> None:
+        """
+        Raises:
+            WorkerError: the last of so many workers in a row that failed to start.
+        """
+        self.failed_starts += 1
+        if self.failed_starts >= STARTS:
+            raise WorkerError(
+                f"worker processes end while starting ({how}); can they import {self._module}, and is there memory for them?"
+            )
+
+    def note_server(self, server: int) -> None:
+        """The fork server ended. What its workers were at is done again.
+
+        Raises:
+            WorkerError: too many servers.
+        """
+        self._servers.add(server)
+        if len(self._servers) >= STARTS:
+            raise WorkerError(
+                f"the process that starts the workers was ended {STARTS} times, as a system short of memory does; what was "
+                "computed is kept. Lower run.workers, then run again."
+            )
 
 
 def start_worker(context: ForkServerContext, function: Callable, threads: int) -> WorkerProcess:

@@ -14,7 +14,7 @@ from pipeline.storage import feature_store, media_store, seal
 from pipeline.storage.clip_cache import ClipCache
 from pipeline.storage.feature_store import Entry, Status, Store
 from pipeline.storage.index import Index
-from pipeline.storage.inspect import describe
+from pipeline.storage.inspect import describe, verify
 from pipeline.storage.media_store import Media
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -159,10 +159,10 @@ def test_a_changed_file_is_one_line_or_gives_what_it_always_gave(make, kind):
             assert str(path) in said and "\n" not in said and ("dvc repro" in said), (number, what, said)
             refused += 1
             with pytest.raises(UserError):
-                seal.verify(path)
+                verify(path)
     assert refused > 80
     path.write_bytes(whole)
-    assert READ[kind](path) == expected and seal.verify(path) in (3, 4, 20)
+    assert READ[kind](path) == expected and verify(path) in (3, 4, 20)
 
 
 @pytest.mark.parametrize("kind", NAMES)
@@ -234,7 +234,7 @@ def outside(path, kind):
 def test_no_other_file_is_read_in_place_of_the_values(make, kind):
     path = make("features")
     outside(path, kind)
-    for read in (Store, describe, seal.verify):
+    for read in (Store, describe, verify):
         with pytest.raises(StoreError, match="another file|somewhere else") as caught:
             read(path)
         assert "\n" not in str(caught.value)
