@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import CacheError
-from pipeline.storage import clip_cache, housekeeping
+from pipeline.storage import housekeeping, lmdb_folder
 from pipeline.storage.clip_cache import ClipCache, digest, pack, read_outline, unpack
 from pipeline.storage.feature_store import Entry, Status
 
@@ -72,7 +72,7 @@ def test_stats_and_collection():
 def test_full_disk_is_one_line_and_loses_nothing(monkeypatch):
     with ClipCache("extract", {"a": 1}) as clips:
         clips.put({"x": entry()})
-    monkeypatch.setattr(clip_cache, "MAP_SIZE", 64 << 10)
+    monkeypatch.setattr(lmdb_folder, "MAP_SIZE", 64 << 10)
     with ClipCache("extract", {"a": 1}) as clips:
         with pytest.raises(CacheError, match="Nothing computed before is lost"):
             clips.put({"big": Entry(np.zeros((1 << 16, 3), np.float32), np.zeros((1 << 16, 2), np.float32))})
