@@ -14,7 +14,6 @@ from typing import Any
 from pipeline.errors import DeviceError, ParamsError
 from pipeline.params import Run
 
-
 #: Where a cluster that is started here listens: no other machine reaches it.
 HERE = "127.0.0.1"
 
