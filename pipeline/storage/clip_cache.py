@@ -211,7 +211,7 @@ class ClipCache:
         """Entries in the given order, one in memory at a time."""
         return self._read(contents, unpack)
 
-    def _read(self, contents: Iterable[str], what: Callable[[memoryview], Value]) -> Iterator[Value]:
+    def _read(self, contents: Iterable[str], what: Callable[[bytes | memoryview], Value]) -> Iterator[Value]:
         with self._reading() as transaction:
             for content in contents:
                 data = transaction.get(content.encode())

@@ -195,8 +195,8 @@ class Store:
 
     @cached_property
     def _rows(self) -> np.ndarray:
-        if self._loaded is not None:
-            return self._loaded
+        if self._loaded is not None or self._offset is None:
+            return np.empty(self.shape, self.dtype) if self._loaded is None else self._loaded
         count = int(np.prod(self.shape))
         if count == 0:
             return np.empty(self.shape, self.dtype)

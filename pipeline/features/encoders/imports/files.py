@@ -154,7 +154,9 @@ def _refuse_outside(file: h5py.File) -> None:
     """
 
     def look(place: str, item: object) -> None:
-        for name in item if isinstance(item, h5py.Group) else ():
+        if not isinstance(item, h5py.Group):
+            return
+        for name in item:
             if not isinstance(item.get(name, getlink=True), h5py.SoftLink):
                 try:
                     refuse_foreign(item, name)
