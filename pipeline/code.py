@@ -38,6 +38,7 @@ EXEMPT = (
     "storage.housekeeping",
     "storage.lmdb_folder",
     "storage.memo",
+    "threads",
 )
 
 
