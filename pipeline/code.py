@@ -36,7 +36,9 @@ EXEMPT = (
     "storage.folder_lock",
     "storage.hdf5",
     "storage.housekeeping",
+    "storage.lmdb_folder",
     "storage.memo",
+    "threads",
 )
 
 

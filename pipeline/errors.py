@@ -39,6 +39,10 @@ class DeviceError(UserError):
     """The device asked for is not there."""
 
 
+class WorkerError(UserError):
+    """Worker processes cannot be kept running on this machine."""
+
+
 class QuarantineError(UserError):
     """More clips failed than `quarantine.max_rate` allows."""
 

@@ -8,10 +8,15 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from pathlib import Path
 from types import FrameType
 
+#: Seconds a stage whose `dvc` has ended is given to end by itself.
+GRACE = 20.0
 #: What ends a run: Ctrl-C, and what `kill`, a batch system or a container sends.
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -44,6 +49,8 @@ def stoppable() -> Iterator[None]:
 
     for number in SIGNALS:
         signal.signal(number, stop)
+    if "DVC_STAGE" in os.environ:
+        _follow_dvc()
     try:
         yield
     except Stopped as stopped:
@@ -82,6 +89,17 @@ def defer_signals() -> Iterator[Callable[[], None]]:
     raise_deferred()
 
 
+@contextmanager
+def sparing_children() -> Iterator[None]:
+    """What is started in the block does not hear Ctrl-C, which a terminal sends to all, before it can leave it to its parent."""
+    resource_tracker.ensure_running()  # whose own start would end the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def follow_parent() -> None:
     """In a worker process: leave Ctrl-C to the parent, and end when the parent has ended, however it ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -94,6 +112,46 @@ def follow_parent() -> None:
             os._exit(1)
 
         threading.Thread(target=follow, name="parent", daemon=True).start()
+
+
+def _follow_dvc(every: float = 0.5) -> None:
+    """Ask this process to end when the `dvc` that runs it as a stage has ended, which would take nothing from it any more.
+
+    Between the two there may be a shell, which outlives its parent as this process would.
+    """
+    chain = list(_ancestors(os.getpid()))
+    dvc = next((pid for pid in chain if _runs_dvc(pid)), None)
+    if dvc is None:
+        return
+    line = chain[: chain.index(dvc) + 1]
+
+    def follow() -> None:
+        while list(_ancestors(os.getpid()))[: len(line)] == line:
+            time.sleep(every)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE)
+        os._exit(128 + signal.SIGTERM)  # in a library that lets no signal through
+
+    threading.Thread(target=follow, name="dvc", daemon=True).start()
+
+
+def _ancestors(pid: int) -> Iterator[int]:
+    """Parent, its parent, and so on."""
+    while pid > 1:
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            return
+        yield pid
+
+
+def _runs_dvc(pid: int) -> bool:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    # `python …/bin/dvc repro`, `python -m dvc …`; a shell has the stage's command in one word.
+    return any(os.path.basename(word) == b"dvc" for word in words[:4])
 
 
 def die_with_parent() -> None:

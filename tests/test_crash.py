@@ -1,5 +1,6 @@
 """Crash safety of the real command line: killed, asked to end, run twice at once, on a disk that takes no more."""
 
+import contextlib
 import errno
 import json
 import os
@@ -298,4 +299,66 @@ def test_workers_end_with_their_run(tmp_path, how, number, group):
     deadline = time.monotonic() + 30
     while any(Path(f"/proc/{pid}").exists() for pid in os.listdir(folder)):
         assert time.monotonic() < deadline, "a worker outlived its run"
+        time.sleep(0.05)
+
+
+STAGE = """
+import os, sys, time
+from pathlib import Path
+from pipeline.stop import stoppable
+from pipeline.workers.pool import Pool
+
+def work(folder):
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(600)
+
+if __name__ == "__main__":
+    with stoppable():
+        (Path("pids") / str(os.getpid())).touch()
+        with Pool(work, workers=2) as pool:
+            list(pool.imap_unordered([(0, "pids"), (1, "pids")]))
+"""
+
+
+@pytest.mark.parametrize("after", ["", "; true"])
+def test_a_stage_and_its_workers_end_when_dvc_is_killed(tmp_path, after):
+    """With `; true` a shell stays between the two, which outlives DVC as well."""
+    (tmp_path / "pids").mkdir()
+    (tmp_path / "stay.py").write_text(STAGE)
+    (tmp_path / "dvc.yaml").write_text(f"stages:\n  stay:\n    cmd: '{sys.executable} stay.py{after}'\n")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1"}
+    dvc = [sys.executable, "-m", "dvc"]
+    subprocess.run([*dvc, "init", "--no-scm", "-q"], cwd=tmp_path, env=environment, check=True)
+    run = subprocess.Popen(
+        [*dvc, "repro"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        while len(os.listdir(tmp_path / "pids")) < 3:
+            assert run.poll() is None
+            time.sleep(0.05)
+        run.kill()
+        run.wait(60)
+        deadline = time.monotonic() + 60
+        while any(Path(f"/proc/{pid}").exists() for pid in os.listdir(tmp_path / "pids")):
+            assert time.monotonic() < deadline, "a stage outlived its dvc"
+            time.sleep(0.05)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+
+
+def test_a_stage_run_by_hand_outlives_the_shell_that_started_it(tmp_path):
+    script = "import sys, time\nfrom pipeline.stop import stoppable\n"
+    script += "with stoppable():\n    time.sleep(3)\n    open(sys.argv[1], 'w').close()"
+    command = f'{sys.executable} -c "$SCRIPT" {tmp_path}/done & sleep 0.2'
+    environment = {key: value for key, value in os.environ.items() if key != "DVC_STAGE"}
+    subprocess.run(["sh", "-c", command], env=environment | {"PYTHONPATH": str(ROOT), "SCRIPT": script}, check=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "done").exists():
+        assert time.monotonic() < deadline
         time.sleep(0.05)

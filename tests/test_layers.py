@@ -9,11 +9,11 @@ from pipeline import code
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Files at the root that every room may import.
-SHARED = "code compose devices errors metrics params parts progress reasons stop"
+SHARED = "code compose devices errors metrics params parts progress reasons stop threads"
 #: Room → what it may import besides itself; of the files at the root, the lowest rooms take only those named.
 LAYERS = {
     "storage": "errors stop",
-    "workers": "reasons stop",
+    "workers": "errors reasons stop threads",
     "weights": "errors storage",
     "models": "errors params parts",
     "data": f"{SHARED} storage workers weights",

@@ -43,11 +43,18 @@ def predict(
 
 
 @app.command(rich_help_panel=TOOLS)
-def inspect(store: Path, export: Annotated[Path | None, typer.Option(help="Write a media store's files here.")] = None) -> None:
+def inspect(
+    store: Path,
+    export: Annotated[Path | None, typer.Option(help="Write a media store's files here.")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Read it to the last byte; an index with its stores.")] = False,
+) -> None:
     """Print what an HDF5 store or index holds."""
     from pipeline.storage.inspect import describe
+    from pipeline.storage.inspect import verify as read_whole
 
     out.print(describe(store))
+    if verify:
+        out.print(f"{read_whole(store)} clips are as they were written")
     if export:
         from pipeline.storage.media_store import Media
 

@@ -19,6 +19,7 @@ from pipeline.params import Params
 from pipeline.runs.folders import FUSED, list_runs
 from pipeline.runs.run import TrainedModel, load_run, to_finite
 from pipeline.storage import atomic, tables
+from pipeline.threads import computing
 from pipeline.training.data.dataset import Dataset
 
 from . import intervals, summary
@@ -55,7 +56,8 @@ def evaluate(
     spec = loaded[0].model.spec
     classes, names = spec.classes, spec.dimensions
     known, frames = truth_table(truth, truth_annotations, names)
-    predictions, traces, kept = _predict(params, loaded, index, manifest, folds, frames)
+    with computing(params.training.threads):  # else the last digits would be the machine's
+        predictions, traces, kept = _predict(params, loaded, index, manifest, folds, frames)
     predictions = _with_truth(predictions, known, tables.read(manifest), classes, names)
     if not predictions.filter(pl.any_horizontal(pl.col("truth", *(f"truth_{n}" for n in names)).is_not_null())).height:
         raise StoreError(f"{truth} has no label of any test clip. Run `dvc repro manifest`.")

@@ -6,7 +6,9 @@ Its bytes change exactly when something `train` reads does.
 from __future__ import annotations
 
 import json
+import logging
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import h5py
@@ -15,17 +17,17 @@ import polars as pl
 
 from pipeline.errors import StoreError
 from pipeline.params import Params
-from pipeline.storage import tables
+from pipeline.storage import seal, tables
 from pipeline.storage.classes import check_classes
 from pipeline.storage.feature_store import Status, Store
 from pipeline.storage.hdf5 import atomic_hdf5
 from pipeline.storage.index import SCHEMA_VERSION
 from pipeline.storage.memo import sum_file
 
+log = logging.getLogger(__name__)
+
 #: A standard deviation below this is a constant feature; it is centred, not blown up.
 FLOOR = 1e-6
-#: Rows looked at together.
-BLOCK = 4096
 
 
 def build(
@@ -43,8 +45,8 @@ def build(
         `other` (in the store, not in the manifest).
 
     Raises:
-        StoreError: a store is absent or broken, shares no clip with the manifest, is not the stream's,
-            holds NaN or infinity, or has no usable clip to train on.
+        StoreError: a store is absent or not as it was written, shares no clip with the manifest, is not the stream's, or has
+            no usable clip to train on.
         ParamsError: see `check_classes`.
     """
     table, roles = tables.read(manifest), tables.read(folds)
@@ -66,9 +68,9 @@ def build(
             group = file.create_group(f"streams/{name}")
             row, status = join(store, ids)
             coverage[name] = _coverage(store, ids, row, status)
-            check_finite(store, name)
+            store.verify()
             usable |= status == Status.OK
-            group["store"] = h5py.ExternalLink(os.path.relpath(path.resolve(), out.parent.resolve()), "/")
+            group["store"] = h5py.ExternalLink(os.path.relpath(path.absolute(), out.parent.absolute()), "/")
             group.create_dataset("row", data=row)
             group.create_dataset("status", data=status)
             mean, deviation = normalisation(store, row, status, training)
@@ -82,7 +84,8 @@ def build(
                 table, roles, params.task.classes, {ids[i] for i in np.flatnonzero(usable)}, alone=not params.task.dimensions
             )
         file.attrs["schema"] = SCHEMA_VERSION
-        file.attrs["complete"] = True
+        seal.seal(file)
+    remove_stale(Path(features), params.streams)
     return coverage
 
 
@@ -149,23 +152,6 @@ def normalisation(store: Store, row: np.ndarray, status: np.ndarray, training: n
     return mean.astype(np.float32), np.where(constant, 1, deviation).astype(np.float32)
 
 
-def check_finite(store: Store, name: str) -> None:
-    """
-    Raises:
-        StoreError: a row holds NaN or infinity; the line names its clip.
-    """
-    for low in range(0, store.shape[0], BLOCK):
-        rows = store.values[low : low + BLOCK].reshape(min(BLOCK, store.shape[0] - low), -1)
-        good = np.isfinite(rows).all(1)
-        if not good.all():
-            row = low + int(np.argmin(good))
-            clip = store.ids[int(np.searchsorted(store.offsets, row, side="right")) - 1]
-            raise StoreError(
-                f"{store.path} holds NaN or infinity in row {row}, of clip {clip}. Mend what is imported or choose "
-                f"streams.{name}.store.dtype float32, then run `dvc repro extract@{name}`."
-            )
-
-
 def _belongs(store: Store, name: str, modality: str) -> None:
     found = store.attributes.get("modality", modality)
     if found != modality:
@@ -174,6 +160,28 @@ def _belongs(store: Store, name: str, modality: str) -> None:
         )
     if len(store.shape) not in (2, 3):
         raise StoreError(f"{store.path} has rows of shape {store.shape[1:]}; a stream's rows are (D,) or (L, D).")
+
+
+def remove_stale(features: Path, names: Collection[str]) -> list[str]:
+    """Remove the stores of streams that are no more, which `index` would depend on; `extract` brings them back.
+
+    Returns:
+        Names of the stores removed. What is no store of ours, or is not named after its stream, stays.
+    """
+    removed = []
+    for path in sorted(features.glob("*.h5")):
+        if path.stem in names:
+            continue
+        try:
+            if Store(path).attributes.get("stream") != path.stem:
+                continue
+        except StoreError:
+            continue
+        path.unlink()
+        path.with_suffix(".stats.json").unlink(missing_ok=True)
+        log.info("%s is removed: no stream is called %s any more", path, path.stem)
+        removed.append(path.stem)
+    return removed
 
 
 def _coverage(store: Store, ids: list[str], row: np.ndarray, status: np.ndarray) -> dict[str, int]:
@@ -196,6 +204,7 @@ def _facts(store: Store, path: Path) -> dict[str, object]:
     source = str(weights.get("source", "")) if isinstance(weights, dict) else str(weights or "")
     return {
         "digest": sum_file(path),
+        "seal": store.seal,
         "modality": str(store.attributes.get("modality", "")),
         "width": int(store.shape[-1]),
         "levels": int(store.shape[1]) if len(store.shape) == 3 else 0,

@@ -23,6 +23,7 @@ from pipeline.storage import tables
 from pipeline.storage.clip_cache import ClipCache
 from pipeline.storage.feature_store import Entry, Status
 from pipeline.storage.media_store import Media
+from pipeline.threads import computing
 
 from .encoders.audio import mel, sound, whisper
 from .encoders.text import tokenizer_files
@@ -47,11 +48,13 @@ class Recogniser:
         language: for multilingual checkpoints, e.g. `en`; null lets the model guess. English-only
             checkpoints (`*.en`) take none.
         limit: most tokens of one piece of 30 s.
+        threads: that the network computes with on a processor.
     """
 
     weights: str
     language: str | None = None
     limit: int = 200
+    threads: int = 1
 
     def identity(self) -> dict[str, object]:
         """All that decides a transcript."""
@@ -62,6 +65,7 @@ class Recogniser:
             "code": code_digest(__name__),
             "language": self.language,
             "limit": self.limit,
+            "threads": self.threads,
             "weights": weights.identity(self.weights),
         }
 
@@ -109,7 +113,7 @@ class Recogniser:
             ]
             inputs = torch.from_numpy(np.stack(spectra)).to(device)
             mask = torch.ones(inputs.shape[::2], dtype=torch.long, device=device)
-            with pretrained.quiet():
+            with pretrained.quiet(), computing(self.threads):
                 found = model.generate(
                     inputs, attention_mask=mask, max_new_tokens=self.limit, do_sample=False, num_beams=1, **options
                 )
@@ -140,7 +144,7 @@ def make_recogniser(params: Params, rate: int) -> Recogniser:
         raise ParamsError("asr.weights is null; name the weights of a whole Whisper checkpoint.")
     if rate != whisper.RATE:
         raise ParamsError(f"Whisper hears {whisper.RATE} Hz; set decode.audio.rate to {whisper.RATE}.")
-    return Recogniser(params.asr.weights, params.asr.language)
+    return Recogniser(params.asr.weights, params.asr.language, threads=params.asr.threads)
 
 
 def transcribe(

@@ -112,3 +112,5 @@ class Asr(Group):
     weights: str | None = None
     #: Of multilingual checkpoints, e.g. `en`; null = guessed per clip.
     language: str | None = None
+    #: CPU threads of the network; fixed, since sums in another order end in other last bits.
+    threads: Count = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from .base import Group, Positive, Whole
+from .base import Count, Group, Positive, Whole
 
 
 class StoreLayout(Group):
@@ -31,6 +31,8 @@ class Stream(Group):
     #: Rows per second that frame-level features are pooled to; null keeps the model's own.
     rate: Positive | None = None
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    #: CPU threads of the network; fixed, since sums in another order end in other last bits.
+    threads: Count = 1
     #: What the family alone knows, e.g. Whisper's `padding: exact`.
     options: dict[str, Any] = {}
     store: StoreLayout = StoreLayout()

@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -24,14 +24,13 @@ from pipeline.errors import CacheError
 
 from .atomic import explain_refusal, write_json
 from .feature_store import Entry, Status
+from .lmdb_folder import open_lmdb
 
 Value = TypeVar("Value")
+#: What is said of an entry that is not what was put in.
+DAMAGED = "a cached clip fails its checksum; run `python -m pipeline cache verify --repair`."
 #: Before the name of a tensor that is one of an entry's extras.
 EXTRA = "extra."
-#: Sparse on Linux: the file is as large as what is in it.
-MAP_SIZE = 1 << 40
-#: Processes that may read at once, and the bytes of LMDB's file of locks for so many.
-READERS, LOCKS = 1024, 1026 * 64
 
 
 def root() -> Path:
@@ -70,7 +69,7 @@ def unpack(data: bytes | memoryview) -> Entry:
     """
     sum_, body = bytes(data[:8]), bytes(data[8:])
     if xxhash.xxh3_64_digest(body) != sum_:
-        raise CacheError("a cached clip fails its checksum; run `python -m pipeline cache verify --repair`.")
+        raise CacheError(DAMAGED)
     tensors = safetensors.numpy.load(body)
     metadata = _metadata(body)
     extras = {name.removeprefix(EXTRA): array for name, array in tensors.items() if name.startswith(EXTRA)}
@@ -82,27 +81,18 @@ def _metadata(body: bytes) -> dict[str, str]:
 
 
 def read_outline(data: bytes | memoryview) -> tuple[int, tuple[int, ...], Status, str]:
-    """(rows of `times`, shape of `values`, status, reason) of a packed entry, from its header alone."""
-    size = int.from_bytes(bytes(data[8:16]), "little")
-    header = json.loads(bytes(data[16 : 16 + size]))
-    metadata = header["__metadata__"]
-    return (header["times"]["shape"][0], tuple(header["values"]["shape"]), Status(int(metadata["status"])), metadata["reason"])
-
-
-def open_lmdb(folder: Path, *, readonly: bool = False) -> lmdb.Environment:
-    """The LMDB in `folder`.
+    """(rows of `times`, shape of `values`, status, reason) of a packed entry, from its header alone.
 
     Raises:
-        OSError, lmdb.Error: it cannot be opened.
+        CacheError: it cannot be read. One that can be read and is wrong is told by `unpack`, before anything is made of it.
     """
-    locks = folder / "lock.mdb"
-    if not readonly and not (locks.exists() and locks.stat().st_size >= LOCKS):
-        # LMDB maps this file: without room on the disk the first lock would end the process.
-        with open(locks, "ab") as file:
-            os.posix_fallocate(file.fileno(), 0, LOCKS)
-    environment = lmdb.open(str(folder), map_size=MAP_SIZE, max_readers=READERS, readonly=readonly, readahead=False)
-    environment.reader_check()  # a killed process leaves its lock behind
-    return environment
+    size = int.from_bytes(bytes(data[8:16]), "little")
+    try:
+        header = json.loads(bytes(data[16 : 16 + size]))
+        rows, shape, metadata = header["times"]["shape"][0], tuple(header["values"]["shape"]), header["__metadata__"]
+        return rows, shape, Status(int(metadata["status"])), metadata["reason"]
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise CacheError(DAMAGED) from error
 
 
 class ClipCache:
@@ -174,10 +164,22 @@ class ClipCache:
     def __len__(self) -> int:
         return self._lmdb.stat()["entries"]
 
+    @contextmanager
+    def _reading(self) -> Iterator[lmdb.Transaction]:
+        """A transaction that reads, by buffers: no value is read that nobody looks at.
+
+        Raises:
+            CacheError: the table itself is damaged.
+        """
+        try:
+            with self._lmdb.begin(buffers=True) as transaction:
+                yield transaction
+        except lmdb.Error as error:
+            raise CacheError(f"the clip cache {self.folder} is damaged ({error}). Remove that folder, then run again.") from error
+
     def missing(self, contents: Iterable[str]) -> set[str]:
         """Those of `contents` that are not cached."""
-        # Buffers: the values of what is there are not read, which may be all of a corpus' frames.
-        with self._lmdb.begin(buffers=True) as transaction:
+        with self._reading() as transaction:
             return {c for c in set(contents) if transaction.get(c.encode()) is None}
 
     def put(self, entries: dict[str, Entry]) -> None:
@@ -197,7 +199,7 @@ class ClipCache:
             ) from error
 
     def get(self, content: str) -> Entry | None:
-        with self._lmdb.begin(buffers=True) as transaction:
+        with self._reading() as transaction:
             data = transaction.get(content.encode())
             return None if data is None else unpack(data)
 
@@ -209,8 +211,8 @@ class ClipCache:
         """Entries in the given order, one in memory at a time."""
         return self._read(contents, unpack)
 
-    def _read(self, contents: Iterable[str], what: Callable[[memoryview], Value]) -> Iterator[Value]:
-        with self._lmdb.begin(buffers=True) as transaction:
+    def _read(self, contents: Iterable[str], what: Callable[[bytes | memoryview], Value]) -> Iterator[Value]:
+        with self._reading() as transaction:
             for content in contents:
                 data = transaction.get(content.encode())
                 if data is None:

@@ -1,7 +1,7 @@
 """The feature store: an HDF5 file anyone can open, written once, complete or absent.
 
-Layout (docs/feature-store.md): `ids`, `offsets`, `values`, `times`, `status` and JSON attributes.
-Rows `offsets[i]:offsets[i+1]` of `values` and `times` belong to clip `ids[i]`.
+Layout (docs/feature-store.md): `ids`, `offsets`, `values`, `times`, `status`, `sums` and JSON attributes.
+Rows `offsets[i]:offsets[i+1]` of `values` and `times` belong to clip `ids[i]`; `seal.py` checks that all is as it was written.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import mmap
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
@@ -19,11 +20,14 @@ import numpy as np
 
 from pipeline.errors import StoreError
 
+from . import seal
 from .hdf5 import atomic_hdf5
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 #: Bytes of rows gathered before a write: one write a clip costs more than all the rest of packing.
 BLOCK = 4 << 20
+#: What to do about a store that is not as it was written.
+REMEDY = "Delete it and run `dvc repro`."
 
 
 class Status(IntEnum):
@@ -107,7 +111,7 @@ def write(
         codes = file.create_dataset("status", (len(ids),), "uint8")
         values = file.create_dataset("values", (total, *shape), dtype, **(layout if total else {}))
         times = file.create_dataset("times", (total, 2), "float32")
-        bounds, status = offsets.tolist(), np.zeros(len(ids), np.uint8)
+        bounds, status, sums = offsets.tolist(), np.zeros(len(ids), np.uint8), np.zeros(len(ids), np.uint64)
         held: list[tuple[np.ndarray, np.ndarray]] = []
         begun = size = 0
         for position, entry in enumerate(entries):
@@ -126,6 +130,7 @@ def write(
                 )
             if dtype == "float16":
                 worst = max(worst, float(np.abs(stored.astype(np.float32) - entry.values).max()))
+            sums[position] = seal.sum_rows(stored)
             held.append((stored, entry.times))
             size += stored.nbytes
             if size >= BLOCK:
@@ -134,11 +139,12 @@ def write(
         if held:
             _flush(values, times, held, begun)
         codes[:] = status
+        file.create_dataset("sums", data=sums)
         file.attrs["schema"] = SCHEMA_VERSION
         for name, value in sorted((attributes or {}).items()):
             file.attrs[name] = value if isinstance(value, (str, int, float)) else json.dumps(value, sort_keys=True)
         file.attrs["float16_error"] = worst
-        file.attrs["complete"] = True
+        seal.seal(file)
 
 
 def _flush(values: h5py.Dataset, times: h5py.Dataset, held: list[tuple[np.ndarray, np.ndarray]], low: int) -> int:
@@ -156,37 +162,41 @@ class Store:
     Safe under fork and for many readers: after opening, nothing but the map is used.
 
     Raises:
-        StoreError: the file is absent, not HDF5, incomplete or of an unknown schema version.
+        StoreError: the file is absent, not HDF5, of another schema version, or not as it was written; rows are checked when
+            they are read.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise StoreError(f"{path} is not there. Run `dvc repro` to make it.")
-        try:
-            # locking=False: stores are never opened for update, and locks fail on NFS and Lustre.
-            with h5py.File(self.path, "r", locking=False) as file:
-                if not file.attrs.get("complete", False):
-                    raise StoreError(f"{path} is not complete. Delete it and run `dvc repro`.")
-                if file.attrs["schema"] != SCHEMA_VERSION:
-                    raise StoreError(f"{path} has schema {file.attrs['schema']}; this version reads {SCHEMA_VERSION}.")
-                self.ids: list[str] = [i.decode() for i in file["ids"][:]]
-                self.offsets: np.ndarray = file["offsets"][:]
-                self.status: np.ndarray = file["status"][:]
-                self.times: np.ndarray = file["times"][:]
-                self.attributes: dict[str, object] = {name: _plain(value) for name, value in file.attrs.items()}
-                values = file["values"]
-                self.shape, self.dtype = values.shape, values.dtype
-                self._offset = values.id.get_offset()
-                self._loaded = values[:] if self._offset is None else None
-        except OSError as error:
-            raise StoreError(f"{path} cannot be read as HDF5 ({error}). Delete it and run `dvc repro`.") from error
+        contents = seal.open_sealed(self.path, SCHEMA_VERSION, REMEDY)
+        seal.check_layout(contents, self.path, REMEDY)
+        arrays = contents.arrays
+        self.ids: list[str] = contents.strings("ids")
+        self.offsets, self.status, self.times, self.sums = (arrays[name] for name in ("offsets", "status", "times", "sums"))
+        self.attributes: dict[str, object] = {name: _parse(value) for name, value in contents.attributes[""].items()}
+        self.shape, self.dtype = contents.shape, contents.dtype
+        self._offset, self._loaded = contents.offset, contents.loaded
+        self.seal = contents.seal  # which covers all, by the hashes of the rows
 
     @cached_property
     def values(self) -> np.ndarray:
-        """(ΣT, ...) all rows, read-only; a view of the file, not a copy."""
-        if self._loaded is not None:
-            return self._loaded
+        """(ΣT, ...) all rows, read-only; a view of the file, not a copy.
+
+        Raises:
+            StoreError: the rows of a clip are not those that were written.
+        """
+        self.verify()
+        return self._rows
+
+    def verify(self) -> None:
+        """Check the rows of all clips; raises `StoreError` as reading them does."""
+        for i in range(len(self)):
+            self._check(i)
+
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        if self._loaded is not None or self._offset is None:
+            return np.empty(self.shape, self.dtype) if self._loaded is None else self._loaded
         count = int(np.prod(self.shape))
         if count == 0:
             return np.empty(self.shape, self.dtype)
@@ -194,14 +204,21 @@ class Store:
             view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return np.frombuffer(view, self.dtype, count, self._offset).reshape(self.shape)
 
+    def _check(self, i: int) -> None:
+        low, high = self._bounds[i : i + 2]
+        if low == high or seal.sum_rows(self._rows[low:high]) == self.sums[i]:
+            return
+        good = np.isfinite(self._rows[low:high].reshape(high - low, -1)).all(1)
+        what = "other rows than were written" if good.all() else f"NaN or infinity in row {low + int(np.argmin(good))}"
+        raise StoreError(f"{self.path} holds {what}, of clip {self.ids[i]}. {REMEDY}")
+
     @cached_property
     def position(self) -> dict[str, int]:
         return {clip: i for i, clip in enumerate(self.ids)}
 
     @cached_property
-    def _places(self) -> tuple[list[int], list[Status]]:
-        # Plain values: reading a clip costs three numpy scalars less, a tenth of copying it.
-        return self.offsets.tolist(), [Status(code) for code in self.status.tolist()]
+    def _bounds(self) -> list[int]:
+        return self.offsets.tolist()  # plain values: numpy's scalars are slow
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -210,23 +227,24 @@ class Store:
         return clip in self.position
 
     def __getitem__(self, clip: str) -> Entry:
-        """The entry of one clip, by id."""
+        """The entry of one clip, by id.
+
+        Raises:
+            StoreError: there is no such clip, or its rows are not those that were written.
+        """
         try:
             i = self.position[clip]
         except KeyError:
             raise StoreError(f"{self.path} has no clip {clip!r}.") from None
-        offsets, status = self._places
-        rows = slice(offsets[i], offsets[i + 1])
-        return Entry(self.values[rows], self.times[rows], status[i])
+        if "values" not in self.__dict__:  # else all have been checked
+            self._check(i)
+        rows = slice(*self._bounds[i : i + 2])
+        return Entry(self._rows[rows], self.times[rows], Status(int(self.status[i])))
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, (str, bytes)):
-        text = value.decode() if isinstance(value, bytes) else value
-        if text[:1] in "[{":
-            try:
-                return json.loads(text)
-            except json.JSONDecodeError:
-                return text
-        return text
-    return value.item() if isinstance(value, np.generic) else value
+def _parse(value: object) -> object:
+    """What an attribute says: JSON as what it stands for."""
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        with suppress(json.JSONDecodeError):
+            return json.loads(value)
+    return value

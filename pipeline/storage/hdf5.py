@@ -1,4 +1,4 @@
-"""HDF5 files that are complete or absent, on a disk that may be full."""
+"""HDF5 files that are complete or absent, on a disk that may be full, and that hold themselves what they show."""
 
 from __future__ import annotations
 
@@ -92,3 +92,16 @@ def atomic_hdf5(path: str | Path) -> Iterator[tuple[h5py.File, Callable[[], None
 
             yield file, check
         sink.check()
+
+
+def refuse_foreign(group: h5py.Group, name: str) -> None:
+    """HDF5 may take an object's bytes from any other file that the reader can read.
+
+    Raises:
+        ValueError: `name` is a soft or external link, or its bytes lie in other files.
+    """
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{name} is a link to somewhere else, which is not followed")
+    item = group[name]
+    if isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
+        raise ValueError(f"{name} takes its bytes from another file, which is not read")

@@ -10,14 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from pipeline.errors import StoreError
 
+from . import seal
 from .feature_store import Store
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+#: What to do about an index that is not as it was written.
+REMEDY = "Run `dvc repro -f -s index`."
 
 
 @dataclass(frozen=True)
@@ -46,34 +48,28 @@ class Index:
         ids: clip ids, sorted. folds: fold numbers.
 
     Raises:
-        StoreError: absent, incomplete or of another version.
+        StoreError: absent, incomplete, of another version, or not as it was written.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise StoreError(f"{path} is not there. Run `dvc repro index`.")
-        with h5py.File(self.path, "r", locking=False) as file:
-            if not file.attrs.get("complete", False) or file.attrs["schema"] != SCHEMA_VERSION:
-                raise StoreError(f"{path} is incomplete or of another version. Run `dvc repro index`.")
-            self.ids: list[str] = [i.decode() for i in file["ids"][:]]
-            self.folds: list[int] = file["folds"][:].tolist()
-            self.names: tuple[str, ...] = tuple(sorted(file["streams"]))
+        self._contents = seal.open_sealed(self.path, SCHEMA_VERSION, REMEDY)
+        self.ids: list[str] = self._contents.strings("ids")
+        self.folds: list[int] = self._contents.arrays["folds"].tolist()
+        self.names: tuple[str, ...] = tuple(sorted(place.split("/")[1] for place in self._contents.links))
 
     def stream(self, name: str) -> IndexedStream:
         """One stream.
 
         Raises:
-            StoreError: the index has no such stream, or its store has changed since.
+            StoreError: the index has no such stream, or its store has changed since, or is not as it was written.
         """
         if name not in self.names:
             raise StoreError(f"{self.path} has no stream {name!r}. Run `dvc repro index`.")
-        with h5py.File(self.path, "r", locking=False) as file:
-            group = file["streams"][name]
-            link = group.get("store", getlink=True).filename
-            row, status, mean, std = (group[part][:] for part in ("row", "status", "mean", "std"))
-            facts = {key: value.item() if isinstance(value, np.generic) else value for key, value in group.attrs.items()}
-        store = Store(self.path.parent / link)
-        if any(r >= 0 and (r >= len(store) or store.ids[r] != clip) for r, clip in zip(row, self.ids, strict=True)):
+        place = f"streams/{name}"
+        row, status, mean, std = (self._contents.arrays[f"{place}/{part}"] for part in ("row", "status", "mean", "std"))
+        facts: dict[str, object] = dict(self._contents.attributes[place])
+        store = Store(self.path.parent / self._contents.links[f"{place}/store"])
+        if store.seal != facts.pop("seal"):
             raise StoreError(f"{store.path} has changed since {self.path} was made. Run `dvc repro index`.")
         return IndexedStream(store, row, status, mean, std, facts)

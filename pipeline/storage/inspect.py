@@ -10,14 +10,18 @@ import numpy as np
 
 from pipeline.errors import StoreError
 
-from .feature_store import Status
+from .feature_store import Status, Store
+from .hdf5 import refuse_foreign
+from .index import Index
+from .media_store import Media
+from .seal import DAMAGE
 
 
 def describe(path: str | Path) -> str:
     """Datasets, attributes, counts per status and the first clips.
 
     Raises:
-        StoreError: the file is absent or not HDF5.
+        StoreError: the file is absent, not HDF5, or damaged.
 
     >>> with h5py.File("a.h5", "w") as file:
     ...     file["values"] = np.zeros((2, 3), np.float16)
@@ -31,15 +35,17 @@ def describe(path: str | Path) -> str:
     try:
         with h5py.File(path, "r", locking=False) as file:
             return "\n".join(_lines(path, file))
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read as HDF5 ({error}).") from error
+    except DAMAGE as error:
+        raise StoreError(f"{path} cannot be read as HDF5 ({' '.join(str(error).split())[:160]}).") from error
 
 
 def _lines(path: Path, file: h5py.File) -> list[str]:
     lines = [f"{path}  {path.stat().st_size / 1e6:.2f} MB  {'complete' if file.attrs.get('complete') else 'NOT COMPLETE'}"]
     lines += [f"  @{name} = {_short(value)}" for name, value in file.attrs.items() if name != "complete"]
     names: list[str] = []
-    file.visit(names.append)
+    file.visit(names.append)  # links are not followed
+    for name in {*names, *file}:
+        refuse_foreign(file, name)
     lines += [f"  {name:22} {file[name].shape} {file[name].dtype}" for name in names if isinstance(file[name], h5py.Dataset)]
     if "status" in file:
         counts = np.bincount(file["status"][:].ravel(), minlength=len(Status))
@@ -56,3 +62,25 @@ def _short(value: object) -> str:
     if text[:1] == "{":
         text = json.dumps(json.loads(text), sort_keys=True)
     return text if len(text) <= 300 else text[:297] + "…"
+
+
+def verify(path: str | Path) -> int:
+    """Read a file of ours to its last byte. Returns how many clips it holds.
+
+    Raises:
+        StoreError: it, or a store that an index points to, is not as it was written.
+    """
+    path = Path(path)
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            kind = "index" if "streams" in file else "media" if "extents" in file else "features"
+    except DAMAGE:
+        kind = "features"  # opening it as that says what is wrong
+    if kind == "index":
+        index = Index(path)
+        for name in index.names:
+            index.stream(name).store.verify()
+        return len(index.ids)
+    store: Store | Media = Media(path) if kind == "media" else Store(path)
+    store.verify()
+    return len(store.ids)

@@ -18,9 +18,9 @@ import numpy as np
 
 from pipeline.errors import StoreError
 
-from . import flac
+from . import flac, seal
 from .clip_cache import ClipCache
-from .feature_store import SCHEMA_VERSION, Entry, Status
+from .feature_store import REMEDY, SCHEMA_VERSION, Entry, Status
 from .hdf5 import atomic_hdf5
 
 
@@ -80,22 +80,24 @@ def pack(
         values = file.create_dataset("values", (int(starts[-1]),), "uint8")
         times = np.empty((int(offsets[-1]), 2), np.float32)
         extents = np.zeros(int(offsets[-1]) + 1, np.int64)
-        status = np.empty(len(rows), np.uint8)
+        status, sums = np.empty(len(rows), np.uint8), np.zeros(len(rows), np.uint64)
         for i, entry in enumerate(entries()):
             check()
             status[i] = int(entry.status)
             if counts[i]:
                 values[starts[i] : starts[i + 1]] = entry.values
+                sums[i] = seal.sum_rows(entry.values)
                 low, high = offsets[i], offsets[i + 1]
                 times[low:high] = entry.times
                 extents[low + 1 : high + 1] = starts[i] + np.cumsum(entry.extras["lengths"])
         file.create_dataset("times", data=times)
         file.create_dataset("extents", data=extents)
         file.create_dataset("status", data=status)
+        file.create_dataset("sums", data=sums)
         file.attrs["schema"] = SCHEMA_VERSION
         file.attrs["modality"] = modality
         file.attrs["identity"] = json.dumps(identity, sort_keys=True)
-        file.attrs["complete"] = True
+        seal.seal(file)
     return problems
 
 
@@ -112,27 +114,22 @@ class Media:
     """Reader of a media store; memory-mapped, many may read at once.
 
     Raises:
-        StoreError: absent, not HDF5, incomplete.
+        StoreError: absent, not HDF5, incomplete, or not as it was written; the files of a clip are checked when they are read.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise StoreError(f"{path} is not there. Run `dvc repro` to make it.")
-        try:
-            with h5py.File(self.path, "r", locking=False) as file:
-                if not file.attrs.get("complete", False):
-                    raise StoreError(f"{path} is not complete. Delete it and run `dvc repro`.")
-                if "extents" not in file:
-                    raise StoreError(f"{path} is not a media store.")
-                self.ids: list[str] = [i.decode() for i in file["ids"][:]]
-                self.offsets, self.extents = file["offsets"][:], file["extents"][:]
-                self.times, self.status = file["times"][:], file["status"][:]
-                self.modality: str = file.attrs["modality"]
-                self.identity: dict = json.loads(file.attrs["identity"])
-                self._offset = file["values"].id.get_offset()
-        except OSError as error:
-            raise StoreError(f"{path} cannot be read as HDF5 ({error}). Delete it and run `dvc repro`.") from error
+        contents = seal.open_sealed(self.path, SCHEMA_VERSION, REMEDY)
+        arrays, attributes = contents.arrays, contents.attributes[""]
+        if "extents" not in arrays:
+            raise StoreError(f"{path} is not a media store.")
+        seal.check_layout(contents, self.path, REMEDY, last="extents")
+        self.ids: list[str] = contents.strings("ids")
+        self.offsets, self.extents, self.sums = arrays["offsets"], arrays["extents"], arrays["sums"]
+        self.times, self.status = arrays["times"], arrays["status"]
+        self.modality: str = attributes["modality"]
+        self.identity: dict = json.loads(attributes["identity"])
+        self._offset = contents.offset
 
     @property
     def rate(self) -> int:
@@ -156,8 +153,20 @@ class Media:
         i = self.position[clip]
         rows = range(int(self.offsets[i]), int(self.offsets[i + 1]))
         start = self._offset or 0
+        low, high = (int(self.extents[r]) for r in (rows.start, rows.stop))
+        if high > low and seal.sum_rows(self._bytes[start + low : start + high]) != self.sums[i]:
+            raise StoreError(f"{self.path} holds other files than were written, of clip {clip}. {REMEDY}")
         items = [self._bytes[start + int(self.extents[r]) : start + int(self.extents[r + 1])] for r in rows]
         return MediaEntry(items, self.times[rows.start : rows.stop], Status(int(self.status[i])))
+
+    def verify(self) -> None:
+        """Check the files of all clips.
+
+        Raises:
+            StoreError: those of a clip are not those that were written.
+        """
+        for clip in self.ids:
+            self[clip]
 
     def waveform(self, clip: str) -> np.ndarray:
         """(S,) float32 of one clip of an audio store."""

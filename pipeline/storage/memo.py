@@ -22,8 +22,9 @@ import xxhash
 
 from pipeline.errors import CacheError
 
-from .clip_cache import digest, open_lmdb, root
+from .clip_cache import digest, root
 from .folder_lock import use_folder
+from .lmdb_folder import open_lmdb
 
 #: LMDB opens a folder once in a process.
 _opening = threading.RLock()

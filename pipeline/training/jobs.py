@@ -25,6 +25,7 @@ from pipeline.runs.run import save_run
 from pipeline.storage.atomic import write_json
 from pipeline.storage.clip_cache import digest, root
 from pipeline.storage.folder_lock import use_folder
+from pipeline.threads import computing
 
 from .curricula.base import CURRICULA
 from .data.dataset import Dataset
@@ -77,9 +78,7 @@ def run_job(
         The run's folder in the cache and its history.
     """
     device = pick_devices(params.run.device)[0]
-    before = torch.get_num_threads()
-    torch.set_num_threads(params.training.threads)
-    try:
+    with computing(params.training.threads):
         data = load_fold(params, sources, job.fold, device)
         spec = specify_model(params, job.variant, data)
         identity = identify(params, job, data, spec, device)
@@ -88,8 +87,6 @@ def run_job(
                 write_json(cached / "identity.json", identity)
                 _fit_and_save(cached, params, job, data, spec, every, on_epoch)
             return cached / "run", json.loads((cached / "run" / HISTORY).read_text(encoding="utf-8"))
-    finally:
-        torch.set_num_threads(before)
 
 
 def _fit_and_save(

@@ -18,7 +18,7 @@ from pipeline.errors import StoreError
 from pipeline.params import Params
 from pipeline.progress import track
 from pipeline.runs.folders import RunName
-from pipeline.stop import follow_parent
+from pipeline.stop import follow_parent, sparing_children
 from pipeline.storage.atomic import atomic_folder, write_text
 
 from .data.labels import check_labels, fold_numbers
@@ -90,7 +90,8 @@ def _run_jobs(params: Params, sources: Sources, jobs: list[Job]) -> Iterator[tup
         return
     # spawn: torch's thread pools do not survive a fork.
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), follow_parent) as pool:
-        pending = {pool.submit(run_job, params, sources, job): job for job in rest}
+        with sparing_children():
+            pending = {pool.submit(run_job, params, sources, job): job for job in rest}
         try:
             for future in as_completed(pending):
                 yield pending[future], *future.result()

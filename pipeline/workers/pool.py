@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import connection as connections
 from typing import Generic, TypeVar
 
+from pipeline.threads import calm_libraries, computing
+
 from . import transfer, worker
+from .memory import LIMIT, MemoryWatch, held
 from .outcome import Done, Failed, K, Outcome, V
-from .process import WorkerProcess, start_worker
+from .process import Troubles, WorkerProcess, start_worker
 
 #: Seconds a worker may take to start (it may import a deep-learning library on a cold disk).
 STARTUP = 300.0
-
-#: Workers that may fail to start in a row before the pool gives up.
-STARTS = 3
 
 P = TypeVar("P")
 
@@ -36,6 +36,7 @@ class Pool(Generic[P, V]):
         preload: modules to import before workers are forked off, besides the function's own; the first pool decides.
         threads: compute threads per worker.
         ahead: tasks handed to a worker, the running one included.
+        memory: bytes a worker may come to hold before it is ended.
 
     >>> with Pool(int, workers=1) as pool:
     ...     for outcome in pool.imap([("a", "7"), ("b", "seven")]):
@@ -54,6 +55,7 @@ class Pool(Generic[P, V]):
         preload: tuple[str, ...] = (),
         threads: int = 1,
         ahead: int = 2,
+        memory: int = LIMIT,
     ) -> None:
         self._function, self._count, self._timeout = function, workers, timeout
         self._recycle, self._threads, self._ahead = max(1, recycle), threads, max(1, ahead)
@@ -62,7 +64,9 @@ class Pool(Generic[P, V]):
         home = getattr(getattr(function, "func", function), "__module__", None)
         self._context.set_forkserver_preload(["__main__", *([home] if home and home != "__main__" else []), *preload])
         self._workers: list[WorkerProcess] = []
-        self._failed_starts = 0
+        self._troubles = Troubles(getattr(function, "__module__", str(function)))
+        self._memory = memory
+        self._watch: MemoryWatch | None = None
         self._interrupted = False
 
     def __enter__(self) -> Pool[P, V]:
@@ -84,6 +88,9 @@ class Pool(Generic[P, V]):
         for one in self._workers:
             one.end()
         self._workers = []
+        if self._watch:
+            self._watch.stop()
+            self._watch = None
 
     def imap(self, tasks: Iterable[tuple[K, P]], *, window: int = 0) -> Iterator[Outcome[K, V]]:
         """Outcomes of `(key, payload)` tasks in the order given.
@@ -100,7 +107,11 @@ class Pool(Generic[P, V]):
     def _run(self, tasks: Iterable[tuple[K, P]], *, ordered: bool, window: int = 0) -> Iterator[Outcome[K, V]]:
         source = iter(tasks)
         if self._count <= 0:
-            yield from (_outcome(key, worker.answer_task(self._function, 0, payload)) for key, payload in source)
+            calm_libraries()
+            for key, payload in source:
+                with computing(self._threads):
+                    message = worker.answer_task(self._function, 0, payload)
+                yield _outcome(key, message)
             return
         waiting: dict[int, tuple[K, P]] = {}  # drawn, without outcome
         again: deque[int] = deque()  # to be sent again: they stood behind a task that took its worker down
@@ -142,8 +153,14 @@ class Pool(Generic[P, V]):
         return numbers
 
     def _feed(self, queue: deque[int], tasks: dict[int, tuple[K, P]]) -> None:
+        if self._watch is None:
+            self._watch = MemoryWatch(lambda: self._workers, self._memory)
+            self._watch.start()
         while len(self._workers) < min(self._count, len(self._workers) + len(queue)):
-            self._workers.append(start_worker(self._context, self._function, self._threads))
+            try:
+                self._workers.append(start_worker(self._context, self._function, self._threads))
+            except (OSError, EOFError) as error:
+                self._troubles.note_start(f"{type(error).__name__}: {error}")
         # Idle workers first, then a task in reserve for each, so that none waits for the parent;
         # no reserves while a worker is still starting, or the early ones would take its share.
         for depth in range(self._ahead if all(one.ready for one in self._workers) else 1):
@@ -172,7 +189,7 @@ class Pool(Generic[P, V]):
                 results += self._lost(one, queue, tasks, "crash")
                 continue
             if message[0] == worker.READY:
-                one.ready, self._failed_starts = True, 0
+                one.ready, one.held, self._troubles.failed_starts = True, held(one.process.pid), 0
                 continue
             number = one.queue.popleft()
             one.served += 1
@@ -211,16 +228,18 @@ class Pool(Generic[P, V]):
         """A worker is gone: charge the task it was at, hand the ones behind it to others."""
         self._workers.remove(one)
         one.end()
+        if reason == "crash" and one.orphaned:
+            queue.extendleft(reversed(one.queue))
+            self._troubles.note_server(one.server)
+            return []
         if not one.queue:
-            self._failed_starts += not one.ready
-            if self._failed_starts >= STARTS:
-                raise RuntimeError(
-                    f"worker processes end while starting ({one.exit}); can they import "
-                    f"{getattr(self._function, '__module__', self._function)}?"
-                )
+            if not one.ready:
+                self._troubles.note_start(one.exit)
             return []
         number = one.queue.popleft()
         queue.extendleft(reversed(one.queue))
+        if one.greedy:
+            return [(number, Failed(tasks[number][0], "memory", f"more than {self._memory / (1 << 30):.3g} GiB for one clip"))]
         detail = f"no result after {self._timeout:g} s" if reason == "timeout" else f"worker process ended, {one.exit}"
         return [(number, Failed(tasks[number][0], reason, detail))]
 

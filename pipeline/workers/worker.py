@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 
 from pipeline.reasons import REASONS
 from pipeline.stop import die_with_parent, follow_parent
+from pipeline.threads import calm_libraries
 
 from . import transfer
 
@@ -62,7 +63,7 @@ def answer_task(function: Callable, number: int, payload: object) -> tuple:
 
 def _limit_threads(threads: int) -> None:
     # Processes are the parallelism here; a thread pool in each of them would only fight for the cores.
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    calm_libraries()
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)

@@ -1,6 +1,7 @@
 """Stage `index` and the resident data set."""
 
 import os
+import shutil
 import time
 
 import h5py
@@ -11,8 +12,8 @@ import torch
 
 from pipeline.errors import ParamsError, StoreError
 from pipeline.models.batch import shorten
-from pipeline.storage import tables
-from pipeline.storage.feature_store import Status, Store
+from pipeline.storage import feature_store, seal, tables
+from pipeline.storage.feature_store import Entry, Status, Store
 from pipeline.training.data.dataset import Dataset
 from pipeline.training.data.labels import interpolate
 from pipeline.training.stage import train
@@ -127,9 +128,12 @@ def test_a_class_without_training_clip_in_one_fold(fabricate, caplog):
 def test_a_class_whose_training_clips_all_lack_features(fabricate):
     corpus = fabricate()
     for name in corpus.widths:
-        with h5py.File(corpus.path(f"features/{name}.h5"), "r+") as file:
-            joy = [CLASSES[kind] == "joy" for kind in corpus.classes]
+        path = corpus.path(f"features/{name}.h5")
+        joy = [CLASSES[kind] == "joy" for kind in corpus.classes]
+        with h5py.File(path, "r+") as file:
             file["status"][:] = np.where(joy, int(Status.FAILED), file["status"][:])
+            del file.attrs["seal"]
+            seal.seal(file)
     with pytest.raises(ParamsError, match="no labelled training clip with features of 'joy'"):
         corpus.index(corpus.params(task={"classes": ["anger", "joy"]}))
 
@@ -239,3 +243,61 @@ def test_interpolate_between_annotations():
     truth = np.array([[0.0, 0.0, np.nan], [1.0, 1.0, np.nan]])
     out = interpolate(truth, np.array([0.25, 2.0]))
     assert out[:, 0].tolist() == [0.25, 1.0] and np.isnan(out[:, 1]).all()
+
+
+@pytest.mark.parametrize(("attribute", "stream"), [("text", "audio"), ("video", "text")])
+def test_a_store_of_another_modality_is_refused(fabricate, attribute, stream):
+    corpus = fabricate(clips=20)
+    corpus.index()
+    path = corpus.path(f"features/{stream}.h5")
+    with h5py.File(path, "r+") as file:
+        file.attrs["modality"] = attribute
+        del file.attrs["seal"]
+        seal.seal(file)
+    with pytest.raises(StoreError) as caught:
+        corpus.index()
+    said = f"{path} holds {attribute} features, but stream '{stream}' is {stream}. Run `dvc repro extract@{stream}`."
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(("shape", "fine"), [((), False), ((6,), True), ((3, 6), True), ((2, 3, 6), False)])
+def test_rows_are_vectors_or_layers_of_them(fabricate, shape, fine):
+    corpus = fabricate(clips=20)
+    entries = [Entry(np.ones((2, *shape), np.float32), np.array([[0, 1], [1, 2]], np.float32)) for _ in corpus.ids]
+    path = corpus.path("features/audio.h5")
+    feature_store.write(
+        path, corpus.ids, entries, rows=[2] * 20, shape=shape, attributes={"stream": "audio", "modality": "audio"}
+    )
+    if fine:
+        assert corpus.index().is_file()
+    else:
+        with pytest.raises(StoreError, match=r"audio.h5 has rows of shape .*; a stream's rows are \(D,\) or \(L, D\)"):
+            corpus.index()
+
+
+def test_stores_of_dropped_streams_are_gone_and_nothing_else(fabricate, caplog):
+    caplog.set_level("INFO")
+    corpus = fabricate(clips=20)
+    features = corpus.path("features/audio.h5").parent
+    (features / "video.stats.json").write_text("{}")
+    (features / "notes.h5").write_text("mine")
+    shutil.copy(features / "text.h5", features / "copy.h5")  # not named after its stream
+    params = corpus.params(streams={n: corpus.params().streams[n].model_dump() for n in ("audio", "text")})
+    params = params.model_copy(update={"streams": {n: params.streams[n] for n in ("audio", "text")}})
+    made = corpus.index(params)
+    assert sorted(path.name for path in features.iterdir()) == ["audio.h5", "copy.h5", "notes.h5", "text.h5"]
+    assert [record.message.split()[1:3] for record in caplog.records if "is removed" in record.message] == [["is", "removed:"]]
+    with h5py.File(made) as file:
+        assert sorted(file["streams"]) == ["audio", "text"]
+
+
+def test_the_index_points_to_the_folder_and_not_to_what_it_links_to(fabricate):
+    """As DVC makes it under `cache.type symlink`: elsewhere the cache is not at that place."""
+    corpus = fabricate(clips=20)
+    path = corpus.path("features/audio.h5")
+    kept = corpus.path("cache/ab/cdef")
+    kept.parent.mkdir(parents=True)
+    path.rename(kept)
+    path.symlink_to(kept)
+    with h5py.File(corpus.index()) as file:
+        assert file["streams/audio"].get("store", getlink=True).filename == os.path.join("..", "features", "audio.h5")

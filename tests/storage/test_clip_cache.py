@@ -1,5 +1,6 @@
 """The clip cache: transactional, shared, checked."""
 
+import contextlib
 import multiprocessing
 import os
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import CacheError
-from pipeline.storage import clip_cache, housekeeping
+from pipeline.storage import housekeeping, lmdb_folder
 from pipeline.storage.clip_cache import ClipCache, digest, pack, read_outline, unpack
 from pipeline.storage.feature_store import Entry, Status
 
@@ -71,7 +72,7 @@ def test_stats_and_collection():
 def test_full_disk_is_one_line_and_loses_nothing(monkeypatch):
     with ClipCache("extract", {"a": 1}) as clips:
         clips.put({"x": entry()})
-    monkeypatch.setattr(clip_cache, "MAP_SIZE", 64 << 10)
+    monkeypatch.setattr(lmdb_folder, "MAP_SIZE", 64 << 10)
     with ClipCache("extract", {"a": 1}) as clips:
         with pytest.raises(CacheError, match="Nothing computed before is lost"):
             clips.put({"big": Entry(np.zeros((1 << 16, 3), np.float32), np.zeros((1 << 16, 2), np.float32))})
@@ -102,3 +103,32 @@ def test_two_processes_share_it(tmp_path):
     with ClipCache("extract", {"a": 1}, base=tmp_path) as clips:
         assert len(clips) == 75 and not clips.verify()
         np.testing.assert_array_equal(clips.get("30").values, entry(seed=30).values)
+
+
+@pytest.mark.parametrize("part", [0, 8, 16, 40, -1])
+def test_any_changed_byte_of_an_entry_is_one_line_or_nothing(part):
+    with ClipCache("extract", {"a": 1}) as cache:
+        cache.put({"x": Entry(np.ones((2, 3), np.float32), np.zeros((2, 2), np.float32))})
+        whole = pack(cache.get("x"))
+        damaged = bytearray(whole)
+        damaged[part] ^= 0x81
+        with cache._lmdb.begin(write=True) as transaction:
+            transaction.put(b"x", bytes(damaged))
+        with pytest.raises(CacheError, match="fails its checksum"):
+            list(cache.iterate(["x"]))
+        with contextlib.suppress(CacheError):
+            cache.layout(["x"])
+        assert cache.verify(repair=True) == ["x"] and cache.missing(["x"]) == {"x"}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.6, 0.99])
+def test_a_table_that_is_cut_off_is_one_line(share):
+    with ClipCache("extract", {"a": 1}) as cache:
+        for i in range(20):
+            cache.put({f"{i}": Entry(np.full((100, 30), i, np.float32), np.zeros((100, 2), np.float32))})
+    path = cache.folder / "data.mdb"
+    os.truncate(path, 4096 * max(1, int(share * path.stat().st_size / 4096)))
+    with pytest.raises(CacheError) as caught:
+        with ClipCache("extract", {"a": 1}) as cache:
+            list(cache.iterate(map(str, range(20))))
+    assert str(cache.folder) in str(caught.value) and "\n" not in str(caught.value)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from pipeline.data.decode.errors import DecodeError
+from pipeline.errors import WorkerError
 from pipeline.workers.pool import Pool
 
 pytestmark = pytest.mark.timeout(120)
@@ -184,6 +185,7 @@ def _alive(pid: int) -> bool:
 
 SCRIPT = """
 import os, sys, time
+from pipeline.errors import WorkerError
 from pipeline.workers.pool import Pool
 
 def stay(payload):
@@ -218,3 +220,105 @@ def test_no_orphans(tmp_path, number):
         process.kill()
         process.wait(10)
         process.stdout.close()
+
+
+def slow(payload):
+    """Square a number, slowly; or take memory without end; or say how much is held."""
+    kind, value = payload
+    if kind == "greedy":
+        blocks = []
+        while True:
+            blocks.append(np.ones(4 << 20, np.uint8))
+            time.sleep(0.005)
+    if kind == "large":
+        return int(np.ones(value, np.uint8).sum())
+    time.sleep(0.2)
+    return value * value
+
+
+def server():
+    from multiprocessing import forkserver
+
+    return forkserver._forkserver._forkserver_pid
+
+
+def test_a_fork_server_that_dies_is_no_tasks_fault():
+    with Pool(slow, workers=2) as pool:
+        outcomes, killed = {}, set()
+        for outcome in pool.imap_unordered([(i, ("square", i)) for i in range(14)]):
+            outcomes[outcome.key] = outcome
+            if len(outcomes) in (3, 8) and server() not in killed:
+                killed.add(server())
+                os.kill(server(), signal.SIGKILL)
+        assert len(killed) == 2 and server() not in killed
+    assert {key: o.value for key, o in outcomes.items()} == {i: i * i for i in range(14)}
+
+
+def test_fork_servers_that_die_again_and_again_end_the_run_in_one_line():
+    with Pool(slow, workers=2) as pool, pytest.raises(WorkerError, match="was ended 3 times") as caught:
+        for _ in pool.imap([(i, ("square", i)) for i in range(60)]):
+            os.kill(server(), signal.SIGKILL)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_worker_that_ends_with_the_code_of_a_lost_one_is_charged():
+    with Pool(chore, workers=1) as pool:
+        outcomes = list(pool.imap([(0, ("square", 3)), (1, ("exit", 255)), (2, ("square", 4))]))
+    assert [(o.value, o.reason) for o in outcomes] == [(9, None), (None, "crash"), (16, None)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_task_that_takes_memory_without_end_costs_itself():
+    with Pool(slow, workers=2, memory=200 << 20) as pool:
+        tasks = [(0, ("large", 50 << 20)), (1, ("greedy", 0)), *((i, ("square", i)) for i in range(2, 6))]
+        outcomes = {o.key: o for o in pool.imap(tasks)}
+    assert outcomes[1].reason == "memory" and outcomes[1].detail == "more than 0.195 GiB for one clip"
+    assert outcomes[0].value == 50 << 20 and [outcomes[i].value for i in range(2, 6)] == [4, 9, 16, 25]
+
+
+def test_as_many_workers_as_asked_for_whatever_became_of_some():
+    with Pool(chore, workers=2, recycle=2) as pool:
+        seen = []
+        for outcome in pool.imap_unordered([(i, ("exit", 1) if i in (2, 3, 7) else ("pid", 0)) for i in range(16)]):
+            assert len(pool._workers) <= 2
+            seen.append(outcome)
+    assert sum(o.ok for o in seen) == 13 and len({o.value for o in seen if o.ok}) >= 6
+
+
+STARTING = """
+import sys, time
+from pathlib import Path
+if "pipeline.workers.pool" not in sys.modules:
+    Path(sys.argv[1] if len(sys.argv) > 1 else "server").touch()  # imported by the fork server, too
+from pipeline.stop import stoppable
+
+def stay(payload):
+    time.sleep(600)
+
+if __name__ == "__main__":
+    with stoppable():
+        from pipeline.workers.pool import Pool
+        with Pool(stay, workers=2, preload=("heavy",)) as pool:
+            list(pool.imap_unordered([(1, 1), (2, 2)]))
+"""
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.1, 0.4])
+def test_ctrl_c_while_the_fork_server_starts_is_one_line(tmp_path, delay):
+    (tmp_path / "start.py").write_text(STARTING)
+    (tmp_path / "heavy.py").write_text("import time\nopen('begun', 'w').close()\ntime.sleep(3)\n")
+    run = subprocess.Popen(
+        [sys.executable, "start.py"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{os.getcwd()}:{tmp_path}"},
+        start_new_session=True,
+    )
+    while not (tmp_path / "begun").exists() and run.poll() is None:
+        time.sleep(0.01)
+    time.sleep(delay)
+    os.killpg(run.pid, signal.SIGINT)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 130, said
+    assert said == "Interrupted. What was computed is kept; run the same command to go on.\n"

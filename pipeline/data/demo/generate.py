@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.errors import CorpusError
-from pipeline.stop import follow_parent
+from pipeline.stop import follow_parent, sparing_children
 from pipeline.storage.atomic import write_text
 
 from . import emotions, render, script
@@ -84,7 +84,9 @@ def _render(lines: list[Line], options: Options, out: Path, workers: int | None)
             task(line)
         return
     # Spawned, not forked: the caller may hold threads and native libraries.
-    with multiprocessing.get_context("spawn").Pool(workers, follow_parent) as pool:
+    with sparing_children():
+        started = multiprocessing.get_context("spawn").Pool(workers, follow_parent)
+    with started as pool:
         for _ in pool.imap_unordered(task, lines, chunksize=4):
             pass
 

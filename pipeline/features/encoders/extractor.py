@@ -87,6 +87,7 @@ class Extractor:
         budget: the largest sum of `Prepared.cost` in one batch that is sensible by default.
         pooling: over time, as in `Stream.pooling`.
         rate: rows per second that rows are pooled to; None keeps them.
+        threads: that the network computes with on a processor.
         turns: earlier turns of the dialogue that `prepare` reads.
         notes: facts for the report that decide nothing.
     """
@@ -97,5 +98,6 @@ class Extractor:
     budget: float = 64.0
     pooling: str = "none"
     rate: float | None = None
+    threads: int = 1
     turns: int = 0
     notes: dict[str, object] = field(default_factory=dict)

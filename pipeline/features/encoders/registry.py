@@ -49,7 +49,8 @@ def build(stream: Stream) -> Extractor:
     if source.random and not stream.architecture:
         raise ParamsError(f"weights {stream.weights} need an architecture; write it under architecture: in the stream.")
     found = family.build(stream, read_options(family.Options, stream.options, f"{stream.encoder}.options"))
-    return replace(found, identity=_complete(found.identity, stream, family), pooling=stream.pooling, rate=stream.rate)
+    identity = _complete(found.identity, stream, family)
+    return replace(found, identity=identity, pooling=stream.pooling, rate=stream.rate, threads=stream.threads)
 
 
 def _complete(own: dict[str, Any], stream: Stream, family: type[Family]) -> dict[str, Any]:
@@ -61,6 +62,7 @@ def _complete(own: dict[str, Any], stream: Stream, family: type[Family]) -> dict
         "layer": stream.layer,
         "pooling": stream.pooling,
         "rate": stream.rate,
+        "threads": stream.threads,
         **own,
     }
 

@@ -11,7 +11,7 @@ from queue import Empty
 
 from pipeline.errors import UserError
 from pipeline.params import Run, Stream
-from pipeline.stop import die_with_parent, follow_parent
+from pipeline.stop import die_with_parent, follow_parent, sparing_children
 from pipeline.storage.clip_cache import ClipCache
 
 from . import run as engine
@@ -49,8 +49,9 @@ def compute(
         context.Process(target=_serve, args=(task.stream, task.reader, share, place, options, device, results))
         for device, share in zip(devices, split_jobs(task.jobs, among, len(devices)), strict=True)
     ]
-    for process in running:
-        process.start()
+    with sparing_children():
+        for process in running:
+            process.start()
     stats: list[Stats] = []
     try:
         while len(stats) < len(running):

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.features.encoders import pooling
 from pipeline.features.encoders.extractor import Extractor, Prepared
+from pipeline.threads import calm_libraries, computing
 
 
 class Forward:
@@ -24,7 +25,8 @@ class Forward:
 
     def __init__(self, extractor: Extractor, device: str = "cpu") -> None:
         self.encoder = extractor.load(device=device)
-        self._pooling, self._rate = extractor.pooling, extractor.rate
+        self._pooling, self._rate, self._threads = extractor.pooling, extractor.rate, extractor.threads
+        calm_libraries()
 
     def __call__(self, batch: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
         """(values (T, ...) float32, times (T, 2) float32) of each clip, in order.
@@ -33,10 +35,11 @@ class Forward:
             ParamsError: unknown pooling, or a layer the model has not.
             ValueError: a clip without rows, or with other times than rows.
         """
-        return [
-            pooling.reduce(rows, item.times, pooling=self._pooling, rate=self._rate)
-            for rows, item in zip(self._encode(batch), batch, strict=True)
-        ]
+        with computing(self._threads):
+            return [
+                pooling.reduce(rows, item.times, pooling=self._pooling, rate=self._rate)
+                for rows, item in zip(self._encode(batch), batch, strict=True)
+            ]
 
     def _encode(self, batch: Sequence[Prepared]) -> Any:
         if self.encoder.network is None:

@@ -9,13 +9,20 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 from pipeline.errors import DeviceError, ParamsError
 from pipeline.params import Run
 
+#: Where a cluster that is started here listens: no other machine reaches it.
+HERE = "127.0.0.1"
 
-def load() -> ModuleType:
+
+def load(address: str | None = "auto") -> ModuleType:
     """The library.
+
+    Args:
+        address: of the cluster it is for; null = one that is started here, and heard here alone.
 
     Raises:
         ParamsError: it is not installed.
@@ -23,6 +30,9 @@ def load() -> ModuleType:
     # Python is started directly, not by `uv run`, and nothing is reported to Ray's makers. Both are read on import.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None:
+        # Else Ray takes the machine's own address for 127.0.0.1, and all its processes listen on every one.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     try:
         import ray
     except ImportError:
@@ -40,7 +50,7 @@ def connect(ray: ModuleType, address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    options = {"include_dashboard": False} if address is None else {}
+    options: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": HERE} if address is None else {}
     if address not in (None, "auto"):
         _reach(address)
     before = signal.getsignal(signal.SIGTERM)

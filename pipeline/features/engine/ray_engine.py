@@ -120,7 +120,7 @@ def compute(task: Task, options: Run, advance: Callable[[int], None]) -> Stats:
         ParamsError: Ray is not installed.
         DeviceError: no cluster at the address, no such device in it, or a node without the project.
     """
-    ray = ray_cluster.load()
+    ray = ray_cluster.load(options.ray_address)
     stats, begun, by_key = Stats(), time.perf_counter(), {job.content: job for job in task.jobs}
     if not by_key:
         return stats

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,6 +132,39 @@ def test_stats_add_up():
     assert numbers["read_share"] + numbers["infer_share"] + numbers["write_share"] == pytest.approx(1, abs=1e-3)
     both = stats.merge(stats)
     assert both.clips == 4 and both.total == stats.total
+
+
+def test_every_clip_is_counted_once_whatever_became_of_it():
+    """Encoded, without the modality, unreadable, and refused by the encoder: the bar and the numbers end at all of them."""
+    work = jobs(["a", None, "aaa", "unreadable", None, "a" * 6, "aaaaa"])
+    extractor = Extractor({"family": "counted"}, Prepare(), Doubler(poison=6.0).load, budget=2)
+    steps = []
+    with ClipCache("extract", extractor.identity) as cache:
+        stats = engine.run(extractor, Reader(extractor.prepare, "text", None), work, cache, Run(workers=0), advance=steps.append)
+        there = [cache.get(job.content) for job in work]
+    assert stats.clips == sum(steps) == 7 and all(step > 0 for step in steps)
+    assert sorted(stats.failures) == ["c3", "c5"] and stats.report()["failed"] == 2
+    assert [None if entry is None else entry.status for entry in there] == [
+        Status.OK, Status.MISSING, Status.OK, None, Status.MISSING, None, Status.OK,
+    ]  # fmt: skip
+    assert stats.total >= stats.load > 0 and stats.infer > 0
+    assert stats.read + stats.infer + stats.write <= stats.total
+
+
+def test_an_engine_that_stops_reads_no_further():
+    """What was read ahead is bounded, and whoever waits is told at once."""
+    read = []
+
+    def prepare(clip):
+        read.append(clip.id)
+        return Prepared({"n": np.ones(1, np.float32)}, TIMES)
+
+    extractor = Extractor({"family": "stopped"}, prepare, Doubler(poison=1.0, error=KeyError("pixels")).load, budget=1)
+    before = {thread.name for thread in threading.enumerate()}
+    with ClipCache("extract", extractor.identity) as cache, pytest.raises(KeyError, match="pixels"):
+        engine.run(extractor, Reader(prepare, "text", None), jobs(["a"] * 5000), cache, Run(workers=0))
+    assert 0 < len(read) <= 2 * engine.AHEAD + 16
+    assert {thread.name for thread in threading.enumerate()} <= before
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "cuda:0,cuda:98", "tpu"])

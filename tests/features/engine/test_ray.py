@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -21,6 +23,7 @@ from pipeline.features.engine.task import Task
 from pipeline.storage import tables
 from pipeline.storage.clip_cache import ClipCache
 
+ROOT = Path(__file__).resolve().parents[3]
 CLIPS = 48
 WORDS = "the birds sang loudly while nobody listened to them at all".split()
 
@@ -156,3 +159,35 @@ def test_an_actor_killed_at_work_is_replaced_and_nothing_is_lost(cluster, here, 
     packed = extract.extract(settings(workers=0), "text", out="packed.h5").read_bytes()
     monkeypatch.setenv("AFFECTORY_CACHE", str(here / "other"))
     assert extract.extract(settings(workers=0), "text", out="local.h5").read_bytes() == packed
+
+
+LISTENING = """
+import psutil
+from pipeline.features.engine import ray_cluster
+
+ray = ray_cluster.load(None)
+with ray_cluster.connect(ray, None):
+    @ray.remote
+    def work():
+        return 1
+
+    assert ray.get(work.remote()) == 1
+    mine = {one.pid for one in psutil.Process().children(recursive=True)} | {psutil.Process().pid}
+    for one in psutil.net_connections("tcp"):
+        if one.status == "LISTEN" and one.pid in mine:
+            print(one.laddr.ip)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_cluster_started_here_is_heard_here_alone(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", LISTENING],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    places = done.stdout.split()
+    assert len(places) >= 5 and {place.removeprefix("::ffff:") for place in places} == {"127.0.0.1"}

@@ -27,6 +27,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.errors import ParamsError, WeightsError, one_of
+from pipeline.storage.hdf5 import refuse_foreign
 from pipeline.weights import intact
 
 from . import arrays, feature_tables, mmsa, unpickle
@@ -130,16 +131,19 @@ def _of_dict(path: Path, content: Any, layout: Layout) -> Features:
 
 def _of_h5(path: Path, layout: Layout) -> Features:
     file = h5py.File(path, "r", locking=False)
+    _refuse_outside(file)
     root = file
     if layout.key:
         if layout.key not in file:
             raise ParamsError(f"{path} has no part {layout.key!r}; it has {', '.join(list(file)[:8])}.")
-        root = arrays.part_of(file, layout.key)
+        root = file[layout.key]
     if isinstance(root, h5py.Dataset):
         raise ParamsError(f"{path}: {layout.key!r} is one data set; name the part that holds one per clip.")
     if {"ids", "offsets", "values"} <= set(root):
-        ids = [i.decode() for i in arrays.read_h5(arrays.part_of(root, "ids"))]
-        offsets = arrays.read_h5(arrays.part_of(root, "offsets"))
+        ids = [i.decode() for i in arrays.read_h5(root["ids"])]
+        offsets = arrays.read_h5(root["offsets"])
+        if len(offsets) != len(ids) + 1 or offsets[0] != 0 or (np.diff(offsets) < 0).any() or offsets[-1] != len(root["values"]):
+            raise ValueError("its offsets do not fit its ids and values")
         return Features(
             {
                 clip: partial(_stored, root, int(offsets[i]), int(offsets[i + 1]))
@@ -161,11 +165,31 @@ def _of_h5(path: Path, layout: Layout) -> Features:
     return Features(found)
 
 
+def _refuse_outside(file: h5py.File) -> None:
+    """
+    Raises:
+        WeightsError: a part of the file is read from another file. A soft link leads to what is looked at itself.
+    """
+
+    def look(place: str, item: object) -> None:
+        if not isinstance(item, h5py.Group):
+            return
+        for name in item:
+            if not isinstance(item.get(name, getlink=True), h5py.SoftLink):
+                try:
+                    refuse_foreign(item, name)
+                except ValueError as error:
+                    raise WeightsError(f"{file.filename}: {f'{place}/' * bool(place)}{error}.") from error
+
+    look("", file)
+    file.visititems(look)
+
+
 def _stored(root: h5py.Group, low: int, high: int) -> Rows:
-    values, times = (arrays.part_of(root, name) if name in root else None for name in ("values", "times"))
+    values, times = (root[name] if name in root else None for name in ("values", "times"))
     return arrays.read_h5(values, low, high), None if times is None else arrays.read_h5(times, low, high)
 
 
 def _timed(group: h5py.Group) -> Rows:
-    values = arrays.read_h5(arrays.part_of(group, "features"))
-    return values, arrays.read_h5(arrays.part_of(group, "intervals")) if "intervals" in group else None
+    values = arrays.read_h5(group["features"])
+    return values, arrays.read_h5(group["intervals"]) if "intervals" in group else None

@@ -14,7 +14,8 @@ import pytest
 from pipeline.errors import ParamsError, WeightsError
 from pipeline.features.encoders import registry
 from pipeline.features.encoders.extractor import Clip, Missing
-from pipeline.features.encoders.imports import import_, unpickle
+from pipeline.features.encoders.imports import files, import_, unpickle
+from pipeline.features.encoders.imports.file_layout import Layout
 from pipeline.features.engine import reader
 from pipeline.features.engine.forward import Forward
 from pipeline.params import Stream
@@ -284,3 +285,31 @@ def test_real_action_units(real):
     clips = [f"ravdess/{p.stem}" for p in (real / "ravdess/audio").glob("*/*.flac")]
     report = import_.measure_coverage(extractor, clips)
     assert len(clips) > 1000 and report["covered"] >= 0.9 * len(clips)
+
+
+@pytest.mark.parametrize("kind", ["external", "virtual", "link", "deep"])
+def test_features_that_lie_in_another_file_are_not_read(tmp_path, kind):
+    path, other = tmp_path / "f.h5", tmp_path / "secret"
+    with h5py.File(other, "w") as file:
+        file["x"] = np.arange(300.0)
+    with h5py.File(path, "w") as file:
+        file["a"] = VALUES[0]
+        if kind == "external":
+            file.create_dataset("b", (20,), "uint8", external=[("/etc/passwd", 0, 20)])
+        elif kind == "virtual":
+            layout = h5py.VirtualLayout((300,), "float64")
+            layout[:] = h5py.VirtualSource(str(other), "x", (300,))
+            file.create_virtual_dataset("b", layout)
+        elif kind == "link":
+            file["b"] = h5py.ExternalLink(str(other), "/x")
+        else:
+            file["one/two/features"] = h5py.ExternalLink(str(other), "/x")
+    with pytest.raises(WeightsError, match="another file|somewhere else") as caught:
+        files.read(path, Layout())
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_soft_link_within_the_file_does_no_harm(tmp_path):
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["a"], file["loop"], file["alias"] = VALUES[0], h5py.SoftLink("/"), h5py.SoftLink("/a")
+    assert list(files.read(tmp_path / "f.h5", Layout())) == ["a"]

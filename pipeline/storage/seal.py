@@ -1,0 +1,188 @@
+"""The seal of an HDF5 file of ours: it holds what was written, and holds it itself.
+
+The attribute `seal` is a hash over all attributes, links, shapes and arrays but `values`, which is too large to be read
+whenever a file is opened. The rows of each clip in `values` have a hash of their own in `sums`, checked when they are read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import xxhash
+
+from pipeline.errors import StoreError
+
+from .hdf5 import refuse_foreign
+
+#: What h5py and numpy raise over a file that is not as it was written.
+DAMAGE = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, IndexError, MemoryError, OverflowError)
+#: The array that is left out of the seal.
+LARGE = "values"
+#: Bytes in an array for a text of any length, which stands elsewhere in the file.
+TEXT = 16
+#: Groups within groups that a file of ours has.
+DEPTH = 3
+
+
+@dataclass
+class Contents:
+    """What a sealed file holds.
+
+    Attributes:
+        arrays: by path, all but `values`. attributes: by path of their group, `` is the file's. links: external ones, by path.
+        shape, dtype: of `values`. offset: its place in the file; None when its bytes are in `loaded`.
+    """
+
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    shape: tuple[int, ...] = ()
+    dtype: np.dtype = np.dtype("uint8")
+    offset: int | None = None
+    loaded: np.ndarray | None = None
+    seal: str = ""
+
+    def strings(self, name: str) -> list[str]:
+        """An array of texts."""
+        return [item.decode() for item in self.arrays[name]]
+
+
+def seal(file: h5py.File) -> None:
+    """The last that is written into a file: that it is complete, and its seal."""
+    file.attrs["complete"] = True
+    file.attrs["seal"] = _survey(file, Contents())
+
+
+def sum_rows(rows: np.ndarray | memoryview) -> int:
+    """Hash of the bytes of one clip."""
+    return xxhash.xxh3_64_intdigest(np.ascontiguousarray(rows).data)
+
+
+def open_sealed(path: Path, schema: int, remedy: str) -> Contents:
+    """All that a sealed file holds, but `values`, which is read only when it cannot be mapped.
+
+    Args:
+        remedy: what to do about a file that is not as it was written, a sentence.
+
+    Raises:
+        StoreError: the file is absent, not HDF5, incomplete, of another version, or not as it was written.
+    """
+    if not path.is_file():
+        raise StoreError(f"{path} is not there. Run `dvc repro` to make it.")
+    try:
+        # locking=False: files are never opened for update, and locks fail on NFS and Lustre.
+        with h5py.File(path, "r", locking=False) as file:
+            if file.attrs.get("complete", False) is not np.True_:
+                raise StoreError(f"{path} is not complete. {remedy}")
+            if (found := file.attrs.get("schema")) != schema:
+                raise StoreError(f"{path} has schema {found}; this version reads {schema}. {remedy}")
+            contents = Contents()
+            contents.seal = _survey(file, contents)
+            if contents.seal != file.attrs.get("seal"):
+                raise StoreError(f"{path} is not as it was written. {remedy}")
+            if LARGE in file:
+                _describe_large(file[LARGE], contents, path)
+            return contents
+    except DAMAGE as error:
+        raise StoreError(f"{path} cannot be read as HDF5 of ours ({' '.join(str(error).split())[:160]}). {remedy}") from error
+
+
+def check_layout(contents: Contents, path: Path, remedy: str, *, last: str = "offsets") -> None:
+    """Whether the arrays of a store fit each other.
+
+    Args:
+        last: the array whose last number is the length of `values`.
+
+    Raises:
+        StoreError: they do not.
+    """
+    arrays = contents.arrays
+    try:
+        ids, offsets = contents.strings("ids"), arrays["offsets"]
+        fits = (
+            ids == sorted(set(ids))
+            and offsets.shape == (len(ids) + 1,)
+            and arrays["times"].shape == (offsets[-1], 2)
+            and arrays["status"].shape == arrays["sums"].shape == (len(ids),)
+            and bool((arrays["status"] <= 2).all())
+            and all(_rises(arrays[name]) for name in {"offsets", last})
+            and contents.shape[:1] == (arrays[last][-1],)
+        )
+    except DAMAGE:
+        fits = False
+    if not fits:
+        raise StoreError(f"{path}: its arrays do not fit each other. {remedy}")
+
+
+def _rises(numbers: np.ndarray) -> bool:
+    return numbers.dtype == np.int64 and numbers[0] == 0 and bool((np.diff(numbers) >= 0).all())
+
+
+def _describe_large(data: h5py.Dataset, contents: Contents, path: Path) -> None:
+    contents.shape, contents.dtype = data.shape, data.dtype
+    contents.offset = data.id.get_offset()
+    if contents.offset is None:
+        contents.loaded = data[:]
+    elif contents.offset + data.nbytes > path.stat().st_size:
+        raise OSError("it ends within its values")
+
+
+def _survey(file: h5py.File, contents: Contents) -> str:
+    """The seal of a file, whose arrays, attributes and links are put into `contents`."""
+    hashed = xxhash.xxh3_128()
+    for path, item in _walk(file, "", 0):
+        hashed.update(f"{path}\n".encode())
+        if isinstance(item, h5py.ExternalLink):
+            contents.links[path] = item.filename
+            hashed.update(f"{item.filename}\n{item.path}".encode())
+            continue
+        attributes = {name: _plain(item.attrs[name]) for name in sorted(item.attrs) if path or name != "seal"}
+        contents.attributes[path] = attributes
+        hashed.update(json.dumps(attributes, sort_keys=True).encode())
+        if isinstance(item, h5py.Dataset):
+            hashed.update(f"{item.dtype.str}{item.shape}".encode())
+            if path != LARGE:
+                contents.arrays[path] = array = _read_small(item)
+                hashed.update(b"".join(_framed(array)) if array.dtype == object else np.ascontiguousarray(array).data)
+    return hashed.hexdigest()
+
+
+def _walk(group: h5py.Group, path: str, depth: int) -> Iterator[tuple[str, Any]]:
+    """Path and object of a group and all in it; of an external link, the link. No link is followed."""
+    yield path, group
+    for name in sorted(group):
+        place, link = f"{path}/{name}".lstrip("/"), group.get(name, getlink=True)
+        if isinstance(link, h5py.ExternalLink) and name == "store":
+            yield place, link
+            continue
+        refuse_foreign(group, name)
+        if isinstance(group[name], h5py.Group):
+            if depth >= DEPTH:
+                raise ValueError(f"groups within groups at {place}")
+            yield from _walk(group[name], place, depth + 1)
+        else:
+            yield place, group[name]
+
+
+def _read_small(data: h5py.Dataset) -> np.ndarray:
+    # Before anything is allocated: a damaged shape may ask for more memory than there is.
+    size = TEXT if data.dtype == object else data.dtype.itemsize
+    if data.chunks is not None or data.id.get_storage_size() != data.size * size:
+        raise ValueError(f"{data.name} has another layout than it was written with")
+    return data[()]
+
+
+def _framed(texts: np.ndarray) -> Iterator[bytes]:
+    for text in texts.ravel():
+        yield len(text).to_bytes(8, "little")
+        yield text
+
+
+def _plain(value: object) -> object:
+    return value.item() if isinstance(value, np.generic) else value
