@@ -22,6 +22,7 @@ from torch.nn.functional import adaptive_avg_pool2d, pad
 from torchvision.ops import nms, roi_align
 
 from pipeline.params import Faces
+from pipeline.threads import computing
 
 from . import networks
 from .detection import Detection, unique
@@ -161,10 +162,5 @@ def _square(boxes: Tensor) -> Tensor:
 @contextmanager
 def _repeatable() -> Iterator[None]:
     """One thread and plain float32, whatever the process is set to: sums in one order give the same boxes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-            yield
-    finally:
-        torch.set_num_threads(threads)
+    with computing(1), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
