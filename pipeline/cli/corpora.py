@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +10,11 @@ import typer
 
 from pipeline import params as parameters
 
-from .options import ParamsFile
+from .begin import begin
+from .checkout import keep_out_of_git
+from .options import ParamsFile, SetParams, chosen
 
+log = logging.getLogger(__name__)
 app = typer.Typer(no_args_is_help=True, help="Generate, fetch, check corpora.")
 
 
@@ -19,12 +23,31 @@ def corpus_prepare(params: ParamsFile = Path("params.yaml"), folder: Path = Path
     """Generate the demo corpus, or check that a real one is where corpus.root says."""
     from pipeline.data.prepare import prepare_corpus
 
-    prepare_corpus(parameters.read(params), folder)
+    from .preflight import check_weights
+
+    values = begin(params)
+    check_weights(values)
+    prepare_corpus(values, folder)
+
+
+@app.command("link")
+def corpus_link(params: ParamsFile = Path("params.yaml"), out_file: Path = Path("data/link.txt")) -> None:
+    """See that the corpus is there, linked where DVC works in a copy of the checkout, and that git ignores it."""
+    from pipeline.data.prepare import find_corpus
+
+    values = begin(params)
+    root = values.corpus.root
+    find_corpus(values, out_file)
+    if line := keep_out_of_git(root):
+        log.info("%s holds a corpus: .git/info/exclude names it now (%s), so that no experiment commits it", root, line)
 
 
 @app.command("check")
 def corpus_check(
-    name: Annotated[str | None, typer.Argument(help="A recipe; none = params.yaml.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="A recipe, then e.g. corpus.options.audio=dialogue; none = params.yaml.")
+    ] = None,
+    set_params: SetParams = None,
     root: Annotated[str | None, typer.Option(help="Folder of the corpus.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="One damaged clip or line is too many.")] = False,
     params: ParamsFile = Path("params.yaml"),
@@ -32,10 +55,9 @@ def corpus_check(
     """Examine a corpus folder: damage, labels, lengths, leaks. Writes nothing."""
     import json
 
-    from pipeline.compose import compose
     from pipeline.data.check import check_corpus
 
-    values = compose([f"recipe={name}"]) if name else parameters.read(params).model_dump()
+    values = chosen([*(overrides or ()), *(set_params or ())], params).model_dump()
     if root:
         values["corpus"]["root"] = root
     found = check_corpus(parameters.parse(values), strict=strict)
