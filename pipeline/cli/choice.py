@@ -30,6 +30,8 @@ def use(overrides: Sequence[str], folder: Path = Path("conf"), out: Path = Path(
 
     yaml = YAML()
     yaml.width = 120
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.representer.add_representer(type(None), lambda to, _: to.represent_scalar("tag:yaml.org,2002:null", "null"))
     path, candidate = folder / "config.yaml", folder / f"{CANDIDATE}.yaml"
     compose(overrides, folder)  # its line for a key or choice that is not there
     config = yaml.load(path.read_text(encoding="utf-8"))

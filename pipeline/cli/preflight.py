@@ -100,7 +100,8 @@ class Preflight:
             if self.params.task.emotion and self.params.task.classes:
                 yield _look("classes", self._classes)
         yield from weights_of(self.params, random=True)
-        yield _look("disk", self._disk)
+        if corpus.ok:
+            yield _look("disk", self._disk)
 
     def _device(self) -> str:
         from pipeline.devices import pick_devices
@@ -135,7 +136,9 @@ class Preflight:
         if self.tables is None:
             return f"will be generated in {self.params.corpus.root}"
         if not self.tables.clips:
-            raise CorpusError(f"{self.params.corpus.root} holds no clips of {self.adapter.title}. Expected {self.adapter.layout}.")
+            raise CorpusError(
+                f"{self.params.corpus.root} holds no clips of {self.adapter.title}. Expected {self.adapter.layout}."
+            )
         problems = f", {len(self.tables.problems)} lines or files that became none" if self.tables.problems else ""
         return f"{len(self.tables.clips)} clips in {self.params.corpus.root}{problems}"
 
@@ -146,7 +149,9 @@ class Preflight:
         folds = split.make_folds(self.table, protocol)
         leaks = leakage.find_leaks(self.table, folds, [column for column in protocol.leakage if column != "content"])
         leakage.enforce(leaks, protocol)
-        return f"{folds['fold'].n_unique()} folds by {protocol.group}" if not split.is_single(protocol) else f"by {protocol.group}"
+        return (
+            f"{folds['fold'].n_unique()} folds by {protocol.group}" if not split.is_single(protocol) else f"by {protocol.group}"
+        )
 
     def _modalities(self) -> Iterator[Line]:
         """Streams that no clip has anything for."""

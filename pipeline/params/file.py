@@ -61,7 +61,11 @@ def _measure(values: dict, path: Path) -> None:
         value, depth = waiting.pop()
         count += 1
         if depth > DEEPEST or count > MOST_VALUES:
-            what = "is nested too deeply" if depth > DEEPEST else f"has more values ({MOST_VALUES:,}, anchors written out) than is right"
+            what = (
+                "is nested too deeply"
+                if depth > DEEPEST
+                else f"has more values ({MOST_VALUES:,}, anchors written out) than is right"
+            )
             raise ParamsError(f"{path} {what} for parameters. {_remedy(path)}")
         waiting.extend((part, depth + 1) for part in _parts(value))
 
