@@ -35,8 +35,10 @@ def link_from_checkout(params: Params, folder: Path | None = None) -> list[Path]
     """In a copy, link what parameters name and only the checkout has. Returns the links made."""
     folder = folder or Path.cwd()
     checkout = copied_from(folder)
-    made = []
-    for named in _paths(params) if checkout else ():
+    made: list[Path] = []
+    if checkout is None:
+        return made
+    for named in _paths(params):
         here, there = Path(os.path.normpath(folder / named)), Path(os.path.normpath(checkout / named))
         # A way up may lead out of the copies' folder; there the checkout itself lies, in which nothing is made.
         if here.is_relative_to(checkout.joinpath(*COPIES)) and not os.path.lexists(here) and there.exists():

@@ -108,7 +108,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _running(folder: Path) -> Iterator[tuple[int, str]]:
     """Processes of DVC whose working folder is this one or lies below."""
-    import psutil
+    import psutil  # type: ignore[import-untyped]
 
     for process in psutil.process_iter():
         try:

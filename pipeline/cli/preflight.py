@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import CorpusError, UserError, WeightsError
-from pipeline.params import Params
+from pipeline.params import Params, Stream
 
 if TYPE_CHECKING:
     import polars as pl
@@ -46,11 +46,9 @@ def weights_of(params: Params, *, random: bool = False) -> Iterator[Line]:
     Args:
         random: build stand-ins too, which need no weights.
     """
-    from pipeline.features.encoders import registry
-
     for name, stream in params.streams.items():
         if random or not stream.weights.startswith("random:"):
-            yield _look(f"stream {name}", lambda stream=stream: _build(registry, stream))
+            yield _look(f"stream {name}", partial(_build, stream))
     if any(stream.modality == "face" for stream in params.streams.values()):
         yield _look("faces", lambda: _detector(params))
     if params.asr.weights:
@@ -64,7 +62,9 @@ def _look(subject: str, look: Callable[[], str]) -> Line:
         return Line(subject, str(error), ok=False)
 
 
-def _build(registry, stream) -> str:  # noqa: ANN001
+def _build(stream: Stream) -> str:
+    from pipeline.features.encoders import registry
+
     registry.build(stream)
     return f"{stream.encoder}, {stream.weights}"
 
@@ -147,7 +147,7 @@ class Preflight:
 
         protocol = self.params.protocol
         folds = split.make_folds(self.table, protocol)
-        leaks = leakage.find_leaks(self.table, folds, [column for column in protocol.leakage if column != "content"])
+        leaks = leakage.find_leaks(self.table, folds, tuple(column for column in protocol.leakage if column != "content"))
         leakage.enforce(leaks, protocol)
         return (
             f"{folds['fold'].n_unique()} folds by {protocol.group}" if not split.is_single(protocol) else f"by {protocol.group}"
@@ -173,9 +173,9 @@ class Preflight:
         """Decoded media take about the room of the media; DVC's cache may hold a copy of them."""
         from rich.filesize import decimal
 
-        root, media = Path(self.params.corpus.root), set()
-        for clip in self.tables.clips if self.tables else ():
-            media |= {clip.get("video"), clip.get("audio")} - {None}
+        root = Path(self.params.corpus.root)
+        clips = self.tables.clips if self.tables else []
+        media: set[str] = {clip[m] for clip in clips for m in ("video", "audio") if clip.get(m)}
         needed = 2 * sum(path.stat().st_size for name in media if (path := root / name).is_file())
         free = shutil.disk_usage(".").free
         if free < needed:

@@ -98,8 +98,8 @@ def check(overrides: Overrides = None, set_params: SetParams = None, params: Par
     from .mend import mend
     from .preflight import Preflight
 
-    for line in mend():
-        typer.echo(line)
+    for mended in mend():
+        typer.echo(mended)
     wrong = 0
     for line in Preflight(chosen([*(overrides or ()), *(set_params or ())], params)).lines():
         typer.echo(str(line))

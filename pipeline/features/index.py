@@ -68,7 +68,8 @@ def build(
             coverage[name] = _coverage(store, ids, row, status)
             check_finite(store, name)
             usable |= status == Status.OK
-            group["store"] = h5py.ExternalLink(os.path.relpath(path.resolve(), out.parent.resolve()), "/")
+            # As the folders are named: either file may be a link into DVC's cache, which is elsewhere on other machines.
+            group["store"] = h5py.ExternalLink(os.path.relpath(path, out.parent), "/")
             group.create_dataset("row", data=row)
             group.create_dataset("status", data=status)
             mean, deviation = normalisation(store, row, status, training)

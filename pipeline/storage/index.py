@@ -7,6 +7,7 @@ stage `index` writes it (`pipeline/features/index.py`).
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +74,7 @@ class Index:
             link = group.get("store", getlink=True).filename
             row, status, mean, std = (group[part][:] for part in ("row", "status", "mean", "std"))
             facts = {key: value.item() if isinstance(value, np.generic) else value for key, value in group.attrs.items()}
-        store = Store(self.path.parent / link)
+        store = Store(os.path.normpath(self.path.parent / link))  # `data/../features` is another place where data is a link
         if any(r >= 0 and (r >= len(store) or store.ids[r] != clip) for r, clip in zip(row, self.ids, strict=True)):
             raise StoreError(f"{store.path} has changed since {self.path} was made. Run `dvc repro index`.")
         return IndexedStream(store, row, status, mean, std, facts)
