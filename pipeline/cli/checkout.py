@@ -6,6 +6,7 @@ them by a relative path, the copy gets a link to those of the checkout.
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 from pipeline.params import Params
 from pipeline.parts import OWN
 
+log = logging.getLogger(__name__)
 #: DVC's folder of copies, seen from the checkout.
 COPIES = (".dvc", "tmp", "exps")
 
@@ -53,13 +55,15 @@ def _paths(params: Params) -> Iterator[str]:
     """Relative paths outside the outputs of stages."""
     weights = [stream.weights for stream in params.streams.values()] + [params.faces.weights, params.asr.weights]
     local = [one.partition(":")[2] for one in weights if one and one.startswith(("local:", "file:"))]
-    for path in (params.corpus.root, *local, os.environ.get(OWN)):
+    sources = (stream.source for stream in params.streams.values())
+    for path in (params.corpus.root, *local, *sources, os.environ.get(OWN)):
         if path and not os.path.isabs(path) and not path.startswith("~") and Path(path).parts[:1] != ("data",):
             yield path
 
 
 def keep_out_of_git(root: str, folder: Path | None = None) -> str | None:
-    """See to it that git ignores a corpus inside the checkout: DVC adds to an experiment what a stage reads and git does not.
+    """See to it that git ignores a corpus, or features brought along, inside the checkout: DVC adds to an experiment what a
+    stage reads and git does not ignore.
 
     Returns:
         The line put into `.git/info/exclude`; None where nothing was to be done: the folder lies elsewhere, is ignored
@@ -86,4 +90,5 @@ def keep_out_of_git(root: str, folder: Path | None = None) -> str | None:
     line = "/" + "".join(f"\\{c}" if c in "*?[\\ " else c for c in place.relative_to(top).as_posix())
     with exclude.open("a", encoding="utf-8") as file:
         file.write(f"{line}\n")
+    log.info("%s is kept out of experiments: .git/info/exclude has the line %s now", root, line)
     return line

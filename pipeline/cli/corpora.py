@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +13,6 @@ from .begin import begin
 from .checkout import keep_out_of_git
 from .options import ParamsFile, SetParams, chosen
 
-log = logging.getLogger(__name__)
 app = typer.Typer(no_args_is_help=True, help="Generate, fetch, check corpora.")
 
 
@@ -36,10 +34,8 @@ def corpus_link(params: ParamsFile = Path("params.yaml"), out_file: Path = Path(
     from pipeline.data.prepare import find_corpus
 
     values = begin(params)
-    root = values.corpus.root
     find_corpus(values, out_file)
-    if line := keep_out_of_git(root):
-        log.info("%s holds a corpus: .git/info/exclude names it now (%s), so that no experiment commits it", root, line)
+    keep_out_of_git(values.corpus.root)
 
 
 @app.command("check")

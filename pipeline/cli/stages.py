@@ -10,6 +10,7 @@ import typer
 from pipeline.errors import WeightsError
 
 from .begin import begin
+from .checkout import keep_out_of_git
 from .options import STAGES, ParamsFile, out
 
 app = typer.Typer()
@@ -70,6 +71,7 @@ def extract(stream: str, params: ParamsFile = Path("params.yaml")) -> None:
     from .preflight import check_weights
 
     values = begin(params)
+    keep_out_of_git(values.stream(stream).source)
     try:
         run(values, stream)
     except WeightsError:
