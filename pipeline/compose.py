@@ -27,7 +27,7 @@ def compose(overrides: Sequence[str] = (), folder: str | Path = "conf", name: st
     if not Path(folder, f"{name}.yaml").is_file():
         raise ParamsError(f"{Path(folder, name)}.yaml is not there. Run this from the folder that holds {folder}/.")
     for override in overrides:
-        _check_name(override)
+        check_name(override)
     try:
         with initialize_config_dir(str(Path(folder).resolve()), version_base=None):
             return cast(dict, OmegaConf.to_container(hydra_compose(name, [_added(one) for one in overrides]), resolve=True))
@@ -45,7 +45,7 @@ def _added(override: str) -> str:
     )
 
 
-def _check_name(override: str) -> None:
+def check_name(override: str) -> None:
     """
     Raises:
         ParamsError: the group or the choice is called otherwise now.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import params as parameters
-from pipeline.compose import compose, text
+from pipeline.compose import check_name, compose, text
 from pipeline.errors import ParamsError
 from pipeline.storage.atomic import atomic_file, write_text
 
@@ -33,16 +33,26 @@ def use(overrides: Sequence[str], folder: Path = Path("conf"), out: Path = Path(
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.representer.add_representer(type(None), lambda to, _: to.represent_scalar("tag:yaml.org,2002:null", "null"))
     path, candidate = folder / "config.yaml", folder / f"{CANDIDATE}.yaml"
-    compose(overrides, folder)  # its line for a key or choice that is not there
-    config = yaml.load(path.read_text(encoding="utf-8"))
-    try:
-        for override in sorted(_parse(overrides), key=lambda one: one.key_or_group != "recipe"):
-            if override.key_or_group == "recipe":
-                _forget(config)
-            (_choose if (folder / override.key_or_group).is_dir() else _set)(config, override)
+
+    def compose_candidate(more: Sequence[str] = ()) -> dict[str, Any]:
         with atomic_file(candidate) as temporary, open(temporary, "w", encoding="utf-8") as file:
             yaml.dump(config, file)
-        values = compose((), folder, CANDIDATE)
+        return compose(more, folder, CANDIDATE)
+
+    compose((), folder)  # its line where there is no conf/
+    config = yaml.load(path.read_text(encoding="utf-8"))
+    parsed = sorted(_parse(overrides), key=lambda one: one.key_or_group != "recipe")
+    groups = [one for one in parsed if (folder / one.key_or_group).is_dir()]
+    single = [one for one in parsed if one not in groups]
+    try:
+        for override in groups:
+            if override.key_or_group == "recipe":
+                _forget(config)
+            _choose(config, override)
+        compose_candidate([str(one.input_line) for one in single])  # its line for a key that is not there
+        for override in single:
+            _set(config, override)
+        values = compose_candidate()
         parameters.parse(values, folder)
         candidate.replace(path)
     finally:
@@ -53,8 +63,12 @@ def use(overrides: Sequence[str], folder: Path = Path("conf"), out: Path = Path(
 
 def _parse(overrides: Sequence[str]) -> list[Any]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
 
-    found = OverridesParser.create().parse_overrides(list(overrides))
+    try:
+        found = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ParamsError(" ".join(str(error).split())) from error
     for override in found:
         if override.is_sweep_override():
             raise ParamsError(f"{override.input_line}: choose one; several are for `dvc exp run --queue -S …`.")
@@ -77,6 +91,7 @@ def _key(item: Any) -> str:
 
 def _choose(config: dict, override: Any) -> None:
     """A file of a group, e.g. `fusion=late`, `+stream@streams.face=…`, `~stream@streams.video`."""
+    check_name(override.input_line)
     defaults = config["defaults"]
     name = f"{override.key_or_group}@{override.package}" if override.package else override.key_or_group
     choice = None if override.is_delete() else str(override.value())

@@ -19,19 +19,24 @@ app = typer.Typer(no_args_is_help=True, help="Generate, fetch, check corpora.")
 @app.command("prepare")
 def corpus_prepare(params: ParamsFile = Path("params.yaml"), folder: Path = Path("data/corpus")) -> None:
     """Generate the demo corpus, or check that a real one is where corpus.root says."""
+    from pipeline.data.corpora import find_adapter
     from pipeline.data.prepare import prepare_corpus
 
     from .preflight import check_weights
 
     values = begin(params)
-    check_weights(values)
-    prepare_corpus(values, folder)
+    if not find_adapter(values.corpus.name).generated:
+        prepare_corpus(values, folder)  # where it is not there, that comes first
+        check_weights(values)
+    else:
+        check_weights(values)
+        prepare_corpus(values, folder)
 
 
 @app.command("link")
 def corpus_link(params: ParamsFile = Path("params.yaml"), out_file: Path = Path("data/link.txt")) -> None:
     """See that the corpus is there, linked where DVC works in a copy of the checkout, and that git ignores it."""
-    from pipeline.data.prepare import find_corpus
+    from pipeline.data.link import find_corpus
 
     values = begin(params)
     find_corpus(values, out_file)

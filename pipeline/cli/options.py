@@ -10,7 +10,7 @@ from rich.console import Console
 
 from pipeline import params as parameters
 
-out = Console(highlight=False)
+out = Console(highlight=False, emoji=False)
 ParamsFile = Annotated[Path, typer.Option("--params", help="The parameters of the run.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="e.g. recipe=ravdess corpus.root=/data/ravdess")]
 SetParams = Annotated[list[str] | None, typer.Option("-S", "--set-param", help="The same, as `dvc exp run` takes it.")]

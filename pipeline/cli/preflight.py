@@ -37,7 +37,7 @@ def check_weights(params: Params) -> None:
     """
     wrong = [line for line in weights_of(params) if not line.ok]
     if wrong:
-        raise WeightsError("; ".join(f"{line.subject}: {line.found}" for line in wrong))
+        raise WeightsError("; ".join(f"{line.subject}: {line.found.rstrip('.')}" for line in wrong))
 
 
 def weights_of(params: Params, *, random: bool = False) -> Iterator[Line]:
