@@ -80,7 +80,7 @@ def compose_params(
     if write:
         write_text("params.yaml", text(values))
     else:
-        out.print(text(values), markup=False)
+        typer.echo(text(values), nl=False)  # rich would wrap lines
 
 
 @app.command(rich_help_panel=TOOLS)
