@@ -198,7 +198,7 @@ BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
         ((GOOD + "1: 2\n").encode(), "Keys should be strings"),
         ((GOOD + f"list: [{'1, ' * 900}]\n").encode(), "unknown parameter list"),
         (GOOD.replace("lr: 0.001", "lr: .inf").encode(), "training.lr: Input should be a finite number"),
-        (GOOD.replace("silence: -60.0", "silence: .nan").encode(), "integrity.silence: Input should be a finite number"),
+        (GOOD.replace("silence: -70.0", "silence: .nan").encode(), "integrity.silence: Input should be a finite number"),
         (GOOD[: GOOD.index("per_dimension") + 3].encode(), "is not valid YAML"),
     ],
 )
