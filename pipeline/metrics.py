@@ -116,7 +116,9 @@ def of_moments(sums: np.ndarray) -> dict[str, Figure]:
     CCC is the concordance correlation coefficient of Lin (1989) with population moments. Two equal constants agree in
     value but carry no association: 0, as PCC. SAGR is the agreement of signs, sign(0) = 0.
     """
-    a, b, aa, bb, ab, gap, square, agree = np.moveaxis(np.asarray(_ratio(sums[..., 1:], sums[..., :1] + 0 * sums[..., 1:])), -1, 0)
+    a, b, aa, bb, ab, gap, square, agree = np.moveaxis(
+        np.asarray(_ratio(sums[..., 1:], sums[..., :1] + 0 * sums[..., 1:])), -1, 0
+    )
     # A constant leaves rounding in its variance, of the order of its square.
     y, p = (np.where(v - m * m > 1e-13 * v, v - m * m, 0 * v) for m, v in ((a, aa), (b, bb)))
     shared, known = np.where((y > 0) & (p > 0), ab - a * b, 0), np.isfinite(aa)

@@ -47,5 +47,6 @@ def find_baselines(
         found[CHANCE] |= {f"frame_{name}_ccc": 0.0, f"frame_{name}_pcc": 0.0, f"frame_{name}_ccc_per_clip": 0.0, "frame_ccc": 0.0}
     found[MAJORITY] |= {name: value for name, value in found[CHANCE].items() if name.endswith(("ccc", "pcc", "per_clip"))}
     return {
-        name: {metric: round(value, 6) for metric, value in values.items() if np.isfinite(value)} for name, values in found.items()
+        name: {metric: round(value, 6) for metric, value in values.items() if np.isfinite(value)}
+        for name, values in found.items()
     }

@@ -219,9 +219,7 @@ def _plots(
     )
     rows = [{"variant": v, "metric": m, **bounds} for v, values in result.items() for m, bounds in values.items()]
     _csv(out / "plots" / "variants.csv", pl.DataFrame(rows, infer_schema_length=None))
-    bins = (
-        metrics.calibration(indices(shown["truth"], classes), probabilities(shown, classes))[1] if classes else []
-    )
+    bins = metrics.calibration(indices(shown["truth"], classes), probabilities(shown, classes))[1] if classes else []
     _csv(
         out / "plots" / "calibration.csv",
         pl.DataFrame(bins, schema={"confidence": pl.Float64(), "accuracy": pl.Float64(), "count": pl.Int64()}),

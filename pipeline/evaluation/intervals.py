@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.errors import StoreError
+
 from .sums import Figures, Part
 
 LEVEL = 0.95
@@ -39,6 +41,14 @@ class Interval(NamedTuple):
     high: float = float("nan")
     least: float = float("nan")
     most: float = float("nan")
+
+    @property
+    def bounded(self) -> bool:
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+    @property
+    def ranged(self) -> bool:
+        return math.isfinite(self.least) and math.isfinite(self.most)
 
     def rounded(self, digits: int = 6) -> dict[str, float | None]:
         """For JSON: NaN becomes null."""
@@ -65,7 +75,7 @@ class Draws:
 
 
 def estimate(parts: list[Part], draws: Draws | None = None) -> dict[str, Interval]:
-    """Every metric of the parts with its interval; metrics of classes are `name` → one interval per class, see `per_class`."""
+    """Every metric of the parts with its interval."""
     return {name: values[0] for name, values in estimate_each(parts, draws).items()}
 
 
@@ -151,7 +161,7 @@ def compare(first: tuple[Part, Draws], second: tuple[Part, Draws], name: str, *,
 def _swapped(side: list[tuple[Part, np.ndarray]], name: str) -> np.ndarray:
     """(swaps,) a metric, mean over seeds, of the groups each part gives; NaN where nothing is left."""
     if len({len(part.sums) for part, _ in side}) > 1:
-        raise ValueError("variants of other numbers of seeds cannot be swapped")
+        raise StoreError("the variants have unequal numbers of seeds. Run `dvc repro train`.")
     figures, found = side[0][0].figures, []
     seeds, groups, *rest = side[0][0].sums.shape
     flats = [np.moveaxis(part.sums, 0, 1).reshape(groups, -1) for part, _ in side]

@@ -31,8 +31,8 @@ def describe_run(
             evaluating the same again compares with the same run before.
     """
     now = {"params": _flat(params.model_dump(mode="json", exclude={"run"})), "summary": headlines}
-    known = _read(last)
-    before = known.get("before") if known.get("now") == now else known.get("now")
+    kept = _read(last)
+    before = _entry(kept.get("before" if kept.get("now") == now else "now"))
     atomic.write_json(last, {"now": now, "before": before})
     return {
         "commit": find_commit(),
@@ -43,7 +43,7 @@ def describe_run(
         "unit": groups.unit,
         "groups": len(groups.names) - groups.alone,
         "alone": groups.alone,
-        "before": None if before is None else {"summary": before["summary"], "changed": differences(before["params"], now["params"])},
+        "before": before and {"summary": before["summary"], "changed": differences(before["params"], now["params"])},
     }
 
 
@@ -83,7 +83,11 @@ def _version(name: str) -> str | None:
 def _flat(value: object, key: str = "") -> dict[str, object]:
     """Nested parameters as one level of `a.b.c`."""
     if isinstance(value, dict) and value:
-        return {name: one for inner, part in value.items() for name, one in _flat(part, f"{key}.{inner}" if key else str(inner)).items()}
+        return {
+            name: one
+            for inner, part in value.items()
+            for name, one in _flat(part, f"{key}.{inner}" if key else str(inner)).items()
+        }
     return {key: value}
 
 
@@ -91,6 +95,10 @@ def _read(path: Path) -> dict:
     """What was kept; nothing when there is none or when it is damaged: it only says what to compare with."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) and "now" in found else {}
     except (OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _entry(value: object) -> dict | None:
+    return value if isinstance(value, dict) and all(isinstance(value.get(k), dict) for k in ("params", "summary")) else None

@@ -89,7 +89,9 @@ def per_speaker(tables: list[pl.DataFrame], classes: tuple[str, ...], dimensions
     groups = Groups.of(named[0]) if len(named[0]) else None
     if groups is None or groups.unit != "speaker":
         return []
-    figures = {name: _over_seeds(p.figures(p.sums)[name]) for p in clip_parts(named, groups, classes, dimensions) for name in _names(p)}
+    figures = {
+        name: _over_seeds(p.figures(p.sums)[name]) for p in clip_parts(named, groups, classes, dimensions) for name in _names(p)
+    }
     clips = np.bincount(list(groups.place.values()), minlength=len(groups.names))
     wanted = [n for n in ("accuracy", "uar", "macro_f1", *(f"{d}_ccc" for d in dimensions)) if n in figures]
     for name in wanted:
