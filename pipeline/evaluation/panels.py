@@ -85,7 +85,7 @@ def show_comparisons(found: object) -> list[dict]:
                 "fused": results.read_interval(one.get("fused")),
                 "other": results.read_interval(one.get("other")),
                 "difference": apart,
-                "says": ("fused is better" if better else f"{name} is better") if shown else "not shown",
+                "says": ("fused is better" if better else f"{name} is better") if shown else "no",
                 "p": "–" if p is None else "< 0.001" if p < 0.001 else format_number(p),
             }
         )

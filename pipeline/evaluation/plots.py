@@ -62,7 +62,7 @@ def draw_intervals(
         axes.dot(row.mean, y, 5, f"point {colour}", f"{name}: {_tell(row)}")
         axes.text(460 - 8, axes.py(y) + 4, format_number(row.mean), f"value{strong}", "end")
     axes.line(left, floor, 460 - axes.right, floor, "axis")
-    for place, (name, value) in enumerate(floors.items()):
+    for place, (name, value) in enumerate(sorted(floors.items(), key=lambda item: item[1])):
         high_up = 11 + 13 * place
         axes.line(axes.px(value), high_up + 3, axes.px(value), floor, "ideal")
         right = axes.px(value) > (left + 460 - axes.right) / 2
