@@ -39,8 +39,8 @@ def find_baselines(
         found[MAJORITY] |= {name: float(v) for name, v in metrics.classification(truth, constant, len(classes)).items()}
     for name in dimensions:
         means = dict(trained.group_by("fold").agg(pl.col(name).cast(pl.Float64).mean()).iter_rows())
-        constant = [means.get(key) for key in fold]
-        values = metrics.regression(table[f"truth_{name}"].to_numpy(), np.array(constant, float))
+        usually = np.array([means.get(key) for key in fold], float)
+        values = metrics.regression(table[f"truth_{name}"].to_numpy(), usually)
         found[MAJORITY] |= {f"{name}_{key}": value for key, value in values.items() if key in ("rmse", "sagr")}
         # Neither follows the truth within a fold; that the means of folds differ is no association.
         found[CHANCE] |= {f"{name}_ccc": 0.0, f"{name}_pcc": 0.0, "ccc": 0.0}

@@ -30,7 +30,8 @@ def describe_run(
         last: file that outlives runs. It holds this run and the latest one with other parameters or figures, so that
             evaluating the same again compares with the same run before.
     """
-    now = {"params": _flat(params.model_dump(mode="json", exclude={"run"})), "summary": headlines}
+    flat = _flat(params.model_dump(mode="json", exclude={"run"}))
+    now = {"params": flat, "summary": headlines}
     kept = _read(last)
     before = _entry(kept.get("before" if kept.get("now") == now else "now"))
     atomic.write_json(last, {"now": now, "before": before})
@@ -43,7 +44,7 @@ def describe_run(
         "unit": groups.unit,
         "groups": len(groups.names) - groups.alone,
         "alone": groups.alone,
-        "before": before and {"summary": before["summary"], "changed": differences(before["params"], now["params"])},
+        "before": before and {"summary": before["summary"], "changed": differences(before["params"], flat)},
     }
 
 

@@ -74,9 +74,9 @@ def read_scores(reports: Path) -> dict[str, dict[str, Interval]]:
 def read_interval(value: object) -> Interval | None:
     """A dict of `Interval`'s fields or a bare number as an interval; None without a mean."""
     found = value if isinstance(value, dict) else {"mean": value}
-    numbers = {name: found.get(name) for name in Interval._fields}
-    numbers = {name: n for name, n in numbers.items() if isinstance(n, (int, float)) and not isinstance(n, bool)}
-    return Interval(**{name: float(n) for name, n in numbers.items()}) if "mean" in numbers else None
+    given = {name: found.get(name) for name in Interval._fields}
+    numbers = {name: float(n) for name, n in given.items() if isinstance(n, (int, float)) and not isinstance(n, bool)}
+    return Interval(**numbers) if "mean" in numbers else None
 
 
 def name_variant(variant: str, streams: Iterable[str]) -> str:
