@@ -66,7 +66,7 @@ def draw_intervals(
         high_up = 11 + 13 * place
         axes.line(axes.px(value), high_up + 3, axes.px(value), floor, "ideal")
         right = axes.px(value) > (left + 460 - axes.right) / 2
-        axes.text(axes.px(value), high_up, f"{name} {format_number(value)}", "small", "end" if right else "start")
+        axes.text(axes.px(value), high_up, f"{name} {format_number(value)}", "small floor", "end" if right else "start")
     told = "; ".join(f"{name} {_tell(row)}" for name, row in rows.items())
     told += "".join(f"; {name} {format_number(value)}" for name, value in floors.items())
     return axes.render("intervals", f"{label} with confidence intervals: {told}")
@@ -114,7 +114,7 @@ def _draw_floors(axes: Axes, floors: Mapping[str, float]) -> str:
     """Dashed horizontal lines with their names; what they say, for the description."""
     for name, value in floors.items():
         axes.line(axes.left, axes.py(value), axes.width - axes.right, axes.py(value), "ideal")
-        axes.text(axes.width - axes.right, axes.py(value) - 4, f"{name} {format_number(value)}", "small", "end")
+        axes.text(axes.width - axes.right, axes.py(value) - 4, f"{name} {format_number(value)}", "small floor", "end")
     return "".join(f"; {name} {format_number(value)}" for name, value in floors.items())
 
 
