@@ -27,6 +27,7 @@ $(VENV)/.installed: constraints.txt requirements.txt requirements-test.txt requi
 	@if test -e .git; then touch $@; else printf '[core]\n    no_scm = true\n' > $@; fi
 
 repro: setup
+	python -m pipeline mend
 	dvc repro
 	@echo "Open reports/index.html"
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
-
-from ruamel.yaml import YAML
 
 from .errors import ParamsError
 
@@ -27,16 +24,28 @@ def compose(overrides: Sequence[str] = (), folder: str | Path = "conf", name: st
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    if not Path(folder, f"{name}.yaml").is_file():
+        raise ParamsError(f"{Path(folder, name)}.yaml is not there. Run this from the folder that holds {folder}/.")
     for override in overrides:
-        _check_name(override)
+        check_name(override)
     try:
         with initialize_config_dir(str(Path(folder).resolve()), version_base=None):
-            return cast(dict, OmegaConf.to_container(hydra_compose(name, list(overrides)), resolve=True))
+            return cast(dict, OmegaConf.to_container(hydra_compose(name, [_added(one) for one in overrides]), resolve=True))
     except (HydraException, OmegaConfBaseException) as error:
         raise ParamsError(f"{folder}: {' '.join(str(error).split())}") from error
 
 
-def _check_name(override: str) -> None:
+def _added(override: str) -> str:
+    """`+key=value` also where `conf/` names the key: which keys it names is nothing to know by heart."""
+    key = override.partition("=")[0]
+    return (
+        f"+{override}"
+        if override.startswith("+") and not override.startswith("++") and "." in key and "@" not in key
+        else override
+    )
+
+
+def check_name(override: str) -> None:
     """
     Raises:
         ParamsError: the group or the choice is called otherwise now.
@@ -48,9 +57,22 @@ def _check_name(override: str) -> None:
 
 
 def text(values: dict) -> str:
-    """Parameters as YAML, in the order of composition (what DVC writes)."""
-    buffer = io.StringIO()
-    yaml = YAML()
-    yaml.default_flow_style = False
-    yaml.dump(values, buffer)
-    return buffer.getvalue()
+    """Parameters as YAML, in the order of composition: the very bytes DVC writes."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(values))
+
+
+def differences(one: dict, other: dict, prefix: str = "") -> list[str]:
+    """Keys, with their groups, whose values differ or that one side lacks.
+
+    >>> differences({"fusion": {"name": "gated"}, "heads": {}}, {"fusion": {"name": "late"}, "heads": {}})
+    ['fusion.name']
+    """
+    found: list[str] = []
+    for key in dict.fromkeys([*one, *other]):
+        if isinstance(one.get(key), dict) and isinstance(other.get(key), dict):
+            found += differences(one[key], other[key], f"{prefix}{key}.")
+        elif key not in one or key not in other or one[key] != other[key]:
+            found.append(f"{prefix}{key}")
+    return found

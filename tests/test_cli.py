@@ -71,3 +71,97 @@ def test_cache_commands():
 def test_params_prints_a_composition():
     assert "name: adaptive" in run("params", "fusion=adaptive").stdout
     assert "fusion" in run("params", "fusion=magic").stderr
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A folder with parameters and their groups, and no corpus."""
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    return tmp_path
+
+
+def test_check_says_all_that_is_missing_at_once(project):
+    words = ("recipe=generic", "corpus.root=nowhere", "bundle=tiny", "run.device=cuda:9", "asr.weights=local:none/whisper")
+    others = ("streams.video.weights=local:none/clip", "-S", "streams.audio.weights=package:no_such_wheel/x")
+    done = run("check", *words, *others, cwd=project)
+    wrong = [line for line in done.stdout.splitlines() if line.startswith("WRONG")]
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    for subject in ("device", "corpus generic", "stream video", "stream audio", "asr"):
+        assert sum(line.startswith(f"WRONG {subject}: ") for line in wrong) == 1, done.stdout
+    assert len(wrong) == 5 and "ok    stream text: text, random:0" in done.stdout
+    assert run("check", cwd=project).returncode == 0
+
+
+def test_weights_are_missed_before_anything_is_decoded(project):
+    run(
+        "use",
+        "recipe=generic",
+        "corpus.root=.",
+        "bundle=tiny",
+        "streams.video.weights=local:a",
+        "streams.text.weights=local:b",
+        cwd=project,
+    )
+    for words in (("corpus", "prepare"), ("manifest",), ("extract", "video")):
+        done = run(*words, cwd=project)
+        assert done.returncode == 2 and done.stderr.count("error:") == 1
+        if words[0] != "extract":  # which asks for its manifest first, where there is none
+            assert "stream video: local:a" in done.stderr and "stream text: local:b" in done.stderr
+        assert "recipe generic: corpus generic in ." in done.stderr.splitlines()[0]
+    assert not (project / "data" / "manifest.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    "overrides", [("fusion=magic",), ("training.epoch=3",), ("fusion=late,gated",), ("~training.epochs",), ("corpus.root=[",)]
+)
+def test_use_writes_nothing_when_it_cannot_be_used(project, overrides):
+    before = {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
+    done = run("use", *overrides, cwd=project)
+    assert done.returncode == 2 and done.stderr.count("error:") == 1 and "Traceback" not in done.stderr
+    assert {path: path.read_bytes() for path in project.rglob("*") if path.is_file()} == before
+
+
+def test_use_composes_to_what_the_same_overrides_give(project):
+    """In one go or one after the other; a recipe forgets what was chosen for another."""
+    from pipeline.compose import compose
+
+    choice = [
+        "recipe=ravdess",
+        "corpus.root=/my films/x",
+        "fusion=late",
+        "temporal=base",
+        "protocol=loso",
+        "~stream@streams.video",
+    ]
+    choice += ["+stream@streams.face=videomae_tiny", "stream@streams.audio=wavlm", "training.lr=0.01", "asr.weights=null"]
+    expected = compose(choice, ROOT / "conf")
+    run("use", "recipe=meld", "fusion=concat", "training.epochs=3", "corpus.options.media=none", cwd=project)
+    for words in (choice[:3], choice[3:6], ["+stream@streams.face=face_mae_tiny"], choice[6:]):
+        assert run("use", *words, cwd=project).returncode == 0
+    assert compose((), project / "conf") == expected
+    assert run("params", "--check", cwd=project).returncode == 0
+    # And back: the file is as it came.
+    run("use", "recipe=demo", cwd=project)
+    assert (project / "conf" / "config.yaml").read_text() == (ROOT / "conf" / "config.yaml").read_text()
+    assert (project / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("check",), ("use", "fusion=late"), ("params",), ("params", "--write"), ("corpus", "check", "ravdess"), ("train",)],
+    ids=" ".join,
+)
+def test_another_folder_is_a_line(tmp_path, words):
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.count("error:") == 1 and "Run this from the folder that holds" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_corpus_check_takes_the_options_of_a_recipe(project):
+    (project / "tree" / "calm").mkdir(parents=True)
+    shutil.copy(ROOT / "README.md", project / "tree" / "calm" / "a.wav")
+    words = ("corpus.options.table=null", "-S", "corpus.options.levels=[emotion]", "--root", "tree")
+    done = run("corpus", "check", "generic", *words, cwd=project)
+    assert '"clips": 0' in done.stdout and '"failed": 1' in done.stdout and done.returncode == 3, done.stderr
+    assert "Could not override" in run("corpus", "check", "generic", "corpus.options.tabel=x", cwd=project).stderr

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -49,7 +51,7 @@ def test_every_recipe_composes_to_what_is_recorded(recipe):
     found = flatten(composed)
     assert {name: found.get(name, "is gone") for name in recorded} == recorded
     assert set(composed["streams"]) == {name.split(".")[1] for name in recorded if name.startswith("streams.")}
-    assert composed["protocol"].keys() == {name.split(".")[1] for name in recorded if name.startswith("protocol.")}
+    assert composed["protocol"].keys() >= {name.split(".")[1] for name in recorded if name.startswith("protocol.")}
 
 
 def test_every_recipe_is_recorded():
@@ -161,6 +163,107 @@ def test_small_numbers_survive_the_yaml_of_a_sweep(composed, tmp_path):
 def test_unknown_stream_names_the_nearest(composed):
     with pytest.raises(ParamsError, match="Did you mean 'audio'"):
         params.parse(composed).stream("adio")
+
+
+GOOD = (ROOT / "params.yaml").read_text(encoding="utf-8")
+#: Lists of lists by anchors: nine to the power of nine values.
+BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"{one}: &{one} [{', '.join([f'*{other}'] * 9)}]\n" for other, one in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b" \n\n", "is empty"),
+        (b"# only a comment\n", "holds nothing but comments"),
+        (b"- recipe\n- demo\n", "holds a list"),
+        (b"demo", "holds a single value"),
+        (GOOD.encode() + "# caf\u00e9\n".encode("latin-1"), f"is not UTF-8 (line {GOOD.count(chr(10)) + 1})"),
+        (GOOD.encode("utf-16"), "is not UTF-8 (line 1)"),
+        (b"a: " + b"[" * 3000 + b"]" * 3000, "is nested too deeply"),
+        ("".join(f"{' ' * i}a:\n" for i in range(60)).encode(), "is nested too deeply"),
+        (b"a: &a [*a]\n", "is nested too deeply"),
+        (BOMB.encode(), "has more values"),
+        (GOOD.encode() + BOMB.encode(), "has more values"),
+        (b"#" * 2_000_000, "bytes, which parameters never have"),
+        (GOOD.replace("  min_duration", "\tmin_duration").encode(), "is not valid YAML"),
+        ((GOOD + "recipe: demo\n").encode(), 'found duplicate key "recipe"'),
+        (GOOD.replace("  max_rate: 0.05", "  max_rate: 0.05\n  max_rate: 1").encode(), 'found duplicate key "max_rate"'),
+        (GOOD.encode() + b"\0", "is not valid YAML"),
+        (b"a: !!python/object/apply:os.system [id]\n", "could not determine a constructor"),
+        ((GOOD + "---\nrecipe: demo\n").encode(), "expected a single document"),
+        ((GOOD + "day: 2026-99-99\n").encode(), "holds a value that YAML cannot read"),
+        ((GOOD + "1: 2\n").encode(), "Keys should be strings"),
+        ((GOOD + f"list: [{'1, ' * 900}]\n").encode(), "unknown parameter list"),
+        (GOOD.replace("lr: 0.001", "lr: .inf").encode(), "training.lr: Input should be a finite number"),
+        (GOOD.replace("silence: -70.0", "silence: .nan").encode(), "integrity.silence: Input should be a finite number"),
+        (GOOD[: GOOD.index("per_dimension") + 3].encode(), "is not valid YAML"),
+    ],
+)
+def test_whatever_the_file_has_become_is_one_line(tmp_path, content, said):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ParamsError) as caught:
+        params.read(path)
+    assert said in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < len(str(path)) + 500
+
+
+def test_a_folder_or_a_file_nobody_may_read_is_a_line(tmp_path):
+    (tmp_path / "params.yaml").mkdir()
+    with pytest.raises(ParamsError, match="cannot be read"):
+        params.read(tmp_path / "params.yaml")
+
+
+def test_the_first_key_says_where_the_file_comes_from(composed):
+    first, line = next(iter(composed)), GOOD.splitlines()[0]
+    assert first == "composed" and line.startswith("composed: from conf/") and "python -m pipeline use" in line
+
+
+def commands(word):
+    """Every `-S` and `use` of the documentation and of the comments in conf/, as lists of overrides."""
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "conf").rglob("*.yaml"))]:
+        for line in re.findall(rf"{word} [^`\n]*", path.read_text(encoding="utf-8")):
+            words = shlex.split(line.split("  #")[0].rstrip(".,;:)"), comments=False)
+            yield pytest.param(words, id=f"{path.name}: {' '.join(words)}"[:90])
+
+
+@pytest.mark.parametrize("words", list(commands("dvc exp run")))
+def test_what_the_docs_set_is_set_as_dvc_does(words):
+    """Composed without the help that the pipeline's own commands give: `+` only for what adds a stream or an entry."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    overrides = [words[i + 1] for i, word in enumerate(words[:-1]) if word == "-S"]
+    if any("…" in one or "NAME" in one for one in overrides):
+        pytest.skip("a pattern, not a command")
+    overrides = [one.partition(",")[0] if "--queue" in words else one for one in overrides]
+    if any(one in ("fusion=doubled",) for one in overrides):
+        pytest.skip("a part of one's own")
+    assert not [one for one in overrides if one.startswith("+") and "@" not in one and not one.endswith("={}")]
+    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+        assert hydra_compose("config", overrides)
+
+
+def test_plus_is_never_wrong(composed):
+    """Which keys conf/ names is nothing to know by heart."""
+    one = compose(["+corpus.options.shortest=1.0", "+training.epochs=3"], ROOT / "conf")
+    assert one == compose(["corpus.options.shortest=1.0", "training.epochs=3"], ROOT / "conf")
+    with pytest.raises(ParamsError, match=r"unknown parameter training\.epoch"):
+        params.parse(compose(["+training.epoch=3"], ROOT / "conf"))
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil", "x;touch PWNED", "a b", "A", "$(id)", "", "-x", "é"], ids=lambda name: ascii(name).strip("'") or "empty"
+)
+@pytest.mark.parametrize("key", ["recipe", "corpus.name"])
+def test_a_name_set_with_s_is_a_word(composed, key, name):
+    values = copy.deepcopy(composed)
+    group, _, last = key.rpartition(".")
+    (values[group] if group else values)[last] = name
+    with pytest.raises(ParamsError, match=re.escape(key)):
+        params.parse(values)
 
 
 def test_absent_or_broken_file(tmp_path):

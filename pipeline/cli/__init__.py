@@ -37,19 +37,19 @@ def main() -> None:
         level=logging.INFO,
         format="%(message)s",
         datefmt="%H:%M:%S",
-        handlers=[RichHandler(console=Console(stderr=True), show_path=False, markup=False)],
+        handlers=[RichHandler(console=Console(stderr=True, emoji=False), show_path=False, markup=False)],
     )
     for noisy in ("httpx", "httpx2", "httpcore", "huggingface_hub", "transformers"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
         app()
     except UserError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
+        Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(error.exit_code)
     except OSError as error:
         if not (reason := explain_refusal(error)):
             raise
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
+        Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(
             f"[bold red]error:[/] {escape(str(error.filename or 'the disk'))}: {reason}. What was computed is kept; make "
             "room or take another folder, then run again."
         )

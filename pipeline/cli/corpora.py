@@ -9,7 +9,9 @@ import typer
 
 from pipeline import params as parameters
 
-from .options import ParamsFile
+from .begin import begin
+from .checkout import keep_out_of_git
+from .options import ParamsFile, SetParams, chosen
 
 app = typer.Typer(no_args_is_help=True, help="Generate, fetch, check corpora.")
 
@@ -17,14 +19,36 @@ app = typer.Typer(no_args_is_help=True, help="Generate, fetch, check corpora.")
 @app.command("prepare")
 def corpus_prepare(params: ParamsFile = Path("params.yaml"), folder: Path = Path("data/corpus")) -> None:
     """Generate the demo corpus, or check that a real one is where corpus.root says."""
+    from pipeline.data.corpora import find_adapter
     from pipeline.data.prepare import prepare_corpus
 
-    prepare_corpus(parameters.read(params), folder)
+    from .preflight import check_weights
+
+    values = begin(params)
+    if not find_adapter(values.corpus.name).generated:
+        prepare_corpus(values, folder)  # where it is not there, that comes first
+        check_weights(values)
+    else:
+        check_weights(values)
+        prepare_corpus(values, folder)
+
+
+@app.command("link")
+def corpus_link(params: ParamsFile = Path("params.yaml"), out_file: Path = Path("data/link.txt")) -> None:
+    """See that the corpus is there, linked where DVC works in a copy of the checkout, and that git ignores it."""
+    from pipeline.data.link import find_corpus
+
+    values = begin(params)
+    find_corpus(values, out_file)
+    keep_out_of_git(values.corpus.root)
 
 
 @app.command("check")
 def corpus_check(
-    name: Annotated[str | None, typer.Argument(help="A recipe; none = params.yaml.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="A recipe, then e.g. corpus.options.audio=dialogue; none = params.yaml.")
+    ] = None,
+    set_params: SetParams = None,
     root: Annotated[str | None, typer.Option(help="Folder of the corpus.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="One damaged clip or line is too many.")] = False,
     params: ParamsFile = Path("params.yaml"),
@@ -32,10 +56,9 @@ def corpus_check(
     """Examine a corpus folder: damage, labels, lengths, leaks. Writes nothing."""
     import json
 
-    from pipeline.compose import compose
     from pipeline.data.check import check_corpus
 
-    values = compose([f"recipe={name}"]) if name else parameters.read(params).model_dump()
+    values = chosen([*(overrides or ()), *(set_params or ())], params).model_dump()
     if root:
         values["corpus"]["root"] = root
     found = check_corpus(parameters.parse(values), strict=strict)

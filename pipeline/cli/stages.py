@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-from pipeline import params as parameters
+from pipeline.errors import WeightsError
 
+from .begin import begin
+from .checkout import keep_out_of_git
 from .options import STAGES, ParamsFile, out
 
 app = typer.Typer()
@@ -22,7 +24,11 @@ def manifest(
     """Corpus folder → data/manifest.parquet, with integrity, splits and leakage checks."""
     from pipeline.data.build import build_manifest
 
-    build_manifest(parameters.read(params), strict=strict)
+    from .preflight import check_weights
+
+    values = begin(params)
+    check_weights(values)  # before hours of decoding, not after them
+    build_manifest(values, strict=strict)
 
 
 @app.command(rich_help_panel=STAGES)
@@ -30,7 +36,7 @@ def frames(params: ParamsFile = Path("params.yaml")) -> None:
     """Video → sampled frames in data/frames.h5."""
     from pipeline.data.media import extract_frames
 
-    extract_frames(parameters.read(params))
+    extract_frames(begin(params))
 
 
 @app.command(rich_help_panel=STAGES)
@@ -38,7 +44,7 @@ def faces(params: ParamsFile = Path("params.yaml")) -> None:
     """Frames → one face per clip as square crops in data/faces.h5."""
     from pipeline.data.faces.stage import extract_faces
 
-    extract_faces(parameters.read(params))
+    extract_faces(begin(params))
 
 
 @app.command(rich_help_panel=STAGES)
@@ -46,7 +52,7 @@ def audio(params: ParamsFile = Path("params.yaml")) -> None:
     """Sound → 16 kHz mono FLAC in data/audio.h5."""
     from pipeline.data.media import extract_audio
 
-    extract_audio(parameters.read(params))
+    extract_audio(begin(params))
 
 
 @app.command(rich_help_panel=STAGES)
@@ -54,7 +60,7 @@ def transcribe(params: ParamsFile = Path("params.yaml")) -> None:
     """Speech → text for clips that have none, in data/transcripts.parquet (when asr.weights is set)."""
     from pipeline.features.transcribe import transcribe as run
 
-    run(parameters.read(params))
+    run(begin(params))
 
 
 @app.command(rich_help_panel=STAGES)
@@ -62,7 +68,15 @@ def extract(stream: str, params: ParamsFile = Path("params.yaml")) -> None:
     """Run one frozen encoder → features/<stream>.h5."""
     from pipeline.features.extract import extract as run
 
-    run(parameters.read(params), stream)
+    from .preflight import check_weights
+
+    values = begin(params)
+    keep_out_of_git(values.stream(stream).source)
+    try:
+        run(values, stream)
+    except WeightsError:
+        check_weights(values)  # all that is missing, not one by one
+        raise
 
 
 @app.command(rich_help_panel=STAGES)
@@ -70,7 +84,7 @@ def index(params: ParamsFile = Path("params.yaml")) -> None:
     """Join manifest and stores by clip id → data/index.h5."""
     from pipeline.features.index import build
 
-    build(parameters.read(params))
+    build(begin(params))
 
 
 @app.command(rich_help_panel=STAGES)
@@ -78,7 +92,7 @@ def train(params: ParamsFile = Path("params.yaml")) -> None:
     """Cached tokens → models/runs, several seeds."""
     from pipeline.training.stage import train as run
 
-    run(parameters.read(params))
+    run(begin(params))
 
 
 @app.command(rich_help_panel=STAGES)
@@ -86,7 +100,7 @@ def evaluate(params: ParamsFile = Path("params.yaml")) -> None:
     """Held-out clips → predictions, metrics with intervals, plots."""
     from pipeline.evaluation.evaluate import evaluate as run
 
-    run(parameters.read(params))
+    run(begin(params))
 
 
 @app.command(rich_help_panel=STAGES)
@@ -94,4 +108,4 @@ def report(params: ParamsFile = Path("params.yaml")) -> None:
     """Everything → reports/index.html, one self-contained page."""
     from pipeline.evaluation.report import write_report
 
-    out.print(f"Open {write_report(parameters.read(params))}")
+    out.print(f"Open {write_report(begin(params))}")

@@ -9,7 +9,7 @@ import typer
 
 from pipeline import params as parameters
 
-from .options import TOOLS, ParamsFile, out
+from .options import TOOLS, Overrides, ParamsFile, SetParams, chosen, out
 
 app = typer.Typer()
 
@@ -71,7 +71,7 @@ def streams() -> None:
 
 @app.command("params", rich_help_panel=TOOLS)
 def compose_params(
-    overrides: Annotated[list[str] | None, typer.Argument(help="e.g. recipe=ravdess")] = None,
+    overrides: Overrides = None,
     write: Annotated[bool, typer.Option("--write", help="Write params.yaml.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Only check params.yaml as it is.")] = False,
 ) -> None:
@@ -87,4 +87,38 @@ def compose_params(
     if write:
         write_text("params.yaml", text(values))
     else:
-        out.print(text(values), markup=False)
+        typer.echo(text(values), nl=False)  # rich would wrap lines
+
+
+@app.command(rich_help_panel=TOOLS)
+def use(overrides: Overrides = None, set_params: SetParams = None) -> None:
+    """Choose for all later runs: write conf/config.yaml, compose params.yaml. `recipe=…` forgets what went with another."""
+    from .choice import use as choose
+
+    values = choose([*(overrides or ()), *(set_params or ())])
+    out.print(f"params.yaml: recipe {values['recipe']}, corpus in {values['corpus']['root']}", soft_wrap=True)
+
+
+@app.command(rich_help_panel=TOOLS)
+def check(overrides: Overrides = None, set_params: SetParams = None, params: ParamsFile = Path("params.yaml")) -> None:
+    """Look at everything a run needs (weights, corpus, protocol, device, disk); say all that is wrong at once."""
+    from .mend import mend
+    from .preflight import Preflight
+
+    for mended in mend():
+        typer.echo(mended)
+    wrong = 0
+    for line in Preflight(chosen([*(overrides or ()), *(set_params or ())], params)).lines():
+        typer.echo(str(line))
+        wrong += not line.ok
+    if wrong:
+        raise typer.Exit(2)
+
+
+@app.command("mend", rich_help_panel=TOOLS)
+def mend_dvc() -> None:
+    """Put right what a DVC that was killed left half written (`make repro` begins with it)."""
+    from .mend import mend
+
+    for line in mend():
+        typer.echo(line)

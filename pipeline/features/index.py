@@ -70,7 +70,8 @@ def build(
             coverage[name] = _coverage(store, ids, row, status)
             store.verify()
             usable |= status == Status.OK
-            group["store"] = h5py.ExternalLink(os.path.relpath(path.absolute(), out.parent.absolute()), "/")
+            # As the folders are named: either file may be a link into DVC's cache, which is elsewhere on other machines.
+            group["store"] = h5py.ExternalLink(os.path.relpath(path, out.parent), "/")
             group.create_dataset("row", data=row)
             group.create_dataset("status", data=status)
             mean, deviation = normalisation(store, row, status, training)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from ruamel.yaml import YAML, YAMLError
 
 from pipeline.compose import RENAMED
 from pipeline.errors import ParamsError, one_of
@@ -15,6 +14,7 @@ from pipeline.errors import ParamsError, one_of
 from .base import Count, Flag, Group, Name, Number, Positive, Share, Whole, check_name
 from .data import Asr, Corpus, Decode, DecodeAudio, DecodeVideo, Faces, Integrity, Protocol, Quarantine
 from .features import StoreLayout, Stream
+from .file import load
 from .learning import Fusion, Linear, Loss, Part, Phase, Task, Temporal, Term, Training
 
 __all__ = [
@@ -81,6 +81,8 @@ class Run(Group):
 
 
 class Params(Group):
+    #: Says where the file comes from, to whoever opens it.
+    composed: str = ""
     recipe: Name
     corpus: Corpus
     integrity: Integrity = Integrity()
@@ -158,15 +160,9 @@ def read(path: str | Path = "params.yaml") -> Params:
     """Read and check the parameters.
 
     Raises:
-        ParamsError: the file is absent, not YAML, or holds something a parameter cannot be.
+        ParamsError: the file is no mapping in YAML (see `file.load`), or holds something a parameter cannot be.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ParamsError(f"{path} is not there. Run this from the folder that holds params.yaml.")
-    try:
-        return parse(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")), path)
-    except YAMLError as error:
-        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    return parse(load(Path(path)), path)
 
 
 def parse(values: object, origin: str | Path = "params.yaml") -> Params:
@@ -174,7 +170,7 @@ def parse(values: object, origin: str | Path = "params.yaml") -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise ParamsError("; ".join(_line(origin, item) for item in error.errors())) from error
+        raise ParamsError(_lines(origin, error)) from error
 
 
 def parse_stream(values: object, origin: str | Path) -> Stream:
@@ -182,15 +178,29 @@ def parse_stream(values: object, origin: str | Path) -> Stream:
     try:
         return Stream.model_validate(values)
     except ValidationError as error:
-        raise ParamsError("; ".join(_line(origin, item) for item in error.errors())) from error
+        raise ParamsError(_lines(origin, error)) from error
+
+
+def _lines(origin: str | Path, error: ValidationError) -> str:
+    """The first few faults; a file that is no params.yaml at all has hundreds."""
+    items = error.errors()
+    more = f"; and {len(items) - 10} more" if len(items) > 10 else ""
+    return "; ".join(_line(origin, item) for item in items[:10]) + more
 
 
 def _line(origin: str | Path, item: Mapping[str, Any]) -> str:
-    key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+    # A key may be as long and as odd as a file allows.
+    key = " ".join(".".join(str(part)[:80] for part in item["loc"]).split()) or "(whole file)"
     if item["type"] == "extra_forbidden":
         return f"{origin}: unknown parameter {key}" + (f"; it is called {RENAMED[key]} now" if key in RENAMED else "")
     if item["type"] == "missing":
         return f"{origin}: parameter {key} is missing"
     message = item["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
+    given = "" if isinstance(item["input"], dict) else f" (got {_shorten(item['input'])})"
     return f"{origin}: {key}: {message}{given}"
+
+
+def _shorten(value: object) -> str:
+    """A value as it was given, no longer than a line bears."""
+    shown = repr(value)
+    return shown if len(shown) <= 80 else f"{shown[:80]} …"

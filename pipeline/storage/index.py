@@ -7,6 +7,7 @@ stage `index` writes it (`pipeline/features/index.py`).
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +70,8 @@ class Index:
         place = f"streams/{name}"
         row, status, mean, std = (self._contents.arrays[f"{place}/{part}"] for part in ("row", "status", "mean", "std"))
         facts: dict[str, object] = dict(self._contents.attributes[place])
-        store = Store(self.path.parent / self._contents.links[f"{place}/store"])
+        # `data/../features` is another place where data is a link.
+        store = Store(os.path.normpath(self.path.parent / self._contents.links[f"{place}/store"]))
         if store.seal != facts.pop("seal"):
             raise StoreError(f"{store.path} has changed since {self.path} was made. Run `dvc repro index`.")
         return IndexedStream(store, row, status, mean, std, facts)

@@ -52,7 +52,7 @@ def fit_linear(spec: ModelSpec, data: Dataset, params: Params) -> tuple[LinearMo
         losses.append(_fit_classes(model, vectors, data.emotion[rows].cpu().numpy(), float(chosen.penalty), data.fold))
     if "dimensions" in model.heads:
         losses.append(_fit_dimensions(model, vectors, data.dimensions[rows].double().cpu().numpy(), float(chosen.penalty)))
-    record = {"phase": "linear", "epoch": 1, "train_loss": math.fsum(losses), "val_loss": math.nan}
+    record: dict[str, float | str] = {"phase": "linear", "epoch": 1, "train_loss": math.fsum(losses), "val_loss": math.nan}
     progress = Progress(epoch=1, best_epoch=1, history=[record | {f"val_{params.training.select}": math.nan}])
     progress.key = (math.nan, math.nan)
     return model.eval(), progress
@@ -95,9 +95,10 @@ def _fit_classes(model: LinearModel, vectors: np.ndarray, truth: np.ndarray, pen
     weight = np.concatenate([-regression.coef_ / 2, regression.coef_ / 2]) if two else regression.coef_
     bias = np.concatenate([-regression.intercept_ / 2, regression.intercept_ / 2]) if two else regression.intercept_
     # A class that nobody showed is never the answer.
-    full, lowest = np.zeros(head.weight.shape), np.full(len(head.bias), bias.min() - 30)
-    full[seen], lowest[seen] = weight, bias
-    _put(head, full, lowest)
+    count = len(model.spec.classes)
+    every, lowest = np.zeros((count, vectors.shape[1])), np.full(count, bias.min() - 30)
+    every[seen], lowest[seen] = weight, bias
+    _put(model, "emotion", every, lowest)
     chance = regression.predict_proba(vectors[known])
     return float(-np.log(np.clip(chance[np.arange(known.sum()), np.searchsorted(seen, truth[known])], 1e-12, None)).mean())
 

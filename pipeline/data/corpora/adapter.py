@@ -119,6 +119,7 @@ class Adapter(ABC):
         if not Path(self.corpus.root).is_dir():
             raise CorpusError(
                 f"corpus.root {self.corpus.root} is not a folder. Put {self.title} there ({self.homepage}), "
-                "or say where it is with -S corpus.root=FOLDER."
+                "say where it is with -S corpus.root=FOLDER, or go on with features that were pulled: "
+                "`dvc exp run --allow-missing`, `dvc repro --allow-missing`."
             )
         write_json(out / "source.json", {"corpus": self.name, "title": self.title, "licence": self.licence})
