@@ -150,12 +150,18 @@ def compare(first: tuple[Part, Draws], second: tuple[Part, Draws], name: str, *,
         if exact
         else np.random.default_rng(2).integers(0, 2, (swaps, groups)).astype(float)
     )
+    one, other = _level(one, other), _level(other, one)
     sides = [(one, kept), (other, 1 - kept)], [(other, kept), (one, 1 - kept)]
     swapped = [_swapped(side, name) for side in sides]
     # Rounding must not part what is equal.
     count = int((np.abs(swapped[0] - swapped[1]) >= abs(apart) - 1e-12).sum())
     p = count / len(kept) if exact else (count + 1) / (len(kept) + 1)
     return Comparison(Interval(apart, min(float(low), apart), max(float(high), apart)), p)
+
+
+def _level(part: Part, other: Part) -> Part:
+    """The part with as many runs as the other: one that starts from nothing, as the linear model, is the same for every seed."""
+    return part._replace(sums=np.repeat(part.sums, len(other.sums), 0)) if len(part.sums) == 1 else part
 
 
 def _swapped(side: list[tuple[Part, np.ndarray]], name: str) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from pipeline.params import Params
+from pipeline.runs.folders import LINEAR
 
 from . import plots, results
 from .intervals import Interval
@@ -20,14 +21,16 @@ TRACE_KEYS = ({"style": "truth", "name": "truth"}, {"style": "s0", "name": "pred
 
 
 def show_tiles(scores: dict[str, dict[str, Interval]], params: Params) -> list[dict[str, str]]:
-    """The numbers at the top: the selecting metric, the best stream alone, then the rest."""
+    """The numbers at the top: the selecting metric, that of the linear model and of the best stream alone, then the rest."""
     if not scores:
         return []
     main = next(iter(scores))
     found = scores[main]
     first = results.choose_headline(found, params.training.select)
     result = [_tile(main, first, found[first])]
-    others = [(v[first].mean, name) for name, v in scores.items() if name != main and first in v]
+    if LINEAR in scores and first in scores[LINEAR]:
+        result.append(_tile(LINEAR, first, scores[LINEAR][first]))
+    others = [(v[first].mean, name) for name, v in scores.items() if name not in (main, LINEAR) and first in v]
     if others:
         best = (min if results.less_is_better(first) else max)(others)[1]
         result.append(_tile(f"best alone: {best}", first, scores[best][first]))
@@ -90,6 +93,22 @@ def show_comparisons(found: object) -> list[dict]:
             }
         )
     return rows
+
+
+def judge_network(rows: Sequence[dict]) -> str:
+    """One sentence: is the network worth its trouble beside the linear model? Empty when that was not fitted."""
+    row = next((one for one in rows if one["name"] == LINEAR), None)
+    if row is None or row["difference"] is None:
+        return ""
+    gap = row["difference"]
+    told = f"{row['metric']} differs by {format_number(abs(gap.mean))}"
+    if not gap.bounded:
+        return f"Is the network worth it? {told}; with so few groups that cannot be told from chance."
+    if row["says"] == "no":
+        return f"Is the network worth it? Not shown: {told}, which other speakers and seeds may undo; the linear model would do."
+    if row["says"] == "fused is better":
+        return f"Is the network worth it? Yes: {told} in its favour."
+    return f"Is the network worth it? No: {told} in favour of the linear model; take that, or better features."
 
 
 def show_classes(found: object, variant: str) -> list[dict]:

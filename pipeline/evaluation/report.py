@@ -75,6 +75,7 @@ def render_page(params: Params, data: Path, reports: Path, features: Path) -> st
     traced = results.choose_traces(reports)
     classes = [c[2:] for c in predictions.columns if c.startswith("p_")] if predictions is not None else []
     speakers, speaker_metrics = panels.show_speakers(results.read_parquet(reports / "per_speaker.parquet"))
+    compared = panels.show_comparisons(provenance.read_json(reports / "comparisons.json"))
     confusion = results.read_confusion(reports, classes)
     values = {
         "style": Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
@@ -95,7 +96,8 @@ def render_page(params: Params, data: Path, reports: Path, features: Path) -> st
         "scores": scores,
         "metrics": list(dict.fromkeys(m for values in scores.values() for m in values)),
         "panels": panels.show_variants(scores, floors),
-        "comparisons": panels.show_comparisons(provenance.read_json(reports / "comparisons.json")),
+        "worth": panels.judge_network(compared),
+        "comparisons": compared,
         "confusion": confusion,
         "mistakes": panels.show_mistakes(confusion),
         "per_class": panels.show_classes(provenance.read_json(reports / "per_class.json"), main),

@@ -7,6 +7,8 @@ import math
 import numpy as np
 import polars as pl
 
+from pipeline.runs.folders import LINEAR
+
 from . import intervals
 from .intervals import Draws, Interval
 from .sums import Groups, Part, class_part, clip_parts, frame_parts
@@ -47,7 +49,8 @@ def draws_of(tables: list[pl.DataFrame], groups: Groups, variant: int) -> Draws 
 
 
 def pick_headlines(result: dict[str, dict[str, dict]], select: str, fused: str) -> dict[str, float | None]:
-    """What a list of experiments shows: the means of `SHOWN`, and of the selecting metric the interval and the best alone.
+    """What a list of experiments shows: the means of `SHOWN`, and of the selecting metric the interval, and what the
+    linear model and the best stream alone reach.
 
     Args:
         result: variant → metric → mean, low, high.
@@ -62,8 +65,9 @@ def pick_headlines(result: dict[str, dict[str, dict]], select: str, fused: str) 
         shown[name] = ours[name]["mean"]
         if name == select:
             shown |= {f"{name}_low": ours[name]["low"], f"{name}_high": ours[name]["high"]}
-            alone = [values[name]["mean"] for variant, values in result.items() if variant != fused and name in values]
-            shown |= {f"{name}_best_alone": max(alone)} if alone else {}
+            means = {variant: values[name]["mean"] for variant, values in result.items() if variant != fused and name in values}
+            shown |= {f"{name}_linear": means.pop(LINEAR)} if LINEAR in means else {}
+            shown |= {f"{name}_best_alone": max(means.values())} if means else {}
     return shown
 
 

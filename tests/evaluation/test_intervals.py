@@ -161,8 +161,17 @@ def test_all_swaps_are_counted_when_they_are_few():
     assert intervals.compare(sides[0], sides[0], "accuracy") == (Interval(0, 0, 0), 1)
 
 
+def test_a_variant_without_seeds_is_the_same_for_every_seed():
+    rng = np.random.default_rng(9)
+    many, single = speakers(rng, 6, 3), speakers(rng, 6, 1)
+    repeated = np.repeat(single, 3, 0)
+    sides = [(Part(counts, metrics.of_confusion), Draws.of(6, len(counts))) for counts in (many, single, repeated)]
+    assert intervals.compare(sides[0], sides[1], "uar").p == intervals.compare(sides[0], sides[2], "uar").p
+    assert intervals.compare(sides[1], sides[0], "uar").p == intervals.compare(sides[2], sides[0], "uar").p
+
+
 def test_variants_of_unequal_seeds_are_one_line():
     rng = np.random.default_rng(9)
-    sides = [(Part(speakers(rng, 6, n), metrics.of_confusion), Draws.of(6, n)) for n in (1, 2)]
+    sides = [(Part(speakers(rng, 6, n), metrics.of_confusion), Draws.of(6, n)) for n in (2, 3)]
     with pytest.raises(StoreError, match="unequal numbers of seeds"):
         intervals.compare(*sides, "uar")

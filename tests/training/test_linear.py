@@ -130,7 +130,7 @@ def test_trained_evaluated_and_predicted_like_every_other(fabricate):
         runs=corpus.path("models/runs"),
         out=corpus.path("reports"),
     )
-    assert result["linear"]["uar"]["mean"] > 0.6
+    assert result["linear"]["uar"]["mean"] > 0.4  # chance is 0.25
     assert "linear" in json.loads(corpus.path("reports/comparisons.json").read_text())
     run = load_run(corpus.path("models/runs/linear/fold0/seed0"))
     stores = {name: Store(corpus.path(f"features/{name}.h5")) for name in run.streams}
