@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline import params as parameters
+from pipeline.runs.folders import FUSED
 
 from .options import TOOLS, Overrides, ParamsFile, SetParams, chosen, out
 
@@ -24,6 +25,7 @@ def predict(
     context: Annotated[
         list[str] | None, typer.Option(help="An earlier turn, `NAME: words`; again for each, oldest first.")
     ] = None,
+    variant: Annotated[str, typer.Option(help="Which model: fused, linear, or one stream's.")] = FUSED,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
@@ -32,7 +34,7 @@ def predict(
     from pipeline.serving.show import format_json, format_text
     from pipeline.serving.source import turn
 
-    predictor = Predictor.load(parameters.read(params))
+    predictor = Predictor.load(parameters.read(params), variant=variant)
     prediction = predictor.predict(
         clip, text=text, start=start, end=end, speaker=speaker, context=[turn(said) for said in context or ()]
     )
