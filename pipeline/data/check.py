@@ -18,7 +18,7 @@ def check_corpus(params: Params, *, strict: bool = False) -> dict:
 
     Returns:
         corpus, licence, clips, context (turns that are no targets), failed, rate, allowed, ok, quarantine (reason → count),
-        problems (rows), modalities (of clips: with it, listed with it but without it, whether a stream reads it), emotions (class → count),
+        problems (rows), modalities (clips with it, clips that lost it, whether a stream reads it), emotions (class → count),
         sentiments, length (seconds: least, mean, most), leaks and similar_text (sentences), notes.
 
     Raises:

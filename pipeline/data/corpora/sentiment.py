@@ -73,9 +73,7 @@ class SentimentCorpus(Adapter):
             except (ValueError, CorpusError) as error:
                 result.problems.append(folder.problem(None, path.name, "row", f"line {line}: {error}"))
                 continue
-            if clip is None:
-                unlabelled += 1
-                continue
+            unlabelled += clip["target"] is False
             if options.media == "video":
                 film = _film(root, row["video_id"], row["clip_id"])
                 clip |= {"video": film, "audio": film}
@@ -83,27 +81,17 @@ class SentimentCorpus(Adapter):
         result.notes = {
             "rows without a label": unlabelled,
             "clips": dict(Counter(c["split"] for c in result.clips)),
-            "sentiments": dict(sorted(Counter(c["sentiment"] for c in result.clips).items())),
+            "sentiments": dict(sorted(Counter(c["sentiment"] for c in result.clips if c["sentiment"]).items())),
         }
         return result
 
-    def _clip(self, row: dict[str, str]) -> dict | None:
+    def _clip(self, row: dict[str, str]) -> dict:
         score = table.number(row["label"], *self.scale)
-        if score is None:
-            return None
         if row["mode"].lower() not in SPLITS:
             raise ValueError(f"mode {row['mode']!r} is not train, valid or test")
         if not row["video_id"] or not row["clip_id"]:
             raise ValueError("video_id or clip_id is empty")
-        value = score / self.scale[1]
-        polarity = row.get("annotation", "").lower() or POLARITIES[1 + (score > 0) - (score < 0)]
-        if polarity not in POLARITIES:
-            raise ValueError(f"annotation {row['annotation']!r} is not Negative, Neutral or Positive")
-        single = {
-            name: table.number(row.get(f"label_{letter}", ""), *self.scale)
-            for letter, name in (("T", "text"), ("A", "audio"), ("V", "video"))
-        }
-        return {
+        clip = {
             "id": f"{self.name}/{row['video_id']}/{row['clip_id']}",
             "corpus": self.name,
             "split": SPLITS[row["mode"].lower()],
@@ -111,8 +99,19 @@ class SentimentCorpus(Adapter):
             "language": self.language,
             "dialogue": row["video_id"],
             "turn": int(row["clip_id"]) if row["clip_id"].isascii() and row["clip_id"].isdigit() else None,
+        }
+        if score is None:
+            return without_labels(clip)
+        polarity = row.get("annotation", "").lower() or polarity_of(score)
+        if polarity not in POLARITIES:
+            raise ValueError(f"annotation {row['annotation']!r} is not Negative, Neutral or Positive")
+        single = {
+            name: table.number(row.get(f"label_{letter}", ""), *self.scale)
+            for letter, name in (("T", "text"), ("A", "audio"), ("V", "video"))
+        }
+        return clip | {
             "sentiment": polarity,
-            "valence": round(value, 9),
-            "emotion": {"none": None, "three": polarity, "seven": seven(value)}[self.options.view],
+            "valence": round(score / self.scale[1], 9),
+            "emotion": self.view(polarity, score / self.scale[1]),
             "labels": table.labels(**{f"sentiment_{name}": v for name, v in single.items()}),
         }

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 
+import av
+import numpy as np
 import polars as pl
 import pytest
+import soundfile
 from PIL import Image
 
-from pipeline.data import build
+from pipeline.data import build, media
 from pipeline.data.corpora import afew_va, crema_d, emo_db, iemocap, mer2023, msp_improv, open_corpus, sentiment
 from pipeline.errors import CorpusError
 from pipeline.params import Corpus
+from pipeline.storage.media_store import Media
 
 
 def read(name, root, **options):
@@ -63,7 +68,10 @@ def test_iemocap(iemocap_root, tmp_path, settings):
     table, lost = built(
         settings, tmp_path, "iemocap", iemocap_root, protocol={"kind": "leave_one_out", "group": "session", "val": 0.0}
     )
-    assert lost.is_empty() and table.height == 9
+    assert lost.is_empty() and table.height == 15 and table["target"].all()
+    # No majority, or not among the classes: no emotion, but valence, arousal and dominance, and a turn.
+    others = table.filter(pl.col("emotion").is_null())
+    assert others["id"].str.slice(-4).to_list() == ["F001", "M001"] * 3 and others["valence"].to_list() == [0.0, -1.0] * 3
     row = table.filter(pl.col("id") == "iemocap/Ses01F_impro01_M000").row(0, named=True)
     assert (row["emotion"], row["speaker"], row["session"], row["turn"], row["text"]) == (
         "happy",
@@ -89,25 +97,96 @@ def test_iemocap(iemocap_root, tmp_path, settings):
     ],
 )
 def test_iemocap_classes(iemocap_root, options, emotions):
-    clips = [c for c in read("iemocap", iemocap_root, **options).clips if c["session"] == "Ses01"]
+    clips = [c for c in read("iemocap", iemocap_root, **options, others="drop").clips if c["session"] == "Ses01"]
     assert [c["emotion"] for c in clips] == emotions
+    kept = [c for c in read("iemocap", iemocap_root, **options).clips if c["session"] == "Ses01"]
+    assert [c["emotion"] for c in kept if c["emotion"]] == emotions and len(kept) == len(TURNS)
     assert max(abs(c["arousal"]) for c in clips) <= 1.0
-    assert {c["turn"] for c in clips} <= {0, 1, 3, 4}
+    assert {c["turn"] for c in clips} <= {0, 1, 3, 4} and {c["turn"] for c in kept} == {0, 1, 2, 3, 4}
 
 
-def test_iemocap_channels_of_the_dialogue(iemocap_root):
-    clips = read("iemocap", iemocap_root, audio="dialogue").clips
-    by_speaker = {c["speaker"][-1]: c for c in clips}
-    assert (by_speaker["F"]["channel"], by_speaker["M"]["channel"]) == ("left", "right")
-    assert by_speaker["M"]["audio"].endswith("dialog/wav/Ses03F_impro01.wav") and by_speaker["M"]["start"] == 0.5
-    swapped = read("iemocap", iemocap_root, audio="dialogue", female="right").clips
-    assert {c["channel"] for c in swapped if c["speaker"].endswith("F")} == {"right"}
+@pytest.mark.parametrize(
+    ("dialogue", "turn", "side"),
+    [
+        ("Ses01F_impro01", "F000", "left"),
+        ("Ses01F_impro01", "M000", "right"),
+        ("Ses02M_impro01", "F000", "right"),
+        ("Ses02M_impro01", "M000", "left"),
+        ("Ses03M_script01_1b", "FXX0", "right"),
+        ("Ses03M_script01_1b", "M002", "left"),
+    ],
+)
+def test_iemocap_left_is_who_wears_the_markers(tmp_path, dialogue, turn, side):
+    """The letter of the dialogue says who; sound and picture are divided alike."""
+    place = tmp_path / f"Session{dialogue[4]}/dialog"
+    line = f"[0.5 - 1.0]\t{dialogue}_{turn}\tneu\t[2.5, 2.5, 2.5]\n"
+    write(place / f"EmoEvaluation/{dialogue}.txt", line)
+    write(place / f"transcriptions/{dialogue}.txt", f"{dialogue}_{turn} [0.5-1.0]: Yes.\n")
+    (clip,) = read("iemocap", tmp_path, audio="dialogue").clips
+    assert (clip["channel"], clip.get("half"), clip.get("video")) == (side, None, None)
+    (clip,) = read("iemocap", tmp_path, audio="dialogue", video=True).clips
+    assert (clip["channel"], clip["half"], clip["start"], clip["end"]) == (side, side, 0.5, 1.0)
+    assert clip["video"].endswith(f"dialog/avi/DivX/{dialogue}.avi") and clip["audio"].endswith(f"dialog/wav/{dialogue}.wav")
+
+
+def test_iemocap_sound_and_picture_of_the_speaker(tmp_path, settings):
+    """Through the stages: of two actors, the one who speaks is heard and seen."""
+    root = tmp_path / "IEMOCAP"
+    for session, letter in ((1, "F"), (2, "M"), (3, "F")):
+        name, place = f"Ses0{session}{letter}_impro01", root / f"Session{session}/dialog"
+        turns = [(f"{sex}000", at) for at, sex in enumerate("FM")]
+        write(
+            place / f"EmoEvaluation/{name}.txt",
+            "".join(f"[{at:.1f} - {at + 1:.1f}]\t{name}_{turn}\tneu\t[2.5, 2.5, 2.5]\n" for turn, at in turns),
+        )
+        write(
+            place / f"transcriptions/{name}.txt",
+            "".join(f"{name}_{turn} [{at:.1f}-{at + 1:.1f}]: Hm.\n" for turn, at in turns),
+        )
+        time = np.arange(2 * 8000) / 8000
+        # 300 Hz on the left, 700 Hz on the right; the left half is dark, the right one bright.
+        (place / "wav").mkdir()
+        soundfile.write(place / f"wav/{name}.wav", 0.3 * np.sin(2 * np.pi * np.outer(time, [300.0, 700.0])), 8000)
+        (place / "avi/DivX").mkdir(parents=True)
+        with av.open(str(place / f"avi/DivX/{name}.avi"), "w") as container:
+            stream = container.add_stream("mpeg4", rate=10)
+            stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
+            picture = np.zeros((32, 64, 3), np.uint8)
+            picture[:, :32], picture[:, 32:], picture[0, 0] = 40, 200, session * 20
+            for _ in range(20):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode())
+    params = settings(
+        "iemocap", root, {"audio": "dialogue", "video": True}, protocol={"kind": "leave_one_out", "group": "session", "val": 0.0}
+    )
+    data = tmp_path / "data"
+    build.build_manifest(params, data)
+    table = pl.read_parquet(data / "manifest.parquet")
+    assert table["content"].n_unique() == 6 and table["half"].equals(table["channel"], check_names=False)
+    frames = Media(media.extract_frames(params, data / "manifest.parquet", data / "frames.h5"))
+    sound = Media(media.extract_audio(params, data / "manifest.parquet", data / "audio.h5"))
+    for row in table.iter_rows(named=True):
+        left = row["speaker"][-1] == row["dialogue"][5]
+        wave = sound.waveform(row["id"])
+        pitch = np.abs(np.fft.rfft(wave)).argmax() * 16000 / len(wave)
+        assert pitch == pytest.approx(300 if left else 700, abs=10)
+        for item in frames[row["id"]].items:
+            picture = np.asarray(Image.open(io.BytesIO(bytes(item))))
+            assert picture.shape == (32, 32, 3) and picture.mean() == pytest.approx(40 if left else 200, abs=8)
 
 
 def test_iemocap_damage(iemocap_root, tmp_path):
     path = iemocap_root / "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt"
     path.write_text(path.read_text() + "[1.0 - 2.0]\tSes01F_impro01_F009\tzzz\t[1.0, 1.0, 1.0]\n[oops\n")
     assert [p["reason"] for p in read("iemocap", iemocap_root).problems] == ["label", "row"]
+    path.write_text(path.read_text().replace("\tneu\t", "\tzzz\t"))
+    tables = read("iemocap", iemocap_root)
+    (turn,) = [c for c in tables.clips if c.get("target") is False]
+    assert (turn["id"], turn["emotion"], turn["valence"], turn["turn"]) == ("iemocap/Ses01F_impro01_F000", None, None, 0)
+    path.rename(path.with_name("gone"))
+    (lost,) = read("iemocap", iemocap_root).problems
+    assert (lost["reason"], lost["media"]) == ("missing", "Session1/dialog/transcriptions/Ses01F_impro01.txt")
+    path.with_name("gone").rename(path)
     (iemocap_root / "Session2/dialog/transcriptions/Ses02F_impro01.txt").unlink()
     with pytest.raises(CorpusError, match="Ses02F_impro01.txt is not there"):
         read("iemocap", iemocap_root)
