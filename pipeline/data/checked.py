@@ -142,6 +142,7 @@ def _judge_media(clips: list[dict], root: Path, params: Params) -> tuple[list[di
         listed = [item | {"detail": item["detail"] + _where(row)} for item in listed]
         if keep:
             kept.append(row)
+        if keep or row.get("target") is False:  # a turn that is no target is no clip lost: what was said stays
             masked += listed
         else:
             broken.append(listed[0])

@@ -107,5 +107,7 @@ class MspImprov(Adapter):
                     "dominance": dominance,
                 }
             )
-        result.notes["turns of no class asked for" + (", left out" if options.others == "drop" else "")] = dict(sorted(others.items()))
+        result.notes["turns of no class asked for" + (", left out" if options.others == "drop" else "")] = dict(
+            sorted(others.items())
+        )
         return result

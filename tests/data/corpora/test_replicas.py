@@ -277,7 +277,11 @@ def test_sentiment_corpora(tmp_path, tone, settings, name, scale):
     rows += ["video_9,1,bad,99,,,,Positive,train", "video_9,2,none,,,,,,train", "video_9,3,x,0,,,,Odd,train"]
     write(root / "label.csv", "\n".join(rows))
     table, lost = built(settings, tmp_path, name, root)
-    assert table["split"].to_list() == ["train", "val", "test"] and lost["reason"].to_list() == ["row", "row"]
+    assert table["split"].to_list() == ["train", "val", "test", None]
+    assert sorted(lost["reason"]) == ["missing", "row", "row"]
+    # Nobody rated it: it stays a turn of its video, for what was said.
+    assert table["target"].to_list() == [True, True, True, False] and table["text"][3] == "none"
+    assert not set(pl.read_parquet(tmp_path / "data/folds.parquet")["id"]) & {f"{name}/video_9/2"}
     truth = pl.read_parquet(tmp_path / "data/truth.parquet")
     assert truth["valence"].to_list() == [0.6] and truth["sentiment"].to_list() == ["positive"]
     assert json.loads(truth["labels"][0]) == pytest.approx({"sentiment_text": 0.6 * scale, "sentiment_video": 0.6 * scale})
@@ -353,7 +357,10 @@ def test_msp_improv(tmp_path, tone, settings):
     table, lost = built(
         settings, tmp_path, "msp_improv", root, protocol={"kind": "leave_one_out", "group": "session", "val": 0.0}
     )
-    assert table.height == 6 and lost["reason"].to_list() == ["row"]
+    assert table.height == 9 and lost["reason"].to_list() == ["row"]
+    first = table.filter(pl.col("dialogue") == "01-S01A-P").sort("turn")
+    assert first["emotion"].to_list() == ["angry", None, "neutral"] and first["turn"].to_list() == [1, 2, 3]
+    assert len(read("msp_improv", root, others="drop").clips) == 6
     row = table.row(0, named=True)
     assert (row["speaker"], row["session"], row["emotion"], row["text"]) == ("F01", "01", "angry", "HOW ARE YOU")
     assert (row["valence"], row["arousal"], row["dominance"]) == (1.0, 0.0, -1.0)
@@ -378,11 +385,20 @@ def test_msp_podcast(tmp_path, tone, settings):
     write(tmp_path / "p/Labels/labels_consensus.csv", "\n".join(rows))
     write(tmp_path / "p/Transcripts/MSP-PODCAST_0001_0000.txt", "hello there\n")
     table, lost = built(settings, tmp_path, "msp_podcast", tmp_path / "p")
-    assert table["split"].to_list() == ["train", "train", "val", "test"] and lost["reason"].to_list() == ["row"]
+    assert table["split"].to_list() == ["train", "train", "val", "test", "train"] and lost["reason"].to_list() == ["row"]
+    # No agreement on an emotion: what was agreed on of valence, arousal and dominance is still learned from.
+    assert table.row(4, named=True)["emotion"] is None and table["target"].all() and table["arousal"][4] == -1.0
+    (tmp_path / "p/Labels/labels_consensus.csv").rename(tmp_path / "p/Labels/labels_concensus.csv")
+    assert len(read("msp_podcast", tmp_path / "p", others="drop").clips) == 4
     row = table.row(0, named=True)
     assert (row["arousal"], row["valence"], row["dominance"], row["text"]) == (-1.0, 0.0, 1.0, "hello there")
-    assert table["speaker"].to_list() == ["1", None, "2", "3"], "unknown people are not one person"
-    assert len(read("msp_podcast", tmp_path / "p", also_test=["Test2"]).clips) == 5
+    assert table["speaker"].to_list() == ["1", None, "2", "3", "4"], "unknown people are not one person"
+    assert len(read("msp_podcast", tmp_path / "p", also_test=["Test2"]).clips) == 6
+    (tmp_path / "p/Labels/labels_concensus.csv").rename(tmp_path / "p/labels_concensus.csv")
+    assert len(read("msp_podcast", tmp_path / "p").clips) == 5
+    (tmp_path / "p/labels_concensus.csv").unlink()
+    with pytest.raises(CorpusError, match="labels_consensus.csv or labels_concensus.csv"):
+        read("msp_podcast", tmp_path / "p")
 
 
 # MER2023, MERR ------------------------------------------------------------------------------------------------------
