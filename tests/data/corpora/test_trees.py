@@ -276,7 +276,7 @@ def test_films_that_share_folder_and_name(tmp_path):
         film(tmp_path / name, i)
     problems: list[dict] = []
     found = films.find_films(tmp_path, "video", problems)
-    assert found == {"1": "other/1.flv", "other/1": "other/1.flv", "video/1": "other/video/1.flv"}
+    assert found == {"other/1": "other/1.flv", "video/1": "other/video/1.flv"}
     assert [row["media"] for row in problems] == ["video/1.flv", "video/1.wmv"]
 
 
