@@ -81,8 +81,9 @@ def check_media(params: Params) -> Checked:
     hashes = {m: found[place] for m, place in places.items()}
     rows, unread, lapsed = _drop_unread(rows, hashes)
     rows, twins = _drop_twins([row | _identify(row, hashes) for row in rows])
-    failures = [p for p in tables.problems if p["reason"] not in BENIGN] + doubled + broken + unread + twins
-    problems = [p for p in tables.problems if p["reason"] in BENIGN] + masked + lapsed + failures
+    lines, surplus = _lost_lines(tables.problems, rows, broken + masked)
+    failures = lines + doubled + broken + unread + twins
+    problems = surplus + masked + lapsed + failures
     kept = {row["id"] for row in rows}
     silent = [turn | _identify(turn, {}) for turn in turns.left_of(clip for clip in listed if clip["id"] not in kept)]
     table = manifest.frame(rows + silent).with_columns(pl.col("target").fill_null(True)).sort("id")
@@ -99,6 +100,19 @@ def check_media(params: Params) -> Checked:
     notes |= turns.count(table, len(silent))
     quarantine = manifest.frame(problems, manifest.QUARANTINE).sort(*ORDER, nulls_last=True)
     return Checked(adapter, table, annotations, quarantine, failures, len(rows), without, notes)
+
+
+def _lost_lines(problems: list[dict], rows: list[dict], told: list[dict]) -> tuple[list[dict], list[dict]]:
+    """(the adapter's rows that each tell of a clip lost, the others).
+
+    None is lost by surplus, by one of a clip's files while the clip stays, or by a file that the check tells of again.
+    """
+    kept = {row["id"] for row in rows if row.get("target") is not False}
+    media = {row["media"] for row in told}
+    lost = [p["reason"] not in BENIGN and p["id"] not in kept and (p["id"] or p["media"] not in media) for p in problems]
+    return [p for p, is_lost in zip(problems, lost, strict=True) if is_lost], [
+        p for p, is_lost in zip(problems, lost, strict=True) if not is_lost
+    ]
 
 
 def _drop_repeated_ids(clips: list[dict]) -> tuple[list[dict], list[dict]]:

@@ -16,8 +16,8 @@ from .sequences import Sequence, read_sequence, words_between
 EMOTIONS = ("happy", "sad", "anger", "surprise", "disgust", "fear")
 _COLUMNS = {1: ("sentiment",), 6: EMOTIONS, 7: ("sentiment", *EMOTIONS)}
 LAYOUT = (
-    "CMU's package: *Labels*.csd, videos as <video>.mp4 (and sounds as <video>.wav) in any folder, *std_folds.py of CMU's "
-    "SDK for the splits, the words as transcripts (<video>.txt, <video>.annotprocessed) or *TimestampedWords*.csd"
+    "CMU's package: `*Labels*.csd`, videos as <video>.mp4 (and sounds as <video>.wav) in any folder, `*std_folds.py` of "
+    "CMU's SDK for the splits, the words as transcripts (<video>.txt, <video>.annotprocessed) or `*TimestampedWords*.csd`"
 )
 _FOLDS = {"standard_train_fold": "train", "standard_valid_fold": "val", "standard_test_fold": "test"}
 
