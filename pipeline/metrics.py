@@ -1,15 +1,22 @@
 """Metrics, with one definition each.
 
 Classification takes class indices; rows whose truth is negative take no part. Regression takes
-floats; rows where truth or prediction is NaN take no part. A metric of nothing is NaN.
+floats; rows where truth or prediction is NaN take no part. A metric of nothing is NaN. What is made of
+a confusion matrix (K, K) takes a stack of them (…, K, K) as well, and then gives an array.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+#: A float of one matrix, an array (…) of a stack of them.
+Figure = Any
+
+#: Bins of equal width in which confidence is compared with the share that is right.
+BINS = 10
 
 
 def confusion(truth: ArrayLike, predicted: ArrayLike, classes: int) -> np.ndarray:
@@ -19,40 +26,35 @@ def confusion(truth: ArrayLike, predicted: ArrayLike, classes: int) -> np.ndarra
     return np.bincount(truth[known] * classes + predicted[known], minlength=classes * classes).reshape(classes, classes)
 
 
-def accuracy(matrix: np.ndarray) -> float:
+def accuracy(matrix: np.ndarray) -> Figure:
     """Trace over sum: weighted accuracy (WA), and micro-F1, as every row has one class."""
-    return _ratio(np.trace(matrix), matrix.sum())
+    return _ratio(_diagonal(matrix).sum(-1), matrix.sum((-2, -1)))
 
 
 def recall(matrix: np.ndarray) -> np.ndarray:
-    """(K,) recall per class; NaN for a class without truth."""
-    support = matrix.sum(1).astype(float)
-    return np.divide(np.diag(matrix), support, out=np.full(len(matrix), np.nan), where=support > 0)
+    """(…, K) recall per class; NaN for a class without truth."""
+    return np.asarray(_ratio(_diagonal(matrix), matrix.sum(-1)))
 
 
-def uar(matrix: np.ndarray, *, strict: bool = False) -> float:
+def uar(matrix: np.ndarray, *, strict: bool = False) -> Figure:
     """Unweighted average recall (balanced accuracy) over classes that occur.
 
     Args:
         strict: a class that was predicted but does not occur counts as recall 0.
     """
     values = recall(matrix)
-    if strict:
-        values = np.nan_to_num(values[matrix.sum(0) + matrix.sum(1) > 0])
-    return _mean(values)
+    return _mean(np.nan_to_num(values), _seen(matrix)) if strict else _mean(values, np.isfinite(values))
 
 
 def per_class(matrix: np.ndarray) -> dict[str, np.ndarray]:
-    """(K,) `precision`, `recall`, `f1` (0 where undefined) and `support`."""
-    hit, support, claimed = np.diag(matrix).astype(float), matrix.sum(1), matrix.sum(0)
-    precision = np.divide(hit, claimed, out=np.zeros_like(hit), where=claimed > 0)
-    recalled = np.divide(hit, support, out=np.zeros_like(hit), where=support > 0)
-    both = precision + recalled
-    f1 = np.divide(2 * precision * recalled, both, out=np.zeros_like(hit), where=both > 0)
+    """(…, K) `precision`, `recall`, `f1` (0 where undefined) and `support`."""
+    hit, support, claimed = _diagonal(matrix), matrix.sum(-1), matrix.sum(-2)
+    precision, recalled = np.nan_to_num(_ratio(hit, claimed)), np.nan_to_num(_ratio(hit, support))
+    f1 = np.nan_to_num(_ratio(2 * precision * recalled, precision + recalled))
     return {"precision": precision, "recall": recalled, "f1": f1, "support": support}
 
 
-def macro_f1(matrix: np.ndarray, *, absent: str = "skip") -> float:
+def macro_f1(matrix: np.ndarray, *, absent: str = "skip") -> Figure:
     """Mean F1 over classes.
 
     Args:
@@ -61,23 +63,22 @@ def macro_f1(matrix: np.ndarray, *, absent: str = "skip") -> float:
     if absent not in ("skip", "zero"):
         raise ValueError(f"absent is {absent!r}; give 'skip' or 'zero'")
     f1 = per_class(matrix)["f1"]
-    return _mean(f1 if absent == "zero" else f1[matrix.sum(0) + matrix.sum(1) > 0])
+    return _mean(f1, np.ones(f1.shape, bool) if absent == "zero" else _seen(matrix))
 
 
-def weighted_f1(matrix: np.ndarray) -> float:
+def weighted_f1(matrix: np.ndarray) -> Figure:
     """Mean F1 over classes, weighted by how often they occur."""
     parts = per_class(matrix)
-    return _ratio(float((parts["f1"] * parts["support"]).sum()), matrix.sum())
+    return _ratio((parts["f1"] * parts["support"]).sum(-1), matrix.sum((-2, -1)))
 
 
-def micro_f1(matrix: np.ndarray) -> float:
+def micro_f1(matrix: np.ndarray) -> Figure:
     """F1 of the pooled decisions; equals the accuracy for one class per row."""
     return accuracy(matrix)
 
 
-def classification(truth: ArrayLike, predicted: ArrayLike, classes: int) -> dict[str, float]:
-    """All scalar classification metrics of one prediction set."""
-    matrix = confusion(truth, predicted, classes)
+def of_confusion(matrix: np.ndarray) -> dict[str, Figure]:
+    """All scalar classification metrics of one matrix (K, K), or of each of a stack (…, K, K)."""
     return {
         "accuracy": accuracy(matrix),
         "uar": uar(matrix),
@@ -89,54 +90,77 @@ def classification(truth: ArrayLike, predicted: ArrayLike, classes: int) -> dict
     }
 
 
-def ccc(truth: ArrayLike, predicted: ArrayLike) -> float:
-    """Concordance correlation coefficient (Lin 1989), population moments.
+def classification(truth: ArrayLike, predicted: ArrayLike, classes: int) -> dict[str, float]:
+    """All scalar classification metrics of one prediction set."""
+    return of_confusion(confusion(truth, predicted, classes))
 
-    Two equal constants agree perfectly in value but carry no association: 0, as PCC.
+
+def moments(truth: ArrayLike, predicted: ArrayLike) -> np.ndarray:
+    """(N, 9) terms whose sums over rows hold every metric of regression; zeros where either side is unknown.
+
+    Both sides are taken about their mean, so that the variance of a sum of rows keeps its digits.
     """
-    y, p = _known(truth, predicted)
-    if not len(y):
-        return float("nan")
-    scale = y.var() + p.var() + (y.mean() - p.mean()) ** 2
-    return float(2 * ((y - y.mean()) * (p - p.mean())).mean() / scale) if scale > 0 else 0.0
+    y, p = np.asarray(truth, float).ravel(), np.asarray(predicted, float).ravel()
+    rows = np.flatnonzero(np.isfinite(y) & np.isfinite(p))
+    found = np.zeros((len(y), 9))
+    if len(rows):
+        y, p = y[rows], p[rows]
+        a, b, gap, agree = y - y.mean(), p - p.mean(), y - p, np.sign(y) == np.sign(p)
+        found[rows] = np.stack([np.ones(len(y)), a, b, a * a, b * b, a * b, gap, gap * gap, agree], 1)
+    return found
 
 
-def pcc(truth: ArrayLike, predicted: ArrayLike) -> float:
-    """Pearson correlation; 0 when either side is constant."""
-    y, p = _known(truth, predicted)
-    if not len(y):
-        return float("nan")
-    scale = y.std() * p.std()
-    # A constant column leaves rounding of the order of 1e-17 in its deviation.
-    if min(np.ptp(y), np.ptp(p)) == 0 or scale == 0:
-        return 0.0
-    return float(((y - y.mean()) * (p - p.mean())).mean() / scale)
+def of_moments(sums: np.ndarray) -> dict[str, Figure]:
+    """`ccc`, `pcc`, `rmse` and `sagr` from sums of `moments` (9,), or of each of a stack (…, 9).
 
-
-def rmse(truth: ArrayLike, predicted: ArrayLike) -> float:
-    """Root mean square error."""
-    y, p = _known(truth, predicted)
-    return float(np.sqrt(np.mean((y - p) ** 2))) if len(y) else float("nan")
-
-
-def sagr(truth: ArrayLike, predicted: ArrayLike) -> float:
-    """Sign agreement, sign(0) = 0."""
-    y, p = _known(truth, predicted)
-    return float(np.mean(np.sign(y) == np.sign(p))) if len(y) else float("nan")
+    CCC is the concordance correlation coefficient of Lin (1989) with population moments. Two equal constants agree in
+    value but carry no association: 0, as PCC. SAGR is the agreement of signs, sign(0) = 0.
+    """
+    a, b, aa, bb, ab, gap, square, agree = np.moveaxis(
+        np.asarray(_ratio(sums[..., 1:], sums[..., :1] + 0 * sums[..., 1:])), -1, 0
+    )
+    # A constant leaves rounding in its variance, of the order of its square.
+    y, p = (np.where(v - m * m > 1e-13 * v, v - m * m, 0 * v) for m, v in ((a, aa), (b, bb)))
+    shared, known = np.where((y > 0) & (p > 0), ab - a * b, 0), np.isfinite(aa)
+    return {
+        "ccc": np.where(known, np.nan_to_num(_ratio(2 * shared, y + p + gap * gap)), np.nan)[()],
+        "pcc": np.where(known, np.nan_to_num(_ratio(shared, np.sqrt(y * p))), np.nan)[()],
+        "rmse": np.sqrt(square)[()],
+        "sagr": agree[()],
+    }
 
 
 def regression(truth: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
     """All metrics of one dimension."""
-    return {
-        "ccc": ccc(truth, predicted),
-        "pcc": pcc(truth, predicted),
-        "rmse": rmse(truth, predicted),
-        "sagr": sagr(truth, predicted),
-    }
+    return {name: float(value) for name, value in of_moments(moments(truth, predicted).sum(0)).items()}
 
 
-def calibration(truth: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> tuple[float, list[dict[str, float]]]:
-    """Expected calibration error of the top class (Guo et al. 2017), and its bins.
+def ccc(truth: ArrayLike, predicted: ArrayLike) -> float:
+    """Concordance correlation coefficient, see `of_moments`."""
+    return regression(truth, predicted)["ccc"]
+
+
+def confidence_bins(truth: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -> np.ndarray:
+    """(N, bins, 3): for each row confidence, whether it is right, and 1, in the bin of its confidence; zeros without truth.
+
+    Args:
+        truth: (N,) class indices. probabilities: (N, K).
+    """
+    truth, probabilities = np.asarray(truth, np.int64), np.asarray(probabilities, float)
+    rows = np.flatnonzero(truth >= 0)
+    confidence, right = probabilities[rows].max(1), probabilities[rows].argmax(1) == truth[rows]
+    found = np.zeros((len(truth), bins, 3))
+    found[rows, np.minimum((confidence * bins).astype(int), bins - 1)] = np.stack([confidence, right, np.ones(len(rows))], 1)
+    return found
+
+
+def ece(bins: np.ndarray) -> Figure:
+    """Expected calibration error of the top class (Guo et al. 2017), from sums of `confidence_bins` (…, bins, 3)."""
+    return _ratio(np.abs(bins[..., 0] - bins[..., 1]).sum(-1), bins[..., 2].sum(-1))
+
+
+def calibration(truth: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -> tuple[float, list[dict[str, float]]]:
+    """Expected calibration error, and its bins.
 
     Args:
         truth: (N,). probabilities: (N, K).
@@ -144,46 +168,37 @@ def calibration(truth: ArrayLike, probabilities: ArrayLike, bins: int = 10) -> t
     Returns:
         The error, and per bin that holds a row: `confidence`, `accuracy` (means) and `count`.
     """
-    truth, probabilities = np.asarray(truth, np.int64), np.asarray(probabilities, float)
-    known = truth >= 0
-    truth, probabilities = truth[known], probabilities[known]
-    if not len(truth):
-        return float("nan"), []
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == truth
-    where = np.minimum((confidence * bins).astype(int), bins - 1)
+    sums = confidence_bins(truth, probabilities, bins).sum(0)
     rows = [
-        {
-            "confidence": float(confidence[where == b].mean()),
-            "accuracy": float(right[where == b].mean()),
-            "count": int((where == b).sum()),
-        }
-        for b in np.unique(where)
+        {"confidence": float(sure / count), "accuracy": float(right / count), "count": int(count)}
+        for sure, right, count in sums
+        if count
     ]
-    return sum(r["count"] * abs(r["confidence"] - r["accuracy"]) for r in rows) / len(truth), rows
+    return ece(sums), rows
 
 
-def mean_per_clip(groups: Sequence[str], truth: ArrayLike, predicted: ArrayLike) -> float:
-    """Mean over clips of the CCC inside each clip; clips of fewer than two known rows or of constant
-    truth take no part."""
-    names, truth, predicted = np.asarray(groups), np.asarray(truth, float), np.asarray(predicted, float)
-    values = []
-    for name in np.unique(names):
-        y, p = _known(truth[names == name], predicted[names == name])
-        if len(y) > 1 and np.ptp(y) > 0:
-            values.append(ccc(y, p))
-    return _mean(np.array(values))
+def clip_concordance(sums: np.ndarray) -> np.ndarray:
+    """(…, 2) CCC inside each clip and 1, from its sums of `moments` (…, 9); zeros for clips of fewer than two rows or
+    of constant truth. The mean over clips is the sum of the first over that of the second."""
+    count, total, square = sums[..., 0], sums[..., 1], sums[..., 3]
+    kept = (count > 1) & (square * count - total**2 > 1e-13 * square * count)
+    return np.stack([np.where(kept, np.nan_to_num(of_moments(sums)["ccc"]), 0), kept], -1)
 
 
-def _known(truth: ArrayLike, predicted: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    y, p = np.asarray(truth, float).ravel(), np.asarray(predicted, float).ravel()
-    known = np.isfinite(y) & np.isfinite(p)
-    return y[known], p[known]
+def _mean(values: np.ndarray, taken: np.ndarray) -> Figure:
+    return _ratio(np.where(taken, values, 0).sum(-1), taken.sum(-1))
 
 
-def _mean(values: np.ndarray) -> float:
-    values = values[np.isfinite(values)]
-    return float(values.mean()) if len(values) else float("nan")
+def _ratio(part: ArrayLike, whole: ArrayLike) -> Figure:
+    """NaN for a part of nothing."""
+    part, whole = np.asarray(part, float), np.asarray(whole, float)
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole != 0)[()]
 
 
-def _ratio(part: float, whole: float) -> float:
-    return float(part / whole) if whole else float("nan")
+def _diagonal(matrix: np.ndarray) -> np.ndarray:
+    return np.diagonal(matrix, axis1=-2, axis2=-1)
+
+
+def _seen(matrix: np.ndarray) -> np.ndarray:
+    """(…, K) whether a class occurs in truth or prediction."""
+    return matrix.sum(-2) + matrix.sum(-1) > 0

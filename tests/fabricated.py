@@ -112,7 +112,7 @@ class Fabricated:
             "streams": {n: {"modality": n, "source": "x", "encoder": "x", "weights": "random:0"} for n in WIDTHS},
             "temporal": {"width": 16, "heads": 2},
             "run": {"workers": 0, "device": "cpu"},
-            "training": {"seeds": 1, "epochs": 4, "batch_size": 16, "unimodal": False},
+            "training": {"seeds": 1, "epochs": 4, "batch_size": 16, "unimodal": False, "linear": None},
         }
         for name, values in groups.items():
             base[name] = {**base.get(name, {}), **values}

@@ -213,6 +213,7 @@ def make_reports(folder: Path, ids: list[str], rng) -> None:
                 "accuracy": a - 0.3 * rng.random(),
                 "uar": a - 0.3 * rng.random(),
                 "valence_ccc": a - k / 40,
+                "at_most": 0.6 + 0.03 * ((k * 7) % 12),
             }
             for v, a in ACCURACY.items()
             for k in range(12)
@@ -225,13 +226,41 @@ def make_reports(folder: Path, ids: list[str], rng) -> None:
                 "metric": "uar",
                 "fused": interval(0.86),
                 "other": interval(a),
-                "intervals_apart": True,
-                "score": "accuracy",
                 "difference": 0.86 - a,
+                "difference_low": 0.82 - a,
+                "difference_high": 0.9 - a,
                 "p": 0.0002 if a < 0.6 else 0.0132,
             }
             for v, a in ACCURACY.items()
             if v != "fused"
+        },
+    )
+    write_json(
+        folder / "baselines.json",
+        {
+            "chance": {"uar": 1 / 7, "accuracy": 1 / 7, "weighted_f1": 0.14, "valence_ccc": 0.0, "arousal_ccc": 0.0, "ccc": 0.0},
+            "majority": {
+                "uar": 1 / 7,
+                "accuracy": 0.17,
+                "weighted_f1": 0.05,
+                "valence_ccc": 0.0,
+                "valence_rmse": 0.6,
+                "ccc": 0.0,
+            },
+        },
+    )
+    write_json(
+        folder / "run.json",
+        {
+            "commit": "0123456789ab",
+            "python": "3.11.9",
+            "versions": {"torch": "2.0.0", "numpy": "2.0.0"},
+            "seeds": [0, 1, 2],
+            "folds": [0],
+            "unit": "speaker",
+            "groups": 12,
+            "alone": 0,
+            "before": {"summary": {"uar": 0.81}, "changed": [["fusion.name", "concat", "gated"]]},
         },
     )
     time = np.arange(0, 4, 0.25)

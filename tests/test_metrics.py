@@ -61,17 +61,17 @@ def test_regression_agrees_with_audmetric():
     for _ in range(10):
         y, p = rng.uniform(-1, 1, (2, 30))
         assert metrics.ccc(y, p) == pytest.approx(audmetric.concordance_cc(y, p))
-        assert metrics.pcc(y, p) == pytest.approx(audmetric.pearson_cc(y, p))
-        assert metrics.rmse(y, p) == pytest.approx(np.sqrt(audmetric.mean_squared_error(y, p)))
+        assert metrics.regression(y, p)["pcc"] == pytest.approx(audmetric.pearson_cc(y, p))
+        assert metrics.regression(y, p)["rmse"] == pytest.approx(np.sqrt(audmetric.mean_squared_error(y, p)))
 
 
 def test_constants_correlate_with_nothing():
-    assert metrics.pcc([1, 2, 3], [0.1, 0.1, 0.1]) == 0
+    assert metrics.regression([1, 2, 3], [0.1, 0.1, 0.1])["pcc"] == 0
     assert metrics.ccc([0.1, 0.1], [0.1, 0.1]) == 0
 
 
 def test_sign_agreement_has_three_signs():
-    assert metrics.sagr([0, 0, -0.5, 0.5], [0, 0.1, -0.1, -0.1]) == 0.5
+    assert metrics.regression([0, 0, -0.5, 0.5], [0, 0.1, -0.1, -0.1])["sagr"] == 0.5
 
 
 def test_calibration_of_a_known_case():
@@ -82,10 +82,51 @@ def test_calibration_of_a_known_case():
 
 
 def test_mean_per_clip_is_not_the_pooled_value():
-    groups = ["a", "a", "a", "b", "b", "b", "c"]
-    truth, predicted = [0, 0.1, 0.2, 0.8, 0.9, 1, 0.3], [0.2, 0.1, 0, 1, 0.9, 0.8, 0.3]
-    assert metrics.mean_per_clip(groups, truth, predicted) == pytest.approx(-1)
-    assert metrics.ccc(truth, predicted) > 0.8
+    truth, predicted = [0, 0.1, 0.2, 0.8, 0.9, 1, 0.3, 0.4, 0.4], [0.2, 0.1, 0, 1, 0.9, 0.8, 0.3, 0.1, 0.2]
+    rows = metrics.moments(truth, predicted)
+    clips = np.stack([rows[:3].sum(0), rows[3:6].sum(0), rows[6:7].sum(0), rows[7:].sum(0)])
+    # One row, and constant truth: two clips take no part.
+    np.testing.assert_allclose(metrics.clip_concordance(clips), [[-1, 1], [-1, 1], [0, 0], [0, 0]])
+    assert metrics.ccc(truth, predicted) > 0.7
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.floats(-1, 1, width=32), st.floats(-1, 1, width=32)), min_size=1, max_size=30))
+def test_bounds_and_identities_of_regression(pairs):
+    y, p = np.array(pairs).T
+    values = metrics.regression(y, p)
+    assert -1 - 1e-9 <= values["ccc"] <= 1 + 1e-9 and 0 <= values["sagr"] <= 1
+    assert abs(values["ccc"]) <= abs(values["pcc"]) + 1e-6, "Lin: |CCC| is at most |PCC|"
+    assert values["rmse"] == pytest.approx(np.sqrt(np.mean((y - p) ** 2)), abs=1e-12)
+    assert metrics.ccc(y, y) == pytest.approx(1 if np.ptp(y) > 1e-6 else metrics.ccc(y, y))
+    assert metrics.ccc(p, y) == pytest.approx(values["ccc"], abs=1e-9), "CCC is symmetric"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(PAIRS, min_size=1, max_size=4))
+def test_a_stack_of_matrices_is_each_of_them(sets):
+    matrices = [metrics.confusion(*zip(*pairs, strict=True), 4) for pairs in sets]
+    stacked = metrics.of_confusion(np.stack(matrices)) | metrics.per_class(np.stack(matrices))
+    for i, matrix in enumerate(matrices):
+        for name, value in (metrics.of_confusion(matrix) | metrics.per_class(matrix)).items():
+            np.testing.assert_allclose(stacked[name][i], value)
+            assert name == "support" or np.all((np.asarray(value) >= 0) & (np.asarray(value) <= 1))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(-1, 2), st.lists(st.floats(0.01, 1), min_size=3, max_size=3)), min_size=1, max_size=30))
+def test_calibration_is_its_definition(rows):
+    truth = np.array([t for t, _ in rows])
+    p = np.array([np.array(v) / sum(v) for _, v in rows])
+    error, bins = metrics.calibration(truth, p)
+    known = truth >= 0
+    if not known.any():
+        assert np.isnan(error) and not bins
+        return
+    sure, right = p[known].max(1), p[known].argmax(1) == truth[known]
+    place = np.minimum((sure * metrics.BINS).astype(int), metrics.BINS - 1)
+    expected = sum(abs(sure[place == b].sum() - right[place == b].sum()) for b in range(metrics.BINS)) / known.sum()
+    assert error == pytest.approx(expected, abs=1e-9) and 0 <= error <= 1
 
 
 def test_unknown_absent_option():

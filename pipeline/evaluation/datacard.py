@@ -20,6 +20,7 @@ class Card:
     """The data in numbers.
 
     Attributes:
+        name: the corpus' own.
         facts: name and value, ready to show.
         splits: rows of (split, clips, hours, speakers).
         histogram: split → class → count; classes in order of frequency.
@@ -28,6 +29,7 @@ class Card:
         crops: faces of clips as JPEGs in base64, when `faces.crops` asks for them.
     """
 
+    name: str
     facts: list[tuple[str, str]]
     splits: list[dict]
     classes: list[str]
@@ -38,22 +40,27 @@ class Card:
     crops: list[str]
 
 
-def read_card(data: Path) -> Card | None:
-    """The data card, from `card.json` and the manifest; None when neither is there."""
+def read_card(data: Path, folder: str = "") -> Card | None:
+    """The data card, from `card.json` and the manifest; None when neither is there.
+
+    Args:
+        folder: name of the corpus' folder, for a corpus that has no name of its own.
+    """
     written = read_json(data / "card.json")
     written = written if isinstance(written, dict) else {}
     path = data / "manifest.parquet"
     table = tables.read(path) if path.is_file() else tables.frame([])
     if not written and table.is_empty():
         return None
-    facts = [
+    name = name_corpus(written, table, folder)
+    facts = [("Corpus", name)] + [
         (title, str(written[key]))
-        for key, title in (("title", "Corpus"), ("licence", "Licence"), ("homepage", "Home page"))
-        if isinstance(written.get(key), str) and written[key]
+        for key, title in (("title", "Read as"), ("licence", "Licence"), ("homepage", "Home page"))
+        if isinstance(written.get(key), str) and written[key] not in ("", name)
     ]
     faces = read_json(data / "faces.json")
     faces = faces if isinstance(faces, dict) and faces.get("frames") else {}
-    facts += _counts(table)
+    facts += _counts(table, read_heard(data))
     if faces:
         facts.append(("Frames with a face", f"{faces['with_face'] / faces['frames'] * 100:.1f} %"))
     histogram = count_classes(written, table)
@@ -62,6 +69,7 @@ def read_card(data: Path) -> Card | None:
         key=lambda name: (-sum(split.get(name, 0) for split in histogram.values()), name),
     )
     return Card(
+        name=name,
         facts=facts,
         splits=_splits(table, data),
         classes=names,
@@ -73,7 +81,27 @@ def read_card(data: Path) -> Card | None:
     )
 
 
-def _counts(table: pl.DataFrame) -> list[tuple[str, str]]:
+def name_corpus(written: dict, table: pl.DataFrame, folder: str) -> str:
+    """The corpus' own name: the title of a known corpus, else what its clips are named after, else its folder's name."""
+    reader = str(written.get("corpus") or "")
+    own = sorted(set(table["corpus"].drop_nulls()) - {reader})
+    if own:
+        return ", ".join(own)
+    if reader == "generic" and folder:
+        return folder
+    return str(written.get("title") or reader or folder)
+
+
+def read_heard(data: Path) -> set[str]:
+    """Clips whose text was recognised."""
+    path = data / "transcripts.parquet"
+    table = tables.read(path) if path.is_file() else None
+    if table is None or not {"id", "text"} <= set(table.columns):
+        return set()
+    return set(table.filter(pl.col("text").cast(pl.String).str.strip_chars().fill_null("") != "")["id"])
+
+
+def _counts(table: pl.DataFrame, heard: set[str]) -> list[tuple[str, str]]:
     if table.is_empty():
         return []
     hours = (table["duration"].sum() or 0) / 3600
@@ -87,9 +115,17 @@ def _counts(table: pl.DataFrame) -> list[tuple[str, str]]:
         if distinct := table[column].drop_nulls().n_unique():
             facts.append((title, f"{distinct:,}"))
     for column, title in (("video", "With video"), ("audio", "With sound"), ("text", "With text")):
-        share = table[column].drop_nulls().len() / len(table)
-        facts.append((title, f"{share * 100:.{0 if share in (0, 1) else 1}f} %"))
+        facts.append((title, _percent(table[column].drop_nulls().len() / len(table))))
+    lacking = set(table.filter(pl.col("text").is_null())["id"])
+    if lacking & heard:
+        facts.append(("With recognised text", _percent(len(lacking & heard) / len(table))))
+        if len(lacking) == len(table):
+            facts.remove(("With text", _percent(0)))
     return facts
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.{0 if share in (0, 1) else 1}f} %"
 
 
 def _splits(table: pl.DataFrame, data: Path) -> list[dict]:
@@ -128,7 +164,13 @@ def _range(values: pl.Series, digits: int) -> str:
 
 
 def count_classes(written: dict, table: pl.DataFrame) -> dict[str, dict[str, int]]:
-    """Split → class → clips, as the card counted them before held-out labels were taken away."""
+    """Split → class → clips, as the card counted them before held-out labels were taken away.
+
+    Over several folds a clip has several roles: the clips of all of them are counted, each once.
+    """
+    whole = written.get("emotions")
+    if isinstance(written.get("folds"), int) and written["folds"] > 1 and isinstance(whole, dict) and whole:
+        return {f"all {written['folds']} folds": whole}
     roles = written.get("roles")
     found = {role: part.get("emotions") for role, part in roles.items()} if isinstance(roles, dict) else {}
     found = {role: counts for role, counts in sorted(found.items(), key=_rank) if counts}

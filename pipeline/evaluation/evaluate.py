@@ -1,13 +1,12 @@
 """Stage `evaluate`: every trained run on the held-out clips of its fold; the only stage that reads the truth.
 
 Writes below `out`: `predictions.parquet`, `traces.parquet`, `metrics.json`, `per_class.json`, `per_speaker.parquet`,
-`comparisons.json`, `summary.json` (the few figures `dvc exp show` lists), and for DVC and the report
-`plots/{confusion,variants,missing,calibration,history}.csv`.
+`comparisons.json`, `baselines.json` (chance, majority), `run.json` (where the figures come from), `summary.json` (the few
+figures `dvc exp show` lists), and for DVC and the report `plots/{confusion,variants,missing,calibration,history}.csv`.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,11 @@ from pipeline.threads import computing
 from pipeline.training.data.dataset import Dataset
 
 from . import intervals, summary
+from .baselines import find_baselines
+from .intervals import Draws, Interval
 from .predictions import predict_rows, subsets, trace_rows, truth_table
+from .record import describe_run
+from .sums import Groups, clip_parts, indices, probabilities
 
 KEYS = ("variant", "fold", "seed")
 
@@ -42,8 +45,8 @@ def evaluate(
     """Predict, compare with the truth, summarise.
 
     Returns:
-        The content of `metrics.json`: variant → metric → mean, low, high (95 % over seeds; with a
-        single seed, over speakers).
+        The content of `metrics.json`: variant → metric → mean over seeds, low and high (95 %, drawing speakers and
+        seeds anew, see `intervals`); with too few speakers, least and most of single speakers and runs instead.
 
     Raises:
         StoreError: no trained run, a fold without test clips, or truth that misses all of them.
@@ -62,20 +65,27 @@ def evaluate(
     if not predictions.filter(pl.any_horizontal(pl.col("truth", *(f"truth_{n}" for n in names)).is_not_null())).height:
         raise StoreError(f"{truth} has no label of any test clip. Run `dvc repro manifest`.")
     seeds = {
-        variant: [
-            predictions.filter((pl.col("variant") == variant) & (pl.col("seed") == seed))
-            for seed in sorted(predictions.filter(pl.col("variant") == variant)["seed"].unique())
-        ]
+        variant: predictions.filter(pl.col("variant") == variant).partition_by("seed", maintain_order=True)
         for variant in predictions["variant"].unique(maintain_order=True)
     }
-    result = {variant: _summary(variant, parts, traces, classes, names) for variant, parts in seeds.items()}
+    groups = Groups.of(predictions)
+    intervals_of = {
+        variant: summary.summarise(parts, _held(traces, variant, parts), groups, classes, names, number)
+        for number, (variant, parts) in enumerate(seeds.items())
+    }
+    result = {variant: {name: one.rounded() for name, one in found.items()} for variant, found in intervals_of.items()}
     tables.write(predictions, out / "predictions.parquet", sort=(*KEYS, "id"))
     tables.write(_mean_trace(traces, names), out / "traces.parquet", sort=("id", "time"))
     atomic.write_json(out / "metrics.json", result)
     select = params.training.select if params.training.select != "loss" else ("uar" if classes else "ccc")
-    atomic.write_json(out / "summary.json", summary.pick_headlines(result, select, FUSED))
-    _details(out, seeds, result, select, classes, names)
-    _plots(out, seeds, result, kept, known, classes, names)
+    headlines = summary.pick_headlines(result, select, FUSED)
+    atomic.write_json(out / "summary.json", headlines)
+    first = next(iter(seeds.values()))[0]
+    floor = find_baselines(first, tables.read(manifest), tables.read(folds), classes, names)
+    atomic.write_json(out / "baselines.json", floor)
+    _details(out, seeds, groups, result, select, classes, names)
+    _plots(out, seeds, groups, result | _lines(floor), kept, known, classes, names)
+    atomic.write_json(out / "run.json", describe_run(params, predictions, groups, headlines, out / "last.json"))
     history = Path(runs) / "history.csv"
     if history.is_file():
         atomic.write_text(out / "plots" / "history.csv", history.read_text(encoding="utf-8"))
@@ -126,31 +136,12 @@ def _with_truth(
     return table.select(*first, pl.exclude(first)).sort(*KEYS, "id")
 
 
-def _summary(
-    variant: str, parts: list[pl.DataFrame], traces: pl.DataFrame, classes: tuple[str, ...], names: tuple[str, ...]
-) -> dict[str, dict[str, float | None]]:
-    per_seed = [summary.scalars(part, classes, names) for part in parts]
-    if traces.height:
-        held = [traces.filter((pl.col("variant") == variant) & (pl.col("seed") == part["seed"][0])) for part in parts]
-        per_seed = [{**values, **summary.trace_scalars(trace, names)} for values, trace in zip(per_seed, held, strict=True)]
-    if len(parts) > 1:
-        return {name: interval.rounded() for name, interval in summary.over_seeds(per_seed).items()}
-    # One run says nothing about seeds; how much the test speakers matter can still be said.
-    table, result = parts[0], {}
-    speakers = table["speaker"].fill_null("?").to_list()
-    drawn: dict[bytes, dict[str, float]] = {}  # every metric meets the same resamples
-
-    def resampled(rows: np.ndarray, name: str) -> float:
-        if (key := rows.tobytes()) not in drawn:
-            drawn[key] = summary.scalars(table[rows.tolist()], classes, names)
-        return drawn[key][name]
-
-    for name, value in per_seed[0].items():
-        interval = intervals.Interval(value, float("nan"), float("nan"))
-        if not name.startswith("frame_"):
-            interval = intervals.over_groups(partial(resampled, name=name), speakers, resamples=200)
-        result[name] = interval.rounded()
-    return result
+def _held(traces: pl.DataFrame, variant: str, parts: list[pl.DataFrame]) -> list[pl.DataFrame]:
+    """Traces of one variant, a table per seed; none when there are no frames."""
+    if not traces.height:
+        return []
+    mine = traces.filter(pl.col("variant") == variant)
+    return [mine.filter(pl.col("seed") == part["seed"][0]) for part in parts] if mine.height else []
 
 
 def _mean_trace(traces: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:
@@ -163,11 +154,17 @@ def _mean_trace(traces: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:
 
 
 def _details(
-    out: Path, seeds: dict[str, list[pl.DataFrame]], result: dict, metric: str, classes: tuple[str, ...], names: tuple[str, ...]
+    out: Path,
+    seeds: dict[str, list[pl.DataFrame]],
+    groups: Groups,
+    result: dict,
+    metric: str,
+    classes: tuple[str, ...],
+    names: tuple[str, ...],
 ) -> None:
     """Per class, per speaker, and fused against each other variant."""
     atomic.write_json(
-        out / "per_class.json", {v: summary.per_class(parts, classes) for v, parts in seeds.items()} if classes else {}
+        out / "per_class.json", {v: summary.per_class(parts, groups, classes) for v, parts in seeds.items()} if classes else {}
     )
     speakers = [{"variant": v, **row} for v, parts in seeds.items() for row in summary.per_speaker(parts, classes, names)]
     tables.write(
@@ -175,29 +172,38 @@ def _details(
         out / "per_speaker.parquet",
         sort=("variant", "speaker"),
     )
+    sides = {
+        variant: (part, Draws.of(len(groups.names), len(parts), variant=number))
+        for number, (variant, parts) in enumerate(seeds.items())
+        for part in clip_parts(parts, groups, classes, names)
+        if metric in part.figures(part.sums.sum(1))
+    }
     compared = {}
     for variant in seeds:
         if FUSED not in seeds or variant == FUSED:
             continue
-        mine, others = (summary.clip_scores(seeds[v], classes, names) for v in (FUSED, variant))
-        clips = intervals.paired(mine, others)
-        ours, other = result[FUSED][metric], result[variant][metric]
-        apart = None not in (ours["low"], other["high"]) and ours["low"] > other["high"]
+        found = intervals.compare(sides[FUSED], sides[variant], metric)
+        bounds = found.difference.rounded()
         compared[variant] = {
             "metric": metric,
-            "fused": ours,
-            "other": other,
-            "intervals_apart": apart,
-            "score": "accuracy" if classes else "minus absolute error",
-            "difference": to_finite(round(clips.difference, 6)),
-            "p": to_finite(round(clips.p, 6)),
+            "fused": result[FUSED][metric],
+            "other": result[variant][metric],
+            "difference": bounds.pop("mean"),
+            **{f"difference_{name}": value for name, value in bounds.items()},
+            "p": to_finite(round(found.p, 6)),
         }
     atomic.write_json(out / "comparisons.json", compared)
+
+
+def _lines(floor: dict[str, dict[str, float]]) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Baselines as variants that never vary."""
+    return {name: {m: Interval(value).rounded() for m, value in values.items()} for name, values in floor.items()}
 
 
 def _plots(
     out: Path,
     seeds: dict[str, list[pl.DataFrame]],
+    groups: Groups,
     result: dict,
     kept: pl.DataFrame,
     known: pl.DataFrame,
@@ -215,9 +221,7 @@ def _plots(
     )
     rows = [{"variant": v, "metric": m, **bounds} for v, values in result.items() for m, bounds in values.items()]
     _csv(out / "plots" / "variants.csv", pl.DataFrame(rows, infer_schema_length=None))
-    bins = (
-        metrics.calibration(summary.indices(shown["truth"], classes), summary.probabilities(shown, classes))[1] if classes else []
-    )
+    bins = metrics.calibration(indices(shown["truth"], classes), probabilities(shown, classes))[1] if classes else []
     _csv(
         out / "plots" / "calibration.csv",
         pl.DataFrame(bins, schema={"confidence": pl.Float64(), "accuracy": pl.Float64(), "count": pl.Int64()}),
@@ -227,10 +231,9 @@ def _plots(
     if kept.height:
         kept = kept.join(known.rename({"emotion": "truth", **{n: f"truth_{n}" for n in names}}), on="id", how="left")
     for (label,), part in kept.group_by("kept", maintain_order=True) if kept.height else ():
-        values = [summary.scalars(table, classes, names)[metric] for _, table in part.group_by("seed")]
-        missing.append(
-            {"kept": label, "streams": label.count("+") + 1, "metric": metric, **intervals.over_seeds(values).rounded()}
-        )
+        tables_of = part.partition_by("seed", maintain_order=True)
+        found = summary.summarise(tables_of, [], groups, classes, names)[metric]
+        missing.append({"kept": label, "streams": label.count("+") + 1, "metric": metric, **found.rounded()})
     _csv(
         out / "plots" / "missing.csv",
         pl.DataFrame(missing, infer_schema_length=None) if missing else pl.DataFrame(schema={"kept": pl.String()}),

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
 from pipeline.params import Params
-from pipeline.runs.folders import FUSED
+from pipeline.runs.folders import LINEAR
 
 from . import plots, results
 from .intervals import Interval
 from .plots import Line
 from .svg import format_number
 
-#: Curves drawn as single runs before only the means are shown.
-THIN = 40
+#: Baseline → metric → value.
+Floors = Mapping[str, Mapping[str, float]]
 
 TRACE_KEYS = ({"style": "truth", "name": "truth"}, {"style": "s0", "name": "prediction"})
 
 
 def show_tiles(scores: dict[str, dict[str, Interval]], params: Params) -> list[dict[str, str]]:
-    """The numbers at the top: the selecting metric, the best stream alone, then the rest."""
+    """The numbers at the top: the selecting metric, that of the linear model and of the best stream alone, then the rest."""
     if not scores:
         return []
     main = next(iter(scores))
     found = scores[main]
     first = results.choose_headline(found, params.training.select)
     result = [_tile(main, first, found[first])]
-    others = [(v[first].mean, name) for name, v in scores.items() if name != main and first in v]
+    if LINEAR in scores and first in scores[LINEAR]:
+        result.append(_tile(LINEAR, first, scores[LINEAR][first]))
+    others = [(v[first].mean, name) for name, v in scores.items() if name not in (main, LINEAR) and first in v]
     if others:
         best = (min if results.less_is_better(first) else max)(others)[1]
         result.append(_tile(f"best alone: {best}", first, scores[best][first]))
@@ -38,12 +40,16 @@ def show_tiles(scores: dict[str, dict[str, Interval]], params: Params) -> list[d
 
 
 def _tile(variant: str, metric: str, value: Interval) -> dict[str, str]:
-    under = f"95 % CI {format_number(value.low)} – {format_number(value.high)}" if value.low != value.high else "no interval"
+    under = "no interval"
+    if value.bounded:
+        under = f"95 % CI {format_number(value.low)} – {format_number(value.high)}"
+    elif value.ranged:
+        under = f"no interval; single ones from {format_number(value.least)} to {format_number(value.most)}"
     return {"name": f"{results.name_metric(metric)} · {variant}", "value": format_number(value.mean), "under": under}
 
 
-def show_variants(scores: dict[str, dict[str, Interval]]) -> list[dict]:
-    """One drawing per leading metric: every variant with its interval."""
+def show_variants(scores: dict[str, dict[str, Interval]], floors: Floors) -> list[dict]:
+    """One drawing per leading metric: every variant with its interval, and chance and majority as lines."""
     wanted = ("uar", "weighted_f1", "valence_ccc", "arousal_ccc", "dominance_ccc", "frame_ccc")
     known = {m for values in scores.values() for m in values}
     chosen = [m for m in wanted if m in known] or sorted(known)[:2]
@@ -51,28 +57,58 @@ def show_variants(scores: dict[str, dict[str, Interval]]) -> list[dict]:
     for metric in chosen:
         rows = {variant: values[metric] for variant, values in scores.items() if metric in values}
         title = results.name_metric(metric)
-        result.append({"title": title, "svg": plots.draw_intervals(rows, title, main=(FUSED,))})
+        lines = pick_floors(floors, metric)
+        result.append({"title": title, "svg": plots.draw_intervals(rows, title, main=list(scores)[:1], floors=lines)})
     return result
 
 
+def pick_floors(floors: Floors, metric: str) -> dict[str, float]:
+    """Chance and majority of one metric, in one name where they are the same."""
+    found = {name: values[metric] for name, values in floors.items() if metric in values}
+    if len(found) > 1 and len({round(value, 3) for value in found.values()}) == 1:
+        return {" = ".join(found): next(iter(found.values()))}
+    return found
+
+
 def show_comparisons(found: object) -> list[dict]:
-    """Rows of the significance table, from `comparisons.json`: variant → metric, fused, other, difference, p."""
+    """Rows of the table of differences, from `comparisons.json`: variant → metric, fused, other, difference and its bounds, p.
+
+    A difference is called shown when both the interval, which draws speakers and seeds, and the test agree.
+    """
     rows = []
     for name, one in sorted(found.items()) if isinstance(found, dict) else ():
         p = one.get("p")
+        apart = results.read_interval({k.removeprefix("difference_").replace("difference", "mean"): v for k, v in one.items()})
+        shown = apart is not None and p is not None and p < 0.05 and (apart.low > 0 or apart.high < 0)
+        better = apart is not None and (apart.mean > 0) != results.less_is_better(one["metric"])
         rows.append(
             {
                 "name": name,
                 "metric": results.name_metric(one["metric"]),
                 "fused": results.read_interval(one.get("fused")),
                 "other": results.read_interval(one.get("other")),
-                "apart": "apart, fused above" if one.get("intervals_apart") else "overlap, or fused below",
-                "difference": one.get("difference"),
-                "score": one.get("score", ""),
+                "difference": apart,
+                "says": ("fused is better" if better else f"{name} is better") if shown else "no",
                 "p": "–" if p is None else "< 0.001" if p < 0.001 else format_number(p),
             }
         )
     return rows
+
+
+def judge_network(rows: Sequence[dict]) -> str:
+    """One sentence: is the network worth its trouble beside the linear model? Empty when that was not fitted."""
+    row = next((one for one in rows if one["name"] == LINEAR), None)
+    if row is None or row["difference"] is None:
+        return ""
+    gap = row["difference"]
+    told = f"{row['metric']} differs by {format_number(abs(gap.mean))}"
+    if not gap.bounded:
+        return f"Is the network worth it? {told}; with so few groups that cannot be told from chance."
+    if row["says"] == "no":
+        return f"Is the network worth it? Not shown: {told}, which other speakers and seeds may undo; the linear model would do."
+    if row["says"] == "fused is better":
+        return f"Is the network worth it? Yes: {told} in its favour."
+    return f"Is the network worth it? No: {told} in favour of the linear model; take that, or better features."
 
 
 def show_classes(found: object, variant: str) -> list[dict]:
@@ -107,15 +143,16 @@ def show_mistakes(confusion: results.Confusion | None, count: int = 8) -> list[d
 
 
 def show_speakers(table: pl.DataFrame | None) -> tuple[list[dict], list[str]]:
-    """(rows of the fused variant, worst first; metrics shown). Sorted by the first metric."""
+    """(rows of the fused variant, hardest first; metrics shown): sorted by what a speaker may reach at most, `at_most`."""
     table = results.select_fused(table)
     if table is None or table.is_empty():
         return [], []
-    metrics = [c for c in table.columns if c not in ("variant", "speaker", "clips")]
+    metrics = [c for c in table.columns if c not in ("variant", "speaker", "clips", "at_most")]
     if not metrics:
         return [], []
     table = table.with_columns(pl.col(metrics).cast(pl.Float64).fill_nan(None))
-    return table.sort(metrics[0], "speaker", nulls_last=True).to_dicts(), metrics
+    order = [name for name in ("at_most", metrics[0], "speaker") if name in table.columns]
+    return table.sort(*order, nulls_last=True).to_dicts(), metrics
 
 
 def show_scatters(predictions: pl.DataFrame | None, params: Params) -> list[dict]:
@@ -152,7 +189,7 @@ def show_traces(chosen: Sequence[results.Trace]) -> list[dict]:
     return result
 
 
-def show_missing(table: pl.DataFrame | None) -> dict | None:
+def show_missing(table: pl.DataFrame | None, floors: Floors) -> dict | None:
     """The fused model by streams kept at test time."""
     if table is None:
         return None
@@ -160,60 +197,10 @@ def show_missing(table: pl.DataFrame | None) -> dict | None:
     rows = {name: interval for name, interval in found.items() if interval is not None}
     most = max((name.count("+") for name in rows), default=0)
     main = [name for name in rows if name.count("+") == most]
-    title = results.name_metric(str(table["metric"][0])) if "metric" in table.columns else "score"
-    return {"title": title, "svg": plots.draw_intervals(rows, title, main=main)} if rows else None
-
-
-def show_learning(table: pl.DataFrame | None) -> list[dict]:
-    """Loss of the main variant, and the selecting metric of all variants on validation clips."""
-    if table is None:
-        return []
-    names = sorted(table["variant"].unique(), key=lambda name: (name != FUSED, name))
-    mine = table.filter(pl.col("variant") == names[0])
-    result = []
-    losses = [c for c in ("train_loss", "val_loss") if c in table.columns]
-    if losses:
-        curves = [line for rank, c in enumerate(losses) for line in _runs(mine, c, f"s{rank}")]
-        result.append(
-            {
-                "title": f"Loss, {names[0]}",
-                "svg": plots.draw_lines(curves, "epoch", "loss", f"Training and validation loss of {names[0]} over epochs"),
-                "legend": [
-                    {"style": f"s{rank}", "name": {"train_loss": "training", "val_loss": "validation"}[c]}
-                    for rank, c in enumerate(losses)
-                ],
-            }
-        )
-    for column in [c for c in table.columns if c.startswith("val_") and c != "val_loss"]:
-        title = results.name_metric(column.removeprefix("val_"))
-        curves = [
-            line
-            for rank, name in enumerate(names)
-            for line in _runs(table.filter(pl.col("variant") == name), column, f"s{rank % 8}")
-        ]
-        if curves:
-            result.append(
-                {
-                    "title": f"{title} on validation clips",
-                    "svg": plots.draw_lines(
-                        curves, "epoch", title, f"{title} of {', '.join(names)} on validation clips over epochs"
-                    ),
-                    "legend": [{"style": f"s{rank % 8}", "name": name} for rank, name in enumerate(names)],
-                }
-            )
-    return result
-
-
-def _runs(table: pl.DataFrame, column: str, style: str) -> list[Line]:
-    """Each run thin, and the mean of the epochs that all runs reached."""
-    keys = ["seed"] + (["fold"] if "fold" in table.columns else [])
-    table = table.with_columns(pl.col(column).cast(pl.Float64, strict=False).fill_nan(None)).sort(*keys, "epoch")
-    runs = table.partition_by(keys, maintain_order=True)
-    thin = [Line(r["epoch"].to_list(), r[column].to_list(), f"faint {style}") for r in runs]
-    mean = (
-        table.group_by("epoch")
-        .agg(pl.col(column).mean(), pl.len().alias("runs"))
-        .sort("epoch")
-        .filter(pl.col("runs") == len(runs))
+    metric = str(table["metric"][0]) if "metric" in table.columns else ""
+    title = results.name_metric(metric) if metric else "score"
+    return (
+        {"title": title, "svg": plots.draw_intervals(rows, title, main=main, floors=pick_floors(floors, metric))}
+        if rows
+        else None
     )
-    return ([*thin] if 1 < len(thin) <= THIN else []) + [Line(mean["epoch"].to_list(), mean[column].to_list(), style)]

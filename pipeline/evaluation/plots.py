@@ -31,17 +31,20 @@ class Bin:
 
 
 def draw_intervals(
-    rows: Mapping[str, Interval], label: str, *, main: Collection[str] = (), include: Sequence[float] = ()
+    rows: Mapping[str, Interval], label: str, *, main: Collection[str] = (), floors: Mapping[str, float] | None = None
 ) -> Markup:
-    """A dot and a whisker per name, best seen side by side.
+    """A dot and a whisker per name, best seen side by side; a dashed whisker is the range of single groups and runs.
 
     Args:
         main: names drawn in the accent colour.
+        floors: name and value of vertical lines: chance, majority.
     """
+    floors = floors or {}
     left = min(14 + 7.2 * max((len(name) for name in rows), default=8), 170)
-    height = 36 + 34 * len(rows)
-    low, high = find_range([v for row in rows.values() for v in (row.low, row.high, row.mean)], pad=0.1, include=include)
-    axes = Axes((low, high), (0, len(rows)), height=height, left=left, right=62, top=8, bottom=28)
+    top = 8 + 13 * len(floors)
+    height = 28 + top + 34 * len(rows)
+    low, high = find_range([v for row in rows.values() for v in row] + list(floors.values()), pad=0.1)
+    axes = Axes((low, high), (0, len(rows)), height=height, left=left, right=62, top=top, bottom=28)
     floor = height - axes.bottom
     for tick in choose_ticks(low, high, 4):
         axes.line(axes.px(tick), axes.top, axes.px(tick), floor, "grid")
@@ -50,22 +53,31 @@ def draw_intervals(
         y = len(rows) - place - 0.5
         colour, strong = ("main", " strong") if name in main else ("other", "")
         axes.text(left - 8, axes.py(y) + 4, _clip(name, 22), f"name{strong}", "end")
-        axes.line(axes.px(row.low), axes.py(y), axes.px(row.high), axes.py(y), f"whisker {colour}")
-        for end in (row.low, row.high):
-            axes.line(axes.px(end), axes.py(y) - 5, axes.px(end), axes.py(y) + 5, f"whisker {colour}")
-        axes.dot(
-            row.mean,
-            y,
-            5,
-            f"point {colour}",
-            f"{name}: {format_number(row.mean)} ({format_number(row.low)} to {format_number(row.high)})",
-        )
+        if row.bounded or row.ranged:
+            first, last = (row.low, row.high) if row.bounded else (row.least, row.most)
+            style = f"whisker {colour}" + ("" if row.bounded else " dash")
+            axes.line(axes.px(first), axes.py(y), axes.px(last), axes.py(y), style)
+            for end in (first, last):
+                axes.line(axes.px(end), axes.py(y) - 5, axes.px(end), axes.py(y) + 5, f"whisker {colour}")
+        axes.dot(row.mean, y, 5, f"point {colour}", f"{name}: {_tell(row)}")
         axes.text(460 - 8, axes.py(y) + 4, format_number(row.mean), f"value{strong}", "end")
     axes.line(left, floor, 460 - axes.right, floor, "axis")
-    told = "; ".join(
-        f"{name} {format_number(row.mean)} ({format_number(row.low)} to {format_number(row.high)})" for name, row in rows.items()
-    )
+    for place, (name, value) in enumerate(sorted(floors.items(), key=lambda item: item[1])):
+        high_up = 11 + 13 * place
+        axes.line(axes.px(value), high_up + 3, axes.px(value), floor, "ideal")
+        right = axes.px(value) > (left + 460 - axes.right) / 2
+        axes.text(axes.px(value), high_up, f"{name} {format_number(value)}", "small floor", "end" if right else "start")
+    told = "; ".join(f"{name} {_tell(row)}" for name, row in rows.items())
+    told += "".join(f"; {name} {format_number(value)}" for name, value in floors.items())
     return axes.render("intervals", f"{label} with confidence intervals: {told}")
+
+
+def _tell(row: Interval) -> str:
+    if row.bounded:
+        return f"{format_number(row.mean)} ({format_number(row.low)} to {format_number(row.high)})"
+    if row.ranged:
+        return f"{format_number(row.mean)} (no interval; single ones {format_number(row.least)} to {format_number(row.most)})"
+    return f"{format_number(row.mean)} (no interval)"
 
 
 def draw_lines(
@@ -77,26 +89,41 @@ def draw_lines(
     y_range: tuple[float, float] | None = None,
     height: float = 270,
     marks: Sequence[float] = (),
+    floors: Mapping[str, float] | None = None,
 ) -> Markup:
     """Curves over a shared axis.
 
     Args:
         marks: heights at which a stronger horizontal line is drawn (zero of a signed scale).
+        floors: name and height of dashed lines: chance.
     """
     x_range = find_range([x for curve in curves for x in curve.x], pad=0.01)
-    y_range = y_range or find_range([y for curve in curves for y in curve.y])
+    y_range = y_range or find_range([*(y for curve in curves for y in curve.y), *(floors or {}).values()])
     axes = Axes(x_range, y_range, height=height, left=58)
     whole = all(float(x).is_integer() for curve in curves for x in curve.x)
     axes.frame(x_label, y_label, x_ticks=[t for t in choose_ticks(*x_range) if not whole or t.is_integer()])
     for mark in marks:
         axes.line(axes.left, axes.py(mark), axes.width - axes.right, axes.py(mark), "axis")
+    description += _draw_floors(axes, floors or {})
     for curve in curves:
         axes.path(curve.x, curve.y, f"curve {curve.style}")
     return axes.render("lines", description)
 
 
-def draw_reliability(bins: Sequence[Bin], ece: float) -> Markup:
-    """How often a prediction of a given confidence is right; bars at the foot say how many there are."""
+def _draw_floors(axes: Axes, floors: Mapping[str, float]) -> str:
+    """Dashed horizontal lines with their names; what they say, for the description."""
+    for name, value in floors.items():
+        axes.line(axes.left, axes.py(value), axes.width - axes.right, axes.py(value), "ideal")
+        axes.text(axes.width - axes.right, axes.py(value) - 4, f"{name} {format_number(value)}", "small floor", "end")
+    return "".join(f"; {name} {format_number(value)}" for name, value in floors.items())
+
+
+def draw_reliability(bins: Sequence[Bin], ece: float, floors: Mapping[str, float] | None = None) -> Markup:
+    """How often a prediction of a given confidence is right; bars at the foot say how many there are.
+
+    Args:
+        floors: name and share right of guessing.
+    """
     axes = Axes((0, 1), (0, 1), width=460, height=330)
     axes.frame("confidence of the prediction", "share that is right", x_ticks=choose_ticks(0, 1), y_ticks=choose_ticks(0, 1))
     most = max((b.count for b in bins), default=1)
@@ -113,6 +140,7 @@ def draw_reliability(bins: Sequence[Bin], ece: float) -> Markup:
                 f"{one.count} predictions",
             )
     axes.line(axes.px(0), axes.py(0), axes.px(1), axes.py(1), "ideal")
+    lines = _draw_floors(axes, floors or {})
     filled = [one for one in bins if one.count]
     axes.path([b.confidence for b in filled], [b.accuracy for b in filled], "curve s0")
     for one in filled:
@@ -124,7 +152,7 @@ def draw_reliability(bins: Sequence[Bin], ece: float) -> Markup:
             f"confidence {format_number(one.confidence, 2)}: {format_number(one.accuracy, 2)} right of {one.count}",
         )
     told = ", ".join(f"{format_number(b.confidence, 2)} → {format_number(b.accuracy, 2)}" for b in filled)
-    return axes.render("reliability", f"Reliability diagram, ECE {format_number(ece)}. Confidence → share right: {told}")
+    return axes.render("reliability", f"Reliability diagram, ECE {format_number(ece)}. Confidence → share right: {told}{lines}")
 
 
 def draw_scatter(truth: Sequence[float], predicted: Sequence[float], name: str) -> Markup:

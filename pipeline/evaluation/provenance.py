@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from pipeline.params import Params
 from pipeline.reasons import REASONS
 from pipeline.storage import tables
 from pipeline.storage.feature_store import Status
+
+from .intervals import FEW, Interval
 
 #: Rows of the quarantine shown on the page; the tables hold the rest.
 SHOWN = 100
@@ -32,6 +34,44 @@ def read_json(path: Path) -> dict | list | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise StoreError(f"{path} is not valid JSON ({error}). Delete it and run `dvc repro`.") from error
+
+
+def read_record(reports: Path) -> dict:
+    """What `run.json` says of the run; empty when it is not there."""
+    found = read_json(reports / "run.json")
+    return found if isinstance(found, dict) else {}
+
+
+def compare_figures(record: dict, now: Mapping[str, Interval]) -> list[tuple[str, float | None, float]]:
+    """(metric, before, now) of the figures that the last run and this one have in common."""
+    before = (record.get("before") or {}).get("summary") or {}
+    return [(name, before[name], value.mean) for name, value in now.items() if name in before]
+
+
+def tell_intervals(record: dict) -> str:
+    """What the intervals on the page are made of, in a sentence or two."""
+    if "unit" not in record:
+        return ""
+    unit, groups, alone, seeds = record["unit"], record["groups"], record["alone"], len(record["seeds"])
+    drawn = " and ".join([_count(groups, unit)] + ([f"{_count(alone, 'clip')} of no known {unit}"] if alone else []))
+    if groups + alone < FEW:
+        return (
+            f"Only {drawn} tested: too few for an interval. Instead, the range of every single {unit} and seed is "
+            "given, from … to …; it is no confidence interval."
+        )
+    runs = f" and {_count(seeds, 'seed')}" if seeds > 1 else ""
+    text = f"95 % intervals: {drawn}{runs} drawn anew, with replacement."
+    if unit == "clip":
+        text += (
+            " The corpus names no speakers, dialogues or sessions: should clips depend on each other, intervals are too narrow."
+        )
+    if seeds == 1:
+        text += " There is one seed: how much another training run would differ is not in them."
+    return text
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from pipeline.params import Params
 from pipeline.runs.folders import FUSED
 from pipeline.storage import atomic
 
-from . import datacard, panels, plots, provenance, results
+from . import curves, datacard, panels, plots, provenance, results
 from .svg import format_number
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -61,45 +62,62 @@ def write_report(
 def render_page(params: Params, data: Path, reports: Path, features: Path) -> str:
     """The page as text."""
     predictions = results.read_parquet(reports / "predictions.parquet")
-    scores = results.read_scores(reports)
+    found = results.read_scores(reports)
+    main = next(iter(found), FUSED)
+    names = sorted(params.streams)
+    scores = {results.name_variant(variant, names): values for variant, values in found.items()}
+    floors = read_floors(reports)
+    record = provenance.read_record(reports)
     streams = provenance.describe_streams(params, features)
-    card = datacard.read_card(data)
-    calibration = results.measure_calibration(predictions)
+    card = datacard.read_card(data, Path(params.corpus.root).name)
+    bins = results.fill_bins(predictions)
+    ece = found[main].get("ece") if found else None
     traced = results.choose_traces(reports)
     classes = [c[2:] for c in predictions.columns if c.startswith("p_")] if predictions is not None else []
     speakers, speaker_metrics = panels.show_speakers(results.read_parquet(reports / "per_speaker.parquet"))
+    compared = panels.show_comparisons(provenance.read_json(reports / "comparisons.json"))
     confusion = results.read_confusion(reports, classes)
-    main = next(iter(scores), FUSED)
     values = {
         "style": Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
         "sections": SECTIONS,
         "recipe": params.recipe,
         "fusion": params.fusion.name,
-        "names": sorted(params.streams),
-        "corpus": next((v for k, v in card.facts if k == "Corpus"), params.corpus.name) if card else params.corpus.name,
+        "names": names,
+        "model": "fused model" if len(names) > 1 else f"model of {names[0]} alone",
+        "corpus": card.name if card else params.corpus.name,
         "summary": summarise_run(params, predictions, card),
+        "record": record,
+        "sure": provenance.tell_intervals(record),
+        "figures_before": provenance.compare_figures(record, found.get(main, {})),
+        "floors": floors,
         "random": [stream.name for stream in streams if stream.random],
         "leaks": card.leaks if card else [],
         "tiles": panels.show_tiles(scores, params),
         "scores": scores,
         "metrics": list(dict.fromkeys(m for values in scores.values() for m in values)),
-        "panels": panels.show_variants(scores),
-        "comparisons": panels.show_comparisons(provenance.read_json(reports / "comparisons.json")),
+        "panels": panels.show_variants(scores, floors),
+        "worth": panels.judge_network(compared),
+        "comparisons": compared,
         "confusion": confusion,
         "mistakes": panels.show_mistakes(confusion),
         "per_class": panels.show_classes(provenance.read_json(reports / "per_class.json"), main),
         "speakers": speakers[:SPEAKERS],
         "speakers_more": max(0, len(speakers) - SPEAKERS),
         "speaker_metrics": speaker_metrics,
-        "calibration": calibration,
-        "reliability": plots.draw_reliability(calibration.bins, calibration.ece) if calibration else "",
+        "bins": bins,
+        "ece": ece,
+        "reliability": plots.draw_reliability(bins, ece.mean if ece else math.nan, panels.pick_floors(floors, "accuracy"))
+        if bins
+        else "",
         "scatters": panels.show_scatters(predictions, params),
         "traces": panels.show_traces(traced[0]) if traced else [],
         "traces_total": traced[1] if traced else 0,
         "trace_keys": panels.TRACE_KEYS,
-        "missing": panels.show_missing(results.read_csv(reports / "plots" / "missing.csv", ("kept", "mean"))),
+        "missing": panels.show_missing(results.read_csv(reports / "plots" / "missing.csv", ("kept", "mean")), floors),
         "lacking": list_lacking(streams),
-        "curves": panels.show_learning(results.read_csv(reports / "plots" / "history.csv", ("variant", "seed", "epoch"))),
+        "curves": curves.show_learning(
+            results.read_csv(reports / "plots" / "history.csv", ("variant", "seed", "epoch")), floors, names
+        ),
         "card": card,
         "histogram": plots.draw_bars(
             card.classes,
@@ -125,9 +143,17 @@ def summarise_run(params: Params, predictions: pl.DataFrame | None, card: dataca
     parts = [f"{value} {name.lower()}" for name, value in (card.facts if card else ()) if name in ("Clips", "Speakers")]
     table = results.select_fused(predictions)
     if table is not None:
-        tested, seeds, folds = (table[name].n_unique() for name in ("id", "seed", "fold"))
-        parts += [_plural(tested, "held-out clip"), _plural(seeds, "seed")] + ([f"{folds} folds"] if folds > 1 else [])
+        tested, folds = (table[name].n_unique() for name in ("id", "fold"))
+        seeds = sorted(table["seed"].unique())
+        parts += [_plural(tested, "held-out clip"), f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"]
+        parts += [f"{folds} folds"] if folds > 1 else []
     return " · ".join([*parts, describe_protocol(params)])
+
+
+def read_floors(reports: Path) -> dict[str, dict[str, float]]:
+    """Baseline → metric → value; empty when there are none."""
+    found = provenance.read_json(reports / "baselines.json")
+    return {name: values for name, values in (found if isinstance(found, dict) else {}).items() if values}
 
 
 def describe_protocol(params: Params) -> str:

@@ -72,15 +72,17 @@ def read_scores(reports: Path) -> dict[str, dict[str, Interval]]:
 
 
 def read_interval(value: object) -> Interval | None:
-    """`{mean, low, high}` or a bare number as an interval; unknown bounds collapse to the mean."""
-    if isinstance(value, dict):
-        mean = value.get("mean")
-        low, high = value.get("low"), value.get("high")
-    else:
-        mean, low, high = value, None, None
-    if not isinstance(mean, (int, float)) or isinstance(mean, bool):
-        return None
-    return Interval(float(mean), float(mean if low is None else low), float(mean if high is None else high))
+    """A dict of `Interval`'s fields or a bare number as an interval; None without a mean."""
+    found = value if isinstance(value, dict) else {"mean": value}
+    given = {name: found.get(name) for name in Interval._fields}
+    numbers = {name: float(n) for name, n in given.items() if isinstance(n, (int, float)) and not isinstance(n, bool)}
+    return Interval(**numbers) if "mean" in numbers else None
+
+
+def name_variant(variant: str, streams: Iterable[str]) -> str:
+    """A variant for people: of one stream alone nothing is fused."""
+    names = list(streams)
+    return names[0] if variant == FUSED and len(names) == 1 else variant
 
 
 def choose_headline(metrics: Iterable[str], asked: str) -> str:
@@ -142,15 +144,8 @@ def select_fused(table: pl.DataFrame | None) -> pl.DataFrame | None:
     return table.filter(pl.col("variant") == (FUSED if FUSED in names else min(names)))
 
 
-@dataclass(frozen=True)
-class Calibration:
-    ece: float
-    bins: list[Bin]
-    predictions: int
-
-
-def measure_calibration(predictions: pl.DataFrame | None) -> Calibration | None:
-    """Expected calibration error and bins of every single prediction (each seed by itself)."""
+def fill_bins(predictions: pl.DataFrame | None) -> list[Bin] | None:
+    """Every single prediction (each seed by itself) in bins of confidence; None without classes or truth."""
     table = select_fused(predictions)
     if table is None or "truth" not in table.columns:
         return None
@@ -160,10 +155,8 @@ def measure_calibration(predictions: pl.DataFrame | None) -> Calibration | None:
     chances = table.select([f"p_{name}" for name in classes]).fill_null(0.0).to_numpy()
     if max(truth, default=-1) < 0:
         return None
-    ece, bins = measures.calibration(truth, chances)
-    return Calibration(
-        ece, [Bin(b["confidence"], b["accuracy"], int(b["count"])) for b in bins], sum(int(b["count"]) for b in bins)
-    )
+    bins = measures.calibration(truth, chances)[1]
+    return [Bin(b["confidence"], b["accuracy"], int(b["count"])) for b in bins]
 
 
 def select_points(predictions: pl.DataFrame | None, dimension: str, limit: int = 1500) -> tuple[list[float], list[float]] | None:

@@ -1,59 +1,56 @@
-"""Numbers from prediction tables: per seed first, then mean and interval over seeds."""
+"""Numbers from prediction tables: one table per seed in, means over seeds with their intervals out."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import polars as pl
 
-from pipeline import metrics
+from pipeline.runs.folders import LINEAR
 
 from . import intervals
-from .intervals import Interval
+from .intervals import Draws, Interval
+from .sums import Groups, Part, class_part, clip_parts, frame_parts
 
 #: Metrics that a list of experiments shows, where they exist.
 SHOWN = ("uar", "macro_f1", "weighted_f1", "accuracy", "ccc", "valence_ccc", "arousal_ccc", "dominance_ccc")
 
+#: Of a speaker's clips; fewer give no correlation.
+CORRELATED = 3
 
-def indices(names: pl.Series, classes: tuple[str, ...]) -> np.ndarray:
-    """Class indices, -1 for null and for names that are not classes."""
-    known = {name: i for i, name in enumerate(classes)}
-    return np.array([known.get(name, -1) for name in names], dtype=np.int64)
-
-
-def scalars(table: pl.DataFrame, classes: tuple[str, ...], dimensions: tuple[str, ...]) -> dict[str, float]:
-    """All metrics of one variant and seed (folds pooled)."""
-    result: dict[str, float] = {}
-    if classes:
-        truth = indices(table["truth"], classes)
-        result |= metrics.classification(truth, indices(table["predicted"], classes), len(classes))
-        result["ece"] = metrics.calibration(truth, probabilities(table, classes))[0]
-    for name in dimensions:
-        result |= {
-            f"{name}_{key}": value
-            for key, value in metrics.regression(table[f"truth_{name}"].to_numpy(), table[name].to_numpy()).items()
-        }
-    if dimensions:
-        result["ccc"] = float(np.mean([result[f"{name}_ccc"] for name in dimensions]))
-    return result
+#: Two-sided 95 % of a normal distribution.
+Z = 1.959964
 
 
-def trace_scalars(table: pl.DataFrame, dimensions: tuple[str, ...]) -> dict[str, float]:
-    """Frame-level metrics: `frame_<dimension>_<metric>` pooled over all frames, `…_ccc_per_clip` the mean of clips."""
-    result: dict[str, float] = {}
-    for name in dimensions:
-        truth, pred = table[f"truth_{name}"].to_numpy(), table[f"pred_{name}"].to_numpy()
-        result |= {f"frame_{name}_{key}": value for key, value in metrics.regression(truth, pred).items()}
-        result[f"frame_{name}_ccc_per_clip"] = metrics.mean_per_clip(table["id"].to_list(), truth, pred)
-    result["frame_ccc"] = float(np.mean([result[f"frame_{name}_ccc"] for name in dimensions]))
-    return result
+def summarise(
+    tables: list[pl.DataFrame],
+    traces: list[pl.DataFrame],
+    groups: Groups,
+    classes: tuple[str, ...],
+    dimensions: tuple[str, ...],
+    variant: int = 0,
+) -> dict[str, Interval]:
+    """Every metric of one variant.
+
+    Args:
+        tables, traces: one per seed; traces may be none.
+        variant: see `Draws.of`.
+    """
+    parts = clip_parts(tables, groups, classes, dimensions)
+    parts += frame_parts(traces, groups, dimensions) if traces else []
+    return intervals.estimate(parts, draws_of(tables, groups, variant))
 
 
-def over_seeds(per_seed: list[dict[str, float]]) -> dict[str, Interval]:
-    return {name: intervals.over_seeds([seed[name] for seed in per_seed]) for name in per_seed[0]}
+def draws_of(tables: list[pl.DataFrame], groups: Groups, variant: int) -> Draws | None:
+    """None where there are too few groups to draw from."""
+    count = len(groups.names)
+    return Draws.of(count, len(tables), variant=variant) if count >= intervals.FEW else None
 
 
 def pick_headlines(result: dict[str, dict[str, dict]], select: str, fused: str) -> dict[str, float | None]:
-    """What a list of experiments shows: the means of `SHOWN`, and of the selecting metric the interval and the best alone.
+    """What a list of experiments shows: the means of `SHOWN`, and of the selecting metric the interval, and what the
+    linear model and the best stream alone reach.
 
     Args:
         result: variant → metric → mean, low, high.
@@ -68,58 +65,77 @@ def pick_headlines(result: dict[str, dict[str, dict]], select: str, fused: str) 
         shown[name] = ours[name]["mean"]
         if name == select:
             shown |= {f"{name}_low": ours[name]["low"], f"{name}_high": ours[name]["high"]}
-            alone = [values[name]["mean"] for variant, values in result.items() if variant != fused and name in values]
-            shown |= {f"{name}_best_alone": max(alone)} if alone else {}
+            means = {variant: values[name]["mean"] for variant, values in result.items() if variant != fused and name in values}
+            shown |= {f"{name}_linear": means.pop(LINEAR)} if LINEAR in means else {}
+            shown |= {f"{name}_best_alone": max(means.values())} if means else {}
     return shown
 
 
-def per_class(tables: list[pl.DataFrame], classes: tuple[str, ...]) -> dict[str, dict[str, object]]:
-    """Class → precision, recall, F1 over seeds, and support (of one seed)."""
-    parts = [
-        metrics.per_class(metrics.confusion(indices(t["truth"], classes), indices(t["predicted"], classes), len(classes)))
-        for t in tables
-    ]
+def per_class(tables: list[pl.DataFrame], groups: Groups, classes: tuple[str, ...]) -> dict[str, dict[str, object]]:
+    """Class → precision, recall, F1 with their intervals, and support (of one seed)."""
+    part = class_part(tables, groups, classes)
+    found = intervals.estimate_each([part], draws_of(tables, groups, 0))
+    support = part.sums[0].sum((0, 2))
     return {
-        name: {
-            **{key: intervals.over_seeds([p[key][k] for p in parts]).rounded() for key in ("precision", "recall", "f1")},
-            "support": int(parts[0]["support"][k]),
-        }
+        name: {**{key: values[k].rounded() for key, values in found.items()}, "support": int(support[k])}
         for k, name in enumerate(classes)
     }
 
 
 def per_speaker(tables: list[pl.DataFrame], classes: tuple[str, ...], dimensions: tuple[str, ...]) -> list[dict]:
-    """One row per speaker: clips, and mean over seeds of accuracy, UAR and CCC."""
-    rows = []
-    for speaker in sorted(tables[0]["speaker"].drop_nulls().unique()):
-        parts = [scalars(t.filter(pl.col("speaker") == speaker), classes, dimensions) for t in tables]
-        wanted = [n for n in ("accuracy", "uar", "macro_f1", *(f"{d}_ccc" for d in dimensions)) if n in parts[0]]
-        rows.append(
-            {
-                "speaker": speaker,
-                "clips": len(tables[0].filter(pl.col("speaker") == speaker)),
-                **{n: intervals.over_seeds([p[n] for p in parts]).mean for n in wanted},
-            }
-        )
-    return rows
+    """One row per speaker with truth: clips, mean over seeds of accuracy, UAR, F1 and CCC, and `at_most`.
 
-
-def clip_scores(tables: list[pl.DataFrame], classes: tuple[str, ...], dimensions: tuple[str, ...]) -> np.ndarray:
-    """(clips,) mean over seeds of correctness, or of minus the absolute error when no class is predicted.
-
-    Clips in the order of their ids; NaN without truth.
+    `at_most` is an upper 95 % bound of the first of these, by the speaker's clips alone: Wilson's (1927) of a share, Lin's
+    (1989) by the z-transformation of a CCC. It orders speakers: one with few clips may be good, whatever they showed. CCC
+    is none below `CORRELATED` clips.
     """
-    scores = []
-    for table in tables:
-        table = table.sort("id", "fold")
-        if classes:
-            truth, predicted = (indices(table[c], classes) for c in ("truth", "predicted"))
-            scores.append(np.where(truth >= 0, truth == predicted, np.nan))
-        else:
-            scores.append(-np.mean([np.abs(table[f"truth_{n}"].to_numpy() - table[n].to_numpy()) for n in dimensions], 0))
-    return np.mean(scores, 0)
+    named = [table.filter(pl.col("speaker").is_not_null()) for table in tables]
+    groups = Groups.of(named[0]) if len(named[0]) else None
+    if groups is None or groups.unit != "speaker":
+        return []
+    figures = {
+        name: _over_seeds(p.figures(p.sums)[name]) for p in clip_parts(named, groups, classes, dimensions) for name in _names(p)
+    }
+    clips = np.bincount(list(groups.place.values()), minlength=len(groups.names))
+    wanted = [n for n in ("accuracy", "uar", "macro_f1", *(f"{d}_ccc" for d in dimensions)) if n in figures]
+    for name in wanted:
+        if name.endswith("ccc"):
+            figures[name] = np.where(clips >= CORRELATED, figures[name], np.nan)
+    bound = bound_share if wanted[0] == "accuracy" else bound_concordance
+    return [
+        {
+            "speaker": name.removeprefix("speaker "),
+            "clips": int(clips[g]),
+            **{n: float(figures[n][g]) for n in wanted},
+            "at_most": bound(float(figures[wanted[0]][g]), int(clips[g])),
+        }
+        for g, name in enumerate(groups.names)
+    ]
 
 
-def probabilities(table: pl.DataFrame, classes: tuple[str, ...]) -> np.ndarray:
-    """(N, C)."""
-    return table.select(f"p_{name}" for name in classes).to_numpy()
+def bound_share(share: float, count: int) -> float:
+    """Wilson's upper bound of a share of `count`.
+
+    >>> round(bound_share(0.0, 1), 3)
+    0.793
+    """
+    if not math.isfinite(share) or not count:
+        return 1.0
+    middle, spread = share + Z**2 / (2 * count), Z * math.sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
+    return min(1.0, (middle + spread) / (1 + Z**2 / count))
+
+
+def bound_concordance(value: float, count: int) -> float:
+    """Upper bound of a CCC of `count` clips by the z-transformation; 1 where nothing can be said."""
+    if not math.isfinite(value) or count <= CORRELATED:
+        return 1.0
+    return math.tanh(math.atanh(max(min(value, 1 - 1e-9), -1 + 1e-9)) + Z / math.sqrt(count - CORRELATED))
+
+
+def _over_seeds(values: np.ndarray) -> np.ndarray:
+    known = np.isfinite(values)
+    return np.divide(np.nan_to_num(values).sum(0), known.sum(0), out=np.full(values.shape[1], np.nan), where=known.any(0))
+
+
+def _names(part: Part) -> list[str]:
+    return list(part.figures(part.sums[:, :0].sum(1)))

@@ -53,6 +53,7 @@ class ModelSpec(BaseModel):
         classes: emotion names in the order of the logits; empty = no emotion head.
         dimensions: names in the order of the regression outputs; empty = no such head.
         base: stream at whose instants frame-level dimensions are predicted; None = per clip only.
+        linear: the streams whose deviation over a clip is read beside their mean, by a linear model; None = a network.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,9 +70,46 @@ class ModelSpec(BaseModel):
     classes: tuple[str, ...] = ()
     dimensions: tuple[str, ...] = ()
     base: str | None = None
+    linear: tuple[str, ...] | None = None
 
 
-class EmotionModel(nn.Module):
+class Model(nn.Module):
+    """What is trained and predicts: `forward` of inputs gives outputs by name.
+
+    Attributes:
+        spec: builds the same model again.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    @property
+    def learned(self) -> set[str]:
+        """Names of what is learned; a frozen network inside a part is not among them."""
+        return {name for name, _ in self.named_parameters()}
+
+    def trainable(self) -> dict[str, Tensor]:
+        """What is learned, by name: saved, copied and averaged. A frozen network inside a part is not.
+
+        Buffers of normalisation layers belong to it.
+        """
+        learned, state = self.learned, self.state_dict()
+        frozen = {name.rpartition(".")[0] for name, _ in self.named_parameters() if name not in learned}
+        return {name: value for name, value in state.items() if name in learned or _is_buffer(self, name, frozen)}
+
+    def load_trainable(self, state: dict[str, Tensor]) -> None:
+        """Inverse of `trainable`.
+
+        Raises:
+            RuntimeError: the state is not that of this model.
+        """
+        found = self.load_state_dict(state, strict=False)
+        if lacking := sorted(set(self.trainable()) - set(state)) + list(found.unexpected_keys):
+            raise RuntimeError(f"the state does not fit the model: {lacking[:3]}")
+
+
+class EmotionModel(Model):
     """Emotion classes and valence–arousal from token streams, some of which may be missing.
 
     Raises:
@@ -87,8 +125,7 @@ class EmotionModel(nn.Module):
     context: Context | None
 
     def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
-        self.spec = spec
+        super().__init__(spec)
         width, heads, dropout = spec.width, spec.heads, spec.dropout
         self.encoders = nn.ModuleDict(
             {
@@ -105,8 +142,12 @@ class EmotionModel(nn.Module):
             chosen = read_options(kind.Options, spec.context.options, "context.options")
             self.context = kind(self.fusion.width, heads, dropout, chosen)
         self.heads = nn.ModuleDict({name: self._build_head(name, one) for name, one in self._spread(spec).items()})
-        #: Names of what is learned; a frozen network inside a part is not among them.
         self._learned = {name for name, value in self.named_parameters() if value.requires_grad}
+
+    @property
+    def learned(self) -> set[str]:
+        """See `Model.learned`."""
+        return self._learned
 
     def _build_head(self, name: str, output: OutputSpec) -> Head:
         part = HEADS.find(output.name)
@@ -148,25 +189,6 @@ class EmotionModel(nn.Module):
         if self.fusion.late:
             outputs |= {name: vote(name, outputs, fused, places) for name in self.spec.outputs if name in VOTES}
         return outputs
-
-    def trainable(self) -> dict[str, Tensor]:
-        """What is learned, by name: saved, copied and averaged. A frozen network inside a part is not.
-
-        Buffers of normalisation layers belong to it.
-        """
-        frozen = {name.rpartition(".")[0] for name, _ in self.named_parameters() if name not in self._learned}
-        state = self.state_dict()
-        return {name: value for name, value in state.items() if name in self._learned or _is_buffer(self, name, frozen)}
-
-    def load_trainable(self, state: dict[str, Tensor]) -> None:
-        """Inverse of `trainable`.
-
-        Raises:
-            RuntimeError: the state is not that of this model.
-        """
-        found = self.load_state_dict(state, strict=False)
-        if lacking := sorted(set(self.trainable()) - set(state)) + list(found.unexpected_keys):
-            raise RuntimeError(f"the state does not fit the model: {lacking[:3]}")
 
     def freeze(self, parts: Iterable[str]) -> None:
         """Have these parts (`encoders`, `encoders.audio`, `fusion`, `heads.emotion`, …) learn nothing, and all others learn."""

@@ -76,6 +76,15 @@ class Phase(Group):
     freeze: tuple[str, ...] = ()
 
 
+class Linear(Group):
+    """The linear model beside the network: on pooled tokens, with streams scaled alike."""
+
+    #: λ of mean cross entropy + λ/2 ‖W‖²; fixed, for a few validation speakers cannot choose it.
+    penalty: Positive = 0.1
+    #: Stream → how much of the distance between clips it makes up, beside the others' 1.
+    weights: dict[str, Positive] = {}
+
+
 class Training(Group):
     seeds: Count = 5
     epochs: Count = 40
@@ -89,6 +98,8 @@ class Training(Group):
     select: Literal["uar", "macro_f1", "weighted_f1", "accuracy", "ccc", "loss"] = "uar"
     #: Also train each stream alone, for the comparison in the report.
     unimodal: Flag = True
+    #: Also fit the linear model that the network has to beat; null = not.
+    linear: Linear | None = Linear()
     #: One after the other; empty = one that trains everything.
     phases: tuple[Phase, ...] = ()
     #: Order and company of the clips; null = `clips`, with a context `dialogues`.

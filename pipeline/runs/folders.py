@@ -9,6 +9,8 @@ from pipeline.errors import StoreError, one_of
 
 #: The variant in which all streams are fused.
 FUSED = "fused"
+#: The linear model of the same streams, which the fused variant has to beat.
+LINEAR = "linear"
 CONFIG, WEIGHTS, HISTORY = "config.json", "model.safetensors", "history.json"
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import StoreError, one_of
 from pipeline.models.batch import Inputs, Outputs, Tokens, drop_streams, shorten
-from pipeline.models.model import EmotionModel
+from pipeline.models.model import Model
 
 from .run import TrainedModel
 
@@ -44,7 +44,7 @@ class Estimate:
 
 
 @torch.inference_mode()
-def predict_batches(model: EmotionModel, batches: Iterable[Inputs], drop: Iterable[str] = ()) -> Outputs:
+def predict_batches(model: Model, batches: Iterable[Inputs], drop: Iterable[str] = ()) -> Outputs:
     """Outputs of all batches, in order, as one batch; `frames` are padded to the longest.
 
     Args:

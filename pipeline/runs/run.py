@@ -17,7 +17,8 @@ import safetensors.numpy
 import safetensors.torch
 
 from pipeline.errors import StoreError
-from pipeline.models.model import EmotionModel, ModelSpec
+from pipeline.models.build import build_model
+from pipeline.models.model import Model, ModelSpec
 from pipeline.storage.atomic import atomic_file, atomic_folder, write_json
 
 from .folders import CONFIG, HISTORY, WEIGHTS
@@ -36,7 +37,7 @@ class TrainedModel:
     """
 
     config: dict
-    model: EmotionModel
+    model: Model
     normalisation: Normalisation
 
     @property
@@ -47,7 +48,7 @@ class TrainedModel:
 
 def save_run(
     folder: str | Path,
-    model: EmotionModel,
+    model: Model,
     normalisation: Normalisation,
     config: dict,
     history: Sequence[Mapping[str, object]],
@@ -77,7 +78,7 @@ def load_run(folder: str | Path) -> TrainedModel:
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     if config.get("version") != VERSION:
         raise StoreError(f"{folder} was made by another version of this pipeline. Run `dvc repro train`.")
-    model = EmotionModel(ModelSpec.model_validate(config["model"]))
+    model = build_model(ModelSpec.model_validate(config["model"]))
     tensors = safetensors.torch.load_file(folder / WEIGHTS)
     try:
         model.load_trainable({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})

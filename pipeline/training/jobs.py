@@ -17,11 +17,11 @@ import torch
 
 from pipeline.code import code_digest
 from pipeline.devices import pick_devices
-from pipeline.models.model import ModelSpec
+from pipeline.models.model import Model, ModelSpec
 from pipeline.models.registry import CONTEXTS, FUSIONS, HEADS, LOSSES
 from pipeline.params import Params
 from pipeline.runs.folders import HISTORY, RunName
-from pipeline.runs.run import save_run
+from pipeline.runs.run import save_run, to_finite
 from pipeline.storage.atomic import write_json
 from pipeline.storage.clip_cache import digest, root
 from pipeline.storage.folder_lock import use_folder
@@ -29,6 +29,7 @@ from pipeline.threads import computing
 
 from .curricula.base import CURRICULA
 from .data.dataset import Dataset
+from .linear import fit_linear
 from .loop import build_sampler, fit
 from .state import Progress
 from .variants import Variant, specify_model
@@ -98,7 +99,11 @@ def _fit_and_save(
     every: float,
     on_epoch: Callable[[Progress], None] | None,
 ) -> None:
-    model, progress = fit(spec, data, params, job.seed, state=cached / "state.pt", every=every, on_epoch=on_epoch)
+    model: Model
+    if job.variant.linear:
+        model, progress = fit_linear(spec, data, params)
+    else:
+        model, progress = fit(spec, data, params, job.seed, state=cached / "state.pt", every=every, on_epoch=on_epoch)
     normalisation = {name: (data.streams[name].mean, data.streams[name].std) for name in job.variant.streams}
     config = describe_run(params, job, data, progress)
     save_run(cached / "run", model, normalisation, config, progress.history)
@@ -135,7 +140,14 @@ def load_fold(params: Params, sources: Sources, fold: int, device: str) -> Datas
 
 def choose_parameters(params: Params, variant: Variant) -> dict:
     """The parameters that decide a run."""
-    training = params.training.model_dump(mode="json", exclude={"seeds", "unimodal", "threads"})
+    if variant.linear and params.training.linear:
+        return {
+            "linear": params.training.linear.model_dump(mode="json"),
+            "threads": params.training.threads,
+            "task": params.task.model_dump(mode="json"),
+            "max_tokens": params.temporal.max_tokens,
+        }
+    training = params.training.model_dump(mode="json", exclude={"seeds", "unimodal", "threads", "linear"})
     return {
         "training": training | {"threads": params.training.threads},
         "loss": {name: term.model_dump(mode="json") for name, term in params.loss.items()},
@@ -156,14 +168,16 @@ def identify(params: Params, job: Job, data: Dataset, spec: ModelSpec, device: s
         "streams": {name: data.streams[name].facts for name in job.variant.streams},
         "encoders": {name: params.streams[name].model_dump(mode="json") for name in job.variant.streams},
         "labels": data.fingerprint(job.variant.streams),
-        "code": code_digest("pipeline.training.loop", "pipeline.runs.run", *_find_parts(params, spec)),
+        "code": code_digest(*_list_modules(params, spec)),
         "torch": torch.__version__,
         "device": device.partition(":")[0],
     }
 
 
-def _find_parts(params: Params, spec: ModelSpec) -> list[str]:
-    """Modules of the parts chosen by name, which no import names."""
+def _list_modules(params: Params, spec: ModelSpec) -> list[str]:
+    """What decides a run; for a network also the modules of the parts chosen by name, which no import names."""
+    if spec.linear is not None:
+        return ["pipeline.training.linear", "pipeline.runs.run"]
     terms = [params.loss, *(phase.loss for phase in params.training.phases if phase.loss)]
     parts: list[type] = [FUSIONS.find(spec.fusion.name)]
     parts += [CONTEXTS.find(spec.context.name)] if spec.context else []
@@ -171,7 +185,7 @@ def _find_parts(params: Params, spec: ModelSpec) -> list[str]:
     parts += [LOSSES.find(term.name) for named in terms for term in named.values()]
     parts += [CURRICULA.find(params.training.curriculum.name)] if params.training.curriculum else []
     parts += [type(build_sampler(params))]
-    return sorted({part.__module__ for part in parts})
+    return ["pipeline.training.loop", "pipeline.runs.run", *sorted({part.__module__ for part in parts})]
 
 
 def describe_run(params: Params, job: Job, data: Dataset, progress: Progress) -> dict:
@@ -183,7 +197,7 @@ def describe_run(params: Params, job: Job, data: Dataset, progress: Progress) ->
         "select": params.training.select,
         "best_epoch": progress.best_epoch,
         "epochs": progress.epoch,
-        "score": progress.key[0],
+        "score": to_finite(progress.key[0]),
         "max_tokens": params.temporal.max_tokens,
         "params": choose_parameters(params, job.variant),
         "streams": {name: data.streams[name].facts for name in job.variant.streams},

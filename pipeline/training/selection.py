@@ -13,7 +13,7 @@ from pipeline.models.batch import Outputs, Targets
 from pipeline.models.model import ModelSpec
 
 #: Metrics of a confusion matrix.
-CLASSES: dict[str, Callable[[np.ndarray], float]] = {
+CLASSES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "uar": metrics.uar,
     "macro_f1": metrics.macro_f1,
     "weighted_f1": metrics.weighted_f1,
@@ -46,7 +46,7 @@ def score(select: str, outputs: Outputs, targets: Targets, loss: float) -> float
     else:
         logits = outputs["emotion"]
         predicted = logits.argmax(1).cpu().numpy()
-        value = CLASSES[select](metrics.confusion(targets.emotion.cpu().numpy(), predicted, logits.shape[1]))
+        value = float(CLASSES[select](metrics.confusion(targets.emotion.cpu().numpy(), predicted, logits.shape[1])))
     return value if np.isfinite(value) else float("-inf")
 
 

@@ -60,7 +60,7 @@ def train(
         Job(variant, fold, seed)
         for fold in fold_numbers(folds)
         for variant in list_variants(params)
-        for seed in range(params.training.seeds)
+        for seed in range(1 if variant.linear else params.training.seeds)
     ]
     _clear(out, {job.name.path for job in jobs})
     histories: dict[RunName, History] = {}

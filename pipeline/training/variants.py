@@ -9,7 +9,7 @@ from pipeline.models.model import ModelSpec, OutputSpec, PartSpec, StreamSpec
 from pipeline.models.registry import CONTEXTS, HEADS
 from pipeline.params import Fusion, Params, Part
 from pipeline.parts import read_options
-from pipeline.runs.folders import FUSED
+from pipeline.runs.folders import FUSED, LINEAR
 
 from .data.dataset import Dataset
 
@@ -25,18 +25,26 @@ class Variant:
     streams: tuple[str, ...]
     fusion: Fusion
 
+    @property
+    def linear(self) -> bool:
+        """Whether it is the linear model, which has no seeds: it starts from nothing."""
+        return self.name == LINEAR
+
 
 def list_variants(params: Params) -> list[Variant]:
-    """`fused`, and with `training.unimodal` each stream under its own name.
+    """`fused`, with `training.linear` the linear model of the same streams, with `training.unimodal` each stream by its name.
 
     A stream alone has nothing to fuse; it always goes through `concat`, so that its result does not
     depend on the fusion under study (and is not computed again when that changes).
     """
     names = tuple(sorted(params.streams))
+    for taken, what in ((FUSED, "the fused model"), (LINEAR, "the linear model")):
+        if taken in names:
+            raise ParamsError(f"a stream is named {taken!r}, as {what} is; rename it in `streams`.")
     found = [Variant(FUSED, names, params.fusion)]
+    if params.training.linear is not None:
+        found.append(Variant(LINEAR, names, Fusion(name="concat")))
     if params.training.unimodal and len(names) > 1:
-        if FUSED in names:
-            raise ParamsError(f"a stream is named {FUSED!r}, as the fused model is; rename it in `streams`.")
         found += [Variant(name, (name,), Fusion(name="concat")) for name in names]
     return found
 
@@ -68,6 +76,11 @@ def specify_model(params: Params, variant: Variant, data: Dataset) -> ModelSpec:
         ParamsError: a head or context that is not known, or a loss on an output that nothing predicts.
     """
     facts = {name: data.streams[name].facts for name in variant.streams}
+    streams = {name: StreamSpec(width=int(str(f["width"])), levels=int(str(f["levels"]))) for name, f in facts.items()}
+    if variant.linear:
+        # A stream of one token per clip has no deviation over it.
+        several = tuple(name for name in variant.streams if int(data.streams[name].offsets.diff().max()) > 1)
+        return ModelSpec(streams=streams, classes=data.classes, dimensions=data.dimension_names, linear=several)
     base = choose_time_base(params, variant.streams)
     context = params.context
     turns = 0
@@ -75,7 +88,7 @@ def specify_model(params: Params, variant: Variant, data: Dataset) -> ModelSpec:
         kind = CONTEXTS.find(context.name)
         turns = read_options(kind.Options, context.options, "context.options").turns
     return ModelSpec(
-        streams={name: StreamSpec(width=int(str(f["width"])), levels=int(str(f["levels"]))) for name, f in facts.items()},
+        streams=streams,
         width=params.temporal.width,
         layers=params.temporal.layers,
         heads=params.temporal.heads,

@@ -167,7 +167,7 @@ def test_confusion_counts_equal_a_plain_count(run):
 
 
 def test_speakers_come_hardest_first(run):
-    table = pl.read_parquet(run / "reports" / "per_speaker.parquet").filter(pl.col("variant") == "fused").sort("accuracy")
+    table = pl.read_parquet(run / "reports" / "per_speaker.parquet").filter(pl.col("variant") == "fused").sort("at_most")
     section = page(run).split('id="speakers"')[1].split("</section>")[0]
     assert re.findall(r'scope="row">(spk\d+)', section) == table["speaker"].to_list()
 
@@ -242,6 +242,8 @@ def test_nothing_there_says_so(tmp_path):
         "metrics.json",
         "comparisons.json",
         "per_class.json",
+        "baselines.json",
+        "run.json",
         "plots/missing.csv",
     ],
 )
@@ -318,3 +320,125 @@ def test_page_of_a_real_evaluation(fabricate, groups, folds, sections):
     assert f"{result['fused'][params.training.select]['mean']:.3f}" in text
     assert "Random weights: audio." in text
     assert text.count('class="none"') == sections + 1  # the quarantine is empty
+
+
+def change(path: Path, **values) -> None:
+    write_json(path, json.loads(path.read_text()) | values)
+
+
+def section(text: str, name: str) -> str:
+    return text.split(f'<section id="{name}"')[1].split("</section>")[0]
+
+
+def test_intervals_say_what_they_are_made_of(run):
+    record = run / "reports" / "run.json"
+    assert "12 speakers and 3 seeds drawn anew" in page(run)
+    change(record, seeds=[4], alone=1)
+    text = page(run)
+    assert "12 speakers and 1 clip of no known speaker drawn anew" in text and "There is one seed" in text
+    change(record, unit="clip", groups=240, alone=0)
+    assert "intervals are too narrow" in page(run)
+    change(record, groups=4, unit="dialogue")
+    assert "Only 4 dialogues tested: too few for an interval" in page(run)
+    change(record, groups=1)
+    assert "Only 1 dialogue tested" in page(run)
+
+
+def test_a_range_is_no_interval(run):
+    few = {"mean": 0.5, "low": None, "high": None, "least": 0.31, "most": 0.77}
+    write_json(run / "reports" / "metrics.json", {"fused": {"uar": few}})
+    text = page(run)
+    assert "no interval; single ones from 0.310 to 0.770" in text and "from 0.310 to 0.770</span>" in text
+    assert "95 % CI" not in text and "whisker main dash" in text
+
+
+def test_chance_and_majority_are_in_drawings_and_tables(run):
+    text = page(run)
+    results = section(text, "results")
+    assert "chance = majority 0.143" in results and "majority 0.050" in results
+    assert '<th scope="col" class="n">chance</th><th scope="col" class="n">majority</th>' in results
+    for name in ("missing", "learning", "calibration"):
+        assert "chance" in section(text, name), name
+    assert "Recall by chance: 0.143" in section(text, "classes") and "Majority: 0.170" in section(text, "speakers")
+    (run / "reports" / "baselines.json").unlink()
+    assert "chance" not in section(page(run), "missing")
+
+
+def test_one_calibration_error_on_the_page(run):
+    text = page(run)
+    assert "<h3>ECE 0.070" in text and "ECE 0.070" in section(text, "calibration").split("aria-label")[1]
+    assert len(set(re.findall(r"ECE (0\.\d+)", text))) == 1
+
+
+@pytest.mark.parametrize(
+    "low, high, p, says", [(0.1, 0.3, 0.01, "fused is better"), (-0.3, -0.1, 0.01, "audio is better"), (-0.1, 0.3, 0.01, "no")]
+)
+def test_a_difference_is_shown_when_interval_and_test_agree(run, low, high, p, says):
+    one = {"metric": "uar", "difference": (low + high) / 2, "difference_low": low, "difference_high": high}
+    write_json(
+        run / "reports" / "comparisons.json", {"audio": one | {"p": p}, "text": one | {"p": 0.109}, "video": one | {"p": None}}
+    )
+    rows = re.findall(
+        r"<tr><th scope=\"row\">(\w+)</th>.*?<td class=\"n\">([^<]*)</td><td>([^<]*)</td>", section(page(run), "results")
+    )
+    assert rows[:3] == [("audio", "0.010", says), ("text", "0.109", "no"), ("video", "–", "no")]
+
+
+def test_where_the_figures_come_from(run):
+    text = section(page(run), "parameters")
+    for said in ("0123456789ab", "0, 1, 2", "3.11.9", "fusion.name", "concat", "gated", "0.810"):
+        assert said in text
+    change(run / "reports" / "run.json", before=None, commit=None)
+    text = section(page(run), "parameters")
+    assert "No earlier run is on record" in text and "not in git" in text
+    assert "seeds 0, 1, 2" in page(run)
+
+
+def test_one_stream_is_called_by_its_name(run):
+    reports = run / "reports"
+    for path in (reports / "predictions.parquet", reports / "per_speaker.parquet"):
+        pl.read_parquet(path).filter(pl.col("variant") == "fused").write_parquet(path)
+    for name in ("metrics", "per_class"):
+        write_json(reports / f"{name}.json", {"fused": json.loads((reports / f"{name}.json").read_text())["fused"]})
+    history = [line for line in (reports / "plots" / "history.csv").read_text().split() if line.startswith(("variant", "fused"))]
+    (reports / "plots" / "history.csv").write_text("\n".join(history) + "\n")
+    write_json(reports / "comparisons.json", {})
+    (reports / "plots" / "missing.csv").write_text("kept\n")
+    text = page(run, make_params(streams={"audio": make_params().streams["audio"].model_dump()}))
+    assert "demo: audio alone" in text and "UAR · audio" in text and "Per class, model of audio alone" in text
+    assert "fuse" not in re.sub(r"<details.*?</details>|<style.*?</style>", "", text, flags=re.S).lower().replace("fused_", "")
+
+
+def test_the_corpus_has_its_own_name(run):
+    assert "Emotion recognition · Talking faces (generated)" in page(run)
+    change(run / "data" / "card.json", corpus="generic", title="Any table or tree of folders")
+    assert "Emotion recognition · demo<" in page(run), "what its clips are named after"
+    path = run / "data" / "manifest.parquet"
+    pl.read_parquet(path).with_columns(pl.lit("generic").alias("corpus")).write_parquet(path)
+    text = page(run, make_params(corpus={"name": "generic", "root": "/data/interviews"}))
+    assert "Emotion recognition · interviews<" in text and "<dt>Read as</dt><dd>Any table" in text
+
+
+def test_recognised_texts_are_texts(run):
+    path = run / "data" / "manifest.parquet"
+    table = pl.read_parquet(path).with_columns(pl.lit(None, pl.String).alias("text"))
+    table.write_parquet(path)
+    assert "<dt>With text</dt><dd>0 %" in page(run)
+    heard = table.select("id", pl.Series("text", ["Hello."] * 230 + [""] * 5 + [None] * 5))
+    heard.write_parquet(run / "data" / "transcripts.parquet")
+    text = page(run)
+    assert "<dt>With recognised text</dt><dd>95.8 %" in text and "With text</dt>" not in text
+    table.with_columns(pl.when(pl.arange(240) < 120).then(pl.lit("Hi.")).alias("text")).write_parquet(path)
+    text = page(run)
+    assert "<dt>With text</dt><dd>50.0 %" in text and "<dt>With recognised text</dt><dd>45.8 %" in text
+
+
+def test_classes_are_counted_over_all_folds(run):
+    change(run / "data" / "card.json", folds=5, emotions={"joy": 140, "fear": 100})
+    text = section(page(run), "data")
+    assert "all 5 folds" in text and "joy, all 5 folds: 140" in text and "surprise" not in text
+
+
+def test_speakers_show_how_many_clips_first(run):
+    header = section(page(run), "speakers").split("<thead>")[1].split("</thead>")[0]
+    assert re.findall(r">([\w ]+)</th>", header)[:3] == ["speaker", "clips", "Accuracy"] and "at most" in header

@@ -8,6 +8,7 @@ import re
 import numpy as np
 import polars as pl
 import pytest
+import safetensors.numpy
 import soundfile
 import tokenizers
 import transformers
@@ -118,6 +119,9 @@ def test_bad_input(corpus, real, tmp_path):
     bare.mkdir()
     (bare / "config.json").write_text(json.dumps({"model_type": "bert"}))
     (bare / "model.safetensors").write_bytes(b"")
+    with pytest.raises(WeightsError, match="empty"):
+        run(folder, weights=f"local:{bare}")
+    safetensors.numpy.save_file({"x": np.zeros(1, np.float32)}, bare / "model.safetensors")
     with pytest.raises(WeightsError, match="bert"):
         run(folder, weights=f"local:{bare}")
     with pytest.raises(StoreError):

@@ -102,7 +102,7 @@ def _params(root: Path) -> parameters.Params:
             "task": {"level": "frame"},
             "temporal": {"width": 16, "layers": 1, "heads": 2},
             "fusion": {"name": "gated"},
-            "training": {"seeds": 2, "epochs": 2, "batch_size": 4, "unimodal": False},
+            "training": {"seeds": 2, "epochs": 2, "batch_size": 4, "unimodal": False, "linear": None},
             "run": {"workers": 0, "device": "cpu"},
         }
     )

