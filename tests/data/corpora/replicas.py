@@ -25,13 +25,13 @@ class Expected:
     Attributes:
         clips: clips of the manifest.
         lacking: stream → clips that lack it; a stream that is not named is in every clip.
-        labels: what `emotion` may be; empty when it must be null.
+        labels: what `emotion` may be, None where a turn has none; empty when it must be null.
         overrides: parameters of the recipe that a replica has to change, and why beside them.
     """
 
     clips: int
     lacking: dict[str, int] = field(default_factory=dict)
-    labels: tuple[str, ...] = ()
+    labels: tuple[str | None, ...] = ()
     overrides: tuple[str, ...] = ()
 
 
