@@ -26,7 +26,8 @@ def precheck(row: dict, root: Path) -> tuple[dict, list[dict]]:
     if end is not None and not end > start:
         cut = problem(row["id"], row[media[0]] if media else None, "empty", f"the cut {start}..{end} s is empty")
         return row | dict.fromkeys(media), [cut]
-    row, lost = dict(row), {}
+    row = dict(row)
+    lost: dict[str, dict] = {}
     for modality in media:
         relative = row[modality]
         if bad := _misplaced(root, relative, modality):

@@ -83,7 +83,8 @@ def per_class(tables: list[pl.DataFrame], groups: Groups, classes: tuple[str, ..
 
 
 def per_speaker(tables: list[pl.DataFrame], classes: tuple[str, ...], dimensions: tuple[str, ...]) -> list[dict]:
-    """One row per speaker: clips with the label of the first of these figures, mean over seeds of accuracy, UAR, F1 and CCC, and `at_most`.
+    """One row per speaker: clips with the label of the first of these figures, mean over seeds of accuracy, UAR, F1 and CCC,
+    and `at_most`.
 
     `at_most` is an upper 95 % bound of the first of these, by the speaker's clips alone: Wilson's (1927) of a share, Lin's
     (1989) by the z-transformation of a CCC. It orders speakers: one with few clips may be good, whatever they showed. CCC

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from pipeline.errors import CorpusError
@@ -43,8 +43,8 @@ def read_segments(root: Path, name: str, encoding: str | None, problems: list[di
                     f"{path}: {values.shape[1]} columns of labels; known are 1 (sentiment), 6 and 7 (with emotions)."
                 )
             for (start, end), row in zip(times.tolist(), values.tolist(), strict=True):
-                found = labels.setdefault(video, {}).setdefault((round(start, 3), round(end, 3)), {})
-                found |= dict(zip(_COLUMNS[len(row)], row, strict=True))
+                segment = labels.setdefault(video, {}).setdefault((round(start, 3), round(end, 3)), {})
+                segment |= dict(zip(_COLUMNS[len(row)], row, strict=True))
     splits, media, words = _read_splits(root), _find_media(root, problems), _read_words(root, problems)
     outside = 0
     for video, segments in sorted(labels.items()):
@@ -53,7 +53,7 @@ def read_segments(root: Path, name: str, encoding: str | None, problems: list[di
             problems.append(folder.problem(None, media["video"].get(video), "surplus", f"video {video} is in none of the folds"))
             continue
         spoken = _transcript(root, media["text"].get(video), len(segments), encoding)
-        for number, ((start, end), values) in enumerate(sorted(segments.items())):
+        for number, ((start, end), annotated) in enumerate(sorted(segments.items())):
             film, sound = media["video"].get(video), media["audio"].get(video)
             yield {
                 "id": f"{name}/{video}/{number}",
@@ -66,7 +66,7 @@ def read_segments(root: Path, name: str, encoding: str | None, problems: list[di
                 "dialogue": video,
                 "turn": number,
                 "text": spoken(number, start, end) or words_between(words, video, start, end),
-                "values": {key: value for key, value in values.items() if math.isfinite(value)},
+                "values": {key: value for key, value in annotated.items() if math.isfinite(value)},
             }
     notes["videos in none of the folds"] = outside
     if not splits:
@@ -92,7 +92,7 @@ def _read_words(root: Path, problems: list[dict]) -> Sequence:
     return read_sequence(root / paths[0], problems) if paths else {}
 
 
-def _transcript(root: Path, path: str | None, segments: int, encoding: str | None):
+def _transcript(root: Path, path: str | None, segments: int, encoding: str | None) -> Callable[[int, float, float], str | None]:
     """(number, start, end) → text of a segment, or None.
 
     MOSEI's lines say `video___number___start___end___text`, MOSI's `number_DELIM_text` in the order of time.
@@ -123,7 +123,8 @@ def _read_splits(root: Path) -> dict[str, str]:
     paths = sorted(folder.files(root, ("std_folds.py",)))
     if not paths:
         return {}
-    path, result = root / paths[0], {}
+    path = root / paths[0]
+    result: dict[str, str | None] = {}
     try:
         for statement in ast.parse(table.text_of(path)).body:
             if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):

@@ -41,7 +41,9 @@ Every file is read once to its end, and each track is as long as it is found to 
 written into it. A track that cannot be decoded costs that track, and a file that is absent, a pointer, broken, or of a wrong
 length costs that file: a line of quarantine names the medium and the reason, and the clip stays with the other. It is lost, and
 counts against `quarantine.max_rate`, when nothing of its media is left. How many clips lost their film or their sound is in
-the log, in the card and, with whether a stream reads it, in `corpus check`. Transport streams, ADTS, and MP3 without an index declare nothing: half of one is a shorter file.
+the log, in the card and, with whether a stream reads it, in `corpus check`.
+
+Transport streams, ADTS, and MP3 without an index declare nothing: half of one is a shorter file.
 
 Sound is mixed to one channel. Stereo gives the mean of both. Of more channels (by name, or in the order of WAV and FLAC) centre
 and surrounds come at -3 dB and the low-frequency effects are left out, as ITU-R BS.775 has it; nothing is scaled to the

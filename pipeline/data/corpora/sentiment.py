@@ -66,7 +66,7 @@ class SentimentCorpus(Adapter):
     """
 
     layout = LAYOUT
-    classes = POLARITIES
+    classes: ClassVar[tuple[str, ...]] = POLARITIES
     language: ClassVar[str]
 
     class Options(TableOptions):
