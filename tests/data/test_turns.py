@@ -11,6 +11,7 @@ from pipeline.data import build, turns
 from pipeline.data.corpora import open_corpus
 from pipeline.data.corpora.adapter import Tables
 from pipeline.data.join import Member, join_corpora
+from pipeline.evaluation.datacard import read_card
 from pipeline.features.engine.reader import list_jobs
 from pipeline.params import Corpus, parse_stream
 from pipeline.storage import tables
@@ -87,6 +88,8 @@ def test_every_turn_before_is_seen(iemocap, tmp_path, settings, protocol):
     assert table.filter(pl.col("id").str.ends_with("F001"))["audio"].null_count() == 0
     card = json.loads((tmp_path / "data/card.json").read_text())
     assert (card["clips"], card["context"], card["labelled"]["emotion"], card["labelled"]["valence"]) == (12, 9, 6, 12)
+    shown = dict(read_card(tmp_path / "data").facts)
+    assert (shown["Clips"], shown["Turns beside them, without a label"], shown["With sound"]) == ("12", "9", "100 %")
     assert card["notes"]["turns of clips in quarantine, kept for what was said"] == 3
     assert card["notes"]["turns without a label, kept as context"] == 6
     assert card["notes"]["turns of no class asked for"] == {"fearful": 3, "not of IEMOCAP": 3, "not rated": 3, "xxx": 3}

@@ -479,6 +479,9 @@ def test_merr(tmp_path):
     write(tmp_path / "instructions.json", json.dumps([{"video": "s/sample_9.mp4", "answer": "doubt"}]))
     with pytest.raises(CorpusError, match="corpus.options.file"):
         read("merr", tmp_path)
+    write(tmp_path / "twice.json", '{"sample_1": {"emotion": "sad"}, "sample_1": {"emotion": "happy"}}')
+    with pytest.raises(CorpusError, match=r"twice.json: not valid JSON \('sample_1' stands twice"):
+        read("merr", tmp_path, file="twice.json")
     (clip,) = read("merr", tmp_path, file="instructions.json").clips
     assert (clip["id"], clip["emotion"]) == ("merr/sample_9", "doubt")
 
