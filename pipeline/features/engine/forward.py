@@ -11,6 +11,8 @@ from pipeline.features.encoders import pooling
 from pipeline.features.encoders.extractor import Extractor, Prepared
 from pipeline.threads import calm_libraries, computing
 
+from .allocation import keep_freed_memory
+
 
 class Forward:
     """An extractor's encoder on a device.
@@ -27,6 +29,8 @@ class Forward:
         self.encoder = extractor.load(device=device)
         self._pooling, self._rate, self._threads = extractor.pooling, extractor.rate, extractor.threads
         calm_libraries()
+        if device == "cpu":
+            keep_freed_memory()
 
     def __call__(self, batch: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
         """(values (T, ...) float32, times (T, 2) float32) of each clip, in order.

@@ -84,6 +84,8 @@ def peak(jpegs: Sequence[bytes]) -> int:
 class FrameEncoder(Encoder):
     """A network over single images; frames of all clips go through together, at most `chunk` at a time.
 
+    On a processor 16 are as fast as 64 and hold a quarter of the memory.
+
     Args:
         read: (N, 3, H, W) float32 pixels on `device` → (N, ...) rows of `network`.
         images: how pixels were prepared.
@@ -95,11 +97,12 @@ class FrameEncoder(Encoder):
         read: Callable[[torch.Tensor], torch.Tensor],
         images: Preprocessing,
         device: str,
-        chunk: int = 64,
+        chunk: int | None = None,
     ) -> None:
         if images.decoder == "nvjpeg":
             gpu_images.require(device)
-        self.network, self.read, self.images, self.device, self.chunk = network, read, images, device, chunk
+        self.network, self.read, self.images, self.device = network, read, images, device
+        self.chunk = chunk or (16 if device == "cpu" else 64)
 
     def encode(self, batch: Sequence[Prepared]) -> list[torch.Tensor]:
         """(T, ...) rows of each clip, one per frame."""
