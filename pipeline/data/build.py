@@ -2,64 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from dataclasses import dataclass
+import logging
 from pathlib import Path
 
 import polars as pl
 
-from pipeline.errors import CorpusError, QuarantineError
+from pipeline.errors import QuarantineError
 from pipeline.params import Params
-from pipeline.reasons import BENIGN
 from pipeline.storage import tables as manifest
 from pipeline.storage.atomic import write_json
 
-from . import corpora, hashing, leakage, split
+from . import leakage, split, turns
 from .card import make_card
-from .corpora.adapter import Adapter
-from .corpora.folder import locate, out_of_place, problem
-from .examine import examine_media
-from .integrity import judge, precheck, unique_media
+from .checked import ORDER, check_media
 
-_QUARANTINE_ORDER = ("id", "media", "reason", "detail")
-
-
-@dataclass(frozen=True)
-class Checked:
-    """A corpus after the media check, before any split.
-
-    Attributes:
-        adapter: whose corpus it is.
-        table: clips that passed, with `content` and `duration`, sorted by id.
-        annotations: frame-level truth of those clips.
-        quarantine: rows of `manifest.QUARANTINE`, sorted.
-        failures: the rows of it that tell of a clip or line lost (not of surplus files or masked modalities).
-        notes: the adapter's facts, and what the check adds.
-    """
-
-    adapter: Adapter
-    table: pl.DataFrame
-    annotations: pl.DataFrame
-    quarantine: pl.DataFrame
-    failures: list[dict]
-    notes: dict[str, object]
-
-    @property
-    def rate(self) -> float:
-        """Lost as a share of all that was annotated."""
-        return len(self.failures) / max(1, len(self.failures) + self.table.height)
-
-    def summary(self) -> str:
-        """What was lost and why, in one line."""
-        reasons = ", ".join(
-            f"{count} {reason}"
-            for reason, count in sorted(Counter(f["reason"] for f in self.failures).items(), key=lambda r: (-r[1], r[0]))
-        )
-        total = len(self.failures) + self.table.height
-        first = self.failures[0] if self.failures else None
-        example = f"; e.g. {first['id'] or first['media']}: {first['detail']}" if first else ""
-        return f"{len(self.failures)} of {total} clips ({self.rate:.1%}) failed: {reasons}{example}"
+log = logging.getLogger(__name__)
 
 
 def build_manifest(params: Params, out: Path = Path("data"), *, strict: bool = False) -> None:
@@ -79,13 +36,15 @@ def build_manifest(params: Params, out: Path = Path("data"), *, strict: bool = F
     """
     out = Path(out)
     found = check_media(params)
-    manifest.write(found.quarantine, out / "quarantine.parquet", sort=_QUARANTINE_ORDER)
+    manifest.write(found.quarantine, out / "quarantine.parquet", sort=ORDER)
     limit = 0.0 if strict else params.quarantine.max_rate
     if found.rate > limit:
         raise QuarantineError(
             f"{found.summary()}. At most {limit:.1%} may fail (quarantine.max_rate); see {out / 'quarantine.parquet'}."
         )
     table = found.table
+    for modality, lost in found.without.items():
+        log.warning("%d of %d clips lost their %s; data/quarantine.parquet says why", lost, table.height, modality)
     folds = split.make_folds(table, params.protocol)
     leaks = leakage.find_leaks(table, folds, params.protocol.leakage)
     leakage.enforce(leaks, params.protocol)
@@ -99,7 +58,7 @@ def build_manifest(params: Params, out: Path = Path("data"), *, strict: bool = F
     held_out = _select_held_out(table, folds, params)
     single = split.is_single(params.protocol)
     if single:
-        table = table.drop("split").join(folds.select("id", pl.col("role").alias("split")), on="id")
+        table = turns.share_split(table, folds)
     else:
         table = table.with_columns(split=pl.lit(None, pl.String))
     truth = table.join(held_out, on="id", how="semi").select("id", *manifest.LABELS)
@@ -120,124 +79,4 @@ def _select_held_out(table: pl.DataFrame, folds: pl.DataFrame, params: Params) -
     """Ids of the clips whose truth is evaluated."""
     if split.is_single(params.protocol):
         return folds.filter(pl.col("role") == "test").select("id")
-    return table.select("id")
-
-
-def check_media(params: Params) -> Checked:
-    """Read the corpus, hash and examine its media, and put aside what is damaged.
-
-    Raises:
-        CorpusError: unknown corpus, absent folder, table that cannot be read, no clip at all.
-    """
-    adapter = corpora.open_corpus(params.corpus)
-    tables = adapter.read()
-    root = Path(params.corpus.root)
-    rows, doubled = _drop_repeated_ids(tables.clips)
-    rows, absent = _drop_absent(rows, root)
-    rows, broken, masked = _judge_media(rows, root, params)
-    places = {m: os.path.join(root, m) for m in unique_media(rows)}
-    hashes = hashing.hash_media(list(places.values()), max(2, params.run.workers))
-    hashes = {m: hashes[place] for m, place in places.items()}
-    rows, unread = _drop_unread(rows, hashes)
-    rows, twins = _drop_twins([row | _identify(row, hashes) for row in rows])
-    failures = [p for p in tables.problems if p["reason"] not in BENIGN] + doubled + absent + broken + unread + twins
-    problems = [p for p in tables.problems if p["reason"] in BENIGN] + masked + failures
-    table = manifest.frame(rows).sort("id")
-    if not table.height and not problems:
-        raise CorpusError(f"{root} holds no clips of {adapter.title}. Expected {adapter.layout}.")
-    annotations = manifest.frame(tables.annotations, manifest.ANNOTATIONS).join(table, on="id", how="semi")
-    notes = dict(tables.notes)
-    kept = set(table["id"])
-    given = {m: sum(c.get(m) is not None for c in tables.clips if c["id"] in kept) for m in ("video", "audio")}
-    for modality in ("video", "audio"):
-        if gone := given[modality] - int(table[modality].is_not_null().sum()):
-            notes[f"clips without the {modality} they were listed with"] = gone
-    quarantine = manifest.frame(problems, manifest.QUARANTINE).sort(*_QUARANTINE_ORDER, nulls_last=True)
-    return Checked(adapter, table, annotations, quarantine, failures, notes)
-
-
-def _drop_repeated_ids(clips: list[dict]) -> tuple[list[dict], list[dict]]:
-    seen = Counter(clip["id"] for clip in clips)
-    rows, doubled, taken = [], [], set()
-    for clip in clips:
-        if clip["id"] in taken:
-            doubled.append(
-                problem(
-                    clip["id"],
-                    clip.get("video") or clip.get("audio"),
-                    "duplicate",
-                    f"the id occurs {seen[clip['id']]} times; the first is kept{_where(clip)}",
-                )
-            )
-        else:
-            taken.add(clip["id"])
-            rows.append(clip)
-    return rows, doubled
-
-
-def _drop_absent(rows: list[dict], root: Path) -> tuple[list[dict], list[dict]]:
-    kept: list[dict] = []
-    lost: list[dict] = []
-    for row in rows:
-        row |= {m: locate(root, row[m]) for m in ("video", "audio") if row.get(m)}
-        bad = out_of_place(row, root) or precheck(row, root)
-        (lost if bad else kept).append(bad | {"detail": bad["detail"] + _where(row)} if bad else row)
-    return kept, lost
-
-
-def _where(row: dict) -> str:
-    """Table and line of a clip, where its adapter told them."""
-    return f" ({row['where']})" if row.get("where") else ""
-
-
-def _judge_media(rows: list[dict], root: Path, params: Params) -> tuple[list[dict], list[dict], list[dict]]:
-    """(clips kept, rows of those lost, rows of modalities lost)."""
-    places = {path: os.path.join(root, path) for path in unique_media(rows)}
-    absolute = examine_media(list(places.values()), params) if places else {}
-    known = {path: absolute[place] for path, place in places.items()}
-    kept: list[dict] = []
-    broken: list[dict] = []
-    masked: list[dict] = []
-    for row in rows:
-        row, listed, keep = judge(row, known, params.integrity)
-        (masked if keep else broken).extend(listed)
-        if keep:
-            kept.append(row)
-    return kept, broken, masked
-
-
-def _drop_unread(rows: list[dict], hashes: dict[str, str | None]) -> tuple[list[dict], list[dict]]:
-    """Put aside the clips of media whose bytes could not be read to the end: they have no identity."""
-    kept: list[dict] = []
-    unread: list[dict] = []
-    for row in rows:
-        media = next((row[m] for m in ("video", "audio") if row.get(m) and hashes[row[m]] is None), None)
-        if media is None:
-            kept.append(row)
-        else:
-            unread.append(problem(row["id"], media, "access", f"the file vanished or could not be read to its end{_where(row)}"))
-    return kept, unread
-
-
-def _identify(row: dict, hashes: dict[str, str | None]) -> dict:
-    """The columns that say which bytes the clip is made of."""
-    own = {f"{m}_hash": hashes[row[m]] if row.get(m) else None for m in ("video", "audio")}
-    return {"content": hashing.identify_clip(row, hashes), **own}
-
-
-def _drop_twins(rows: list[dict]) -> tuple[list[dict], list[dict]]:
-    """Drop repeated media inside a split; between splits they are leakage and stay to be found."""
-    first: dict[tuple, str] = {}
-    kept, twins = [], []
-    for row in sorted(rows, key=lambda item: item["id"]):
-        media = row.get("video") or row.get("audio")
-        if media is None:
-            kept.append(row)
-            continue
-        key = (row["content"], row.get("split"))
-        if key in first:
-            twins.append(problem(row["id"], media, "duplicate", f"same media and cut as {first[key]}"))
-        else:
-            first[key] = row["id"]
-            kept.append(row)
-    return kept, twins
+    return table.filter("target").select("id")

@@ -22,10 +22,12 @@ def make_card(
     """Counts, hours, class histograms per role, speakers, leaks, quarantine and notes as JSON values.
 
     Args:
-        table: every clip with its labels, before the held-out ones are taken out.
+        table: every clip with its labels, before the held-out ones are taken out; turns that are no targets are only counted.
         folds: table of `split.FOLDS`; the histograms are of fold 0.
         similar: near-identical texts between splits.
     """
+    context = int((~table["target"]).sum())
+    table = table.filter("target")
     first = folds.filter(pl.col("fold") == 0).select("id", "role")
     roles = table.join(first, on="id")
     return {
@@ -34,6 +36,7 @@ def make_card(
         "licence": adapter.licence,
         "homepage": adapter.homepage,
         "clips": table.height,
+        "context": context,
         "hours": _hours(table),
         "folds": int(folds["fold"].n_unique()),
         "modalities": {name: int(table[name].is_not_null().sum()) for name in ("video", "audio", "text")},

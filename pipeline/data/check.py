@@ -6,8 +6,8 @@ from pipeline.errors import CorpusError, ParamsError
 from pipeline.params import Params
 
 from . import leakage, split
-from .build import check_media
 from .card import histogram
+from .checked import Checked, check_media
 
 
 def check_corpus(params: Params, *, strict: bool = False) -> dict:
@@ -17,8 +17,9 @@ def check_corpus(params: Params, *, strict: bool = False) -> dict:
         strict: one damaged clip or line is not `ok`.
 
     Returns:
-        corpus, licence, clips, failed, rate, allowed, ok, quarantine (reason → count), problems (rows),
-        emotions (class → count), sentiments, length (seconds: least, mean, most), leaks and similar_text (sentences), notes.
+        corpus, licence, clips, context (turns that are no targets), failed, rate, allowed, ok, quarantine (reason → count),
+        problems (rows), modalities (clips with it, clips that lost it, whether a stream reads it), emotions (class → count),
+        sentiments, length (seconds: least, mean, most), leaks and similar_text (sentences), notes.
 
     Raises:
         CorpusError: the folder or a table is not what the adapter expects.
@@ -35,18 +36,21 @@ def check_corpus(params: Params, *, strict: bool = False) -> dict:
     except (CorpusError, ParamsError) as error:
         leaks = [f"not checked: {error}"]
         overlaps = []
+    in_use = {"video" if stream.modality == "face" else stream.modality for stream in params.streams.values()}
     allowed = 0.0 if strict else params.quarantine.max_rate
     stops = bool(overlaps) and params.protocol.on_leak == "stop"
     return {
         "corpus": found.adapter.name,
         "licence": found.adapter.licence,
-        "clips": table.height,
+        "clips": found.passed,
+        "context": int((~table["target"]).sum()),
         "failed": len(found.failures),
         "rate": found.rate,
         "allowed": allowed,
         "ok": found.rate <= allowed and not stops,
         "quarantine": histogram(found.quarantine, "reason"),
         "problems": found.quarantine.to_dicts(),
+        "modalities": {name: _modality(name, found, name in in_use) for name in ("video", "audio", "text")},
         "emotions": histogram(table, "emotion"),
         "sentiments": histogram(table, "sentiment"),
         "length": {"least": length.min(), "mean": length.mean(), "most": length.max()} if len(length) else None,
@@ -54,3 +58,8 @@ def check_corpus(params: Params, *, strict: bool = False) -> dict:
         "similar_text": similar,
         "notes": found.notes,
     }
+
+
+def _modality(name: str, found: Checked, in_use: bool) -> dict[str, int | bool]:
+    there = int(found.table.filter("target")[name].is_not_null().sum())
+    return {"clips": there, "lost": found.without.get(name, 0), "in_use": in_use}

@@ -86,7 +86,7 @@ def _join(parts: list[tuple[str, str | None]]) -> str | None:
 
 
 def identify_clip(row: dict, hashes: dict[str, str | None]) -> str:
-    """The clip's identity: what is seen and heard, from where to where, on which channel.
+    """The clip's identity: what is seen and heard, from where to where, on which channel and half.
 
     Face points that the corpus gives belong to it. A clip of text alone is identified by its text. `hashes` maps
     the row's media, as spelled there.
@@ -95,6 +95,8 @@ def identify_clip(row: dict, hashes: dict[str, str | None]) -> str:
     if identity == [None, None]:
         identity = ["text", row.get("text")]
     parts = [*identity, row.get("channel") if row.get("audio") else None, row.get("start"), row.get("end")]
+    if row.get("half") and row.get("video"):
+        parts.append({"half": row["half"]})
     if row.get("landmarks"):
         parts.append(row["landmarks"])
     return xxhash.xxh3_128_hexdigest(json.dumps(parts, ensure_ascii=False).encode())

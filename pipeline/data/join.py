@@ -14,6 +14,7 @@ from pipeline.storage.tables import LABELS
 from . import harmony
 from .corpora.adapter import Tables
 from .corpora.folder import problem
+from .turns import without_labels
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ def join_corpora(members: Mapping[str, Member], classes: Collection[str] = ()) -
                         why = "has no common name" if common is None else f"is {common}, not among corpus.options.classes"
                         media = clip.get("video") or clip.get("audio")
                         result.problems.append(problem(clip["id"], media, "surplus", f"{label} {why}; no other label is left"))
+                        if clip.get("dialogue") is not None and clip.get("turn") is not None:
+                            result.clips.append(without_labels(clip))
                         continue
                 else:
                     named[label] = clip["emotion"]

@@ -42,12 +42,13 @@ CHANGED = "the file is another one than the manifest tells of; run `dvc repro ma
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a clip's media are: absolute path and seconds."""
+    """Where a clip's media are: absolute path, seconds, and which side of the sound or the picture."""
 
     path: str
     start: float | None
     end: float | None
     channel: str | None = None
+    half: str | None = None
 
 
 def extract_frames(params: Params, manifest: str | Path = "data/manifest.parquet", out: str | Path = "data/frames.h5") -> Path:
@@ -82,7 +83,7 @@ def decode_frames(spec: DecodeVideo, cut: Cut) -> Entry:
     Raises:
         DecodeError: there are none to be had.
     """
-    found = video.read_frames(cut.path, spec, cut.start, cut.end)
+    found = video.read_frames(cut.path, spec, cut.start, cut.end, cut.half)
     return join_files(found.jpegs, found.times)
 
 
@@ -107,9 +108,10 @@ def _decode(
         StoreError: the manifest is of an earlier version.
     """
     table = tables.read(manifest).sort("id")
-    if f"{modality}_hash" not in table.columns:
-        raise StoreError(f"{manifest} is of an earlier version, without the hashes of its media. Run `dvc repro manifest`.")
-    rows = table.select("id", "content", modality, f"{modality}_hash", "start", "end", "channel").to_dicts()
+    columns = ("id", "content", modality, f"{modality}_hash", "start", "end", "channel", "half")
+    if absent := [name for name in columns if name not in table.columns]:
+        raise StoreError(f"{manifest} is of an earlier version, without {absent[0]}. Run `dvc repro manifest`.")
+    rows = table.select(columns).to_dicts()
     present = {row["content"]: row for row in rows if row[modality] is not None}
     root = Path(params.corpus.root).resolve()
     with ClipCache(stage, identity) as cache:
@@ -170,4 +172,5 @@ def _put(
 
 
 def _cut(row: dict, modality: str, root: Path) -> Cut:
-    return Cut(str(root / row[modality]), row["start"], row["end"], row["channel"] if modality == "audio" else None)
+    side = {"channel": row["channel"]} if modality == "audio" else {"half": row["half"]}
+    return Cut(str(root / row[modality]), row["start"], row["end"], **side)

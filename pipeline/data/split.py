@@ -28,12 +28,14 @@ def is_single(protocol: Protocol) -> bool:
 def make_folds(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
     """The folds of `protocol` over the clips of `table` (manifest columns), as a table of `FOLDS`.
 
-    Clips whose group is null are groups of their own. Shares `val` and `test` are of all clips.
+    Clips whose group is null are groups of their own. Shares `val` and `test` are of all clips. Turns that are no targets are
+    in no fold.
 
     Raises:
         ParamsError: the group column does not exist, or the protocol cannot be had.
         CorpusError: the official split is absent, or there are too few groups.
     """
+    table = table.filter(pl.col("target").fill_null(True))
     if protocol.kind == "official":
         return _official(table, protocol)
     groups = _groups(table, protocol.group, protocol.stratify)

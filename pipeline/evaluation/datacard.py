@@ -102,6 +102,8 @@ def read_heard(data: Path) -> set[str]:
 
 
 def _counts(table: pl.DataFrame, heard: set[str]) -> list[tuple[str, str]]:
+    is_target = pl.col("target").fill_null(True) if "target" in table.columns else pl.lit(True)
+    context, table = len(table.filter(~is_target)), table.filter(is_target)
     if table.is_empty():
         return []
     hours = (table["duration"].sum() or 0) / 3600
@@ -121,6 +123,8 @@ def _counts(table: pl.DataFrame, heard: set[str]) -> list[tuple[str, str]]:
         facts.append(("With recognised text", _percent(len(lacking & heard) / len(table))))
         if len(lacking) == len(table):
             facts.remove(("With text", _percent(0)))
+    if context:
+        facts.append(("Turns beside them, without a label", f"{context:,}"))
     return facts
 
 

@@ -83,7 +83,8 @@ def per_class(tables: list[pl.DataFrame], groups: Groups, classes: tuple[str, ..
 
 
 def per_speaker(tables: list[pl.DataFrame], classes: tuple[str, ...], dimensions: tuple[str, ...]) -> list[dict]:
-    """One row per speaker with truth: clips, mean over seeds of accuracy, UAR, F1 and CCC, and `at_most`.
+    """One row per speaker: clips with the label of the first of these figures, mean over seeds of accuracy, UAR, F1 and CCC,
+    and `at_most`.
 
     `at_most` is an upper 95 % bound of the first of these, by the speaker's clips alone: Wilson's (1927) of a share, Lin's
     (1989) by the z-transformation of a CCC. It orders speakers: one with few clips may be good, whatever they showed. CCC
@@ -96,11 +97,11 @@ def per_speaker(tables: list[pl.DataFrame], classes: tuple[str, ...], dimensions
     figures = {
         name: _over_seeds(p.figures(p.sums)[name]) for p in clip_parts(named, groups, classes, dimensions) for name in _names(p)
     }
-    clips = np.bincount(list(groups.place.values()), minlength=len(groups.names))
     wanted = [n for n in ("accuracy", "uar", "macro_f1", *(f"{d}_ccc" for d in dimensions)) if n in figures]
     for name in wanted:
         if name.endswith("ccc"):
-            figures[name] = np.where(clips >= CORRELATED, figures[name], np.nan)
+            figures[name] = np.where(_known(named[0], groups, name, classes) >= CORRELATED, figures[name], np.nan)
+    clips = _known(named[0], groups, wanted[0], classes)
     bound = bound_share if wanted[0] == "accuracy" else bound_concordance
     return [
         {
@@ -111,6 +112,13 @@ def per_speaker(tables: list[pl.DataFrame], classes: tuple[str, ...], dimensions
         }
         for g, name in enumerate(groups.names)
     ]
+
+
+def _known(table: pl.DataFrame, groups: Groups, metric: str, classes: tuple[str, ...]) -> np.ndarray:
+    """(G,) clips of each group that have the label a metric is of: others are predicted and not scored."""
+    truth = pl.col(f"truth_{metric.removesuffix('_ccc')}") if metric.endswith("_ccc") else pl.col("truth")
+    known = table.filter(truth.is_not_null() if metric.endswith("_ccc") else truth.is_in(list(classes)))
+    return np.bincount([groups.place[clip] for clip in known["id"]], minlength=len(groups.names))
 
 
 def bound_share(share: float, count: int) -> float:

@@ -18,6 +18,7 @@ SCHEMA: dict[str, pl.DataType] = {
     "video": pl.String(),  # media file or folder of frame images, relative to the corpus root
     "audio": pl.String(),  # media file, may be the same one as `video`
     "channel": pl.String(),  # left | right | null (mix down)
+    "half": pl.String(),  # left | right half of the picture, of films with two people side by side; null = all of it
     "start": pl.Float64(),  # seconds into the media; null = from the beginning
     "end": pl.Float64(),  # seconds; null = to the end
     "duration": pl.Float64(),  # seconds of the clip as decoded or probed
@@ -26,6 +27,7 @@ SCHEMA: dict[str, pl.DataType] = {
     "speaker": pl.String(),
     "dialogue": pl.String(),
     "turn": pl.Int64(),  # order inside the dialogue, from 0
+    "target": pl.Boolean(),  # false: a turn that others are understood by, in no fold, never trained or scored on
     "session": pl.String(),
     "emotion": pl.String(),  # by name, never by position
     "sentiment": pl.String(),

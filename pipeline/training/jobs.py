@@ -202,5 +202,5 @@ def describe_run(params: Params, job: Job, data: Dataset, progress: Progress) ->
         "params": choose_parameters(params, job.variant),
         "streams": {name: data.streams[name].facts for name in job.variant.streams},
         "encoders": {name: params.streams[name].model_dump(mode="json") for name in job.variant.streams},
-        "clips": {role: len(data.rows(role)) for role in ("train", "val")},
+        "clips": {role: int(data.labelled()[data.rows(role)].sum()) for role in ("train", "val")},
     }

@@ -123,7 +123,7 @@ def test_a_pointer_of_git_lfs_is_told_from_a_broken_file(ravdess, tmp_path, sett
     stub.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:9269ed5e\nsize 414429\n")
     build.build_manifest(settings("ravdess", ravdess), tmp_path / "data")
     (row,) = read(tmp_path / "data", "quarantine").to_dicts()
-    assert (row["reason"], row["detail"]) == ("stub", "fetch the files themselves with `git lfs pull`")
+    assert (row["reason"], row["detail"]) == ("stub", "audio: fetch the files themselves with `git lfs pull`")
 
 
 def test_an_unknown_corpus_and_an_absent_folder_are_one_line(tmp_path, settings):

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 import soundfile
 
-from pipeline.data import build
+from pipeline.data.checked import check_media
 from pipeline.data.fact import Fact
 from pipeline.data.integrity import judge, precheck
 from pipeline.params import Integrity
@@ -26,8 +26,9 @@ FILM = Fact(duration=4.0, video=True, audio=True, level=-20.0)
 )
 def test_a_cut_has_a_length(tmp_path, start, end, fine):
     (tmp_path / "a.wav").write_bytes(b"sound")
-    bad = precheck({"id": "a", "audio": "a.wav", "start": start, "end": end}, tmp_path)
-    assert (bad is None) == fine and (fine or (bad["reason"], bad["media"]) == ("empty", "a.wav"))
+    row, lost = precheck({"id": "a", "audio": "a.wav", "start": start, "end": end}, tmp_path)
+    assert [(p["reason"], p["media"]) for p in lost] == ([] if fine else [("empty", "a.wav")])
+    assert row["audio"] == ("a.wav" if fine else None)
 
 
 def verdict(fact=FILM, limits=LIMITS, **row):
@@ -136,7 +137,7 @@ def test_tracks_nobody_can_decode_become_rows_of_the_manifest(tmp_path, settings
     soundfile.write(root / "calm.wav", 0.003 * np.sin(np.arange(rate) * 0.1) * (np.arange(rate) > rate / 2), rate)
     lines = [f"{name},{name}.mkv,{name}.mkv,joy" for name in ("whole", "deaf", "blind")]
     (root / "clips.csv").write_text("\n".join(["id,video,audio,emotion", *lines, "calm,,calm.wav,sadness"]) + "\n")
-    found = build.check_media(settings("generic", root, {"table": "clips.csv", "levels": ["emotion"]}))
+    found = check_media(settings("generic", root, {"table": "clips.csv", "levels": ["emotion"]}))
     rows = {r["id"].removeprefix("generic/"): (r["reason"], r["detail"].split(":")[0]) for r in found.quarantine.to_dicts()}
     assert rows == {"deaf": ("unreadable", "audio"), "blind": ("unreadable", "video")} and not found.failures
     table = {r["id"].removeprefix("generic/"): (r["video"], r["audio"], round(r["duration"], 1)) for r in found.table.to_dicts()}

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import polars as pl
 import pytest
 import torch
 
@@ -137,6 +138,27 @@ def test_history_is_the_dialogues_own_and_of_the_same_role(dialogues):
     assert torch.equal(inputs.streams["audio"].values, want.streams["audio"].values)
     data.roles[5] = "test"
     assert data.find_turns(torch.tensor([6]), 2).tolist() == [[4, -1]]
+
+
+def test_turns_that_are_in_no_fold_are_history_and_nothing_else(dialogues):
+    """Beside test clips as beside training clips; one of which no stream knows anything does no harm."""
+    corpus = dialogues(40)
+    context = [corpus.ids[i] for i in (1, 4, 10)]
+    folds = tables.read(corpus.files["folds"])
+    tables.write(folds.filter(~pl.col("id").is_in(context)), corpus.files["folds"], sort=("fold", "id"))
+    manifest = tables.read(corpus.files["manifest"])
+    hidden = pl.col("id").is_in(context)
+    manifest = manifest.with_columns(pl.when(hidden).then(None).otherwise(pl.col(n)).alias(n) for n in tables.LABELS)
+    tables.write(manifest, corpus.files["manifest"])
+    groups = {"context": {"name": "attention", "options": {"turns": 2}}, "task": {"dimensions": []}, "loss": FOCAL}
+    (model, progress), data, _ = learn(corpus, **groups)
+    assert [data.roles[i] for i in (0, 1, 4, 10, 11)] == ["test", "", "", "", "train"]
+    assert data.find_turns(torch.tensor([2, 3, 5, 11]), 2).tolist() == [[0, 1], [1, 2], [-1, 4], [9, 10]]
+    assert not set(data.rows("train", "val", "test").tolist()) & {1, 4, 10}
+    text = data.batch(torch.tensor([5, 6]), model.spec.streams, 2)
+    for name in text.streams:  # clip 4 without anything
+        text.streams[name].mask[0] = False
+    assert torch.isfinite(model(text)["emotion"]).all()
 
 
 def test_context_learns_what_only_the_turn_before_tells(dialogues):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 
 from pipeline.errors import CorpusError
+from pipeline.reasons import BENIGN
 
 from . import folder
 from .adapter import Adapter, Tables
@@ -42,6 +43,10 @@ def read_takes(adapter: Adapter, parse_name: Callable[[str], dict]) -> Tables:
             clip[kind] = path
     if not found:
         raise CorpusError(f"{adapter.root} holds no recording of {adapter.name}. Expected {adapter.layout}.")
+    for problem in problems:
+        # A film that leads nowhere is that of a take whose sound may be there.
+        if problem["reason"] not in BENIGN and (take := found.get(PurePosixPath(problem["media"]).stem)):
+            problem["id"] = take["id"]
     clips = [clip | {"audio": clip.get("audio") or clip.get("video")} for _, clip in sorted(found.items())]
     return Tables(
         clips,

@@ -117,24 +117,6 @@ def fault(path: str | os.PathLike[str]) -> tuple[str, str] | None:
     return "unreadable", f"{next((name for test, name in kinds if test(mode)), 'a device')}, not a file"
 
 
-def out_of_place(row: dict, root: Path) -> dict | None:
-    """The quarantine row of a clip whose media are neither file nor folder or may not be read; None when all is well.
-
-    What is simply not there is the business of `integrity`.
-    """
-    for modality in ("video", "audio"):
-        media = row.get(modality)
-        if not media or not inside(root, media):
-            continue
-        path = os.path.join(root, media)
-        bad = fault(path)
-        if bad is None and not os.access(path, os.R_OK | (os.X_OK if os.path.isdir(path) else 0)):
-            bad = "access", "may not be read; mend its permissions"
-        if bad and bad[0] != "missing":
-            return problem(row["id"], media, bad[0], f"{modality}: {bad[1]}")
-    return None
-
-
 def is_text(name: str) -> bool:
     """Whether a name is whole characters: what is not UTF-8 on the disk cannot stand in a table."""
     return name.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in name)

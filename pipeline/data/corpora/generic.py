@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from pipeline.errors import CorpusError, ParamsError
 from pipeline.params import Name
@@ -24,13 +28,27 @@ _SPLITS = {
     "test": "test",
     "testing": "test",
 }
-_FILLED = tuple(name for name in SCHEMA if name not in ("corpus", "content", "duration", "video_hash", "audio_hash"))
+_FILLED = tuple(name for name in SCHEMA if name not in ("corpus", "content", "duration", "video_hash", "audio_hash", "target"))
+#: What the name of a file may tell.
+_NAMED_COLUMNS = ("speaker", "emotion", "sentiment", "session", "dialogue", "turn", "split", "language", "text")
 _MEDIA = ("media", "video", "audio")
 _KINDS = (("audio", folder.AUDIO), ("video", folder.VIDEO))
 _LOSSLESS = (".wav", ".flac", ".aiff", ".aif")
 #: Files of a suffix that are named one by one.
 _NAMED = 20
 _SCALED = ("valence", "arousal", "dominance")
+
+
+def _check_names(pattern: str) -> str:
+    try:
+        groups = re.compile(pattern).groupindex
+    except re.error as error:
+        raise ValueError(f"is no regular expression ({error})") from error
+    if not groups:
+        raise ValueError("names no column; write e.g. (?P<speaker>S[0-9]+)_.*")
+    if unknown := [name for name in groups if name not in _NAMED_COLUMNS]:
+        raise ValueError(f"{unknown[0]!r} is not one of {', '.join(_NAMED_COLUMNS)}")
+    return pattern
 
 
 def _table(root: Path, name: str, options: Generic.Options) -> Tables:
@@ -88,9 +106,9 @@ def _clip(row: dict[str, str], line: int, options: Generic.Options, comma: bool)
         low, high = options.scales.get(name, (-1.0, 1.0))
         clip[name] = table.rescale(cells.number(row.get(name, ""), low, high, comma=comma), low, high)
     clip["turn"] = cells.whole(row.get("turn", ""), comma=comma)
-    clip["channel"] = clip.get("channel")
-    if clip["channel"] not in (None, "left", "right"):
-        raise ValueError(f"channel {clip['channel']!r} is not left or right")
+    for name in ("channel", "half"):
+        if clip.get(name) not in (None, "left", "right"):
+            raise ValueError(f"{name} {clip[name]!r} is not left or right")
     _finish(clip, options)
     clip["id"] = f"{options.name}/{clip.get('id') or f'row{line}'}"
     return clip
@@ -113,18 +131,27 @@ def _tree(root: Path, options: Generic.Options) -> Tables:
     found: dict[str, dict] = {}
     problems: list[dict] = []
     others: dict[str, list[str]] = defaultdict(list)
+    pattern = re.compile(options.names) if options.names else None
+    levels = options.levels
+    if levels is None:
+        levels = () if pattern and "emotion" in pattern.groupindex else ("emotion",)
     for path in folder.entries(root, problems):
         kind = next((kind for kind, suffixes in _KINDS if path.lower().endswith(suffixes)), None)
         if kind is None:
             others[PurePosixPath(path).suffix.lower()].append(path)
             continue
         parts = PurePosixPath(path).parts
-        if len(parts) <= len(options.levels):
-            problems.append(folder.problem(None, path, "name", f"lies above the {len(options.levels)} levels of folders"))
+        if len(parts) <= len(levels):
+            problems.append(folder.problem(None, path, "name", f"lies above the {len(levels)} levels of folders"))
             continue
         key = str(PurePosixPath(path).with_suffix(""))
+        told = pattern.fullmatch(key if "/" in pattern.pattern else PurePosixPath(key).name) if pattern else None
+        if pattern and not told:
+            problems.append(folder.problem(None, path, "name", "the name is not as corpus.options.names says"))
+            continue
         clip = found.setdefault(key, {"id": f"{options.name}/{key}"})
-        clip |= {name: part for name, part in zip(options.levels, parts, strict=False) if name != "_"}
+        clip |= {name: part for name, part in zip(levels, parts, strict=False) if name != "_"}
+        clip |= told.groupdict() if told else {}
         if kind in clip:
             taken, path = sorted((clip[kind], path), key=_worth)
             problems.append(folder.problem(clip["id"], path, "duplicate", f"another take of that name; {taken} is used"))
@@ -134,13 +161,14 @@ def _tree(root: Path, options: Generic.Options) -> Tables:
     clips = []
     for clip in found.values():
         try:
+            clip["turn"] = cells.whole(clip.get("turn") or "")
             _finish(clip, options)
-        except LookupError as error:
+        except (LookupError, ValueError) as error:
             problems.append(folder.problem(clip["id"], clip.get("video") or clip.get("audio"), "label", error.args[0]))
             continue
         clips.append(clip | {"audio": clip.get("audio") or clip.get("video")})
     if not found:
-        raise CorpusError(f"{root} holds no media below {len(options.levels)} levels of folders ({'/'.join(options.levels)}).")
+        raise CorpusError(f"{root} holds no media below {len(levels)} levels of folders ({'/'.join(levels)}).")
     counts = Counter(clip.get("emotion") or "" for clip in clips)
     return Tables(clips, problems=problems + _others(others), notes={"clips per emotion": dict(sorted(counts.items()))})
 
@@ -183,8 +211,12 @@ class Generic(Adapter):
         scales: dict[str, tuple[float, float]] = {}
         #: Label in the table → emotion; with entries, others are quarantined.
         emotions: dict[str, str] = {}
-        #: What the folders of a tree mean, outermost first, e.g. [split, emotion]; `_` for nothing.
-        levels: tuple[str, ...] = ("emotion",)
+        #: What the folders of a tree mean, outermost first, e.g. [split, emotion]; `_` for nothing. null: [emotion], or none
+        #: where `names` tells the emotion.
+        levels: tuple[str, ...] | None = None
+        #: What the names of a tree's files mean: a regular expression with a group per column, for the whole name without
+        #: its suffix (with a / in it: for the whole path), e.g. (?P<speaker>S\\d+)_(?P<emotion>[a-z]+)_\\d+
+        names: Annotated[str, AfterValidator(_check_names)] | None = None
         language: str | None = None
         #: Begins the ids of the clips.
         name: Name = "generic"
@@ -199,7 +231,7 @@ class Generic(Adapter):
             ParamsError: an option names a column the manifest has not.
         """
         options = self.options
-        for what, names in (("columns", options.columns), ("levels", options.levels), ("scales", options.scales)):
+        for what, names in (("columns", options.columns), ("levels", options.levels or ()), ("scales", options.scales)):
             allowed = {*_FILLED, "media", "_"} if what != "scales" else set(_SCALED)
             if wrong := [name for name in names if name not in allowed]:
                 raise ParamsError(f"corpus.options.{what}: {wrong[0]!r} is not one of {', '.join(sorted(allowed))}.")

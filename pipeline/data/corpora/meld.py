@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Literal
 
+from pipeline.data import turns
 from pipeline.errors import CorpusError
 
 from . import folder, table
@@ -95,9 +96,15 @@ def _split(path: Path, split: str, root: Path, media: Path | None, options: Meld
         except ValueError as error:
             problems.append(folder.problem(None, path.name, "row", f"line {line}: {error}"))
             continue
+        for label, names in (("emotion", EMOTIONS), ("sentiment", SENTIMENTS)):
+            if clip.get("target", True) and clip[label] not in names:
+                detail = f"line {line}: {label} {row[label.title()]!r} is not of MELD; the turn stays as context"
+                problems.append(folder.problem(None, path.name, "row", detail))
+                clip = turns.without_labels(clip)
         why = KNOWN.get((split, int(row["Dialogue_ID"]), clip["turn"]))
         if why and media is not None and options.known == "quarantine":
             problems.append(folder.problem(clip["id"], clip["video"], "known", why))
+            clips += turns.left_of([clip])
             continue
         mended += clip["text"] != row["Utterance"]
         clips.append(clip)
@@ -107,10 +114,6 @@ def _split(path: Path, split: str, root: Path, media: Path | None, options: Meld
 def _clip(row: dict[str, str], split: str, root: Path, media: Path | None) -> dict:
     dialogue, utterance = int(row["Dialogue_ID"]), int(row["Utterance_ID"])
     emotion, sentiment = row["Emotion"].lower(), row["Sentiment"].lower()
-    if emotion not in EMOTIONS:
-        raise ValueError(f"emotion {row['Emotion']!r} is not of MELD")
-    if sentiment not in SENTIMENTS:
-        raise ValueError(f"sentiment {row['Sentiment']!r} is not of MELD")
     film = None if media is None else f"{media.relative_to(root).as_posix()}/dia{dialogue}_utt{utterance}.mp4"
     length = round(seconds(row["EndTime"]) - seconds(row["StartTime"]), 3)
     name = {"val": "dev"}.get(split, split)

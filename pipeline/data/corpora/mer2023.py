@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from pipeline.errors import CorpusError
+from pipeline.errors import CorpusError, ParamsError, one_of
 from pipeline.params import Positive
 
 from . import folder, table
 from .adapter import Adapter, TableOptions, Tables
 from .films import film_columns, find_films
 
+log = logging.getLogger(__name__)
+
 EMOTIONS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
 #: Stands for "no valence" in the lists.
 NO_VALENCE = -10.0
+#: Whose clips a table or list holds, by the beginning of its name. Each test set is one of the challenge's tracks.
+_PART = re.compile(r"(train|val|test\d*)", re.IGNORECASE)
 LAYOUT = (
     "{train,test1,test2,test3}-label.csv (name, discrete, valence) beside train/, test1/, … as distributed, or lists "
     "named {train,val,test}*.txt (`<name> <frames> <label> <valence or -10>`) with films anywhere below; "
@@ -85,26 +91,34 @@ class Mer2023(Adapter):
     class Options(TableOptions):
         #: Valence of the lists runs from -scale to scale.
         scale: Positive = 5.0
+        #: Test sets to test on, e.g. [test3]; empty: the first there is. Their figures are not to be mixed.
+        test: tuple[str, ...] = ()
         #: `none`: the lists alone.
         media: Literal["video", "none"] = "video"
 
     options: Options
 
     def read(self) -> Tables:
-        """One clip per line of the tables or lists; the file's name says the split."""
-        options = self.options
-        root = self.root
+        """One clip per line of the tables or lists; the file's name says which part of the corpus, which becomes `session`.
+
+        Raises:
+            CorpusError: no table or list, or one that is damaged.
+            ParamsError: a test set that is not there.
+        """
+        options, root = self.options, self.root
         lists = [
-            (path, split)
+            (path, match[1].lower())
             for path in sorted([*root.rglob("*-label.csv"), *root.rglob("*.txt")])
-            for start, split in (("train", "train"), ("val", "val"), ("test", "test"))
-            if path.name.lower().startswith(start)
+            if (match := _PART.match(path.name))
         ]
         if not lists:
             raise CorpusError(f"{root} holds no list of MER2023. Expected {LAYOUT}.")
         result = Tables(clips=[])
+        tested = self._test_sets(sorted({part for _, part in lists if part.startswith("test")}), result)
         films, spoken = find_films(root, options.media, result.problems), _spoken(root, options.encoding)
-        for path, split in lists:
+        for path, part in lists:
+            if part.startswith("test") and part not in tested:
+                continue
             for number, read in _lines(path, options.scale, options.encoding):
                 try:
                     name, emotion, valence = read()
@@ -113,15 +127,27 @@ class Mer2023(Adapter):
                     continue
                 result.clips.append(
                     {
-                        "id": f"mer2023/{split}/{name}",
+                        "id": f"mer2023/{part}/{name}",
                         "corpus": "mer2023",
-                        "split": split,
+                        "split": "test" if part in tested else part,
+                        "session": part,
                         "language": "zh",
                         "emotion": emotion,
                         "valence": valence,
                         "text": spoken.get(name),
-                        **film_columns(films, name, options.media, path.name.removesuffix("-label.csv")),
+                        "where": f"{path.name}, line {number}",
+                        **film_columns(films, name, options.media, part, path.parent.name),
                     }
                 )
-        result.notes["clips"] = dict(sorted(Counter(clip["split"] for clip in result.clips).items()))
+        result.notes["clips"] = dict(sorted(Counter(clip["session"] for clip in result.clips).items()))
         return result
+
+    def _test_sets(self, there: list[str], result: Tables) -> tuple[str, ...]:
+        for name in self.options.test:
+            if name not in there:
+                raise one_of("test set of corpus.options.test", name, there, ParamsError)
+        tested = self.options.test or tuple(there[:1])
+        if left := [name for name in there if name not in tested]:
+            result.notes["test sets left out, which corpus.options.test chooses"] = left
+            log.warning("mer2023: tested on %s; corpus.options.test chooses %s", ", ".join(tested), ", ".join(left))
+        return tested

@@ -6,12 +6,21 @@ from pathlib import Path
 from typing import Literal
 
 from . import table
+from .adapter import TableOptions
 
 #: No agreement among the raters.
 UNDECIDED = "X"
 FOUR = ("angry", "happy", "neutral", "sad")
 #: 4: angry, happy, neutral, sad; all: every class on which raters agree.
 Classes = Literal["4", "all"]
+
+
+class MspOptions(TableOptions):
+    """Of both corpora."""
+
+    classes: Classes = "4"
+    #: keep: turns of no class asked for stay, for valence, arousal and dominance and as context. drop: they are left out.
+    others: Literal["keep", "drop"] = "keep"
 
 
 def emotion_of(code: str, codes: dict[str, str]) -> str | None:

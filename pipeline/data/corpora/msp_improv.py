@@ -9,8 +9,8 @@ from pathlib import Path
 from pipeline.errors import CorpusError
 
 from . import folder, table
-from .adapter import Adapter, TableOptions, Tables
-from .msp import Classes, emotion_of, is_kept, read_text
+from .adapter import Adapter, Tables
+from .msp import MspOptions, emotion_of, is_kept, read_text
 
 CODES = {"A": "angry", "H": "happy", "S": "sad", "N": "neutral", "O": "other"}
 LAYOUT = (
@@ -55,8 +55,8 @@ class MspImprov(Adapter):
     classes = tuple(CODES.values())
     scale = (1.0, 5.0)
 
-    class Options(TableOptions):
-        classes: Classes = "4"
+    class Options(MspOptions):
+        pass
 
     options: Options
 
@@ -71,7 +71,7 @@ class MspImprov(Adapter):
         media = {Path(p).stem: p for p in folder.files(root, (".wav",), result.problems)}
         films = {Path(p).stem: p for p in folder.files(root, (".avi", ".mp4"))}
         spoken = {Path(p).stem: p for p in folder.files(root, (".txt",))}
-        dropped: Counter[str] = Counter()
+        others: Counter[str] = Counter()
         for line, text in enumerate(table.text_of(path, options.encoding).splitlines(), 1):
             # Lines of single raters and blanks stand between the lines of the turns.
             if "-IMPROV-" not in text:
@@ -88,8 +88,10 @@ class MspImprov(Adapter):
                 result.problems.append(folder.problem(None, path.name, "row", f"line {line}: {error}"))
                 continue
             if not is_kept(emotion, options.classes):
-                dropped[emotion or "no agreement"] += 1
-                continue
+                others[emotion or "no agreement"] += 1
+                if options.others == "drop":
+                    continue
+                emotion = None
             result.clips.append(
                 {
                     "id": f"msp_improv/{name}",
@@ -105,5 +107,7 @@ class MspImprov(Adapter):
                     "dominance": dominance,
                 }
             )
-        result.notes["turns left out"] = dict(sorted(dropped.items()))
+        result.notes["turns of no class asked for" + (", left out" if options.others == "drop" else "")] = dict(
+            sorted(others.items())
+        )
         return result

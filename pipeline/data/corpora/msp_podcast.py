@@ -7,8 +7,8 @@ from collections import Counter
 from pipeline.errors import CorpusError
 
 from . import folder, table
-from .adapter import Adapter, TableOptions, Tables
-from .msp import Classes, emotion_of, is_kept, read_text
+from .adapter import Adapter, Tables
+from .msp import MspOptions, emotion_of, is_kept, read_text
 
 CODES = {
     "A": "angry",
@@ -21,7 +21,9 @@ CODES = {
     "N": "neutral",
     "O": "other",
 }
-LAYOUT = "Labels/labels_consensus.csv, Audios/*.wav, Transcripts/*.txt"
+#: Spellings of the table in the releases.
+TABLES = ("labels_consensus.csv", "labels_concensus.csv")
+LAYOUT = "Labels/labels_consensus.csv (or labels_concensus.csv), Audios/*.wav, Transcripts/*.txt"
 PARTITIONS = {"train": "train", "development": "val", "validation": "val", "test1": "test"}
 
 
@@ -35,8 +37,7 @@ class MspPodcast(Adapter):
     classes = tuple(CODES.values())
     scale = (1.0, 7.0)
 
-    class Options(TableOptions):
-        classes: Classes = "4"
+    class Options(MspOptions):
         #: Further test partitions to take in, e.g. [Test2]; they become test clips too.
         also_test: tuple[str, ...] = ()
 
@@ -46,12 +47,14 @@ class MspPodcast(Adapter):
         """One clip per sentence of the consensus table."""
         options = self.options
         root = self.root
-        path = next((p for p in (root / "Labels/labels_consensus.csv", root / "labels_consensus.csv") if p.is_file()), None)
+        places = (folder / name for folder in (root / "Labels", root) for name in TABLES)
+        path = next((place for place in places if place.is_file()), None)
         if path is None:
-            raise CorpusError(f"{root} holds no labels_consensus.csv. Expected {LAYOUT}.")
+            raise CorpusError(f"{root} holds no {' or '.join(TABLES)}. Expected {LAYOUT}.")
         partitions = PARTITIONS | {name.lower(): "test" for name in options.also_test}
         result = Tables(clips=[])
-        dropped: Counter[str] = Counter()
+        others: Counter[str] = Counter()
+        elsewhere: Counter[str] = Counter()
         columns = ("FileName", "EmoClass", "EmoAct", "EmoVal", "EmoDom", "SpkrID", "Split_Set")
         for line, row in table.rows_of(path, columns, encoding=options.encoding):
             try:
@@ -64,9 +67,14 @@ class MspPodcast(Adapter):
                 result.problems.append(folder.problem(None, path.name, "row", f"line {line}: {error}"))
                 continue
             split = partitions.get(row["Split_Set"].lower())
-            if split is None or not is_kept(emotion, options.classes):
-                dropped[f"partition {row['Split_Set']}" if split is None else emotion or "no agreement"] += 1
+            if split is None:
+                elsewhere[row["Split_Set"]] += 1
                 continue
+            if not is_kept(emotion, options.classes):
+                others[emotion or "no agreement"] += 1
+                if options.others == "drop":
+                    continue
+                emotion = None
             stem = row["FileName"].removesuffix(".wav")
             speaker = row["SpkrID"]
             sheet = f"Transcripts/{stem}.txt"
@@ -85,5 +93,8 @@ class MspPodcast(Adapter):
                     **vad,
                 }
             )
-        result.notes["sentences left out"] = dict(sorted(dropped.items()))
+        result.notes["sentences of no class asked for" + (", left out" if options.others == "drop" else "")] = dict(
+            sorted(others.items())
+        )
+        result.notes["sentences left out, by partition"] = dict(sorted(elsewhere.items()))
         return result

@@ -38,8 +38,12 @@ MEDIA = """
 Every file is read once to its end, and each track is as long as it is found to be: what containers declare is often wrong
 (streams without a length, estimates, headers nobody finished). Sound of 3 s in a film of 4 s is 3 s of sound. A file is
 `truncated` when it has fewer bytes than it says, or, where it does not say, when all its tracks end well before the length
-written into it. A track that cannot be decoded costs that track: a line of quarantine names the medium and the reason, and
-the clip stays with the other. Transport streams, ADTS, and MP3 without an index declare nothing: half of one is a shorter file.
+written into it. A track that cannot be decoded costs that track, and a file that is absent, a pointer, broken, or of a wrong
+length costs that file: a line of quarantine names the medium and the reason, and the clip stays with the other. It is lost, and
+counts against `quarantine.max_rate`, when nothing of its media is left. How many clips lost their film or their sound is in
+the log, in the card and, with whether a stream reads it, in `corpus check`.
+
+Transport streams, ADTS, and MP3 without an index declare nothing: half of one is a shorter file.
 
 Sound is mixed to one channel. Stereo gives the mean of both. Of more channels (by name, or in the order of WAV and FLAC) centre
 and surrounds come at -3 dB and the low-frequency effects are left out, as ITU-R BS.775 has it; nothing is scaled to the
@@ -49,6 +53,13 @@ loudest possible sum, so speech in the centre arrives 3 dB below its level.
 all 1,080 takes of 18 actors of RAVDESS; the softest, a sad one, has -59. Look at the `silent` lines of a corpus before you
 trust the limit: soft voices are rarely spread evenly over emotions. Files of hours are measured piece by piece; at most an
 hour of sound is decoded at once.
+
+## Turns that are no targets
+
+What nobody labelled, and what was said in clips that are in quarantine, is still part of its dialogue: such turns are in the
+manifest with `target` false and without labels. They are in no fold, so nobody is trained, selected or scored on them, and no
+figure counts them; encoders that read earlier turns (`dialogue`) and `context: attention` see them. A clip that has some of a
+corpus' labels (valence, but none of the emotions asked for) is a target of the tasks it has a label of, and a turn to the others.
 """
 
 

@@ -118,12 +118,20 @@ def load_json(text: str, where: str) -> object:
     """Parse JSON.
 
     Raises:
-        CorpusError: it is not JSON; the line says where.
+        CorpusError: it is not JSON, or a record has a name twice, of which JSON would keep the last; the line says where.
     """
     try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        return json.loads(text, object_pairs_hook=_record)
+    except (ValueError, RecursionError) as error:
         raise CorpusError(f"{where}: not valid JSON ({error}).") from error
+
+
+def _record(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in seen if seen.count(name) > 1)!r} stands twice in one record")
+    return found
 
 
 def _plain(item: object, where: str) -> dict[str, str]:

@@ -27,7 +27,7 @@ from . import container as media
 from . import folder, plain
 from .errors import DecodeError
 from .failures import FAILURES
-from .picture import shrink
+from .picture import shrink, take_half
 from .probe import display
 from .timeline import Packets, packets, segments
 
@@ -49,7 +49,13 @@ class Frames:
 
 
 def read_frames(
-    path: str | Path, spec: DecodeVideo, start: float | None = None, end: float | None = None, *, reader: str | None = None
+    path: str | Path,
+    spec: DecodeVideo,
+    start: float | None = None,
+    end: float | None = None,
+    half: str | None = None,
+    *,
+    reader: str | None = None,
 ) -> Frames:
     """Sample the video of a clip.
 
@@ -57,6 +63,7 @@ def read_frames(
         path: a media file or a folder of frame images.
         spec: frames per second, shorter side in pixels, most frames (more are thinned evenly), JPEG quality.
         start, end: cut, in seconds of presentation time; None is the medium's own start or end.
+        half: `left` or `right` half of the picture as displayed, before it is made smaller; None = all of it.
         reader: `decord` or `pyav` to insist on one (for tests); the frames are the same.
 
     Returns:
@@ -67,7 +74,7 @@ def read_frames(
     """
     path = Path(path)
     if path.is_dir():
-        return _folder(path, spec, start, end)
+        return _folder(path, spec, start, end, half)
     with media.opened(path) as medium:
         if medium.video is None:
             raise DecodeError("no_video", f"{len(medium.container.streams)} stream(s), none of them video", path)
@@ -82,7 +89,7 @@ def read_frames(
         spans = segments(max(high - low, 0.0), spec.fps, spec.max_frames)
         moments = spans.mean(axis=1) + low
         try:
-            return _keep(_shots(medium, table, moments, low, reader), spans, spec, path)
+            return _keep(_shots(medium, table, moments, low, reader), spans, spec, path, half)
         except _RanDry as dry:
             medium.check_whole()
             if table is not None:
@@ -91,7 +98,7 @@ def read_frames(
                 raise DecodeError("out_of_range", f"clip starts at {low:g} s of {dry.until:.2f} s", path) from None
             until = dry.until
     # The pictures end before the cut does: the clip's picture is what there is.
-    return read_frames(path, spec, start, until, reader=reader)
+    return read_frames(path, spec, start, until, half, reader=reader)
 
 
 class _RanDry(Exception):
@@ -176,21 +183,21 @@ def _picture(frame: av.VideoFrame, stream: av.VideoStream, path: Path) -> Image.
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def _keep(shots: Iterator[tuple[int, Image.Image]], spans: np.ndarray, spec: DecodeVideo, path: Path) -> Frames:
+def _keep(shots: Iterator[tuple[int, Image.Image]], spans: np.ndarray, spec: DecodeVideo, path: Path, half: str | None) -> Frames:
     jpegs, rows = [], []
     for position, image in shots:
-        jpegs.append(jpeg.encode(shrink(image, spec.size), spec.quality))
+        jpegs.append(jpeg.encode(shrink(take_half(image, half), spec.size), spec.quality))
         rows.append(position)
     if not jpegs:
         raise DecodeError("unreadable", "the video stream yields no frame", path)
     return Frames(jpegs, spans[rows].astype(np.float32))
 
 
-def _folder(path: Path, spec: DecodeVideo, start: float | None, end: float | None) -> Frames:
+def _folder(path: Path, spec: DecodeVideo, start: float | None, end: float | None, half: str | None) -> Frames:
     names, rate, low = folder.images(path), folder.rate(path), start or 0.0
     high = min(len(names) / rate, end if end is not None else np.inf)
     if low >= high:
         raise DecodeError("out_of_range", f"clip starts at {low:g} s of {high:.2f} s", path)
     spans = segments(high - low, spec.fps, spec.max_frames)
     chosen = np.minimum((spans.mean(axis=1) + low) * rate + SLACK, len(names) - 1).astype(int)
-    return _keep(((i, folder.picture(names[n])) for i, n in enumerate(chosen)), spans, spec, path)
+    return _keep(((i, folder.picture(names[n])) for i, n in enumerate(chosen)), spans, spec, path, half)

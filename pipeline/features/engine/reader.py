@@ -63,7 +63,7 @@ def list_jobs(manifest: pl.DataFrame, stream: Stream, *, turns: int = 0) -> list
 
 
 def _context(manifest: pl.DataFrame, turns: int) -> dict[str, tuple[Turn, ...]]:
-    """Up to `turns` earlier utterances of each clip's dialogue; never a later one."""
+    """Up to `turns` earlier utterances of each clip's dialogue, those that are no targets among them; never a later one."""
     known = manifest.filter(pl.col("dialogue").is_not_null() & pl.col("turn").is_not_null())
     result: dict[str, tuple[Turn, ...]] = {}
     for _, dialogue in known.sort("turn", "id").group_by(["corpus", "split", "dialogue"], maintain_order=True):

@@ -154,11 +154,13 @@ class Dataset:
     def find_turns(self, rows: Tensor, turns: int) -> Tensor:
         """Positions (R, turns) of the earlier turns of each clip's dialogue, oldest first, -1 none.
 
-        Only clips of the same role: what is held out is nobody's history but its own.
+        Only clips of the same role: what is held out is nobody's history but its own. Turns without a role, which are
+        nobody's target, are everybody's history.
         """
         device = rows.device
         places = torch.full((len(rows), turns), -1, dtype=torch.int64, device=device)
         role = torch.from_numpy(np.unique(self.roles, return_inverse=True)[1]).to(device)
+        free = torch.from_numpy(self.roles == "").to(device)
         dialogue, turn = self.turns.cpu().numpy().T
         order = torch.from_numpy(np.lexsort((turn, dialogue))).to(device)  # clips by dialogue, then turn
         rank = torch.empty_like(order)
@@ -167,7 +169,7 @@ class Dataset:
             before = rank[rows] - ago
             found = order[before.clamp(min=0)]
             same = (before >= 0) & (self.turns[rows, 0] >= 0) & (self.turns[found, 0] == self.turns[rows, 0])
-            places[:, turns - ago] = torch.where(same & (role[found] == role[rows]), found, -1)
+            places[:, turns - ago] = torch.where(same & (free[found] | (role[found] == role[rows])), found, -1)
         return places
 
     def targets(self, rows: Tensor, base: str | None = None, weight: Tensor | None = None) -> Targets:

@@ -35,9 +35,15 @@ STAND_INS = {
     "whisper": "whisper_random",
 }
 PHASE_ONE = (("corpus", "prepare"), ("manifest",), ("frames",), ("audio",), ("faces",), ("transcribe",))
-#: Recipes that are trained too: an emotion per clip, a sentiment per clip, valence and arousal per frame.
+#: Recipes that are trained too: an emotion per clip, with turns that have none; a sentiment per clip; valence and arousal per
+#: frame.
 QUICK = ("training=quick", "training.epochs=2", "training.seeds=1", "training.unimodal=false", "temporal.width=16")
-TRAINED = {"meld": QUICK, "ch_sims": QUICK, "afew_va": (*QUICK, "protocol.folds=2", "+stream@streams.face=face_mae_tiny")}
+TRAINED = {
+    "meld": QUICK,
+    "iemocap": (*QUICK, "context=attention"),
+    "ch_sims": QUICK,
+    "afew_va": (*QUICK, "protocol.folds=2", "+stream@streams.face=face_mae_tiny"),
+}
 
 
 def _replicas():
@@ -186,7 +192,7 @@ def every_frame_meets_its_own_truth() -> None:
 
 
 def test_iemocap_with_its_film(workspace):
-    """The film of a dialogue is cut to the turn, its sound to the speaker's channel."""
+    """The film of a dialogue is cut to the turn, its picture to the speaker's half, its sound to the speaker's channel."""
     _, params = workspace(
         "iemocap", "corpus.options.audio=dialogue", "+corpus.options.video=true", "+stream@streams.video=clip_tiny"
     )
@@ -194,9 +200,27 @@ def test_iemocap_with_its_film(workspace):
         command(stage)
     for store, rate in (("frames", 2), ("audio", 1)):
         media = Media(f"data/{store}.h5")
-        assert len(media.ids) == 15 and all(media[clip].status == Status.OK for clip in media.ids)
+        assert len(media.ids) == 20 and all(media[clip].status == Status.OK for clip in media.ids)
         assert {len(media[clip].items) for clip in media.ids} == {rate}
         assert all(media[clip].times[-1, 1] == pytest.approx(0.5, abs=0.07) for clip in media.ids)
+
+
+def test_a_task_is_learned_and_scored_where_its_label_is(workspace):
+    """Emotion alone: turns with valence and no emotion are read as dialogue, and no figure counts them."""
+    _, params = workspace("iemocap", *QUICK, "context=attention", "task=emotion", "task.dimensions=[]", "~stream@streams.text")
+    phase_one(params)
+    for stage in ("train", "evaluate", "report"):
+        command(stage)
+    predicted = pl.read_parquet("reports/predictions.parquet").filter(pl.col("variant") == "fused")
+    scored = predicted.filter(pl.col("truth").is_not_null())
+    assert predicted["truth"].null_count() * 3 == scored.height  # one turn of four
+    right = (scored["truth"] == scored["predicted"]).sum() / scored.height
+    figures = json.loads(Path("reports/metrics.json").read_text())["fused"]
+    assert figures["accuracy"]["mean"] == pytest.approx(right, abs=1e-6)
+    speakers = pl.read_parquet("reports/per_speaker.parquet").filter(pl.col("variant") == "fused")
+    assert speakers["clips"].sum() == scored.height
+    trained = json.loads(next(Path("models/runs").rglob("fused*/**/config.json")).read_text())
+    assert trained["clips"] == {"train": 9, "val": 3}
 
 
 @pytest.fixture(scope="module")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 
+import av
+import numpy as np
 import polars as pl
 import pytest
+import soundfile
 from PIL import Image
 
-from pipeline.data import build
+from pipeline.data import build, media
 from pipeline.data.corpora import afew_va, crema_d, emo_db, iemocap, mer2023, msp_improv, open_corpus, sentiment
-from pipeline.errors import CorpusError
+from pipeline.errors import CorpusError, ParamsError
 from pipeline.params import Corpus
+from pipeline.storage.media_store import Media
 
 
 def read(name, root, **options):
@@ -63,7 +68,10 @@ def test_iemocap(iemocap_root, tmp_path, settings):
     table, lost = built(
         settings, tmp_path, "iemocap", iemocap_root, protocol={"kind": "leave_one_out", "group": "session", "val": 0.0}
     )
-    assert lost.is_empty() and table.height == 9
+    assert lost.is_empty() and table.height == 15 and table["target"].all()
+    # No majority, or not among the classes: no emotion, but valence, arousal and dominance, and a turn.
+    others = table.filter(pl.col("emotion").is_null())
+    assert others["id"].str.slice(-4).to_list() == ["F001", "M001"] * 3 and others["valence"].to_list() == [0.0, -1.0] * 3
     row = table.filter(pl.col("id") == "iemocap/Ses01F_impro01_M000").row(0, named=True)
     assert (row["emotion"], row["speaker"], row["session"], row["turn"], row["text"]) == (
         "happy",
@@ -89,25 +97,96 @@ def test_iemocap(iemocap_root, tmp_path, settings):
     ],
 )
 def test_iemocap_classes(iemocap_root, options, emotions):
-    clips = [c for c in read("iemocap", iemocap_root, **options).clips if c["session"] == "Ses01"]
+    clips = [c for c in read("iemocap", iemocap_root, **options, others="drop").clips if c["session"] == "Ses01"]
     assert [c["emotion"] for c in clips] == emotions
+    kept = [c for c in read("iemocap", iemocap_root, **options).clips if c["session"] == "Ses01"]
+    assert [c["emotion"] for c in kept if c["emotion"]] == emotions and len(kept) == len(TURNS)
     assert max(abs(c["arousal"]) for c in clips) <= 1.0
-    assert {c["turn"] for c in clips} <= {0, 1, 3, 4}
+    assert {c["turn"] for c in clips} <= {0, 1, 3, 4} and {c["turn"] for c in kept} == {0, 1, 2, 3, 4}
 
 
-def test_iemocap_channels_of_the_dialogue(iemocap_root):
-    clips = read("iemocap", iemocap_root, audio="dialogue").clips
-    by_speaker = {c["speaker"][-1]: c for c in clips}
-    assert (by_speaker["F"]["channel"], by_speaker["M"]["channel"]) == ("left", "right")
-    assert by_speaker["M"]["audio"].endswith("dialog/wav/Ses03F_impro01.wav") and by_speaker["M"]["start"] == 0.5
-    swapped = read("iemocap", iemocap_root, audio="dialogue", female="right").clips
-    assert {c["channel"] for c in swapped if c["speaker"].endswith("F")} == {"right"}
+@pytest.mark.parametrize(
+    ("dialogue", "turn", "side"),
+    [
+        ("Ses01F_impro01", "F000", "left"),
+        ("Ses01F_impro01", "M000", "right"),
+        ("Ses02M_impro01", "F000", "right"),
+        ("Ses02M_impro01", "M000", "left"),
+        ("Ses03M_script01_1b", "FXX0", "right"),
+        ("Ses03M_script01_1b", "M002", "left"),
+    ],
+)
+def test_iemocap_left_is_who_wears_the_markers(tmp_path, dialogue, turn, side):
+    """The letter of the dialogue says who; sound and picture are divided alike."""
+    place = tmp_path / f"Session{dialogue[4]}/dialog"
+    line = f"[0.5 - 1.0]\t{dialogue}_{turn}\tneu\t[2.5, 2.5, 2.5]\n"
+    write(place / f"EmoEvaluation/{dialogue}.txt", line)
+    write(place / f"transcriptions/{dialogue}.txt", f"{dialogue}_{turn} [0.5-1.0]: Yes.\n")
+    (clip,) = read("iemocap", tmp_path, audio="dialogue").clips
+    assert (clip["channel"], clip.get("half"), clip.get("video")) == (side, None, None)
+    (clip,) = read("iemocap", tmp_path, audio="dialogue", video=True).clips
+    assert (clip["channel"], clip["half"], clip["start"], clip["end"]) == (side, side, 0.5, 1.0)
+    assert clip["video"].endswith(f"dialog/avi/DivX/{dialogue}.avi") and clip["audio"].endswith(f"dialog/wav/{dialogue}.wav")
+
+
+def test_iemocap_sound_and_picture_of_the_speaker(tmp_path, settings):
+    """Through the stages: of two actors, the one who speaks is heard and seen."""
+    root = tmp_path / "IEMOCAP"
+    for session, letter in ((1, "F"), (2, "M"), (3, "F")):
+        name, place = f"Ses0{session}{letter}_impro01", root / f"Session{session}/dialog"
+        turns = [(f"{sex}000", at) for at, sex in enumerate("FM")]
+        write(
+            place / f"EmoEvaluation/{name}.txt",
+            "".join(f"[{at:.1f} - {at + 1:.1f}]\t{name}_{turn}\tneu\t[2.5, 2.5, 2.5]\n" for turn, at in turns),
+        )
+        write(
+            place / f"transcriptions/{name}.txt",
+            "".join(f"{name}_{turn} [{at:.1f}-{at + 1:.1f}]: Hm.\n" for turn, at in turns),
+        )
+        time = np.arange(2 * 8000) / 8000
+        # 300 Hz on the left, 700 Hz on the right; the left half is dark, the right one bright.
+        (place / "wav").mkdir()
+        soundfile.write(place / f"wav/{name}.wav", 0.3 * np.sin(2 * np.pi * np.outer(time, [300.0, 700.0])), 8000)
+        (place / "avi/DivX").mkdir(parents=True)
+        with av.open(str(place / f"avi/DivX/{name}.avi"), "w") as container:
+            stream = container.add_stream("mpeg4", rate=10)
+            stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
+            picture = np.zeros((32, 64, 3), np.uint8)
+            picture[:, :32], picture[:, 32:], picture[0, 0] = 40, 200, session * 20
+            for _ in range(20):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode())
+    params = settings(
+        "iemocap", root, {"audio": "dialogue", "video": True}, protocol={"kind": "leave_one_out", "group": "session", "val": 0.0}
+    )
+    data = tmp_path / "data"
+    build.build_manifest(params, data)
+    table = pl.read_parquet(data / "manifest.parquet")
+    assert table["content"].n_unique() == 6 and table["half"].equals(table["channel"], check_names=False)
+    frames = Media(media.extract_frames(params, data / "manifest.parquet", data / "frames.h5"))
+    sound = Media(media.extract_audio(params, data / "manifest.parquet", data / "audio.h5"))
+    for row in table.iter_rows(named=True):
+        left = row["speaker"][-1] == row["dialogue"][5]
+        wave = sound.waveform(row["id"])
+        pitch = np.abs(np.fft.rfft(wave)).argmax() * 16000 / len(wave)
+        assert pitch == pytest.approx(300 if left else 700, abs=10)
+        for item in frames[row["id"]].items:
+            picture = np.asarray(Image.open(io.BytesIO(bytes(item))))
+            assert picture.shape == (32, 32, 3) and picture.mean() == pytest.approx(40 if left else 200, abs=8)
 
 
 def test_iemocap_damage(iemocap_root, tmp_path):
     path = iemocap_root / "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt"
     path.write_text(path.read_text() + "[1.0 - 2.0]\tSes01F_impro01_F009\tzzz\t[1.0, 1.0, 1.0]\n[oops\n")
     assert [p["reason"] for p in read("iemocap", iemocap_root).problems] == ["label", "row"]
+    path.write_text(path.read_text().replace("\tneu\t", "\tzzz\t"))
+    tables = read("iemocap", iemocap_root)
+    (turn,) = [c for c in tables.clips if c.get("target") is False]
+    assert (turn["id"], turn["emotion"], turn["valence"], turn["turn"]) == ("iemocap/Ses01F_impro01_F000", None, None, 0)
+    path.rename(path.with_name("gone"))
+    (lost,) = read("iemocap", iemocap_root).problems
+    assert (lost["reason"], lost["media"]) == ("missing", "Session1/dialog/transcriptions/Ses01F_impro01.txt")
+    path.with_name("gone").rename(path)
     (iemocap_root / "Session2/dialog/transcriptions/Ses02F_impro01.txt").unlink()
     with pytest.raises(CorpusError, match="Ses02F_impro01.txt is not there"):
         read("iemocap", iemocap_root)
@@ -198,12 +277,16 @@ def test_sentiment_corpora(tmp_path, tone, settings, name, scale):
     rows += ["video_9,1,bad,99,,,,Positive,train", "video_9,2,none,,,,,,train", "video_9,3,x,0,,,,Odd,train"]
     write(root / "label.csv", "\n".join(rows))
     table, lost = built(settings, tmp_path, name, root)
-    assert table["split"].to_list() == ["train", "val", "test"] and lost["reason"].to_list() == ["row", "row"]
+    assert table["split"].to_list() == ["train", "val", "test", None]
+    assert sorted(lost["reason"]) == ["missing", "row", "row"]
+    # Nobody rated it: it stays a turn of its video, for what was said.
+    assert table["target"].to_list() == [True, True, True, False] and table["text"][3] == "none"
+    assert not set(pl.read_parquet(tmp_path / "data/folds.parquet")["id"]) & {f"{name}/video_9/2"}
     truth = pl.read_parquet(tmp_path / "data/truth.parquet")
     assert truth["valence"].to_list() == [0.6] and truth["sentiment"].to_list() == ["positive"]
     assert json.loads(truth["labels"][0]) == pytest.approx({"sentiment_text": 0.6 * scale, "sentiment_video": 0.6 * scale})
-    assert [c["emotion"] for c in read(name, root, view="seven").clips] == ["strongly negative", "neutral", "positive"]
-    assert [c["emotion"] for c in read(name, root, view="three").clips] == ["negative", "neutral", "positive"]
+    assert [c["emotion"] for c in read(name, root, view="seven").clips][:3] == ["strongly negative", "neutral", "positive"]
+    assert [c["emotion"] for c in read(name, root, view="three").clips] == ["negative", "neutral", "positive", None]
 
 
 @pytest.mark.parametrize(("value", "degree"), [(-1, 0), (-0.5, 1), (-0.2, 2), (-0.1, 3), (0, 3), (0.5, 5), (1, 6)])
@@ -274,7 +357,10 @@ def test_msp_improv(tmp_path, tone, settings):
     table, lost = built(
         settings, tmp_path, "msp_improv", root, protocol={"kind": "leave_one_out", "group": "session", "val": 0.0}
     )
-    assert table.height == 6 and lost["reason"].to_list() == ["row"]
+    assert table.height == 9 and lost["reason"].to_list() == ["row"]
+    first = table.filter(pl.col("dialogue") == "01-S01A-P").sort("turn")
+    assert first["emotion"].to_list() == ["angry", None, "neutral"] and first["turn"].to_list() == [1, 2, 3]
+    assert len(read("msp_improv", root, others="drop").clips) == 6
     row = table.row(0, named=True)
     assert (row["speaker"], row["session"], row["emotion"], row["text"]) == ("F01", "01", "angry", "HOW ARE YOU")
     assert (row["valence"], row["arousal"], row["dominance"]) == (1.0, 0.0, -1.0)
@@ -299,11 +385,20 @@ def test_msp_podcast(tmp_path, tone, settings):
     write(tmp_path / "p/Labels/labels_consensus.csv", "\n".join(rows))
     write(tmp_path / "p/Transcripts/MSP-PODCAST_0001_0000.txt", "hello there\n")
     table, lost = built(settings, tmp_path, "msp_podcast", tmp_path / "p")
-    assert table["split"].to_list() == ["train", "train", "val", "test"] and lost["reason"].to_list() == ["row"]
+    assert table["split"].to_list() == ["train", "train", "val", "test", "train"] and lost["reason"].to_list() == ["row"]
+    # No agreement on an emotion: what was agreed on of valence, arousal and dominance is still learned from.
+    assert table.row(4, named=True)["emotion"] is None and table["target"].all() and table["arousal"][4] == -1.0
+    (tmp_path / "p/Labels/labels_consensus.csv").rename(tmp_path / "p/Labels/labels_concensus.csv")
+    assert len(read("msp_podcast", tmp_path / "p", others="drop").clips) == 4
     row = table.row(0, named=True)
     assert (row["arousal"], row["valence"], row["dominance"], row["text"]) == (-1.0, 0.0, 1.0, "hello there")
-    assert table["speaker"].to_list() == ["1", None, "2", "3"], "unknown people are not one person"
-    assert len(read("msp_podcast", tmp_path / "p", also_test=["Test2"]).clips) == 5
+    assert table["speaker"].to_list() == ["1", None, "2", "3", "4"], "unknown people are not one person"
+    assert len(read("msp_podcast", tmp_path / "p", also_test=["Test2"]).clips) == 6
+    (tmp_path / "p/Labels/labels_concensus.csv").rename(tmp_path / "p/labels_concensus.csv")
+    assert len(read("msp_podcast", tmp_path / "p").clips) == 5
+    (tmp_path / "p/labels_concensus.csv").unlink()
+    with pytest.raises(CorpusError, match="labels_consensus.csv or labels_concensus.csv"):
+        read("msp_podcast", tmp_path / "p")
 
 
 # MER2023, MERR ------------------------------------------------------------------------------------------------------
@@ -316,7 +411,7 @@ def test_mer2023(tmp_path, tone, settings):
     tone(root / "video/sample_1.wav", frequency=300).rename(root / "video/sample_1.mp4")
     tone(root / "video/sample_2.wav", frequency=400).rename(root / "video/sample_2.mp4")
     table, lost = built(settings, tmp_path, "mer2023", root)
-    assert table["id"].to_list() == ["mer2023/test/sample_1", "mer2023/train/sample_1", "mer2023/train/sample_2"]
+    assert table["id"].to_list() == ["mer2023/test3/sample_1", "mer2023/train/sample_1", "mer2023/train/sample_2"]
     assert table["valence"].to_list() == [None, 0.5, None] and table["emotion"].to_list() == [None, "happy", "worried"]
     assert sorted(lost["reason"]) == ["row", "row"]
     assert pl.read_parquet(tmp_path / "data/truth.parquet")["valence"].to_list() == [-1.0]
@@ -335,7 +430,7 @@ def test_mer2023_as_distributed(tmp_path):
         write(tmp_path / part / "sample_1.mp4", "")
     tables = read("mer2023", tmp_path)
     assert [(c["id"], c["emotion"], c["valence"], c["video"], c["text"]) for c in tables.clips] == [
-        ("mer2023/test/sample_1", "sad", None, "test3/sample_1.mp4", "你好"),
+        ("mer2023/test3/sample_1", "sad", None, "test3/sample_1.mp4", "你好"),
         ("mer2023/train/sample_1", "happy", 0.5, "train/sample_1.mp4", "你好"),
     ]
     assert [p["detail"] for p in tables.problems] == ["line 3: label 'glee' is not of MER2023"]
@@ -384,5 +479,43 @@ def test_merr(tmp_path):
     write(tmp_path / "instructions.json", json.dumps([{"video": "s/sample_9.mp4", "answer": "doubt"}]))
     with pytest.raises(CorpusError, match="corpus.options.file"):
         read("merr", tmp_path)
+    write(tmp_path / "twice.json", '{"sample_1": {"emotion": "sad"}, "sample_1": {"emotion": "happy"}}')
+    with pytest.raises(CorpusError, match=r"twice.json: not valid JSON \('sample_1' stands twice"):
+        read("merr", tmp_path, file="twice.json")
     (clip,) = read("merr", tmp_path, file="instructions.json").clips
     assert (clip["id"], clip["emotion"]) == ("merr/sample_9", "doubt")
+
+
+def test_mer2023_test_sets_are_not_mixed(tmp_path, caplog):
+    """As published: the tables of training and tests in folders of their own; each test set is a track of the challenge."""
+    for place, part, names in (
+        ("train&label", "train", "ab"),
+        ("test1&label", "test1", "ab"),
+        ("test2&label", "test2", "c"),
+        ("test3", "test3", "a"),
+    ):
+        write(tmp_path / place / f"{part}-label.csv", "name,discrete\n" + "".join(f"{name},sad\n" for name in names))
+        for name in names:
+            # Films beside the table, in a folder of the part, or under the part's name.
+            write(tmp_path / place / ("" if part == "test2" else part) / f"{name}.mp4", "")
+    tables = read("mer2023", tmp_path)
+    assert [(c["id"], c["split"], c["session"], c["video"]) for c in tables.clips] == [
+        ("mer2023/test1/a", "test", "test1", "test1&label/test1/a.mp4"),
+        ("mer2023/test1/b", "test", "test1", "test1&label/test1/b.mp4"),
+        ("mer2023/train/a", "train", "train", "train&label/train/a.mp4"),
+        ("mer2023/train/b", "train", "train", "train&label/train/b.mp4"),
+    ]
+    assert "tested on test1; corpus.options.test chooses test2, test3" in caplog.text
+    chosen = [c for c in read("mer2023", tmp_path, test=["test2", "test3"]).clips if c["split"] == "test"]
+    assert [(c["session"], c["video"]) for c in chosen] == [("test2", "test2&label/c.mp4"), ("test3", "test3/test3/a.mp4")]
+    with pytest.raises(ParamsError, match="'test9'"):
+        read("mer2023", tmp_path, test=["test9"])
+
+
+def test_a_name_that_several_folders_use_is_not_guessed(tmp_path):
+    """Without a folder that says which is meant, neither film is taken: the clip is `missing`, not another one's."""
+    write(tmp_path / "val.txt", "sample_1 5 sad -10\n")
+    for place in ("train", "test1"):
+        write(tmp_path / place / "sample_1.mp4", "")
+    (clip,) = read("mer2023", tmp_path).clips
+    assert clip["video"] == "val/sample_1.mp4"

@@ -11,7 +11,8 @@ import polars as pl
 import pytest
 
 from pipeline.data import build
-from pipeline.data.corpora import crema_d, films, folder, open_corpus, ravdess
+from pipeline.data.corpora import crema_d, films, folder, generic, open_corpus, ravdess
+from pipeline.errors import ParamsError
 from pipeline.params import Corpus
 from pipeline.reasons import BENIGN
 
@@ -276,7 +277,7 @@ def test_films_that_share_folder_and_name(tmp_path):
         film(tmp_path / name, i)
     problems: list[dict] = []
     found = films.find_films(tmp_path, "video", problems)
-    assert found == {"1": "other/1.flv", "other/1": "other/1.flv", "video/1": "other/video/1.flv"}
+    assert found == {"other/1": "other/1.flv", "video/1": "other/video/1.flv"}
     assert [row["media"] for row in problems] == ["video/1.flv", "video/1.wmv"]
 
 
@@ -297,3 +298,69 @@ def test_a_folder_of_any_pictures_has_an_identity(tmp_path, settings, suffix):
     (tmp_path / "c/t.csv").write_text("id,video\n0,x\n1,y\n")
     table, lost = manifest(tmp_path / "c", tmp_path, settings, table="t.csv")
     assert table["video"].to_list() == ["x", "y"] and not lost.height and table["content"].n_unique() == 2
+
+
+def tree(root, tone, names):
+    for at, name in enumerate(names):
+        tone(root / name, frequency=200 + 20 * at)
+    return lambda **options: generic.Generic(Corpus(name="generic", root=str(root), options=options)).read()
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "columns"),
+    [
+        (  # the class in the folder, the speaker in the name
+            ("happy/S01_a.wav", "sad/S02_b.wav"),
+            {"names": r"(?P<speaker>S\d+)_.*"},
+            [("S01", "happy", None), ("S02", "sad", None)],
+        ),
+        (  # all in the name, no folder at all
+            ("S01_happy_03.wav", "S02_sad_1.wav"),
+            {"names": r"(?P<speaker>S\d+)_(?P<emotion>[a-z]+)_(?P<turn>\d+)"},
+            [("S01", "happy", 3), ("S02", "sad", 1)],
+        ),
+        (  # letters that stand for classes, in folders of any depth
+            ("x/DC_a01.wav", "y/z/KL_su15.wav"),
+            {"names": r"(?P<speaker>[A-Z]+)_(?P<emotion>[a-z]+)\d+", "emotions": {"a": "anger", "su": "surprise"}},
+            [("DC", "anger", None), ("KL", "surprise", None)],
+        ),
+        (  # the speaker's folder, given with the path
+            ("Actor_07/hap/1.wav", "Actor_08/sad/1.wav"),
+            {"names": r"Actor_(?P<speaker>\d+)/(?P<emotion>\w+)/\d+"},
+            [("07", "hap", None), ("08", "sad", None)],
+        ),
+        (  # levels and names together: the name has the last word
+            ("train/unknown/S1-joy.wav",),
+            {"levels": ["split", "emotion"], "names": r"(?P<speaker>\w+)-(?P<emotion>\w+)"},
+            [("S1", "joy", None)],
+        ),
+    ],
+)
+def test_names_of_files_tell_columns(tmp_path, tone, files, options, columns):
+    found = tree(tmp_path, tone, files)(**options)
+    assert [(clip["speaker"], clip["emotion"], clip["turn"]) for clip in found.clips] == columns and not found.problems
+
+
+def test_a_name_of_another_kind_is_told(tmp_path, tone):
+    read = tree(tmp_path, tone, ("S01_happy_1.wav", "S01_happy.wav", "take S02_sad_1.wav", "S03_glee_1.wav"))
+    found = read(names=r"(?P<speaker>S\d+)_(?P<emotion>[a-z]+)_\d+", emotions={"happy": "joy"})
+    assert [(clip["id"], clip["emotion"]) for clip in found.clips] == [("generic/S01_happy_1", "joy")]
+    assert {row["media"]: row["reason"] for row in found.problems} == {
+        "S01_happy.wav": "name",
+        "take S02_sad_1.wav": "name",
+        "S03_glee_1.wav": "label",
+    }
+    for pattern, said in (("(", "no regular expression"), ("S.*", "names no column"), ("(?P<actor>.*)", "'actor' is not one of")):
+        with pytest.raises(ParamsError, match=said):
+            read(names=pattern)
+
+
+def test_speakers_in_the_name_keep_folds_apart(tmp_path, tone, settings):
+    names = [f"{emotion}/S{who:02}_{take}.wav" for emotion in ("happy", "sad") for who in range(1, 7) for take in (1, 2)]
+    tree(tmp_path / "t", tone, names)
+    options = {"table": None, "names": "(?P<speaker>S[0-9]+)_.*"}
+    build.build_manifest(settings("generic", tmp_path / "t", options, protocol={"kind": "kfold", "folds": 3}), tmp_path / "data")
+    table, folds = (pl.read_parquet(tmp_path / f"data/{name}.parquet") for name in ("manifest", "folds"))
+    assert table["speaker"].n_unique() == 6 and table.height == 24
+    roles = folds.join(table.select("id", "speaker"), on="id").group_by("fold", "speaker").agg(pl.col("role").n_unique())
+    assert roles["role"].to_list() == [1] * 18
