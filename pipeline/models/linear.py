@@ -15,7 +15,7 @@ from .model import Model, ModelSpec
 class LinearModel(Model):
     """Mean (and deviation) of each stream's tokens → standardised, scaled by stream → one linear layer per output.
 
-    What a clip lacks is where the mean over the training clips is: it moves no output.
+    What a clip lacks is where the mean over the training clips is: it moves no output. Dimensions end at -1 and 1.
 
     Attributes:
         centre, scale: (W,) of the pooled vector, learned from the training clips.
@@ -59,7 +59,10 @@ class LinearModel(Model):
             last = inputs.history[:, -1]
             pooled, present = pooled[last], present[last]
         vector = self.embed(pooled, present)
-        return {"embedding": vector, "present": present} | {name: head(vector) for name, head in self.heads.items()}
+        found = {name: head(vector) for name, head in self.heads.items()}
+        if "dimensions" in found:
+            found["dimensions"] = found["dimensions"].clamp(-1, 1)
+        return {"embedding": vector, "present": present} | found
 
 
 def pool_tokens(tokens: Tokens, deviation: bool) -> Tensor:

@@ -79,7 +79,7 @@ class Phase(Group):
 class Linear(Group):
     """The linear model beside the network: on pooled tokens, with streams scaled alike."""
 
-    #: λ of mean cross entropy + λ/2 ‖W‖²; fixed, for a few validation speakers cannot choose it.
+    #: λ of mean cross entropy + λ/2 ‖W‖²; fixed, for a few validation speakers cannot choose it. Ridge finds its own.
     penalty: Positive = 0.1
     #: Stream → how much of the distance between clips it makes up, beside the others' 1.
     weights: dict[str, Positive] = {}

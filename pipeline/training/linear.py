@@ -1,7 +1,7 @@
-"""Fitting the linear model: logistic regression for classes, ridge for dimensions, with one fixed penalty.
+"""Fitting the linear model: logistic regression for classes, ridge for dimensions.
 
-Standardised statistics, streams scaled to weigh the same whatever their width, and everything that is not held out: with
-the penalty fixed there is nothing to choose on validation clips, so they are learned from too.
+Standardised statistics, streams scaled to weigh the same whatever their width, and everything that is not held out: nothing
+is chosen on validation clips, so they are learned from too.
 """
 
 from __future__ import annotations
@@ -21,12 +21,16 @@ from pipeline.params import Params
 from .data.dataset import Dataset
 from .state import Progress
 
+#: λ of mean squared error + λ ‖W‖² that a dimension may have.
+PENALTIES = np.logspace(-1, 4, 16)
+
 
 def fit_linear(spec: ModelSpec, data: Dataset, params: Params) -> tuple[LinearModel, Progress]:
     """Fit on the fold's `train` and `val` clips; `test` clips are not touched. The same data give the same model.
 
-    With n clips and weights W the penalty λ is that of: mean cross entropy + λ/2 ‖W‖², and mean squared error / 2 + λ/2 ‖W‖²;
-    the bias is free.
+    With weights W the fixed penalty λ of the classes is that of: mean cross entropy + λ/2 ‖W‖²; the bias is free. That of a
+    dimension is one of `PENALTIES`, by the error of each clip left out in turn (in closed form; Golub, Heath and Wahba 1979): a
+    squared error does not level off as the cross entropy does, and with few clips a fixed λ is off by a factor of ten.
 
     Raises:
         StoreError: no labelled clip, or all of one class.
@@ -51,7 +55,7 @@ def fit_linear(spec: ModelSpec, data: Dataset, params: Params) -> tuple[LinearMo
     if "emotion" in model.heads:
         losses.append(_fit_classes(model, vectors, data.emotion[rows].cpu().numpy(), float(chosen.penalty), data.fold))
     if "dimensions" in model.heads:
-        losses.append(_fit_dimensions(model, vectors, data.dimensions[rows].double().cpu().numpy(), float(chosen.penalty)))
+        losses.append(_fit_dimensions(model, vectors, data.dimensions[rows].double().cpu().numpy()))
     record: dict[str, float | str] = {"phase": "linear", "epoch": 1, "train_loss": math.fsum(losses), "val_loss": math.nan}
     progress = Progress(epoch=1, best_epoch=1, history=[record | {f"val_{params.training.select}": math.nan}])
     progress.key = (math.nan, math.nan)
@@ -103,8 +107,8 @@ def _fit_classes(model: LinearModel, vectors: np.ndarray, truth: np.ndarray, pen
     return float(-np.log(np.clip(chance[np.arange(known.sum()), np.searchsorted(seen, truth[known])], 1e-12, None)).mean())
 
 
-def _fit_dimensions(model: LinearModel, vectors: np.ndarray, truth: np.ndarray, penalty: float) -> float:
-    from sklearn.linear_model import Ridge
+def _fit_dimensions(model: LinearModel, vectors: np.ndarray, truth: np.ndarray) -> float:
+    from sklearn.linear_model import RidgeCV
 
     count = truth.shape[1]
     weight, bias, errors = np.zeros((count, vectors.shape[1])), np.zeros(count), []
@@ -112,7 +116,7 @@ def _fit_dimensions(model: LinearModel, vectors: np.ndarray, truth: np.ndarray, 
         known = np.isfinite(truth[:, place])
         if not known.any():
             continue
-        ridge = Ridge(alpha=penalty * known.sum()).fit(vectors[known], truth[known, place])
+        ridge = RidgeCV(alphas=PENALTIES * known.sum()).fit(vectors[known], truth[known, place])
         weight[place], bias[place] = ridge.coef_, ridge.intercept_
         errors.append(float(np.mean((ridge.predict(vectors[known]) - truth[known, place]) ** 2)))
     _put(model, "dimensions", weight, bias)
