@@ -30,9 +30,11 @@ def computing(threads: int) -> Iterator[None]:
     ...     torch.get_num_threads()
     2
     """
-    if (torch := sys.modules.get("torch")) is None:
+    if "torch" not in sys.modules:
         yield
         return
+    import torch  # not out of sys.modules: another thread may be at it, and this waits for its end
+
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
