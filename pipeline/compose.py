@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from .errors import ParamsError
+from .errors import ParamsError, one_of
 
 #: Names of groups and choices that are gone → what they are called now.
 RENAMED = {"dataset": "corpus", "encoders": "bundle", "protocol=kfold_actor": "protocol=kfold_speaker"}
@@ -20,7 +20,7 @@ def compose(overrides: Sequence[str] = (), folder: str | Path = "conf", name: st
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
-    from hydra.errors import HydraException
+    from hydra.errors import HydraException, MissingConfigException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -31,6 +31,11 @@ def compose(overrides: Sequence[str] = (), folder: str | Path = "conf", name: st
     try:
         with initialize_config_dir(str(Path(folder).resolve()), version_base=None):
             return cast(dict, OmegaConf.to_container(hydra_compose(name, [_added(one) for one in overrides]), resolve=True))
+    except MissingConfigException as error:
+        group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+        if not group or not error.options:
+            raise ParamsError(f"{folder}: {' '.join(str(error).split())}") from error
+        raise one_of(group, choice, error.options) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ParamsError(f"{folder}: {' '.join(str(error).split())}") from error
 

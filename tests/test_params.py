@@ -54,6 +54,20 @@ def test_every_recipe_composes_to_what_is_recorded(recipe):
     assert composed["protocol"].keys() >= {name.split(".")[1] for name in recorded if name.startswith("protocol.")}
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("recipe=meldd", "Unknown recipe 'meldd'."),
+        ("stream@streams.audio=hubrt_base", "Unknown stream 'hubrt_base'."),
+        ("fusion=gatd", "Unknown fusion 'gatd'."),
+    ],
+)
+def test_a_choice_that_is_not_there_is_answered_with_those_that_are(override, said):
+    with pytest.raises(ParamsError) as caught:
+        compose([override], ROOT / "conf")
+    assert str(caught.value).startswith(said) and override.rpartition("=")[2][:3] in str(caught.value)[len(said) :]
+
+
 def test_every_recipe_is_recorded():
     assert RECORDED.keys() - {"common"} == {path.stem for path in (ROOT / "conf" / "recipe").glob("*.yaml")}
 
