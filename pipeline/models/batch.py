@@ -49,18 +49,46 @@ class Text(NamedTuple):
     mask: Tensor
 
 
+class History(NamedTuple):
+    """The turns of a dialogue around each of R predicted ones, in the order they are spoken.
+
+    Attributes:
+        places: (R, K) int64 positions among the B clips, -1 none.
+        voices: (R, K) int64 who speaks, as seen from the predicted turn: 0 its own speaker, 1, 2, … the others by how recently
+            they spoke (whoever speaks only later comes after them), -1 unknown.
+        at: the column of the predicted turn; the last one where no later turn is seen.
+    """
+
+    places: Tensor
+    voices: Tensor
+    at: int
+
+    @property
+    def rows(self) -> Tensor:
+        """(R,) positions of the predicted clips."""
+        return self.places[:, self.at]
+
+    @property
+    def here(self) -> Tensor:
+        """(R, K) bool: there is such a turn."""
+        return self.places >= 0
+
+    def to(self, device: str | torch.device) -> History:
+        """The same on another device."""
+        return History(self.places.to(device), self.voices.to(device), self.at)
+
+
 class Inputs(NamedTuple):
     """A batch.
 
     Attributes:
         streams: by name; a stream a clip lacks has an all-false mask.
-        history: (R, K) int64 positions among the B clips of the turns up to each predicted one, oldest first, -1 none;
-            the last is the clip itself. None: every clip is predicted, and from itself alone.
+        history: which clips are predicted, and the turns around them. None: every clip is predicted, and from itself alone.
     """
 
     streams: dict[str, Tokens]
     text: Text | None = None
-    history: Tensor | None = None
+    history: History | None = None
 
 
 class Targets(NamedTuple):

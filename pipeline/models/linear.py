@@ -56,8 +56,7 @@ class LinearModel(Model):
         """The outputs of the spec, and `embedding`, `present`; every clip from itself alone, whatever came before."""
         pooled, present = self.pool(inputs)
         if inputs.history is not None:
-            last = inputs.history[:, -1]
-            pooled, present = pooled[last], present[last]
+            pooled, present = pooled[inputs.history.rows], present[inputs.history.rows]
         vector = self.embed(pooled, present)
         found = {name: head(vector) for name, head in self.heads.items()}
         if "dimensions" in found:

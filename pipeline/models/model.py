@@ -12,7 +12,7 @@ from pipeline.errors import one_of
 from pipeline.parts import read_options
 
 from .batch import Fused, Inputs, Outputs
-from .contexts.base import Context
+from .contexts.base import Context, list_alone
 from .fusion.base import Fusion
 from .heads.base import Head
 from .registry import CONTEXTS, FUSIONS, HEADS
@@ -48,7 +48,7 @@ class ModelSpec(BaseModel):
 
     Attributes:
         width, layers, heads, dropout: of the stream encoders.
-        turns: earlier turns of its dialogue that the context is given.
+        turns: how many turns of its dialogue before a clip, and after it, the context is given.
         outputs: what is predicted, by name; `emotion@audio` is predicted from the stream `audio` alone.
         classes: emotion names in the order of the logits; empty = no emotion head.
         dimensions: names in the order of the regression outputs; empty = no such head.
@@ -65,7 +65,7 @@ class ModelSpec(BaseModel):
     dropout: float = 0.1
     fusion: PartSpec = PartSpec(name="concat")
     context: PartSpec | None = None
-    turns: int = 0
+    turns: tuple[int, int] = (0, 0)
     outputs: dict[str, OutputSpec] = {}
     classes: tuple[str, ...] = ()
     dimensions: tuple[str, ...] = ()
@@ -176,8 +176,7 @@ class EmotionModel(Model):
         encoded = {name: self.encoders[name](inputs.streams[name]) for name in self.spec.streams}  # (B, T_m, H) each
         fused = self.fusion(encoded, self.spec.base, inputs.text)  # (B, W), over time (B, T, W)
         if self.context is not None:
-            alone = torch.arange(len(fused.vector), device=fused.vector.device)[:, None]
-            fused = self.context(fused, alone if inputs.history is None else inputs.history)  # (R, W), (R, T, W)
+            fused = self.context(fused, inputs.history or list_alone(fused.present))  # (R, W), (R, T, W)
         outputs: Outputs = {"embedding": fused.vector, "present": fused.present}
         if fused.shares is not None:
             outputs["shares"] = fused.shares

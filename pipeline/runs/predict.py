@@ -100,7 +100,7 @@ def read_tokens(run: TrainedModel, features: dict[str, Features]) -> dict[str, T
 def predict_clip(run: TrainedModel, features: dict[str, Features]) -> Estimate:
     """What the model says of one clip from raw features (see `read_tokens`); a clip alone has no history."""
     tokens, spec = read_tokens(run, features), run.model.spec
-    outputs = run.model(Inputs(tokens, history=torch.zeros(1, 1, dtype=torch.int64)))
+    outputs = run.model(Inputs(tokens))
     seen = spec.base is not None and "frames" in outputs and bool(tokens[spec.base].present)
 
     def first(name: str) -> Tensor | None:

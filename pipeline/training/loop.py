@@ -31,7 +31,7 @@ class Course:
     """What stays the same through a run.
 
     Attributes:
-        train, val: (n,) rows of the usable clips. turns: earlier turns each clip is given.
+        train, val: (n,) rows of the usable clips. turns: how many before and after it each clip is given.
     """
 
     params: Params
@@ -39,7 +39,7 @@ class Course:
     spec: ModelSpec
     train: Tensor
     val: Tensor
-    turns: int
+    turns: tuple[int, int]
     sampler: Sampler
 
     def targets(self, rows: Tensor, weight: Tensor | None = None) -> Targets:

@@ -83,10 +83,11 @@ def specify_model(params: Params, variant: Variant, data: Dataset) -> ModelSpec:
         return ModelSpec(streams=streams, classes=data.classes, dimensions=data.dimension_names, linear=several)
     base = choose_time_base(params, variant.streams)
     context = params.context
-    turns = 0
+    turns = (0, 0)
     if context is not None:
         kind = CONTEXTS.find(context.name)
-        turns = read_options(kind.Options, context.options, "context.options").turns
+        options = read_options(kind.Options, context.options, "context.options")
+        turns = (options.turns, options.later)
     return ModelSpec(
         streams=streams,
         width=params.temporal.width,

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import ParamsError
-from pipeline.models.batch import Inputs, Tokens, drop_streams
+from pipeline.models.batch import History, Inputs, Tokens, drop_streams
 from pipeline.models.model import EmotionModel, ModelSpec, OutputSpec, PartSpec, StreamSpec
 from pipeline.models.registry import FUSIONS
 from pipeline.models.stream import StreamEncoder
@@ -196,7 +196,8 @@ def test_an_output_of_one_stream_sees_that_stream_alone():
 
 def test_context_sees_earlier_turns_of_the_dialogue_and_nothing_else():
     model, inputs = make("concat", context=PartSpec(name="attention", options={"turns": 2})).eval(), batch(holes=False)
-    history = torch.tensor([[-1, -1, 0], [-1, 0, 1], [0, 1, 2], [-1, -1, 5]])
+    places = torch.tensor([[-1, -1, 0], [-1, 0, 1], [0, 1, 2], [-1, -1, 5]])
+    history = History(places, torch.zeros_like(places), 2)
     whole = model(inputs._replace(history=history))
     assert whole["emotion"].shape == (4, 3) and whole["frames"].shape == (4, 5, 2)
     values = inputs.streams["text"].values.clone()
@@ -205,7 +206,7 @@ def test_context_sees_earlier_turns_of_the_dialogue_and_nothing_else():
     moved = (other["emotion"] - whole["emotion"]).abs().sum(-1)
     assert (moved[:3] > 1e-4).all() and moved[3] == 0
     # In another batch, another order, with more or less room for history: the same.
-    fewer = Inputs(pick(inputs, [5, 0, 1]).streams, history=torch.tensor([[-1, 1, 2]]))
+    fewer = Inputs(pick(inputs, [5, 0, 1]).streams, history=History(torch.tensor([[-1, 1, 2]]), torch.zeros(1, 3).long(), 2))
     torch.testing.assert_close(model(fewer)["emotion"][0], whole["emotion"][1], atol=1e-5, rtol=0)
     alone = model(pick(inputs, [5]))
     torch.testing.assert_close(alone["emotion"][0], whole["emotion"][3], atol=1e-5, rtol=0)

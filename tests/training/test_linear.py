@@ -93,7 +93,7 @@ def test_what_is_missing_moves_nothing_and_alone_is_as_in_a_batch(fabricate):
     nothing = model(drop_streams(data.batch(rows, spec.streams), spec.streams))
     torch.testing.assert_close(nothing["emotion"], model.heads["emotion"].bias.expand(40, -1))
     assert not nothing["present"].any()
-    with_history = data.batch(rows[5:7], spec.streams)._replace(history=torch.tensor([[-1, 0], [0, 1]]))
+    with_history = data.batch(rows[5:7], spec.streams)._replace(history=data.find_turns(torch.tensor([0, 1]), (1, 0)))
     torch.testing.assert_close(model(with_history)["emotion"], together[5:7], atol=1e-5, rtol=1e-5)
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -11,6 +12,7 @@ from pipeline.storage import tables
 from pipeline.training.curricula.base import CURRICULA
 from pipeline.training.curricula.pacing import share_seen
 from pipeline.training.data.dataset import Dataset
+from pipeline.training.data.dialogues import number_voices
 from pipeline.training.loop import fit
 from pipeline.training.samplers.base import SAMPLERS
 from pipeline.training.stage import train
@@ -129,15 +131,50 @@ def test_history_is_the_dialogues_own_and_of_the_same_role(dialogues):
     corpus = dialogues(40)
     params = corpus.params()
     data = Dataset.load(corpus.index(params), params=params, fold=0, **corpus.files)
-    found = data.find_turns(torch.tensor([0, 1, 2, 3, 4, 7]), 2).tolist()
-    assert found == [[-1, -1], [-1, 0], [0, 1], [1, 2], [-1, -1], [5, 6]]
-    inputs = data.batch(torch.tensor([3, 4, 6]), ["audio"], turns=2)
+    rows = torch.tensor([0, 1, 2, 3, 4, 7])
+    found = data.find_turns(rows, (2, 0))
+    assert found.places.tolist() == [[-1, -1, 0], [-1, 0, 1], [0, 1, 2], [1, 2, 3], [-1, -1, 4], [5, 6, 7]]
+    assert found.at == 2 and found.rows.tolist() == rows.tolist()
+    both = data.find_turns(rows, (1, 2))
+    assert both.places.tolist() == [
+        [-1, 0, 1, 2],
+        [0, 1, 2, 3],
+        [1, 2, 3, -1],
+        [2, 3, -1, -1],
+        [-1, 4, 5, 6],
+        [6, 7, -1, -1],
+    ]
+    assert both.at == 1 and both.rows.tolist() == rows.tolist()
+    wide = data.find_turns(rows[2:3], (90, 90)).places  # far wider than the table
+    assert wide[wide >= 0].tolist() == [0, 1, 2, 3]
+    inputs = data.batch(torch.tensor([3, 4, 6]), ["audio"], turns=(2, 0))
     clips = [data.ids[i] for i in (1, 2, 3, 4, 5, 6)]
-    assert inputs.history.tolist() == [[0, 1, 2], [-1, -1, 3], [3, 4, 5]]
+    assert inputs.history.places.tolist() == [[0, 1, 2], [-1, -1, 3], [3, 4, 5]]
     want = data.batch(torch.tensor([data.ids.index(clip) for clip in clips]), ["audio"])
     assert torch.equal(inputs.streams["audio"].values, want.streams["audio"].values)
-    data.roles[5] = "test"
-    assert data.find_turns(torch.tensor([6]), 2).tolist() == [[4, -1]]
+    held_out = np.where(np.arange(40) == 5, "test", data.roles)
+    data = replace(data, roles=held_out)
+    assert data.find_turns(torch.tensor([6]), (2, 0)).places.tolist() == [[4, -1, 6]]
+
+
+def test_voices_are_numbered_from_the_turn_back_and_later_ones_after_them():
+    speaker = torch.tensor([[7, 4, 9, 4, 7, 5, 4], [-1, 3, -1, 8, 3, -1, 3], [2, 2, 2, -1, 2, 6, -1]])
+    found = number_voices(speaker, 4)
+    assert found[0].tolist() == [0, 1, 2, 1, 0, 3, 1] and found[1].tolist() == [-1, 0, -1, 1, 0, -1, 0]
+    assert number_voices(speaker, 3)[2].tolist() == [1, 1, 1, -1, 1, 2, -1]  # nobody is the unknown speaker's own
+    # What is said later renames nobody.
+    assert torch.equal(number_voices(speaker[:, :5], 4), found[:, :5])
+
+
+def test_voices_of_a_dialogue_are_its_own(dialogues):
+    corpus = dialogues(40)
+    table = tables.read(corpus.files["manifest"]).with_columns(speaker=pl.Series(list("abca" + "dd") * 6 + [None] * 4))
+    tables.write(table, corpus.files["manifest"])
+    params = corpus.params()
+    data = Dataset.load(corpus.index(params), params=params, fold=0, **corpus.files)
+    found = data.find_turns(torch.tensor([3, 5, 37]), (3, 1))
+    assert found.voices.tolist() == [[0, 2, 1, 0, -1], [-1, -1, 0, 0, 1], [-1, -1, -1, -1, -1]]
+    assert found.places[2].tolist() == [-1, -1, 36, 37, 38]
 
 
 def test_turns_that_are_in_no_fold_are_history_and_nothing_else(dialogues):
@@ -153,9 +190,9 @@ def test_turns_that_are_in_no_fold_are_history_and_nothing_else(dialogues):
     groups = {"context": {"name": "attention", "options": {"turns": 2}}, "task": {"dimensions": []}, "loss": FOCAL}
     (model, progress), data, _ = learn(corpus, **groups)
     assert [data.roles[i] for i in (0, 1, 4, 10, 11)] == ["test", "", "", "", "train"]
-    assert data.find_turns(torch.tensor([2, 3, 5, 11]), 2).tolist() == [[0, 1], [1, 2], [-1, 4], [9, 10]]
+    assert data.find_turns(torch.tensor([2, 3, 5, 11]), (2, 0)).places[:, :2].tolist() == [[0, 1], [1, 2], [-1, 4], [9, 10]]
     assert not set(data.rows("train", "val", "test").tolist()) & {1, 4, 10}
-    text = data.batch(torch.tensor([5, 6]), model.spec.streams, 2)
+    text = data.batch(torch.tensor([5, 6]), model.spec.streams, model.spec.turns)
     for name in text.streams:  # clip 4 without anything
         text.streams[name].mask[0] = False
     assert torch.isfinite(model(text)["emotion"]).all()
@@ -167,7 +204,7 @@ def test_context_learns_what_only_the_turn_before_tells(dialogues):
     (_, alone), *_ = learn(corpus, **groups)
     (model, knows), data, _ = learn(corpus, **groups, context={"name": "attention", "options": {"turns": 2}})
     assert knows.key[0] > alone.key[0] + 0.1 and knows.key[0] > 0.75
-    outputs = model(data.batch(data.rows("val"), model.spec.streams, 2))
+    outputs = model(data.batch(data.rows("val"), model.spec.streams, model.spec.turns))
     assert len(outputs["emotion"]) == len(data.rows("val"))
 
 

@@ -117,7 +117,8 @@ def test_an_edit_of_the_file_is_another_run(fabricate, parts, tmp_path):
         ({"training": {"phases": [{"freeze": ["encoders", "fusion", "heads"]}]}}, "leaves nothing to learn"),
         ({"heads": {"speker": {"name": "adversary"}}}, "Unknown output in heads 'speker'. Did you mean 'speaker'?"),
         ({"loss": {"f": {"name": "concordance", "on": "frames@audio"}}}, "Unknown output of loss.f 'frames@audio'"),
-        ({"context": {"name": "attention", "options": {"turns": 0}}}, "context.options.turns"),
+        ({"context": {"name": "attention", "options": {"turns": 0}}}, "context.options: turns and later are both 0"),
+        ({"context": {"name": "attention", "options": {"later": -1}}}, "context.options.later"),
     ],
 )
 def test_mistakes_are_one_line(fabricate, parts, tmp_path, groups, said):

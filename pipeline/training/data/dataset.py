@@ -6,6 +6,7 @@ manifest holds (in k-fold protocols a clip is held out in one fold and trained o
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,11 +18,12 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import StoreError
-from pipeline.models.batch import Inputs, Targets, Tokens
+from pipeline.models.batch import History, Inputs, Targets, Tokens
 from pipeline.params import Params
 from pipeline.storage import tables
 from pipeline.storage.index import Index
 
+from .dialogues import find_turns, number_turns
 from .labels import (
     class_names,
     code_column,
@@ -29,7 +31,6 @@ from .labels import (
     fold_roles,
     frame_truth,
     labels,
-    number_turns,
     with_means,
     without_test_labels,
 )
@@ -48,7 +49,7 @@ class Dataset:
         streams: by name. emotion: (N,) int64, -1 unknown. dimensions: (N, K) float32, NaN unknown.
         classes, dimension_names: in the order of the targets.
         domain: `speaker` and `corpus`, each (N,) int64 places in `domains`, -1 unknown or not among the training clips.
-        turns: (N, 2) int64, number of the dialogue and of the turn in it; -1 where there is none.
+        turns: (N, 3) int64, number of the dialogue, of the turn in it and of its speaker; -1 where there is none.
     """
 
     ids: list[str]
@@ -123,19 +124,19 @@ class Dataset:
         """(N,) bool: the clip has an emotion or a dimension."""
         return (self.emotion >= 0) | torch.isfinite(self.dimensions).any(1)
 
-    def batch(self, rows: Tensor, streams: Iterable[str], turns: int = 0) -> Inputs:
+    def batch(self, rows: Tensor, streams: Iterable[str], turns: tuple[int, int] = (0, 0)) -> Inputs:
         """Inputs of the clips at `rows` (R,).
 
         Args:
-            turns: how many earlier turns of its dialogue each clip is given, `Inputs.history`; 0 = none.
+            turns: how many turns of its dialogue before each clip, and after it, stand in `Inputs.history`.
         """
         history = None
-        if turns:
-            wanted = torch.cat([self.find_turns(rows, turns), rows[:, None]], 1)  # (R, turns + 1), -1 none
-            rows, places = wanted.clamp(min=-1).unique(return_inverse=True)
+        if any(turns):
+            found = self.find_turns(rows, turns)
+            rows, places = found.places.unique(return_inverse=True)
             # The first of the sorted rows is -1 where any turn is lacking.
             lacking = int(rows[0] < 0)
-            rows, history = rows[lacking:], places - lacking
+            rows, history = rows[lacking:], found._replace(places=places - lacking)
         return Inputs({name: self._tokens(name, rows) for name in streams}, history=history)
 
     def _tokens(self, name: str, rows: Tensor) -> Tokens:
@@ -146,31 +147,19 @@ class Dataset:
         values = stream.values[where] * mask.reshape(*mask.shape, *[1] * (stream.values.dim() - 1))
         return Tokens(values, mask, stream.times[where] * mask[..., None])
 
-    def batches(self, rows: Tensor, streams: Sequence[str], turns: int = 0, size: int = 64) -> Iterator[Inputs]:
+    def batches(self, rows: Tensor, streams: Sequence[str], turns: tuple[int, int] = (0, 0), size: int = 64) -> Iterator[Inputs]:
         """The clips at `rows` in order, `size` at a time."""
         for part in rows.split(size):
             yield self.batch(part, streams, turns)
 
-    def find_turns(self, rows: Tensor, turns: int) -> Tensor:
-        """Positions (R, turns) of the earlier turns of each clip's dialogue, oldest first, -1 none.
+    def find_turns(self, rows: Tensor, turns: tuple[int, int]) -> History:
+        """The turns around the clips at `rows` (R,), with positions among all clips; see `dialogues.find_turns`."""
+        return find_turns(self.turns, self._roles, rows, turns)
 
-        Only clips of the same role: what is held out is nobody's history but its own. Turns without a role, which are
-        nobody's target, are everybody's history.
-        """
-        device = rows.device
-        places = torch.full((len(rows), turns), -1, dtype=torch.int64, device=device)
-        role = torch.from_numpy(np.unique(self.roles, return_inverse=True)[1]).to(device)
-        free = torch.from_numpy(self.roles == "").to(device)
-        dialogue, turn = self.turns.cpu().numpy().T
-        order = torch.from_numpy(np.lexsort((turn, dialogue))).to(device)  # clips by dialogue, then turn
-        rank = torch.empty_like(order)
-        rank[order] = torch.arange(len(order), device=device)
-        for ago in range(1, turns + 1):
-            before = rank[rows] - ago
-            found = order[before.clamp(min=0)]
-            same = (before >= 0) & (self.turns[rows, 0] >= 0) & (self.turns[found, 0] == self.turns[rows, 0])
-            places[:, turns - ago] = torch.where(same & (free[found] | (role[found] == role[rows])), found, -1)
-        return places
+    @functools.cached_property
+    def _roles(self) -> Tensor:
+        """(N,) number of each clip's role; 0 = none."""
+        return torch.from_numpy(np.unique(["", *self.roles], return_inverse=True)[1][1:]).to(self.turns.device)
 
     def targets(self, rows: Tensor, base: str | None = None, weight: Tensor | None = None) -> Targets:
         """Truth of the clips at `rows` (R,); frame-level truth along the tokens of stream `base`.

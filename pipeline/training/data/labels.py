@@ -107,12 +107,3 @@ def code_column(column: pl.Series, roles: pl.Series) -> tuple[Tensor, tuple[str,
     known = tuple(sorted(column.filter(roles == "train").drop_nulls().unique().to_list()))
     places = {value: i for i, value in enumerate(known)}
     return torch.tensor([places.get(value, -1) for value in column], dtype=torch.int64), known
-
-
-def number_turns(table: pl.DataFrame) -> Tensor:
-    """(N, 2) int64: a number for the dialogue (of one corpus and split), and the turn; -1 where either is unknown."""
-    named = pl.concat_str("corpus", pl.col("split").fill_null(""), "dialogue", separator="\0", ignore_nulls=False)
-    found = table.select(dialogue=named.rank("dense"), turn="turn")
-    both = found["dialogue"].is_not_null() & found["turn"].is_not_null()
-    columns = [found[name].cast(pl.Int64).zip_with(both, pl.Series([-1]).new_from_index(0, len(both))) for name in found.columns]
-    return torch.from_numpy(np.stack([column.to_numpy() for column in columns], 1).copy())
