@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,6 +25,19 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, heads: int) 
     return out.transpose(1, 2).flatten(2) * some
 
 
+def weigh(query: Tensor, key: Tensor, mask: Tensor, heads: int) -> Tensor:
+    """What `attend` weighs its values by: (B, heads, Q, K), each row summing to one; zero for queries without any key.
+
+    >>> import torch
+    >>> weigh(torch.zeros(1, 1, 4), torch.zeros(1, 3, 4), torch.tensor([[True, True, False]]), 2).tolist()
+    [[[[0.5, 0.5, 0.0]], [[0.5, 0.5, 0.0]]]]
+    """
+    q, k = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key))
+    allowed = (mask[:, None] if mask.ndim == 2 else mask)[:, None]  # (B, 1, 1 or Q, K)
+    scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+    return scores.masked_fill(~allowed & allowed.any(-1, keepdim=True), float("-inf")).softmax(-1) * allowed
+
+
 class Attention(nn.Module):
     """Multi-head attention of `query` over `context`, both (B, ·, H).
 
@@ -42,6 +57,10 @@ class Attention(nn.Module):
     def forward(self, query: Tensor, context: Tensor, mask: Tensor) -> Tensor:
         mixed = attend(self.query(query), self.key(context), self.value(context), mask, self.heads)
         return self.dropout(self.out(mixed))
+
+    def weigh(self, query: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+        """How much each query looks at what: (B, heads, Q, K). `forward` does without, its kernel keeps no weights."""
+        return weigh(self.query(query), self.key(context), mask, self.heads)
 
 
 def feed_forward(width: int, dropout: float, factor: int = 2) -> nn.Sequential:
@@ -67,10 +86,10 @@ class Block(nn.Module):
 class CrossBlock(nn.Module):
     """Post-norm block in which tokens of one stream look at tokens of others: (B, T, H), (B, S, H) → (B, T, H)."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, factor: int = 2) -> None:
         super().__init__()
         self.attention = Attention(width, heads, dropout)
-        self.perceptron = feed_forward(width, dropout)
+        self.perceptron = feed_forward(width, dropout, factor)
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from pipeline.errors import one_of
 from pipeline.parts import read_options
 
 from .batch import Fused, Inputs, Outputs
-from .contexts.base import Context, list_alone
+from .contexts.base import Context, list_alone, read_alone
 from .fusion.base import Fusion
 from .heads.base import Head
 from .registry import CONTEXTS, FUSIONS, HEADS
@@ -48,6 +48,7 @@ class ModelSpec(BaseModel):
 
     Attributes:
         width, layers, heads, dropout: of the stream encoders.
+        readout: how a stream's tokens become one vector: `mean`, `statistics`, `attentive`.
         turns: how many turns of its dialogue before a clip, and after it, the context is given.
         outputs: what is predicted, by name; `emotion@audio` is predicted from the stream `audio` alone.
         classes: emotion names in the order of the logits; empty = no emotion head.
@@ -63,6 +64,7 @@ class ModelSpec(BaseModel):
     layers: int = 1
     heads: int = 4
     dropout: float = 0.1
+    readout: str = "mean"
     fusion: PartSpec = PartSpec(name="concat")
     context: PartSpec | None = None
     turns: tuple[int, int] = (0, 0)
@@ -135,7 +137,8 @@ class EmotionModel(Model):
         )
         part = FUSIONS.find(spec.fusion.name)
         options = read_options(part.Options, spec.fusion.options, "fusion.options")
-        self.fusion = part(tuple(spec.streams), width, heads, dropout, options)
+        self.fusion = part({name: stream.width for name, stream in spec.streams.items()}, width, heads, dropout, options)
+        self.fusion.choose_readout(spec.readout)
         self.context = None
         if spec.context is not None:
             kind = CONTEXTS.find(spec.context.name)
@@ -176,7 +179,10 @@ class EmotionModel(Model):
         encoded = {name: self.encoders[name](inputs.streams[name]) for name in self.spec.streams}  # (B, T_m, H) each
         fused = self.fusion(encoded, self.spec.base, inputs.text)  # (B, W), over time (B, T, W)
         if self.context is not None:
-            fused = self.context(fused, inputs.history or list_alone(fused.present))  # (R, W), (R, T, W)
+            history = inputs.history or list_alone(fused.present)
+            parts = read_alone(self.context, fused, history) if self.fusion.late else None
+            fused = self.context(fused, history)  # (R, W), (R, T, W)
+            fused = fused if parts is None else fused._replace(parts=parts)
         outputs: Outputs = {"embedding": fused.vector, "present": fused.present}
         if fused.shares is not None:
             outputs["shares"] = fused.shares

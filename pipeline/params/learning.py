@@ -29,6 +29,8 @@ class Temporal(Group):
     layers: Whole = Field(default=1, ge=0)
     heads: Count = 4
     dropout: Share = 0.1
+    #: How a stream's tokens become one vector: their mean, mean and deviation, or both weighted by learned attention.
+    readout: Literal["mean", "statistics", "attentive"] = "mean"
     #: Longer clips have adjacent tokens averaged; attention costs the square of it.
     max_tokens: Count = 256
 

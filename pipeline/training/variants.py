@@ -94,6 +94,7 @@ def specify_model(params: Params, variant: Variant, data: Dataset) -> ModelSpec:
         layers=params.temporal.layers,
         heads=params.temporal.heads,
         dropout=float(params.temporal.dropout),
+        readout=params.temporal.readout,
         fusion=PartSpec(**variant.fusion.model_dump()),
         context=PartSpec(**context.model_dump()) if context else None,
         turns=turns,

@@ -15,7 +15,7 @@ from pipeline.models.registry import FUSIONS
 
 def build(name, streams, width, heads=2, dropout=0.0, **options):
     part = FUSIONS.find(name)
-    return part(streams, width, heads, dropout, part.Options(**options))
+    return part(dict.fromkeys(streams, width), width, heads, dropout, part.Options(**options))
 
 
 def tokens(values, mask=None):

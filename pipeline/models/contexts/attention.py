@@ -8,27 +8,21 @@ from pipeline.models.batch import Fused, History
 from pipeline.models.blocks import Attention as Attend
 from pipeline.models.blocks import feed_forward
 
-from .base import Context, ContextOptions, gather_turns, measure_distance, take_rows
+from .base import Context, ContextOptions, gather_turns, take_rows
 
 
 class Attention(Context):
-    """The clip looks at the turns around it, and at itself; how long ago a turn was is learned.
-
-    Causal unless `later` says otherwise. A clip without history looks at itself alone.
-    """
+    """The clip looks at the turns around it, and at itself; a clip without any looks at itself alone."""
 
     def __init__(self, width: int, heads: int, dropout: float, options: ContextOptions) -> None:
         super().__init__(width, heads, dropout, options)
-        self.ago = nn.Embedding(options.turns + options.later + 1, width)
-        nn.init.normal_(self.ago.weight, std=0.02)
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = Attend(width, heads, dropout)
         self.perceptron = feed_forward(width, dropout)
 
     def forward(self, fused: Fused, history: History) -> Fused:
         """See `Context.forward`."""
-        turns = gather_turns(fused.vector, history)  # (R, K, W)
-        turns = self.norm1(turns + self.ago(measure_distance(history) + self.options.later))
+        turns = self.norm1(gather_turns(fused.vector, history) + self.place(history))  # (R, K, W)
         rows = take_rows(fused, history)
         at = history.at
         seen = self.attention(turns[:, at : at + 1], turns, history.here)[:, 0]  # (R, W)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Annotated
 
 import torch
@@ -25,7 +25,7 @@ class Adaptive(Pointwise):
 
         modality_dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.2
 
-    def __init__(self, streams: Sequence[str], width: int, heads: int, dropout: float, options: Options) -> None:
+    def __init__(self, streams: Mapping[str, int], width: int, heads: int, dropout: float, options: Options) -> None:
         super().__init__(streams, width, heads, dropout, options)
         count = len(self.streams)
         self.encode = nn.ModuleList(layer(width, width, dropout) for _ in self.streams)
@@ -45,5 +45,5 @@ class Adaptive(Pointwise):
         mean = (encoded * here).sum(-2) / count.clamp(min=1)  # (…, H)
         if len(self.streams) > 1:
             several = self.several(torch.where(here, encoded, self.absent).flatten(-2))
-            mean = torch.where(count > 1, mean + several, mean)
+            mean = torch.where(count > 1, several, mean)
         return torch.where(count > 0, mean, self.nothing), None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from .base import FusionOptions, Pointwise, embedding, layer
 class Concat(Pointwise):
     """Streams side by side through a two-layer perceptron; a learned embedding stands in for an absent one."""
 
-    def __init__(self, streams: Sequence[str], width: int, heads: int, dropout: float, options: FusionOptions) -> None:
+    def __init__(self, streams: Mapping[str, int], width: int, heads: int, dropout: float, options: FusionOptions) -> None:
         super().__init__(streams, width, heads, dropout, options)
         count = len(self.streams)
         self.absent = embedding(count, width)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -21,17 +21,19 @@ class CrossAttention(Pointwise):
     """
 
     class Options(FusionOptions):
-        """layers: rounds of attention."""
+        """layers: rounds of attention. factor: how much wider the perceptron of a round is inside."""
 
         layers: Count = 1
+        factor: Count = 2
 
-    def __init__(self, streams: Sequence[str], width: int, heads: int, dropout: float, options: Options) -> None:
+    def __init__(self, streams: Mapping[str, int], width: int, heads: int, dropout: float, options: Options) -> None:
         super().__init__(streams, width, heads, dropout, options)
         count = len(self.streams)
         self.absent = embedding(count, width)
         self.kind = embedding(count, width)
         self.layers = nn.ModuleList(
-            nn.ModuleList(CrossBlock(width, heads, dropout) for _ in self.streams) for _ in range(options.layers)
+            nn.ModuleDict({name: CrossBlock(width, heads, dropout, options.factor) for name in self.streams})
+            for _ in range(options.layers)
         )
         self.out = layer(count * width, width, dropout)
 
@@ -40,8 +42,8 @@ class CrossAttention(Pointwise):
         states = [streams[name].values + self.kind[i] for i, name in enumerate(self.streams)]
         masks = [streams[name].mask for name in self.streams]
         for blocks in self.layers:
-            assert isinstance(blocks, nn.ModuleList)
-            states = [block(states[i], *_join_others(states, masks, i)) for i, block in enumerate(blocks)]
+            assert isinstance(blocks, nn.ModuleDict)
+            states = [blocks[name](states[i], *_join_others(states, masks, i)) for i, name in enumerate(self.streams)]
         return {name: streams[name]._replace(values=states[i]) for i, name in enumerate(self.streams)}
 
     def mix(self, vectors: Tensor, present: Tensor) -> tuple[Tensor, None]:

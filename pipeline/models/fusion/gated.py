@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +13,17 @@ from .base import FusionOptions, Pointwise, embedding
 
 
 class Gated(Pointwise):
-    """Softmax gates over the streams present, one per stream or one per stream and dimension (Arevalo et al. 2017)."""
+    """Softmax gates over the streams present, one per stream or one per stream and dimension (Arevalo et al. 2017).
+
+    With v the projected vectors side by side: g = softmax(W₂ relu(W₁ v)), y = Dropout(LayerNorm(Σ gᵢ vᵢ)).
+    """
 
     class Options(FusionOptions):
         """per_dimension: a gate for each of the H dimensions."""
 
         per_dimension: Flag = True
 
-    def __init__(self, streams: Sequence[str], width: int, heads: int, dropout: float, options: Options) -> None:
+    def __init__(self, streams: Mapping[str, int], width: int, heads: int, dropout: float, options: Options) -> None:
         super().__init__(streams, width, heads, dropout, options)
         count = len(self.streams)
         self.gates = width if options.per_dimension else 1
@@ -33,7 +36,7 @@ class Gated(Pointwise):
         self.norm, self.dropout = nn.LayerNorm(width), nn.Dropout(dropout)
 
     def weigh(self, vectors: Tensor, present: Tensor) -> Tensor:
-        """(…, M, 1 or H), summing to one over the streams present, zero for the others."""
+        """Projected vectors → (…, M, 1 or H), summing to one over the streams present, zero for the others."""
         if self.gate is None:
             return present[..., None].to(vectors.dtype)
         logits = self.gate(vectors.flatten(-2)).unflatten(-1, (len(self.streams), self.gates))
@@ -47,6 +50,6 @@ class Gated(Pointwise):
 
     def mix(self, vectors: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """See `Pointwise.mix`."""
-        vectors = torch.where(present[..., None], vectors, self.absent)
+        vectors = self.project(torch.where(present[..., None], vectors, self.absent))
         weights = self.weigh(vectors, present)
-        return self.dropout(self.norm((weights * self.project(vectors)).sum(-2))), weights.mean(-1)
+        return self.dropout(self.norm((weights * vectors).sum(-2))), weights.mean(-1)
