@@ -152,11 +152,15 @@ def test_a_quarter_second_of_sound_moves_the_frames_it_overlaps_most(name, layer
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_one_stream_alone(name):
-    model = make(name, streams={"text": STREAMS["text"]}, base="text").train()
-    output = model(Inputs({"text": batch().streams["text"]}))
-    (output["emotion"].square().sum() + output["frames"].sum() + output["dimensions"].sum()).backward()
+@pytest.mark.parametrize("names", [("text",), ("audio", "text")])
+def test_one_stream_alone_and_two(name, names):
+    """Also with fewer streams no parameter is without use."""
+    model = make(name, dropout=0.0, streams={n: STREAMS[n] for n in names}, base="text").train()
+    output = model(Inputs({n: batch().streams[n] for n in names}))
+    weight = torch.randn(output["emotion"].shape)
+    ((output["emotion"] * weight).sum() + output["frames"].square().sum() + output["dimensions"].square().sum()).backward()
     assert torch.isfinite(output["emotion"]).all()
+    assert [key for key, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
 @pytest.mark.parametrize("name", NAMES)

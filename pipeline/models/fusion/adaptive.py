@@ -31,7 +31,8 @@ class Adaptive(Pointwise):
         self.encode = nn.ModuleList(layer(width, width, dropout) for _ in self.streams)
         self.nothing = nn.Parameter(torch.randn(width) * 0.02)
         if count > 1:
-            self.absent = embedding(count, width)
+            # With two streams, several is all of them.
+            self.absent = embedding(count, width) if count > 2 else None
             self.several = layer(count * width, width, dropout)
 
     def project(self, vectors: Tensor) -> Tensor:
@@ -44,6 +45,7 @@ class Adaptive(Pointwise):
         count = present.sum(-1, keepdim=True)  # (…, 1)
         mean = (encoded * here).sum(-2) / count.clamp(min=1)  # (…, H)
         if len(self.streams) > 1:
-            several = self.several(torch.where(here, encoded, self.absent).flatten(-2))
+            known = encoded if self.absent is None else torch.where(here, encoded, self.absent)
+            several = self.several(known.flatten(-2))
             mean = torch.where(count > 1, several, mean)
         return torch.where(count > 0, mean, self.nothing), None

@@ -27,7 +27,8 @@ class Gated(Pointwise):
         super().__init__(streams, width, heads, dropout, options)
         count = len(self.streams)
         self.gates = width if options.per_dimension else 1
-        self.absent = embedding(count, width)
+        # Beside one stream that is present an absent one moves no gate.
+        self.absent = embedding(count, width) if count > 2 else None
         self.projections = nn.ModuleList(nn.Linear(width, width) for _ in self.streams)
         # The last bias moves all gates of a lone stream alike; two streams or more give it a gradient.
         self.gate = (
@@ -50,6 +51,6 @@ class Gated(Pointwise):
 
     def mix(self, vectors: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """See `Pointwise.mix`."""
-        vectors = self.project(torch.where(present[..., None], vectors, self.absent))
+        vectors = self.project(vectors if self.absent is None else torch.where(present[..., None], vectors, self.absent))
         weights = self.weigh(vectors, present)
         return self.dropout(self.norm((weights * vectors).sum(-2))), weights.mean(-1)

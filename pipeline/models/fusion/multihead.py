@@ -36,7 +36,7 @@ class Multihead(Pointwise):
         heads = heads if options.degree is None else find_divisor(width, options.degree)
         self.projections = nn.ModuleList(nn.Linear(width, size) for size in self.widths)
         self.absent = nn.Parameter(torch.randn(width) * 0.02)
-        self.attention = Attention(width, heads, dropout)
+        self.attention = Attention(width, heads, dropout) if len(self.streams) > 1 else None  # a lone one has nobody to look at
         self.norm, self.dropout = nn.LayerNorm(width), nn.Dropout(dropout)
 
     def project(self, vectors: Tensor) -> Tensor:
@@ -55,10 +55,12 @@ class Multihead(Pointwise):
         """See `Pointwise.mix`; the share of a stream is how much the streams look at it."""
         here = present[..., None]
         tokens = self.project(vectors) * here  # (…, M, W)
+        whole = tokens.sum(-2) + self.absent * self._find_gaps(present)  # (…, W)
+        if self.attention is None:
+            return self.dropout(self.norm(whole)), present.to(vectors.dtype)
         one = tokens.flatten(0, -3), present.flatten(0, -2)
         count = present.sum(-1, keepdim=True).clamp(min=1)  # (…, 1)
         seen = self.attention(one[0], *one).view_as(tokens)
-        whole = tokens.sum(-2) + self.absent * self._find_gaps(present)  # (…, W)
         fused = self.dropout(self.norm(whole + (seen * here).sum(-2) / count))
         if vectors.dim() > 3:  # at each instant: nobody reads the shares
             return fused, None
