@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import polars as pl
 
+from pipeline.errors import CorpusError
 from pipeline.storage.tables import LABELS
 
+#: Said of a line that is no clip, where a turn is left of it.
+STAYS = "; the turn stays as context"
 #: What is left of a clip whose media cannot be used.
 _KEPT = ("id", "corpus", "split", "text", "language", "speaker", "dialogue", "turn", "session")
 
@@ -19,6 +22,28 @@ def left_of(clips: Iterable[dict]) -> list[dict]:
         for clip in clips
         if clip.get("dialogue") is not None and clip.get("turn") is not None and clip.get("text")
     ]
+
+
+def read_left(read: Callable[[dict], dict], line: dict, *blanks: dict) -> dict | None:
+    """What is left of a line that `read` makes no clip of, as a turn that is no target; None where nothing is.
+
+    Args:
+        blanks: columns to read otherwise, least loss first: the labels alone, then what says where the media are.
+
+    >>> def read(line):
+    ...     return {"dialogue": "d", "turn": 1, "text": line["said"], "valence": float(line["valence"] or "nan")}
+    >>> read_left(read, {"said": "No!", "valence": "four"}, {"valence": ""})["text"]
+    'No!'
+    """
+    for blank in blanks:
+        try:
+            clip = read(line | blank)
+        except (ValueError, LookupError, CorpusError):
+            continue
+        readable = any(clip.get(name) for name in ("text", "video", "audio"))
+        if readable and clip.get("dialogue") is not None and clip.get("turn") is not None:
+            return without_labels(clip)
+    return None
 
 
 def count(table: pl.DataFrame, lost: int) -> dict[str, int]:

@@ -167,3 +167,78 @@ def test_other_corpora_keep_their_turns_too(tmp_path):
     joined = join_corpora({"iemocap": Member("iemocap", Tables([clip, alone]))})
     assert [(c["id"], c["target"], c["emotion"], c["text"]) for c in joined.clips] == [("iemocap/a", False, None, "No!")]
     assert [row["id"] for row in joined.problems] == ["iemocap/a", "iemocap/b"]
+
+
+def read(tmp_path, name, file, text, **options):
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text(text)
+    found = open_corpus(Corpus(name=name, root=str(tmp_path), options=options)).read()
+    return {clip["id"]: clip for clip in found.clips}, [(row["reason"], row["detail"]) for row in found.problems]
+
+
+def test_a_line_of_a_table_is_lost_as_a_turn_only_when_nothing_of_it_can_be_read(tmp_path):
+    """A label that is none costs the labels; a time or place that is none the media; without words nothing is left."""
+    lines = [
+        "id,audio,start,text,emotion,valence,dialogue,turn",
+        "a,a.wav,,Yes.,joy,0.5,d,0",
+        "b,b.wav,,No.,glee,0.5,d,1",
+        "c,c.wav,,Why?,joy,lots,d,2",
+        "e,e.wav,soon,Well.,joy,0.5,d,3",
+        "f,f.wav,soon,,joy,0.5,d,4",
+        "g,g.wav,,Alone.,glee,0.5,,",
+        "h,h.wav,,When?,joy,0.5,d,first",
+    ]
+    clips, problems = read(tmp_path, "generic", "clips.csv", "\n".join(lines), table="clips.csv", emotions={"joy": "happy"})
+    assert {name: (clip.get("target", True), clip.get("audio"), clip["text"]) for name, clip in clips.items()} == {
+        "generic/a": (True, "a.wav", "Yes."),
+        "generic/b": (False, "b.wav", "No."),
+        "generic/c": (False, "c.wav", "Why?"),
+        "generic/e": (False, None, "Well."),
+    }
+    assert all(clips[f"generic/{name}"].get(label) is None for name in "bce" for label in tables.LABELS)
+    assert [reason for reason, _ in problems] == ["label", "row", "row", "row", "label", "row"]
+    assert [detail.endswith("; the turn stays as context") for _, detail in problems] == [True, True, True, False, False, False]
+
+
+def test_a_file_of_a_tree_with_a_wrong_label_stays_a_turn(tmp_path):
+    for name in ("glee", "joy"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "d1_2.wav").write_bytes(b"RIFF")
+    (tmp_path / "glee/alone.wav").write_bytes(b"RIFF")
+    options = {"names": r"(?P<dialogue>d\d)_(?P<turn>\d)|.*", "levels": ["emotion"], "emotions": {"joy": "happy"}}
+    found = open_corpus(Corpus(name="generic", root=str(tmp_path), options=options)).read()
+    kept = {clip["id"]: (clip.get("target", True), clip["audio"], clip["emotion"]) for clip in found.clips}
+    assert kept == {
+        "generic/glee/d1_2": (False, "glee/d1_2.wav", None),
+        "generic/joy/d1_2": (True, "joy/d1_2.wav", "happy"),
+    }
+
+
+def test_a_meld_line_without_a_time_keeps_its_film(tmp_path):
+    header = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime\n"
+    lines = [
+        f'1,"Line {utt}.",Ross,joy,positive,7,{utt},1,1,"{start}","00:00:02,0"\n'
+        for utt, start in ((0, "soon"), ("x", "00:00:01,0"))
+    ]
+    clips, problems = read(tmp_path, "meld", "train/train_sent_emo.csv", header + "".join(lines))
+    assert [(name, clip["target"], clip["text"], clip["emotion"]) for name, clip in clips.items()] == [
+        ("meld/train/dia7_utt0", False, "Line 0.", None)
+    ]
+    assert problems[0][1].endswith("; the turn stays as context") and "context" not in problems[1][1]
+
+
+def test_a_sentiment_line_off_its_scale_stays_a_turn(tmp_path):
+    lines = [
+        "video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode",
+        "v,1,yes,0.4,0,0,0,Positive,train",
+        "v,2,no,9,0,0,0,Positive,train",
+        "v,3,oh,0.4,0,0,0,Great,train",
+        "v,4,ah,0.4,0,0,0,Positive,tomorrow",
+    ]
+    clips, problems = read(tmp_path, "ch_sims", "label.csv", "\n".join(lines))
+    assert {name: (clip.get("target", True), clip["turn"], clip["valence"]) for name, clip in clips.items()} == {
+        "ch_sims/v/1": (True, 1, 0.4),
+        "ch_sims/v/2": (False, 2, None),
+        "ch_sims/v/3": (False, 3, None),
+    }
+    assert [detail.endswith("context") for _, detail in problems] == [True, True, False]

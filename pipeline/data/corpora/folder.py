@@ -30,6 +30,8 @@ VIDEO = _suffixes(
     ".swf .amv"
 )
 IMAGE = (".png", ".jpg", ".jpeg")
+#: Files of no medium are told one by one, up to so many of a suffix.
+_NAMED = 20
 #: What lies beside media and is none; told by its count.
 BESIDE = _suffixes(
     ".txt .csv .tsv .json .jsonl .xml .yaml .yml .md .pdf .doc .docx .rtf .html .htm .xls .xlsx .xlsm .ods .srt "
@@ -178,3 +180,15 @@ def _spellings(folder: str, changed: int) -> dict[str, str]:
 def problem(id_: str | None, media: str | None, reason: str, detail: str) -> dict:
     """A quarantine row of the stage `manifest`."""
     return {"id": id_, "media": media, "stage": "manifest", "reason": known(reason), "detail": detail}
+
+
+def name_others(others: dict[str, list[str]]) -> list[dict]:
+    """Rows of the files whose suffix is of no medium: each named where they are few and not plainly something else."""
+    rows = []
+    for suffix, paths in sorted(others.items()):
+        what = f"{suffix or 'no suffix'}: not taken for a medium"
+        if suffix in BESIDE or len(paths) > _NAMED:
+            rows.append(problem(None, paths[0], "surplus", f"{what}; {len(paths)} such files, of which this is the first"))
+        else:
+            rows += [problem(None, path, "surplus", what) for path in paths]
+    return rows

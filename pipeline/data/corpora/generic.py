@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 from pydantic import AfterValidator
 
+from pipeline.data import turns
 from pipeline.errors import CorpusError, ParamsError
 from pipeline.params import Name
 from pipeline.storage.tables import SCHEMA
@@ -34,9 +36,10 @@ _NAMED_COLUMNS = ("speaker", "emotion", "sentiment", "session", "dialogue", "tur
 _MEDIA = ("media", "video", "audio")
 _KINDS = (("audio", folder.AUDIO), ("video", folder.VIDEO))
 _LOSSLESS = (".wav", ".flac", ".aiff", ".aif")
-#: Files of a suffix that are named one by one.
-_NAMED = 20
 _SCALED = ("valence", "arousal", "dominance")
+#: Cells that say how a line is labelled, and where its media are: left out where one of them cannot be read.
+_UNLABELLED = dict.fromkeys(("emotion", "sentiment", *_SCALED), "")
+_UNPLACED = dict.fromkeys((*_MEDIA, "start", "end", "channel", "half"), "")
 
 
 def _check_names(pattern: str) -> str:
@@ -82,13 +85,16 @@ def _table(root: Path, name: str, options: Generic.Options) -> Tables:
             result.problems.append(folder.problem(None, path.name, "missing" if failed in _MEDIA else "row", detail))
             continue
         textual += not any(row.get(name) for name in _MEDIA)
+        read = partial(_clip, line=line, options=options, comma=comma)
         try:
-            clip = _clip(row, line, options, comma)
+            clip = read(row)
+        except (LookupError, ValueError) as error:
+            clip = turns.read_left(read, row, _UNLABELLED, _UNLABELLED | _UNPLACED)
+            reason = "label" if isinstance(error, LookupError) else "row"
+            detail = f"line {line}: {error.args[0]}{turns.STAYS if clip else ''}"
+            result.problems.append(folder.problem(None, path.name, reason, detail))
+        if clip:
             result.clips.append(clip | {"where": f"{path.name}, line {line}"})
-        except LookupError as error:
-            result.problems.append(folder.problem(None, path.name, "label", f"line {line}: {error.args[0]}"))
-        except ValueError as error:
-            result.problems.append(folder.problem(None, path.name, "row", f"line {line}: {error}"))
     if textual and not names.keys().isdisjoint(_MEDIA):
         result.notes["lines without media, kept for their text"] = textual
     result.notes["columns read"] = {name: names[name] for name in sorted(names)}
@@ -160,35 +166,34 @@ def _tree(root: Path, options: Generic.Options) -> Tables:
             clip[kind] = path
     clips = []
     for clip in found.values():
+        read = partial(_finish_leaf, options=options)
         try:
-            clip["turn"] = cells.whole(clip.get("turn") or "")
-            _finish(clip, options)
+            whole: dict | None = read(clip)
         except (LookupError, ValueError) as error:
-            problems.append(folder.problem(clip["id"], clip.get("video") or clip.get("audio"), "label", error.args[0]))
-            continue
-        clips.append(clip | {"audio": clip.get("audio") or clip.get("video")})
+            whole = turns.read_left(read, clip, {"emotion": None})
+            detail = f"{error.args[0]}{turns.STAYS if whole else ''}"
+            problems.append(folder.problem(clip["id"], clip.get("video") or clip.get("audio"), "label", detail))
+        if whole:
+            clips.append(whole)
     if not found:
         raise CorpusError(f"{root} holds no media below {len(levels)} levels of folders ({'/'.join(levels)}).")
     counts = Counter(clip.get("emotion") or "" for clip in clips)
-    return Tables(clips, problems=problems + _others(others), notes={"clips per emotion": dict(sorted(counts.items()))})
+    return Tables(
+        clips, problems=problems + folder.name_others(others), notes={"clips per emotion": dict(sorted(counts.items()))}
+    )
+
+
+def _finish_leaf(clip: dict, options: Generic.Options) -> dict:
+    """A file of the tree with the columns its path tells, as a clip."""
+    clip = clip | {"turn": cells.whole(clip.get("turn") or ""), "audio": clip.get("audio") or clip.get("video")}
+    _finish(clip, options)
+    return clip
 
 
 def _worth(path: str) -> tuple[int, str]:
     """Order of takes of one name: what is not compressed first."""
     kind = PurePosixPath(path).suffix.lower()
     return (_LOSSLESS.index(kind) if kind in _LOSSLESS else len(_LOSSLESS)), path
-
-
-def _others(others: dict[str, list[str]]) -> list[dict]:
-    """Rows of the files whose suffix is of no medium: each named where they are few and not plainly something else."""
-    rows = []
-    for suffix, paths in sorted(others.items()):
-        what = f"{suffix or 'no suffix'}: not taken for a medium"
-        if suffix in folder.BESIDE or len(paths) > _NAMED:
-            rows.append(folder.problem(None, paths[0], "surplus", f"{what}; {len(paths)} such files, of which this is the first"))
-        else:
-            rows += [folder.problem(None, path, "surplus", what) for path in paths]
-    return rows
 
 
 class Generic(Adapter):

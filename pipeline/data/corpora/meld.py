@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -91,10 +92,13 @@ def _media_of(root: Path, split: str) -> Path:
 def _split(path: Path, split: str, root: Path, media: Path | None, options: Meld.Options) -> tuple[list[dict], list[dict], int]:
     clips, problems, mended = [], [], 0
     for line, row in table.rows_of(path, COLUMNS, encoding=options.encoding):
+        read = partial(_clip, split=split, root=root, media=media)
         try:
-            clip = _clip(row, split, root, media)
+            clip = read(row)
         except ValueError as error:
-            problems.append(folder.problem(None, path.name, "row", f"line {line}: {error}"))
+            left = turns.read_left(read, row, dict.fromkeys(("StartTime", "EndTime"), "00:00:00,000"))
+            problems.append(folder.problem(None, path.name, "row", f"line {line}: {error}{turns.STAYS if left else ''}"))
+            clips += [left] if left else []
             continue
         for label, names in (("emotion", EMOTIONS), ("sentiment", SENTIMENTS)):
             if clip.get("target", True) and clip[label] not in names:

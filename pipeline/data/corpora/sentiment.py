@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pipeline.data.turns import without_labels
+from pipeline.data.turns import STAYS, read_left, without_labels
 from pipeline.errors import CorpusError
 
 from . import cells, folder, table
@@ -41,6 +42,11 @@ def _film(root: Path, video: str, clip: str) -> str | None:
             if folder.inside(root, relative) and (root / relative).is_file():
                 return relative
     return None
+
+
+#: Columns of the table that say what was said where, and when; all others are labels.
+_SPOKEN = frozenset(("video_id", "clip_id", "text", "mode"))
+_TIMES = frozenset(("start", "start_time", "end", "end_time"))
 
 
 def _media(root: Path, row: dict[str, str], whole: dict[str, str]) -> dict:
@@ -103,16 +109,17 @@ class SentimentCorpus(Adapter):
     def _read_table(self, path: Path, result: Tables) -> None:
         films = find_films(self.root, self.options.media, [])
         for line, row in table.rows_of(path, COLUMNS, encoding=self.options.encoding):
+            read = partial(self._clip, films=films)
             try:
-                clip = self._clip(row)
-                if self.options.media == "video":
-                    clip |= _media(self.root, row, films)
+                clip: dict | None = read(row)
             except (ValueError, CorpusError) as error:
-                result.problems.append(folder.problem(None, path.name, "row", f"line {line}: {error}"))
-                continue
-            result.clips.append(clip | {"where": f"{path.name}, line {line}"})
+                unlabelled = dict.fromkeys(row.keys() - _SPOKEN - _TIMES, "")
+                clip = read_left(read, row, unlabelled, unlabelled | dict.fromkeys(_TIMES, ""))
+                result.problems.append(folder.problem(None, path.name, "row", f"line {line}: {error}{STAYS if clip else ''}"))
+            if clip:
+                result.clips.append(clip | {"where": f"{path.name}, line {line}"})
 
-    def _clip(self, row: dict[str, str]) -> dict:
+    def _clip(self, row: dict[str, str], films: dict[str, str]) -> dict:
         score = table.number(row["label"], *self.scale)
         if row["mode"].lower() not in SPLITS:
             raise ValueError(f"mode {row['mode']!r} is not train, valid or test")
@@ -133,7 +140,8 @@ class SentimentCorpus(Adapter):
             "dialogue": row["video_id"],
             "turn": int(row["clip_id"]) if row["clip_id"].isascii() and row["clip_id"].isdigit() else None,
         }
-        return self.label(clip, score, self.read_emotions(row), single, polarity)
+        media = _media(self.root, row, films) if self.options.media == "video" else {}
+        return self.label(clip | media, score, self.read_emotions(row), single, polarity)
 
     def read_emotions(self, row: dict[str, str]) -> dict[str, float]:
         """Intensities by emotion, of a row of the table; {} where the corpus has none.

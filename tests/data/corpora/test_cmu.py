@@ -98,9 +98,14 @@ def test_emotions_of_a_table(tmp_path):
     rows += ["v,1,a,1.5,train,0.67,0,0,0,0,1.33", "v,2,b,0,train,0,0,0,0,0,0", "v,3,c,0,train,9,0,0,0,0,0", "v,4,d,,train,,,,,,"]
     (tmp_path / "label.csv").write_text("\n".join(rows))
     found = read("mosei", tmp_path, view="emotions", media="none")
-    assert [(clip["emotion"], clip["valence"]) for clip in found.clips] == [("fear", 0.5), (None, 0.0), (None, None)]
-    assert found.clips[2]["target"] is False
-    assert [row["detail"] for row in found.problems] == ["line 4: 9 is not between 0 and 3"]
+    assert [(clip["emotion"], clip["valence"]) for clip in found.clips] == [
+        ("fear", 0.5),
+        (None, 0.0),
+        (None, None),
+        (None, None),
+    ]
+    assert [clip.get("target", True) for clip in found.clips] == [True, True, False, False]
+    assert [row["detail"] for row in found.problems] == ["line 4: 9 is not between 0 and 3; the turn stays as context"]
     with pytest.raises(ParamsError):
         read("mosi", tmp_path, view="emotions")
 

@@ -277,16 +277,16 @@ def test_sentiment_corpora(tmp_path, tone, settings, name, scale):
     rows += ["video_9,1,bad,99,,,,Positive,train", "video_9,2,none,,,,,,train", "video_9,3,x,0,,,,Odd,train"]
     write(root / "label.csv", "\n".join(rows))
     table, lost = built(settings, tmp_path, name, root)
-    assert table["split"].to_list() == ["train", "val", "test", None]
-    assert sorted(lost["reason"]) == ["missing", "row", "row"]
-    # Nobody rated it: it stays a turn of its video, for what was said.
-    assert table["target"].to_list() == [True, True, True, False] and table["text"][3] == "none"
-    assert not set(pl.read_parquet(tmp_path / "data/folds.parquet")["id"]) & {f"{name}/video_9/2"}
+    assert table["split"].to_list() == ["train", "val", "test", None, None, None]
+    assert sorted(lost["reason"]) == ["missing"] * 3 + ["row", "row"]
+    # Nobody rated them, or not as the corpus rates: they stay turns of their video, for what was said.
+    assert table["target"].to_list() == [True] * 3 + [False] * 3 and table["text"].to_list()[3:] == ["bad", "none", "x"]
+    assert not set(pl.read_parquet(tmp_path / "data/folds.parquet")["id"]) & {f"{name}/video_9/{i}" for i in (1, 2, 3)}
     truth = pl.read_parquet(tmp_path / "data/truth.parquet")
     assert truth["valence"].to_list() == [0.6] and truth["sentiment"].to_list() == ["positive"]
     assert json.loads(truth["labels"][0]) == pytest.approx({"sentiment_text": 0.6 * scale, "sentiment_video": 0.6 * scale})
     assert [c["emotion"] for c in read(name, root, view="seven").clips][:3] == ["strongly negative", "neutral", "positive"]
-    assert [c["emotion"] for c in read(name, root, view="three").clips] == ["negative", "neutral", "positive", None]
+    assert [c["emotion"] for c in read(name, root, view="three").clips] == ["negative", "neutral", "positive"] + [None] * 3
 
 
 @pytest.mark.parametrize(("value", "degree"), [(-1, 0), (-0.5, 1), (-0.2, 2), (-0.1, 3), (0, 3), (0.5, 5), (1, 6)])
