@@ -24,7 +24,8 @@ def read_attention(model: Model, inputs: Inputs) -> dict[str, Tensor]:
         instants, it is the clip's.
 
     >>> from pipeline.models.batch import Tokens
-    >>> from pipeline.models.model import EmotionModel, ModelSpec, OutputSpec, PartSpec, StreamSpec
+    >>> from pipeline.models.model import EmotionModel
+    >>> from pipeline.models.spec import ModelSpec, PartSpec, StreamSpec
     >>> streams = {"audio": StreamSpec(width=8), "text": StreamSpec(width=8)}
     >>> spec = ModelSpec(streams=streams, width=16, layers=0, fusion=PartSpec(name="multihead"))
     >>> tokens = Tokens(torch.ones(2, 3, 8), torch.ones(2, 3).bool(), torch.zeros(2, 3, 2))

@@ -6,8 +6,9 @@ import torch
 from pipeline.errors import ParamsError
 from pipeline.models.batch import Fused, History, Inputs, Tokens
 from pipeline.models.contexts.base import list_alone, read_alone
-from pipeline.models.model import EmotionModel, ModelSpec, OutputSpec, PartSpec, StreamSpec
+from pipeline.models.model import EmotionModel
 from pipeline.models.registry import CONTEXTS
+from pipeline.models.spec import ModelSpec, OutputSpec, PartSpec, StreamSpec
 from pipeline.training.data.dialogues import find_turns
 
 NAMES = sorted(CONTEXTS)

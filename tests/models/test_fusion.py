@@ -13,8 +13,9 @@ from pipeline.models.batch import Inputs, Tokens
 from pipeline.models.blocks import Attention, CrossBlock, attend, weigh
 from pipeline.models.fusion.base import align, keep_one, mean_tokens
 from pipeline.models.fusion.multihead import divide_width, find_divisor
-from pipeline.models.model import EmotionModel, ModelSpec, OutputSpec, PartSpec, StreamSpec
+from pipeline.models.model import EmotionModel
 from pipeline.models.registry import FUSIONS
+from pipeline.models.spec import ModelSpec, OutputSpec, PartSpec, StreamSpec
 
 
 def build(name, streams, width, heads=2, dropout=0.0, **options):

@@ -7,9 +7,10 @@ from pipeline.errors import ParamsError
 from pipeline.models.attention import read_attention
 from pipeline.models.batch import Inputs, Tokens
 from pipeline.models.fusion.base import Fusion
-from pipeline.models.model import EmotionModel, ModelSpec, OutputSpec, PartSpec, StreamSpec
+from pipeline.models.model import EmotionModel
 from pipeline.models.readout import Readout
 from pipeline.models.registry import FUSIONS
+from pipeline.models.spec import ModelSpec, OutputSpec, PartSpec, StreamSpec
 
 STREAMS = {"audio": StreamSpec(width=6), "text": StreamSpec(width=5)}
 

@@ -9,7 +9,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from pipeline.errors import StoreError
+from pipeline.errors import ParamsError, StoreError
 from pipeline.params import Params
 from pipeline.storage import tables
 from pipeline.storage.classes import check_classes
@@ -107,3 +107,16 @@ def code_column(column: pl.Series, roles: pl.Series) -> tuple[Tensor, tuple[str,
     known = tuple(sorted(column.filter(roles == "train").drop_nulls().unique().to_list()))
     places = {value: i for i, value in enumerate(known)}
     return torch.tensor([places.get(value, -1) for value in column], dtype=torch.int64), known
+
+
+def number_groups(table: pl.DataFrame, column: str) -> Tensor:
+    """(N,) int64: a number for each value of the column within a corpus, -1 where it is unknown.
+
+    Raises:
+        ParamsError: no clip has a value.
+    """
+    known = table[column] if column in table.columns else pl.Series([None] * len(table), dtype=pl.String)
+    if known.is_null().all():
+        raise ParamsError(f"training.normalise is {column!r}, but no clip has a {column}; take train, or none.")
+    named = table.select(pl.concat_str("corpus", pl.col(column), separator="\0", ignore_nulls=False).rank("dense"))
+    return torch.from_numpy(named.to_series().fill_null(0).cast(pl.Int64).to_numpy() - 1)
