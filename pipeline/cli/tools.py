@@ -26,6 +26,7 @@ def predict(
         list[str] | None, typer.Option(help="An earlier turn, `NAME: words`; again for each, oldest first.")
     ] = None,
     variant: Annotated[str, typer.Option(help="Which model: fused, linear, or one stream's.")] = FUSED,
+    attention: Annotated[Path | None, typer.Option(help="Write here (.npz) what the model's attention looks at.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
@@ -36,7 +37,13 @@ def predict(
 
     predictor = Predictor.load(parameters.read(params), variant=variant)
     prediction = predictor.predict(
-        clip, text=text, start=start, end=end, speaker=speaker, context=[turn(said) for said in context or ()]
+        clip,
+        text=text,
+        start=start,
+        end=end,
+        speaker=speaker,
+        context=[turn(said) for said in context or ()],
+        attention=attention,
     )
     if json:
         typer.echo(format_json(prediction))  # rich would read brackets as markup and wrap lines

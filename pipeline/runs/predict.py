@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import StoreError, one_of
-from pipeline.models.batch import Inputs, Outputs, Tokens, drop_streams, shorten
+from pipeline.models.batch import History, Inputs, Outputs, Tokens, drop_streams, shorten
 from pipeline.models.model import Model
 from pipeline.models.pooled import pool_tokens
 
@@ -30,6 +30,7 @@ class Estimate:
         dimensions: (K,) in [-1, 1] in the order of `names`, or None.
         trace: (T, K) along the base stream, or None (per clip only, or that stream is missing).
         times: (T, 2) seconds of the trace, or None.
+        shares: (M,) how much each stream counted, in the order of the model's streams, or None where the fusion does not say.
     """
 
     classes: tuple[str, ...]
@@ -38,6 +39,7 @@ class Estimate:
     dimensions: np.ndarray | None
     trace: np.ndarray | None
     times: np.ndarray | None
+    shares: np.ndarray | None = None
 
     @property
     def emotion(self) -> str | None:
@@ -123,11 +125,47 @@ def read_tokens(run: TrainedModel, features: dict[str, Features]) -> dict[str, T
     return result
 
 
+@dataclass(frozen=True)
+class Before:
+    """A turn before a clip.
+
+    Attributes:
+        features: raw, of what is known of it.
+        voice: who speaks, as in `History.voices`.
+    """
+
+    features: dict[str, Features]
+    voice: int = -1
+
+
+def make_inputs(run: TrainedModel, features: dict[str, Features], before: Sequence[Before] = (), voice: int = 0) -> Inputs:
+    """One clip from raw features (see `read_tokens`), with the turns before it, oldest first, that the model's context takes."""
+    window = run.model.spec.turns[0]
+    turns = list(before)[-window:] if window else []
+    each = [read_tokens(run, turn.features) for turn in turns] + [read_tokens(run, features)]
+    streams = {name: join_tokens([tokens[name] for tokens in each]) for name in each[0]}
+    if not turns:
+        return Inputs(streams)
+    voices = torch.tensor([[*(turn.voice for turn in turns), voice]])
+    return Inputs(streams, history=History(torch.arange(len(each))[None], voices, len(turns)))
+
+
+def join_tokens(parts: list[Tokens]) -> Tokens:
+    """Clips as one batch, padded to the longest."""
+    longest = max(part.mask.shape[1] for part in parts)
+    padded = []
+    for part in parts:
+        room = longest - part.mask.shape[1]
+        padded.append(Tokens(*(nn.functional.pad(one, (0, 0) * (one.dim() - 2) + (0, room)) for one in part)))
+    return Tokens(*(torch.cat(one) for one in zip(*padded, strict=True)))
+
+
 @torch.inference_mode()
-def predict_clip(run: TrainedModel, features: dict[str, Features]) -> Estimate:
-    """What the model says of one clip from raw features (see `read_tokens`); a clip alone has no history."""
-    tokens, spec = read_tokens(run, features), run.model.spec
-    outputs = run.model(Inputs(tokens))
+def predict_clip(run: TrainedModel, features: dict[str, Features], before: Sequence[Before] = (), voice: int = 0) -> Estimate:
+    """What the model says of one clip from raw features; see `make_inputs`."""
+    inputs, spec = make_inputs(run, features, before, voice), run.model.spec
+    outputs = run.model(inputs)
+    tokens = {name: Tokens(*(one[-1:] for one in part)) for name, part in inputs.streams.items()}
     seen = spec.base is not None and "frames" in outputs and bool(tokens[spec.base].present)
 
     def first(name: str) -> Tensor | None:
@@ -141,6 +179,7 @@ def predict_clip(run: TrainedModel, features: dict[str, Features]) -> Estimate:
         dimensions=None if dimensions is None else dimensions.numpy(),
         trace=outputs["frames"][0].numpy() if seen else None,
         times=tokens[spec.base].times[0].numpy() if seen and spec.base else None,
+        shares=outputs["shares"][0].numpy() if "shares" in outputs else None,
     )
 
 
@@ -154,5 +193,5 @@ def average(estimates: list[Estimate]) -> Estimate:
     return Estimate(
         estimates[0].classes,
         estimates[0].names,
-        *(mean(name) for name in ("probabilities", "dimensions", "trace", "times")),
+        *(mean(name) for name in ("probabilities", "dimensions", "trace", "times", "shares")),
     )

@@ -11,11 +11,12 @@ from pipeline.storage.feature_store import Status
 
 @dataclass(frozen=True)
 class StreamUse:
-    """What one stream gave: its rows, or why it has none."""
+    """What one stream gave: its rows, or why it has none; and how much it counted, where the fusion says so."""
 
     status: Status
     rows: int = 0
     reason: str = ""
+    share: float | None = None
 
 
 @dataclass(frozen=True)

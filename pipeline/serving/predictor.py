@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from pipeline.data.decode.errors import DecodeError
 from pipeline.devices import pick_devices
 from pipeline.errors import UserError
 from pipeline.features import transcribe
 from pipeline.features.encoders import registry
-from pipeline.features.encoders.extractor import Extractor, Missing, Turn
+from pipeline.features.encoders.extractor import Clip, Extractor, Missing, Turn
 from pipeline.features.engine.entries import encode_batch
 from pipeline.features.engine.forward import Forward
 from pipeline.features.engine.reader import Job
 from pipeline.features.engine.stats import Stats
+from pipeline.models.attention import read_attention
+from pipeline.models.batch import Inputs
 from pipeline.params import Params, Stream
 from pipeline.runs.folders import FUSED, find_seeds
-from pipeline.runs.predict import Estimate, Features, average, predict_clip
+from pipeline.runs.predict import Before, Estimate, Features, average, make_inputs, predict_clip
 from pipeline.runs.run import TrainedModel, load_run
 from pipeline.storage.feature_store import Status
+from pipeline.training.data.dialogues import number_voices
 
 from .prediction import Prediction, StreamUse
 from .source import Source, Spoken, missing_reason
@@ -77,6 +82,7 @@ class Predictor:
         *,
         speaker: str | None = None,
         context: Sequence[Turn] = (),
+        attention: Path | None = None,
     ) -> Prediction:
         """Predict one media file. A modality it lacks is missing, as it would be in training.
 
@@ -85,7 +91,9 @@ class Predictor:
             text: what is said; without it, text streams that read recognised words (`asr.weights`) listen, others
                 are missing.
             start, end: seconds of the file to look at.
-            speaker, context: who speaks, and earlier turns of the dialogue, oldest first.
+            speaker, context: who speaks, and earlier turns of the dialogue, oldest first; for encoders that read them, and for
+                a model with a context, which is given what the text streams make of their words.
+            attention: file (.npz) to write to what the attention of the first model looks at.
 
         Raises:
             DecodeError: the file is not there, or no decoder can read it.
@@ -98,8 +106,37 @@ class Predictor:
         if not features:
             why = "; ".join(f"{name}: {one.reason}" for name, one in use.items())
             raise UserError(f"{path} has nothing this model can read ({why}).")
-        output = average([predict_clip(run, features) for run in self.runs])
+        before = self.recall(context, speaker)
+        output = average([predict_clip(run, features, before, _voice(speaker)) for run in self.runs])
+        if attention is not None:
+            self._write_attention(attention, make_inputs(self.runs[0], features, before, _voice(speaker)))
+        if output.shares is not None:
+            shares = dict(zip(self.runs[0].model.spec.streams, output.shares.tolist(), strict=True))
+            use = {name: replace(one, share=shares[name]) if one.status == Status.OK else one for name, one in use.items()}
         return self._prediction(source, duration, output, use)
+
+    def recall(self, context: Sequence[Turn], speaker: str | None = None) -> list[Before]:
+        """The turns before a clip as the model's context takes them: of each, what text streams make of its words.
+
+        What was seen and heard then is not known here, so that the other streams are missing in them.
+        """
+        window = max(run.model.spec.turns[0] for run in self.runs)
+        names = sorted({turn.speaker for turn in context if turn.speaker} | ({speaker} if speaker else set()))
+        said = torch.tensor([[names.index(one) if one else -1 for one in (*(turn.speaker for turn in context), speaker)]])
+        voices = number_voices(said, len(context))[0].tolist()
+        found = []
+        for i in range(max(0, len(context) - window) if window else len(context), len(context)):
+            features, _ = self._encode(partial(_read_turn, context[: i + 1]), f"turn {i + 1}")
+            found.append(Before(features, voices[i]))
+        return found
+
+    def _write_attention(self, path: Path, inputs: Inputs) -> None:
+        """Weights of every attention (of the clip: heads, queries, keys), and the seconds of the tokens of each stream."""
+        maps = {name: one[-1].numpy() for name, one in read_attention(self.runs[0].model, inputs).items()}
+        if not maps:
+            raise UserError("this model has no attention to write; take another fusion, or temporal.layers of 1 or more.")
+        times = {f"times.{name}": one.times[-1][one.mask[-1]].numpy() for name, one in inputs.streams.items()}
+        np.savez_compressed(path, **maps, **times)
 
     def source(
         self,
@@ -113,17 +150,20 @@ class Predictor:
 
     def features(self, source: Source) -> tuple[dict[str, Features], dict[str, StreamUse]]:
         """Rows (T, ...) float32 and times (T, 2) of each stream that is there, and the use of every stream."""
+        return self._encode(source.clip, source.path.name)
+
+    def _encode(self, read: Callable[[Stream], Clip], label: str) -> tuple[dict[str, Features], dict[str, StreamUse]]:
         features: dict[str, Features] = {}
         use: dict[str, StreamUse] = {}
         for name, stream in self.encoders.items():
             try:
-                prepared = self._extractor(name).prepare(source.clip(stream))
+                prepared = self._extractor(name).prepare(read(stream))
             except (Missing, DecodeError) as error:
                 status = Status.FAILED if isinstance(error, DecodeError) else Status.MISSING
                 use[name] = StreamUse(status, reason=missing_reason(error))
                 continue
             stats = Stats()
-            entry = encode_batch(self._forward(name), [(Job(source.path.name, name), prepared)], stats).get(name)
+            entry = encode_batch(self._forward(name), [(Job(label, name), prepared)], stats).get(name)
             if entry is None:
                 use[name] = StreamUse(Status.FAILED, reason=stats.failures[name])
                 continue
@@ -169,3 +209,20 @@ class Predictor:
             models=len(self.runs),
             heard=source.heard,
         )
+
+
+def _voice(speaker: str | None) -> int:
+    """The clip's own speaker among the voices of its dialogue."""
+    return 0 if speaker else -1
+
+
+def _read_turn(turns: Sequence[Turn], stream: Stream) -> Clip:
+    """The last of these turns, after the others, as the encoder of `stream` reads it.
+
+    Raises:
+        Missing: it is no encoder of text.
+    """
+    *before, last = turns
+    if stream.modality != "text" or stream.encoder == "import":
+        raise Missing("only the words of an earlier turn are known")
+    return Clip("turn", text=last.text, speaker=last.speaker, context=tuple(before))

@@ -35,7 +35,11 @@ def format_text(prediction: Prediction) -> Group:
             if name in prediction.trace:
                 grid.add_row(Text("  over time", "dim"), Text(spark(prediction.trace[name].tolist()), "magenta"), Text())
         parts += [Text(), grid]
-    used = [f"{name} ({one.rows} rows)" for name, one in prediction.streams.items() if one.status == Status.OK]
+    used = [
+        f"{name} ({one.rows} rows{'' if one.share is None else f', {one.share:.0%}'})"
+        for name, one in prediction.streams.items()
+        if one.status == Status.OK
+    ]
     plural = "s" if prediction.models != 1 else ""
     parts += [Text(), Text(f"from {', '.join(used)}; mean of {prediction.models} model{plural}", "dim")]
     parts += [
@@ -69,7 +73,12 @@ def format_json(prediction: Prediction) -> str:
         if prediction.trace
         else None,
         "streams": {
-            name: {"status": one.status.name.lower(), "rows": one.rows, "reason": one.reason or None}
+            name: {
+                "status": one.status.name.lower(),
+                "rows": one.rows,
+                "reason": one.reason or None,
+                "share": None if one.share is None else round(one.share, 6),
+            }
             for name, one in prediction.streams.items()
         },
         "heard": prediction.heard,

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from pipeline import cli
 from pipeline.data.decode.errors import DecodeError
 from pipeline.errors import DeviceError, StoreError, UserError
+from pipeline.features.encoders.extractor import Turn
+from pipeline.models.model import EmotionModel
+from pipeline.models.spec import PartSpec
 from pipeline.runs.predict import average, predict_clip
 from pipeline.runs.run import load_run
 from pipeline.serving.predictor import Predictor
+from pipeline.serving.show import format_json
 from pipeline.serving.source import Spoken
 from pipeline.storage.feature_store import Status, Store
 
@@ -147,6 +153,56 @@ def test_unknown_variant_and_fold(trained):
 def test_device_that_is_not_there(trained):
     with pytest.raises(DeviceError):
         Predictor.load(trained.params, trained.models, device="cuda:99")
+
+
+def test_shares_are_those_of_the_streams_there_are(trained, predictor):
+    found = predictor.predict(trained.folder / "corpus" / "clip5.mp4", text="No.")
+    shares = {name: one.share for name, one in found.streams.items()}
+    assert shares.pop("audio") is None  # the file has no sound
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-5) and all(0 < share < 1 for share in shares.values())
+    shown = json.loads(format_json(found))["streams"]
+    assert {name: one["share"] for name, one in shown.items()} == pytest.approx(shares | {"audio": None}, abs=1e-6)
+
+
+def hearing(predictor, **options):
+    """The first model, with a context that nobody trained."""
+    torch.manual_seed(0)
+    run = predictor.runs[0]
+    context = PartSpec(name="attention", options={"turns": 2, **options})
+    model = EmotionModel(run.model.spec.model_copy(update={"context": context, "turns": (2, 0)})).eval()
+    return replace(predictor, runs=[replace(run, model=model)])
+
+
+def test_a_context_is_given_what_was_said_before(trained, predictor):
+    heard, clip = hearing(predictor, speakers=True), trained.folder / "corpus" / "clip1.mp4"
+    ben, ann, eve = Turn("Ben", "Did you see it?"), Turn("Ann", "What a day!"), Turn("Eve", "Nobody asked.")
+
+    def ask(*context, speaker="Ann", asked=heard):
+        return list(asked.predict(clip, text="No.", speaker=speaker, context=context).emotions.items())
+
+    alone = ask()
+    assert ask(ben) != alone and ask(ben, ann) != ask(ann, ben)
+    assert ask(eve, ben, ann) == ask(replace(eve, text="Something else."), ben, ann)  # too long ago
+    assert ask(ben, ann, speaker="Ben") != ask(ben, ann, speaker="Ann")
+    assert ask(ben) == ask(replace(ben, speaker="Bob"))  # who speaks counts, not how he is called
+    assert ask(ben, asked=predictor) == ask(asked=predictor)  # a model without context
+    turns = heard.recall([eve, ben, ann], "Ann")
+    assert [set(turn.features) for turn in turns] == [{"text"}] * 2 and [turn.voice for turn in turns] == [1, 0]
+    as_clip, _ = heard.features(heard.source(clip, Spoken(ann.text, ann.speaker, (eve, ben))))
+    np.testing.assert_array_equal(turns[1].features["text"][0], as_clip["text"][0])
+
+
+def test_attention_is_written_on_request(trained, predictor, tmp_path):
+    heard, clip = hearing(predictor), trained.folder / "corpus" / "clip1.mp4"
+    heard.predict(clip, text="No.", context=[Turn(None, "Why?")], attention=tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz") as found:
+        maps = {name: found[name] for name in found.files if not name.startswith("times.")}
+        times = {name.removeprefix("times."): found[name] for name in found.files if name.startswith("times.")}
+    assert set(maps) == {"context.attention", *(f"encoders.{name}.blocks.0.attention" for name in predictor.encoders)}
+    assert maps["context.attention"].shape == (2, 1, 2) and set(times) == set(predictor.encoders)
+    for name in times:
+        weights = maps[f"encoders.{name}.blocks.0.attention"][:, : len(times[name]), : len(times[name])]
+        np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-5)
 
 
 def test_command_line(trained, monkeypatch):

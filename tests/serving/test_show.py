@@ -54,7 +54,7 @@ def test_json_round_trip(prediction):
     value = json.loads(format_json(prediction))
     assert list(value["emotions"]) == ["joy", "anger"] and value["valence"] == 0.5
     assert value["trace"] == {"start": [0, 1], "end": [1, 2.5], "valence": [0.4, 0.6], "arousal": [-0.3, -0.2]}
-    assert value["streams"]["audio"] == {"status": "missing", "rows": 0, "reason": "the file has no sound"}
+    assert value["streams"]["audio"] == {"status": "missing", "rows": 0, "reason": "the file has no sound", "share": None}
     assert value["random_weights"] == ["video"]
 
 

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from pipeline.models.batch import Targets
+from pipeline.models.build import build_model
+from pipeline.models.registry import CONTEXTS
 from pipeline.storage import tables
 from pipeline.training.curricula.base import CURRICULA
 from pipeline.training.curricula.pacing import share_seen
@@ -196,6 +198,26 @@ def test_turns_that_are_in_no_fold_are_history_and_nothing_else(dialogues):
     for name in text.streams:  # clip 4 without anything
         text.streams[name].mask[0] = False
     assert torch.isfinite(model(text)["emotion"]).all()
+
+
+@pytest.mark.parametrize("name", sorted(CONTEXTS))
+def test_a_turn_of_the_future_changes_nothing(dialogues, name):
+    """From the table to the outputs: a causal context knows no later turn, one that sees a turn on knows that one alone."""
+    corpus = dialogues(20)
+    for later, moved in ((0, [False, False, False, True]), (1, [False, False, True, True])):
+        context = {"name": name, "options": {"turns": 2, "later": later, "speakers": True}}
+        params = corpus.params(context=context, task={"dimensions": []}, loss=FOCAL)
+        data = Dataset.load(corpus.index(params), params=params, fold=0, **corpus.files)
+        spec = specify_model(params, list_variants(params)[0], data)
+        torch.manual_seed(0)
+        model, rows = build_model(spec).eval(), torch.arange(8)
+        before = model(data.batch(rows, spec.streams, spec.turns))["emotion"]
+        stream = data.streams["audio"]
+        values = stream.values.clone()
+        values[stream.offsets[3] : stream.offsets[4]] *= -3  # the last turn of the first dialogue
+        other = replace(data, streams=data.streams | {"audio": replace(stream, values=values)})
+        after = model(other.batch(rows, spec.streams, spec.turns))["emotion"]
+        assert ((after - before).abs().amax(1) > 1e-6).tolist() == moved + [False] * 4
 
 
 def test_context_learns_what_only_the_turn_before_tells(dialogues):
