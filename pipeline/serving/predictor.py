@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -132,11 +133,15 @@ class Predictor:
 
     def _write_attention(self, path: Path, inputs: Inputs) -> None:
         """Weights of every attention (of the clip: heads, queries, keys), and the seconds of the tokens of each stream."""
-        maps = {name: one[-1].numpy() for name, one in read_attention(self.runs[0].model, inputs).items()}
+        maps: dict[str, Any] = {name: one[-1].numpy() for name, one in read_attention(self.runs[0].model, inputs).items()}
         if not maps:
             raise UserError("this model has no attention to write; take another fusion, or temporal.layers of 1 or more.")
-        times = {f"times.{name}": one.times[-1][one.mask[-1]].numpy() for name, one in inputs.streams.items()}
-        np.savez_compressed(path, **maps, **times)
+        arrays: dict[str, Any] = {f"times.{name}": one.times[-1][one.mask[-1]].numpy() for name, one in inputs.streams.items()}
+        try:
+            with path.open("wb") as file:  # by its name, numpy would add a suffix
+                np.savez_compressed(file, **maps, **arrays)
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error.strerror}.") from error
 
     def source(
         self,

@@ -198,6 +198,8 @@ def test_attention_is_written_on_request(trained, predictor, tmp_path):
     with np.load(tmp_path / "a.npz") as found:
         maps = {name: found[name] for name in found.files if not name.startswith("times.")}
         times = {name.removeprefix("times."): found[name] for name in found.files if name.startswith("times.")}
+    with pytest.raises(UserError, match=r"nowhere/a.npz cannot be written: No such file"):
+        heard.predict(clip, text="No.", attention=tmp_path / "nowhere" / "a.npz")
     assert set(maps) == {"context.attention", *(f"encoders.{name}.blocks.0.attention" for name in predictor.encoders)}
     assert maps["context.attention"].shape == (2, 1, 2) and set(times) == set(predictor.encoders)
     for name in times:

@@ -87,7 +87,7 @@ def _table(root: Path, name: str, options: Generic.Options) -> Tables:
         textual += not any(row.get(name) for name in _MEDIA)
         read = partial(_clip, line=line, options=options, comma=comma)
         try:
-            clip = read(row)
+            clip: dict | None = read(row)
         except (LookupError, ValueError) as error:
             clip = turns.read_left(read, row, _UNLABELLED, _UNLABELLED | _UNPLACED)
             reason = "label" if isinstance(error, LookupError) else "row"

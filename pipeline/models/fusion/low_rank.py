@@ -26,6 +26,7 @@ class LowRank(Pointwise):
 
     def __init__(self, streams: Mapping[str, int], width: int, heads: int, dropout: float, options: Options) -> None:
         super().__init__(streams, width, heads, dropout, options)
+        self.rank = options.rank
         # The bias of a factor is what the appended one is multiplied with. It begins at one: a product of M factors around zero
         # would vanish, around one it begins as the sum of the streams and their products.
         self.factors = nn.ModuleList(nn.Linear(width, options.rank * width) for _ in self.streams)
@@ -39,7 +40,7 @@ class LowRank(Pointwise):
     def multiply(self, vectors: Tensor) -> Tensor:
         """(…, M, H) → (…, W), before it is normalised."""
         each = torch.stack([net(vectors[..., i, :]) for i, net in enumerate(self.factors)])  # (M, …, rank · W)
-        product = each.prod(0).unflatten(-1, (self.options.rank, self.width))
+        product = each.prod(0).unflatten(-1, (self.rank, self.width))
         return torch.einsum("r,...rw->...w", self.weight, product) + self.bias
 
     def mix(self, vectors: Tensor, present: Tensor) -> tuple[Tensor, None]:

@@ -25,7 +25,7 @@ from pipeline.params import Params
 from pipeline.storage import tables
 from pipeline.storage.index import Index
 
-from .dialogues import find_turns, number_turns
+from .dialogues import find_turns, number_turns, sort_turns
 from .labels import (
     class_names,
     code_column,
@@ -197,7 +197,11 @@ class Dataset:
 
     def find_turns(self, rows: Tensor, turns: tuple[int, int]) -> History:
         """The turns around the clips at `rows` (R,), with positions among all clips; see `dialogues.find_turns`."""
-        return find_turns(self.turns, self._roles, rows, turns)
+        return find_turns(self.turns, self._roles, rows, turns, self._order)
+
+    @functools.cached_property
+    def _order(self) -> Tensor:
+        return sort_turns(self.turns)
 
     @functools.cached_property
     def _roles(self) -> Tensor:

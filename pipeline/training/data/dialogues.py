@@ -24,7 +24,7 @@ def number_turns(table: pl.DataFrame) -> Tensor:
     return torch.from_numpy(found.select(pl.all().cast(pl.Int64).fill_null(-1)).to_numpy().copy())
 
 
-def find_turns(numbers: Tensor, roles: Tensor, rows: Tensor, turns: tuple[int, int]) -> History:
+def find_turns(numbers: Tensor, roles: Tensor, rows: Tensor, turns: tuple[int, int], order: Tensor | None = None) -> History:
     """The turns around the clips at `rows` (R,), with positions in the whole table.
 
     Only clips of the same role: what is held out is nobody's history but its own. Turns without a role, which are nobody's
@@ -33,9 +33,10 @@ def find_turns(numbers: Tensor, roles: Tensor, rows: Tensor, turns: tuple[int, i
     Args:
         numbers: (N, 3), see `number_turns`. roles: (N,) a number for each clip's role, 0 = none.
         turns: how many before the clip, and after it; K is their sum and one.
+        order: what `sort_turns` gives, where it is at hand.
     """
     before, after = turns
-    order = _sort_turns(numbers)  # clips by dialogue, then turn
+    order = sort_turns(numbers) if order is None else order
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order), device=order.device)
     wanted = rank[rows, None] + torch.arange(-before, after + 1, device=rows.device)  # (R, K)
@@ -49,7 +50,8 @@ def find_turns(numbers: Tensor, roles: Tensor, rows: Tensor, turns: tuple[int, i
     return History(places, number_voices(speaker, before), before)
 
 
-def _sort_turns(numbers: Tensor) -> Tensor:
+def sort_turns(numbers: Tensor) -> Tensor:
+    """(N,) clips by dialogue, then turn; those of one number as they stand."""
     by_turn = numbers[:, 1].argsort(stable=True)
     return by_turn[numbers[by_turn, 0].argsort(stable=True)]
 
