@@ -21,7 +21,7 @@ TRACE_KEYS = ({"style": "truth", "name": "truth"}, {"style": "s0", "name": "pred
 
 
 def show_tiles(scores: dict[str, dict[str, Interval]], params: Params) -> list[dict[str, str]]:
-    """The numbers at the top: the selecting metric, that of the ensemble, the linear model and the best stream alone, then the rest."""
+    """The numbers at the top: the selecting metric; it of ensemble, linear model and best stream alone; then the rest."""
     if not scores:
         return []
     main = next(iter(scores))

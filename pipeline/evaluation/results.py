@@ -59,7 +59,7 @@ def name_metric(metric: str) -> str:
 
 
 def read_scores(reports: Path) -> dict[str, dict[str, Interval]]:
-    """Variant → metric → interval; the fused variant first, then the ensemble and the linear model. Empty when nothing was evaluated."""
+    """Variant → metric → interval: fused, ensemble, linear, then the rest. Empty when nothing was evaluated."""
     found = read_json(reports / "metrics.json")
     result: dict[str, dict[str, Interval]] = {}
     for variant, values in sorted(

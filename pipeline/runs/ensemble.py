@@ -50,7 +50,7 @@ def find_members(root: str | Path, variant: str = FUSED, fold: int = 0) -> dict[
         shares = read_shares(root)
         if shares is None and list_runs(root):
             raise StoreError(f"{root} was trained without an ensemble; set training.ensemble and run `dvc repro train`.")
-    found = {}
+    found: dict[Path, float] = {}
     for member, share in (shares or {FUSED: 1.0}).items():
         folders = find_seeds(root, member, fold)
         found |= {folder: share / len(folders) for folder in folders}

@@ -35,7 +35,7 @@ from .labels import (
     without_test_labels,
 )
 from .resident import Resident, load_stream
-from .rotation import rotate
+from .rotation import count_parts, rotate
 
 
 @dataclass(frozen=True)
@@ -125,10 +125,9 @@ class Dataset:
         Held-out clips stay held out. Features are normalised as before: with the training clips of the fold as it was drawn,
         which is an affine map like any other.
         """
-        count = int(self.folds["part"].max() or 0) + 1 if "part" in self.folds.columns else 1
         roles = fold_roles(rotate(self.folds, turn), self.ids, self.fold)
         domain, domains = code_domains(self.owners, roles, self.emotion.device)
-        return replace(self, roles=roles, domain=domain, domains=domains, part=turn % count)
+        return replace(self, roles=roles, domain=domain, domains=domains, part=turn % count_parts(self.folds))
 
     def rows(self, *roles: str) -> Tensor:
         """Positions of the clips with one of these roles."""

@@ -16,7 +16,7 @@ from pipeline.storage.classes import check_classes
 from pipeline.storage.feature_store import Status
 from pipeline.storage.index import Index
 
-from .rotation import check_rotation, rotate
+from .rotation import check_rotation, count_parts, rotate
 
 #: Columns of the manifest that say whose clip it is.
 DOMAINS = ("speaker", "corpus")
@@ -42,7 +42,7 @@ def check_labels(params: Params, index: str | Path, manifest: str | Path, folds:
     drawn, turns = tables.read(folds), 1
     if params.training.rotate:
         check_rotation(drawn, folds)
-        turns = min(params.training.seeds, int(drawn["part"].max()) + 1)
+        turns = min(params.training.seeds, count_parts(drawn))
     if params.task.emotion:
         stored = Index(index)
         usable = np.logical_or.reduce([stored.stream(name).status == Status.OK for name in params.streams])

@@ -29,6 +29,11 @@ def check_rotation(folds: pl.DataFrame, origin: object) -> None:
             )
 
 
+def count_parts(folds: pl.DataFrame) -> int:
+    """Parts of the fold that has most of them; 1 where there is nothing to take in turn."""
+    return 1 + int(folds["part"].fill_null(0).to_numpy().max()) if "part" in folds.columns else 1
+
+
 def rotate(folds: pl.DataFrame, turn: int) -> pl.DataFrame:
     """`folds` with validation part `turn`, counted round, as `val` and the others as `train`; what has no part stays.
 
