@@ -95,27 +95,27 @@ def _number_parts(folds: pl.DataFrame, table: pl.DataFrame, protocol: Protocol) 
     groups for, drawn by the same groups and as evenly over the classes. A validation part of the corpus' own has no others.
     """
     folds = folds.with_columns(part=pl.lit(None, pl.Int32))
-    if protocol.kind == "official" and (table["split"] == "val").any():
+    own = protocol.kind == "official" and (table["split"] == "val").any()
+    if own or not (folds["role"] == "val").any():
         return folds
     name, key = (protocol.group, "group")
     if protocol.val_group is not None and protocol.kind != "split":
         name, key = protocol.val_group, "val_group"
-    numbered = []
-    for (fold,), rows in folds.group_by("fold", maintain_order=True):
-        role = rows["role"].to_numpy()
-        if (role == "val").any():
-            seen = rows.filter(pl.col("role") != "test").select("id").join(table, on="id", how="left", maintain_order="left")
-            groups, trained = _groups(seen, name, protocol.stratify, key), role[role != "test"] == "train"
-            kept = np.unique(groups.index[trained])
-            count = max(1, min(len(kept), round(trained.sum() / (~trained).sum())))
+    groups = _groups(table, name, protocol.stratify, key)
+    placed, numbered = folds.join(table.select("id").with_row_index("row"), on="id", maintain_order="left"), []
+    for (fold,), rows in placed.group_by("fold", maintain_order=True):
+        group = groups.index[rows["row"].to_numpy()]
+        drawn, trained = ((rows["role"] == role).to_numpy() for role in ("val", "train"))
+        if drawn.any():
+            kept = np.unique(group[trained])
+            count = max(1, min(len(kept), round(trained.sum() / drawn.sum())))
             # Its own draws: those of the roles stay as they are.
             rng = np.random.default_rng([protocol.seed, int(str(fold)), 1])
-            drawn = 1 + groups.subset(kept).partition(np.full(count, 1 / count), rng)
-            part = np.full(len(rows), -1)
-            part[role == "val"] = 0
-            part[role == "train"] = drawn[np.searchsorted(kept, groups.index[trained])]
+            others = groups.subset(kept).partition(np.full(count, 1 / count), rng)
+            part = np.where(drawn, 0, -1)
+            part[trained] = 1 + others[np.searchsorted(kept, group[trained])]
             rows = rows.with_columns(part=pl.Series(part, dtype=pl.Int32).replace(-1, None))
-        numbered.append(rows)
+        numbered.append(rows.drop("row"))
     return pl.concat(numbered)
 
 

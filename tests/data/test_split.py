@@ -154,6 +154,9 @@ def test_validation_of_the_corpus_own_and_none_at_all_have_no_parts(protocol, sp
     clips = table([f"s{i}" for i in range(40)], **({"split": split_} if split_ else {}))
     folds = split.make_folds(clips, protocol)
     assert folds.schema["part"] == pl.Int32 and folds["part"].null_count() == 40
+    # Without groups nothing can be drawn, and nothing need be.
+    nobody = table([None] * 40, split=["train"] * 30 + ["test"] * 10)
+    assert split.make_folds(nobody, Protocol(kind="official", val=0.0))["part"].null_count() == 40
     drawn = split.make_folds(table([f"s{i}" for i in range(40)], split=["train"] * 30 + ["test"] * 10), Protocol(kind="official"))
     assert drawn["part"].max() == 4 and drawn.filter(pl.col("part") == 0)["role"].unique().to_list() == ["val"]
 
