@@ -89,6 +89,13 @@ class Linear(Group):
     penalty: Positive = 0.1
 
 
+class Ensemble(Group):
+    """The mean of all seeds' fused networks, as a variant of its own."""
+
+    #: The linear model speaks as well, for half of it.
+    linear: Flag = True
+
+
 class Training(Group):
     seeds: Count = 5
     epochs: Count = 40
@@ -113,6 +120,10 @@ class Training(Group):
     unimodal: Flag = True
     #: Also fit the linear model that the network has to beat; null = not.
     linear: Linear | None = Linear()
+    #: Seeds select on one validation part after the other and are trained on the rest; false = all on the fold's own.
+    rotate: Flag = False
+    #: Also judge the mean of the seeds' fused networks; null = not.
+    ensemble: Ensemble | None = None
     #: One after the other; empty = one that trains everything.
     phases: tuple[Phase, ...] = ()
     #: Order and company of the clips; null = `clips`, with a context `dialogues`.
@@ -128,4 +139,12 @@ class Training(Group):
     def _leaves_validation(self) -> Training:
         if self.refit and (self.select != "last" or self.tau):
             raise ValueError("refit learns from the validation clips, so that select must be last, and tau empty")
+        return self
+
+    @model_validator(mode="after")
+    def _has_members(self) -> Training:
+        if self.ensemble is not None and self.ensemble.linear and self.linear is None:
+            raise ValueError(
+                "ensemble.linear is true, but linear is null: no linear model is fitted; set ensemble: {linear: false} or linear"
+            )
         return self
