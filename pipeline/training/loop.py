@@ -10,18 +10,20 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import StoreError
+from pipeline.errors import ParamsError, StoreError
 from pipeline.models.batch import Targets
 from pipeline.models.model import EmotionModel, ModelSpec
 from pipeline.params import Params, Part, Phase
 from pipeline.parts import read_options
 from pipeline.runs.predict import predict_batches
 
-from .curricula.base import CURRICULA, Curriculum
+from .curricula.roll import call_roll
 from .data.dataset import Dataset
 from .objective import Objective
-from .optimiser import build_optimiser, set_rate, warmup_cosine
+from .optimiser import build_optimiser
+from .plan import Plan, recall_losses
 from .samplers.base import SAMPLERS, Sampler
+from .schedules import Moment
 from .selection import check_selection, score
 from .state import Progress, read_progress, read_state, restore_state, save_state
 
@@ -46,9 +48,14 @@ class Course:
         """Truth of the clips at `rows`."""
         return self.data.targets(rows, self.spec.base, weight)
 
-    def sample(self, order: torch.Generator) -> Iterator[Tensor]:
-        """Places in `train`, batch by batch, for one epoch."""
-        yield from self.sampler.sample(self.targets(self.train), self.data.turns[self.train, 0], order)
+    def sample(self, order: torch.Generator, weight: Tensor | None) -> Iterator[Tensor]:
+        """Places in `train`, batch by batch, for one epoch: of the clips that weigh something."""
+        seen = torch.arange(len(self.train), device=self.train.device) if weight is None else weight.nonzero()[:, 0]
+        if not len(seen):
+            raise ParamsError("training.curriculum gives every training clip the weight 0; nothing is left to learn from.")
+        rows = self.train[seen]
+        for places in self.sampler.sample(self.targets(rows), self.data.turns[rows, 0], order):
+            yield seen[places]
 
 
 def fit(
@@ -85,6 +92,7 @@ def fit(
         order = torch.Generator().manual_seed(seed)
         model = EmotionModel(spec).to(device)
         _check_parts(model, params)
+        plan = Plan.make(params, model, call_roll(data, course.train, params.training.batch_size, seed))
         saved = read_state(state)
         progress = read_progress(saved, device) if saved else Progress()
         clock = time.monotonic()
@@ -96,7 +104,7 @@ def fit(
                 saved = None
             else:
                 progress.begin_phase(number)
-            for _ in _run_phase(model, phase, course, optimiser, order, progress):
+            for _ in _run_phase(model, phase, course, plan, optimiser, order, progress):
                 if state is not None and time.monotonic() - clock >= every:
                     save_state(state, model, optimiser, order, progress)
                     clock = time.monotonic()
@@ -111,6 +119,8 @@ def _check_parts(model: EmotionModel, params: Params) -> None:
     """Parts that are named must be there; a variant of fewer streams may lack what the whole has."""
     if len(model.spec.streams) < len(params.streams):
         return
+    for step in params.training.dropout:
+        model.check_part(step.part, "training.dropout")
     for part in params.training.rates:
         model.check_part(part, "training.rates")
     for phase in params.training.phases:
@@ -143,6 +153,7 @@ def _run_phase(
     model: EmotionModel,
     phase: Phase,
     course: Course,
+    plan: Plan,
     optimiser: torch.optim.Optimizer,
     order: torch.Generator,
     progress: Progress,
@@ -152,15 +163,15 @@ def _run_phase(
     epochs = phase.epochs or training.epochs
     objective = Objective(phase.loss or course.params.loss, course.spec).to(device)
     objective.observe(course.targets(course.train))
-    curriculum = _read_curriculum(course.params)
     steps = -(-len(course.train) // training.batch_size)
     while progress.epoch < epochs and progress.waited < training.patience:
         model.train()
         total, seen = 0.0, 0.0
-        if progress.weight is None and curriculum is not None:
-            progress.weight = curriculum.weigh(progress.epoch, course.targets(course.train), None)
-        for i, places in enumerate(course.sample(order)):
-            set_rate(optimiser, warmup_cosine(progress.epoch * steps + i, epochs * steps, training.warmup))
+        if progress.weight is None:
+            progress.weight = plan.weigh(progress.epoch, course.targets(course.train), None)
+        losses = recall_losses(progress.history, progress.epoch)
+        for i, places in enumerate(course.sample(order, progress.weight)):
+            plan.step(model, optimiser, Moment(progress.epoch, i, steps, epochs, losses))
             weight = None if progress.weight is None else progress.weight[places]
             rows = course.train[places]
             outputs = model(course.data.batch(rows, tuple(course.spec.streams), course.turns))
@@ -172,18 +183,11 @@ def _run_phase(
             optimiser.step()
             total, seen = total + float(loss.detach()) * len(rows), seen + len(rows)
         _validate(model, objective, course, progress, phase.name, total / seen)
-        if curriculum is not None:
-            last = predict_batches(model, _batches(course, course.train)) if curriculum.looks else None
-            progress.weight = curriculum.weigh(progress.epoch, course.targets(course.train), last)
+        if progress.epoch <= plan.spared:
+            progress.waited = 0
+        last = predict_batches(model, _batches(course, course.train)) if plan.looks else None
+        progress.weight = plan.weigh(progress.epoch, course.targets(course.train), last)
         yield
-
-
-def _read_curriculum(params: Params) -> Curriculum | None:
-    chosen = params.training.curriculum
-    if chosen is None:
-        return None
-    part = CURRICULA.find(chosen.name)
-    return part(read_options(part.Options, chosen.options, "training.curriculum.options"))
 
 
 def _batches(course: Course, rows: Tensor) -> Iterator:

@@ -49,6 +49,7 @@ class Dataset:
         classes, dimension_names: in the order of the targets.
         domain: `speaker` and `corpus`, each (N,) int64 places in `domains`, -1 unknown or not among the training clips.
         turns: (N, 2) int64, number of the dialogue and of the turn in it; -1 where there is none.
+        table: N rows of the manifest, for what curricula go by; no label of a test clip.
     """
 
     ids: list[str]
@@ -61,6 +62,7 @@ class Dataset:
     domain: dict[str, Tensor]
     domains: dict[str, tuple[str, ...]]
     turns: Tensor
+    table: pl.DataFrame
     fold: int
 
     @classmethod
@@ -108,6 +110,7 @@ class Dataset:
             domain={name: codes.to(device) for name, (codes, _) in coded.items()},
             domains={name: known for name, (_, known) in coded.items()},
             turns=number_turns(table).to(device),
+            table=table,
             fold=fold,
         )
 
