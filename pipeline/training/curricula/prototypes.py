@@ -104,9 +104,10 @@ def measure_difficulty(options: DifficultyOptions, roll: Roll, where: str = "tra
     neutral = torch.tensor([common_name(name) == "neutral" for name in roll.classes], device=points.device)
     whole = WEIGHTS.get(options.measure, (1.0, 1.0, 1.0))
     default = [weight for name, weight in zip(AFFECT, whole, strict=True) if name in names]
-    weights = options.weights.of(names, f"{where}.weights") if options.weights else default
+    chosen = options.weights.of(names, f"{where}.weights") if options.weights else default
+    weights = torch.tensor(chosen, dtype=torch.float64, device=points.device)
     at = roll.emotion.clamp(min=0)
-    pairs = Pairs(points, prototypes[at], neutral[at], torch.tensor(weights).to(points), low, high)
+    pairs = Pairs(points, prototypes[at], neutral[at], weights, low, high)
     return MEASURES[options.measure](pairs).masked_fill(~known, float("nan"))
 
 
@@ -130,7 +131,7 @@ def _find_prototype(
 ) -> Tensor:
     if name in given:
         key = given[name]
-        return torch.tensor(options.prototypes[key].of(names, f"{where}.prototypes.{key}"))
+        return torch.tensor(options.prototypes[key].of(names, f"{where}.prototypes.{key}"), dtype=torch.float64)
     if options.learned:
         return members.mean(0)
     common = common_name(name)
