@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -33,7 +33,7 @@ class PaceOptions(Group):
 class Paced(Curriculum):
     """Base: which clips are seen depends on the share that is."""
 
-    Options: type[PaceOptions] = PaceOptions
+    Options: ClassVar[type[PaceOptions]] = PaceOptions
     options: PaceOptions
     batch: int = 1
     weights: DifficultyWeights | None = None
@@ -68,7 +68,7 @@ class OrderOptions(PaceOptions):
 class Ordered(Paced):
     """Base: clips by a score, the lowest first; at least a batch, and at least `guarantee` of every class."""
 
-    Options: type[OrderOptions] = OrderOptions
+    Options: ClassVar[type[OrderOptions]] = OrderOptions
     options: OrderOptions
 
     @abstractmethod

@@ -88,7 +88,7 @@ def measure_difficulty(options: DifficultyOptions, roll: Roll, where: str = "tra
         ParamsError: a prototype is of no class, or a class has none.
         StoreError: no training clip has what is needed.
     """
-    names = options.dimensions or tuple(name for name in AFFECT if bool(roll.affect[name].isfinite().any()))
+    names: tuple[str, ...] = options.dimensions or tuple(name for name in AFFECT if bool(roll.affect[name].isfinite().any()))
     low, high = map(float, options.scale)
     points = torch.stack([low + (roll.affect[name] + 1) / 2 * (high - low) for name in names or AFFECT], 1)
     known = points.isfinite().all(1) & (roll.emotion >= 0)
