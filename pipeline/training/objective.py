@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from pipeline.errors import ParamsError
 from pipeline.models.batch import Outputs, Targets
 from pipeline.models.losses.base import Loss
-from pipeline.models.model import ModelSpec
 from pipeline.models.registry import LOSSES
+from pipeline.models.spec import ModelSpec
 from pipeline.params import Term
 from pipeline.parts import read_options
 

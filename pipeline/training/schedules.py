@@ -234,11 +234,13 @@ def read_schedule(training: Training) -> Schedule:
     """The schedule of `training.schedule`.
 
     Raises:
-        ParamsError: there is none of that name, an option is wrong, or it needs a curriculum and there is none.
+        ParamsError: there is none of that name, an option is wrong, or it needs what is not there.
     """
     chosen = training.schedule
     if chosen.name not in SCHEDULES:
         raise one_of("schedule", chosen.name, SCHEDULES)
+    if chosen.name == "plateau" and training.refit:
+        raise ParamsError("training.schedule 'plateau' goes by validation, from which training.refit learns; choose another.")
     part = SCHEDULES[chosen.name]
     options = read_options(part.Options, chosen.options, "training.schedule.options")
     return part(options, float(training.warmup), last_epoch(training.curriculum))

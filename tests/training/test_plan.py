@@ -7,6 +7,7 @@ import torch
 from pipeline.errors import ParamsError, StoreError
 from pipeline.storage import tables
 from pipeline.training import loop
+from pipeline.training.course import Course
 from pipeline.training.curricula.base import CURRICULA
 from pipeline.training.curricula.pacing import share_seen
 from pipeline.training.curricula.roll import call_roll
@@ -36,7 +37,7 @@ def same(first, second):
 @pytest.fixture
 def batches(monkeypatch):
     """Per epoch, the places trained on, batch by batch."""
-    seen, real = [], loop.Course.sample
+    seen, real = [], Course.sample
 
     def sample(self, order, weight):
         seen.append([])
@@ -44,7 +45,7 @@ def batches(monkeypatch):
             seen[-1].append(places.tolist())
             yield places
 
-    monkeypatch.setattr(loop.Course, "sample", sample)
+    monkeypatch.setattr(Course, "sample", sample)
     return seen
 
 

@@ -58,6 +58,8 @@ def test_the_curriculums_schedule_begins_high_ends_low_and_rises_again():
     assert trace("curriculum", epochs=12) == factors
     with pytest.raises(ParamsError, match="needs training.curriculum"):
         trace("curriculum")
+    with pytest.raises(ParamsError, match="goes by validation"):
+        trace("plateau", training={"refit": True, "select": "last"})
 
 
 @pytest.mark.parametrize("name", sorted(SCHEDULES))

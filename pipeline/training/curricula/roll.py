@@ -36,7 +36,7 @@ def fingerprint(params: Params, data: Dataset) -> str | None:
     curriculum = read_curriculum(params.training.curriculum)
     if curriculum is None:
         return None
-    rows = data.table[data.rows("train").cpu().numpy()]
+    rows = data.table[data.rows("train", "val").cpu().numpy()]
     total = hashlib.sha256(rows.write_json().encode())
     for path in curriculum.files:
         if not path.is_file():
