@@ -82,6 +82,16 @@ class Phase(Group):
     freeze: tuple[str, ...] = ()
 
 
+class Dropout(Group):
+    """Another dropout in a part, from an epoch of the phase on."""
+
+    #: Named as in `phases.freeze`.
+    part: str
+    value: Share
+    #: From 0; null = when the curriculum's epochs are over.
+    from_epoch: Whole | None = Field(default=None, ge=0)
+
+
 class Linear(Group):
     """The linear model beside the network: on pooled tokens, with streams scaled alike."""
 
@@ -103,8 +113,13 @@ class Training(Group):
     lr: Positive = 1e-3
     weight_decay: Number = 0.01
     warmup: Share = 0.1
+    #: How the learning rate goes over the steps of a phase; see `pipeline/training/schedules.py`.
+    schedule: Part = Part(name="cosine")
+    optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
     #: Epochs without a better one after which training ends; null = never.
     patience: Count | None = 10
+    #: When patience begins to count: at once, or when the curriculum's epochs are over.
+    patience_from: Literal["start", "curriculum"] = "start"
     clip_norm: Positive = 1.0
     #: Validation metric that selects the checkpoint; `last`: nothing does, the last epoch stays.
     select: Literal["uar", "macro_f1", "weighted_f1", "accuracy", "ccc", "loss", "last"] = "uar"
@@ -130,6 +145,8 @@ class Training(Group):
     sampler: Part | None = None
     #: Which clips count how much, epoch by epoch; null = all alike.
     curriculum: Part | None = None
+    #: Dropout that changes on the way, e.g. [{part: heads.emotion, value: 0.6, from_epoch: 15}]; the last that has begun holds.
+    dropout: tuple[Dropout, ...] = ()
     #: Factors of the learning rate per part, e.g. {encoders: 0.1}; parts as in `phases.freeze`.
     rates: dict[str, Positive] = {}
     #: CPU threads of one run; fixed, since sums in another order end in other last bits.

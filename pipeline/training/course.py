@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.errors import StoreError
+from pipeline.errors import ParamsError, StoreError
 from pipeline.models.batch import Targets
 from pipeline.models.spec import ModelSpec
 from pipeline.params import Params, Part
@@ -38,9 +38,18 @@ class Course:
         """Truth of the clips at `rows`."""
         return self.data.targets(rows, self.spec.base, weight)
 
-    def sample(self, order: torch.Generator) -> Iterator[Tensor]:
-        """Places in `train`, batch by batch, for one epoch."""
-        yield from self.sampler.sample(self.targets(self.train), self.data.turns[self.train, 0], order)
+    def sample(self, order: torch.Generator, weight: Tensor | None) -> Iterator[Tensor]:
+        """Places in `train`, batch by batch, for one epoch: of the clips that weigh something.
+
+        Raises:
+            ParamsError: none does.
+        """
+        seen = torch.arange(len(self.train), device=self.train.device) if weight is None else weight.nonzero()[:, 0]
+        if not len(seen):
+            raise ParamsError("training.curriculum gives every training clip the weight 0; nothing is left to learn from.")
+        rows = self.train[seen]
+        for places in self.sampler.sample(self.targets(rows), self.data.turns[rows, 0], order):
+            yield seen[places]
 
 
 def prepare(spec: ModelSpec, data: Dataset, params: Params) -> Course:

@@ -30,6 +30,7 @@ from pipeline.threads import computing
 
 from .course import build_sampler
 from .curricula.base import CURRICULA
+from .curricula.roll import fingerprint
 from .data.dataset import Dataset
 from .linear import fit_linear
 from .loop import fit
@@ -179,6 +180,7 @@ def identify(params: Params, job: Job, data: Dataset, spec: ModelSpec, device: s
         "streams": {name: data.streams[name].facts for name in job.variant.streams},
         "encoders": {name: params.streams[name].model_dump(mode="json") for name in job.variant.streams},
         "labels": data.fingerprint(job.variant.streams),
+        "curriculum": None if job.variant.linear else fingerprint(params, data),
         "code": code_digest(*_list_modules(params, spec)),
         "torch": torch.__version__,
         "device": device.partition(":")[0],

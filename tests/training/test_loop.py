@@ -9,7 +9,6 @@ import torch
 from pipeline.models.batch import Targets
 from pipeline.storage import tables
 from pipeline.training.curricula.base import CURRICULA
-from pipeline.training.curricula.pacing import share_seen
 from pipeline.training.data.dataset import Dataset
 from pipeline.training.loop import fit
 from pipeline.training.samplers.base import SAMPLERS
@@ -187,12 +186,6 @@ def test_samplers_give_every_clip_once_and_split_no_dialogue():
             if dialogue[place] >= 0:
                 where.setdefault(int(dialogue[place]), set()).add(number)
     assert all(len(numbers) == 1 for numbers in where.values()) and len(drawn["dialogues"]) > 2
-
-
-def test_pacing_has_the_published_values():
-    assert [round(share_seen("sqrt", epoch, 15), 3) for epoch in (0, 7)] == [0.258, 0.73]
-    assert round(share_seen("linear", 0, 15), 3) == 0.067 and round(share_seen("log", 0, 15), 2) == 0.25
-    assert all(share_seen(pace, 14, 15) == share_seen(pace, 99, 15) == 1 for pace in ("linear", "sqrt", "log"))
 
 
 def test_confidence_sees_the_surest_clips_first():

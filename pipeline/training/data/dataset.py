@@ -25,7 +25,6 @@ from pipeline.storage import tables
 from pipeline.storage.index import Index
 
 from .labels import (
-    DOMAINS,
     class_names,
     code_domains,
     dimension_values,
@@ -51,8 +50,9 @@ class Dataset:
         classes, dimension_names: in the order of the targets.
         domain: `speaker` and `corpus`, each (N,) int64 places in `domains`, -1 unknown or not among the training clips.
         turns: (N, 2) int64, number of the dialogue and of the turn in it; -1 where there is none.
-        folds: the rows of this fold, as the protocol drew them. owners: (N,) rows of the manifest's `DOMAINS`.
+        folds: the rows of this fold, as the protocol drew them.
         part: the validation part selected on; 0 = the fold's own.
+        table: N rows of the manifest, for what curricula go by; no label of a test clip.
     """
 
     ids: list[str]
@@ -65,9 +65,9 @@ class Dataset:
     domain: dict[str, Tensor]
     domains: dict[str, tuple[str, ...]]
     turns: Tensor
+    table: pl.DataFrame
     fold: int
     folds: pl.DataFrame
-    owners: pl.DataFrame
     part: int = 0
     #: (N,) number of the speaker or session within whose clips features are normalised, -1 unknown; None = no such.
     within: Tensor | None = None
@@ -105,8 +105,7 @@ class Dataset:
         along = truth if params.task.level == "frame" else None
         limit = params.temporal.max_tokens
         normalise = params.training.normalise
-        owners = table.select(DOMAINS)
-        domain, domains = code_domains(owners, roles, device)
+        domain, domains = code_domains(table, roles, device)
         return cls(
             ids=stored.ids,
             roles=roles,
@@ -129,9 +128,9 @@ class Dataset:
             domain=domain,
             domains=domains,
             turns=number_turns(table).to(device),
+            table=table,
             fold=fold,
             folds=drawn.filter(pl.col("fold") == fold),
-            owners=owners,
             within=number_groups(table, normalise).to(device) if normalise in GROUPED else None,
         )
 
@@ -157,7 +156,7 @@ class Dataset:
         which is an affine map like any other.
         """
         roles = fold_roles(rotate(self.folds, turn), self.ids, self.fold)
-        domain, domains = code_domains(self.owners, roles, self.emotion.device)
+        domain, domains = code_domains(self.table, roles, self.emotion.device)
         return replace(self, roles=roles, domain=domain, domains=domains, part=turn % count_parts(self.folds))
 
     def rows(self, *roles: str) -> Tensor:
