@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import StoreError
+from pipeline.errors import ParamsError, StoreError
 from pipeline.models.batch import Targets
 from pipeline.models.model import EmotionModel, ModelSpec
 from pipeline.params import Params, Part, Phase
@@ -132,9 +132,17 @@ def _prepare(spec: ModelSpec, data: Dataset, params: Params) -> Course:
 
 
 def build_sampler(params: Params) -> Sampler:
-    """The sampler chosen; by default clips, or dialogues where clips see earlier turns, which are then encoded once."""
+    """The sampler chosen; by default clips, or dialogues where clips see earlier turns, which are then encoded once.
+
+    Raises:
+        ParamsError: an unknown sampler or option, or one that splits the dialogues of a context.
+    """
     chosen = params.training.sampler or Part(name="dialogues" if params.context else "clips")
     part = SAMPLERS.find(chosen.name)
+    if params.context and not part.whole:
+        raise ParamsError(
+            f"training.sampler: {chosen.name} splits dialogues, and there is a context; use dialogues, or context none."
+        )
     options = read_options(part.Options, chosen.options, "training.sampler.options")
     return part(params.training.batch_size, options)
 
@@ -152,15 +160,17 @@ def _run_phase(
     epochs = phase.epochs or training.epochs
     objective = Objective(phase.loss or course.params.loss, course.spec).to(device)
     objective.observe(course.targets(course.train))
+    objective.recall(progress.memory)
     curriculum = _read_curriculum(course.params)
-    steps = -(-len(course.train) // training.batch_size)
     while progress.epoch < epochs and progress.waited < training.patience:
         model.train()
         total, seen = 0.0, 0.0
         if progress.weight is None and curriculum is not None:
             progress.weight = curriculum.weigh(progress.epoch, course.targets(course.train), None)
-        for i, places in enumerate(course.sample(order)):
-            set_rate(optimiser, warmup_cosine(progress.epoch * steps + i, epochs * steps, training.warmup))
+        batches = list(course.sample(order))
+        for i, places in enumerate(batches):
+            step, steps = progress.epoch * len(batches) + i, epochs * len(batches)
+            set_rate(optimiser, warmup_cosine(step, steps, training.warmup))
             weight = None if progress.weight is None else progress.weight[places]
             rows = course.train[places]
             outputs = model(course.data.batch(rows, tuple(course.spec.streams), course.turns))
@@ -170,11 +180,13 @@ def _run_phase(
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
             optimiser.step()
+            objective.remember(outputs, targets)
             total, seen = total + float(loss.detach()) * len(rows), seen + len(rows)
         _validate(model, objective, course, progress, phase.name, total / seen)
         if curriculum is not None:
             last = predict_batches(model, _batches(course, course.train)) if curriculum.looks else None
             progress.weight = curriculum.weigh(progress.epoch, course.targets(course.train), last)
+        progress.memory = objective.memory()
         yield
 
 
