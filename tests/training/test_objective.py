@@ -75,7 +75,7 @@ def test_contrast_alone_draws_clips_of_a_class_together(corpus):
         params, data, spec = prepare(corpus, training=training)
         model, _ = fit(spec, data, params, 0)
         rows = data.rows("train")
-        vectors = model(data.batch(rows, spec.streams))["projection"]
+        vectors = model(data.batch(rows, spec.streams))["projection"].detach()
         same = data.emotion[rows][:, None] == data.emotion[rows]
         near = vectors @ vectors.T
         return float(near[same].mean() - near[~same].mean())

@@ -13,7 +13,8 @@ from .class_weights import WeightedLoss, WeightedOptions
 class Multilabel(WeightedLoss):
     """Mean over clips and classes of the binary cross-entropy, one class against the rest.
 
-    For many classes that exclude each other little, as the 27 of GoEmotions (Demszky et al. 2020).
+    For many classes that exclude each other little, as the 27 of GoEmotions (Demszky et al. 2020). The truth of a clip is
+    one class, and its chances are the softmax of these logits, which sum to 1.
     """
 
     class Options(WeightedOptions):
