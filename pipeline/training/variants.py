@@ -124,19 +124,14 @@ def _list_outputs(params: Params, variant: Variant, data: Dataset, base: str | N
             if not at or (stream in variant.streams and len(variant.streams) > 1):
                 sizes[output] = params.temporal.width
         elif whole not in TASK or output.startswith("frames@"):
-            known = [
-                *TASK,
-                *data.domains,
-                EMBEDDING,
-                *(f"{one}@STREAM" for one in ("emotion", "dimensions", PROJECTION)),
-                PROJECTION,
-            ]
+            alone = [f"{one}@STREAM" for one in ("emotion", "dimensions", PROJECTION)]
+            known = [*TASK, *data.domains, EMBEDDING, PROJECTION, *alone]
             raise one_of(f"output of loss.{name}", output, known)
         elif at and whole in ("emotion", "dimensions") and stream in variant.streams and len(variant.streams) > 1:
             sizes |= {output: sizes[whole]} if whole in sizes else {}
     for output in params.heads:
-        if output.partition("@")[0] not in (known := (*TASK, *data.domains, PROJECTION)):
-            raise one_of("output in heads", output, known)
+        if output.partition("@")[0] not in (*TASK, *data.domains, PROJECTION):
+            raise one_of("output in heads", output, [*TASK, *data.domains, PROJECTION])
     result = {}
     for output, size in sizes.items():
         whole = output.partition("@")[0]
