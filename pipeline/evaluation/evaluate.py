@@ -77,7 +77,7 @@ def evaluate(
     tables.write(predictions, out / "predictions.parquet", sort=(*KEYS, "id"))
     tables.write(_mean_trace(traces, names), out / "traces.parquet", sort=("id", "time"))
     atomic.write_json(out / "metrics.json", result)
-    select = params.training.select if params.training.select != "loss" else ("uar" if classes else "ccc")
+    select = params.training.select if params.training.select not in ("loss", "last") else ("uar" if classes else "ccc")
     headlines = summary.pick_headlines(result, select, FUSED)
     atomic.write_json(out / "summary.json", headlines)
     first = next(iter(seeds.values()))[0]

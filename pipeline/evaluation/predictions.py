@@ -10,19 +10,18 @@ import numpy as np
 import polars as pl
 import torch
 
-from pipeline.runs.predict import predict_batches
 from pipeline.runs.run import TrainedModel
 from pipeline.storage import tables
 from pipeline.training.data.dataset import Dataset
 from pipeline.training.data.labels import frame_truth, interpolate
+from pipeline.training.data.views import predict_views
 
 
 def predict_test(
     run: TrainedModel, data: Dataset, rows: torch.Tensor, drop: frozenset[str] = frozenset()
 ) -> dict[str, torch.Tensor]:
     """Outputs of the clips at `rows`, with the streams `drop` missing in all of them."""
-    batches = data.batches(rows, run.streams, run.model.spec.turns)
-    return predict_batches(run.model, batches, drop)
+    return predict_views(run.model, data.read(run.model.spec.streams), rows, drop)
 
 
 def predict_rows(run: TrainedModel, data: Dataset, rows: torch.Tensor, drop: frozenset[str] = frozenset()) -> dict:

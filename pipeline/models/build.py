@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .linear import LinearModel
-from .model import EmotionModel, Model, ModelSpec
+from .model import EmotionModel, Model
+from .spec import ModelSpec
 
 
 def build_model(spec: ModelSpec) -> Model:
@@ -12,4 +13,4 @@ def build_model(spec: ModelSpec) -> Model:
     Raises:
         ParamsError: unknown part or option.
     """
-    return EmotionModel(spec) if spec.linear is None else LinearModel(spec)
+    return LinearModel(spec) if spec.linear else EmotionModel(spec)

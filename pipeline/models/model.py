@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from pipeline.errors import one_of
@@ -15,62 +14,10 @@ from .batch import Fused, Inputs, Outputs
 from .contexts.base import Context
 from .fusion.base import Fusion
 from .heads.base import Head
+from .pooled import PooledEncoder
 from .registry import CONTEXTS, FUSIONS, HEADS
+from .spec import ModelSpec, OutputSpec, StreamSpec
 from .stream import StreamEncoder
-
-
-class StreamSpec(BaseModel):
-    """Shape of one stream's tokens: width D, and L when all hidden layers were kept (else 0)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    width: int
-    levels: int = 0
-
-
-class PartSpec(BaseModel):
-    """A part by name, with its options."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    options: dict[str, object] = {}
-
-
-class OutputSpec(PartSpec):
-    """An output: its head (`name`), the head's options, and how many classes or dimensions it has."""
-
-    size: int
-
-
-class ModelSpec(BaseModel):
-    """All that is needed to build an `EmotionModel`; JSON in, JSON out.
-
-    Attributes:
-        width, layers, heads, dropout: of the stream encoders.
-        turns: earlier turns of its dialogue that the context is given.
-        outputs: what is predicted, by name; `emotion@audio` is predicted from the stream `audio` alone.
-        classes: emotion names in the order of the logits; empty = no emotion head.
-        dimensions: names in the order of the regression outputs; empty = no such head.
-        base: stream at whose instants frame-level dimensions are predicted; None = per clip only.
-        linear: the streams whose deviation over a clip is read beside their mean, by a linear model; None = a network.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    streams: dict[str, StreamSpec]
-    width: int = 64
-    layers: int = 1
-    heads: int = 4
-    dropout: float = 0.1
-    fusion: PartSpec = PartSpec(name="concat")
-    context: PartSpec | None = None
-    turns: int = 0
-    outputs: dict[str, OutputSpec] = {}
-    classes: tuple[str, ...] = ()
-    dimensions: tuple[str, ...] = ()
-    base: str | None = None
-    linear: tuple[str, ...] | None = None
 
 
 class Model(nn.Module):
@@ -78,11 +25,19 @@ class Model(nn.Module):
 
     Attributes:
         spec: builds the same model again.
+        shift: (C,) taken off the emotion logits: τ · log prior, where validation chose one; else zero.
     """
+
+    shift: Tensor
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.register_buffer("shift", torch.zeros(len(spec.classes)))
+
+    def adjust(self, outputs: Outputs) -> Outputs:
+        """The outputs with the emotion logits shifted."""
+        return outputs | {"emotion": outputs["emotion"] - self.shift} if "emotion" in outputs else outputs
 
     @property
     def learned(self) -> set[str]:
@@ -115,6 +70,7 @@ class EmotionModel(Model):
     Raises:
         ParamsError: unknown part or option.
 
+    >>> from pipeline.models.spec import StreamSpec
     >>> emotion = OutputSpec(name="emotion", size=4)
     >>> spec = ModelSpec(streams={"audio": StreamSpec(width=8)}, width=16, outputs={"emotion": emotion})
     >>> sorted(EmotionModel(spec).heads)
@@ -127,12 +83,7 @@ class EmotionModel(Model):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
         width, heads, dropout = spec.width, spec.heads, spec.dropout
-        self.encoders = nn.ModuleDict(
-            {
-                name: StreamEncoder(stream.width, width, spec.layers, heads, dropout, stream.levels)
-                for name, stream in spec.streams.items()
-            }
-        )
+        self.encoders = nn.ModuleDict({name: build_encoder(stream, spec) for name, stream in spec.streams.items()})
         part = FUSIONS.find(spec.fusion.name)
         options = read_options(part.Options, spec.fusion.options, "fusion.options")
         self.fusion = part(tuple(spec.streams), width, heads, dropout, options)
@@ -188,7 +139,7 @@ class EmotionModel(Model):
             outputs |= {f"{key}{at}{stream}": value for key, value in found.items()}
         if self.fusion.late:
             outputs |= {name: vote(name, outputs, fused, places) for name in self.spec.outputs if name in VOTES}
-        return outputs
+        return self.adjust(outputs)
 
     def freeze(self, parts: Iterable[str]) -> None:
         """Have these parts (`encoders`, `encoders.audio`, `fusion`, `heads.emotion`, …) learn nothing, and all others learn."""
@@ -206,6 +157,13 @@ class EmotionModel(Model):
         names = [name for name, _ in self.named_parameters()]
         if not any(is_within(name, part) for name in names):
             raise one_of(f"part in {where}", part, {".".join(n.split(".")[:k]) for n in names for k in (1, 2)})
+
+
+def build_encoder(stream: StreamSpec, spec: ModelSpec) -> nn.Module:
+    """What a stream's tokens, or its one row per clip, first go through."""
+    if stream.pooling != "none":
+        return PooledEncoder(stream.reads, spec.width, spec.dropout, spec.noise)
+    return StreamEncoder(stream.width, spec.width, spec.layers, spec.heads, spec.dropout, stream.levels)
 
 
 def is_within(name: str, part: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -31,6 +31,12 @@ class Temporal(Group):
     dropout: Share = 0.1
     #: Longer clips have adjacent tokens averaged; attention costs the square of it.
     max_tokens: Count = 256
+    #: `mean`, `statistics` (mean and deviation): one standardised row per clip, without a transformer, whatever `layers` says.
+    pooling: Literal["none", "mean", "statistics"] = "none"
+    #: Of pooled rows: deviation of what is added to each number in training.
+    noise: Annotated[Number, Field(ge=0)] = 0.0
+    #: Of pooled rows: stream → how much of the distance between clips it makes up, beside the others' 1.
+    weights: dict[str, Positive] = {}
 
     @model_validator(mode="after")
     def _divides(self) -> Temporal:
@@ -81,8 +87,6 @@ class Linear(Group):
 
     #: λ of mean cross entropy + λ/2 ‖W‖²; fixed, for a few validation speakers cannot choose it. Ridge finds its own.
     penalty: Positive = 0.1
-    #: Stream → how much of the distance between clips it makes up, beside the others' 1.
-    weights: dict[str, Positive] = {}
 
 
 class Training(Group):
@@ -92,10 +96,19 @@ class Training(Group):
     lr: Positive = 1e-3
     weight_decay: Number = 0.01
     warmup: Share = 0.1
-    patience: Count = 10
+    #: Epochs without a better one after which training ends; null = never.
+    patience: Count | None = 10
     clip_norm: Positive = 1.0
-    #: Validation metric that selects the checkpoint.
-    select: Literal["uar", "macro_f1", "weighted_f1", "accuracy", "ccc", "loss"] = "uar"
+    #: Validation metric that selects the checkpoint; `last`: nothing does, the last epoch stays.
+    select: Literal["uar", "macro_f1", "weighted_f1", "accuracy", "ccc", "loss", "last"] = "uar"
+    #: Learn from the validation clips too; then nothing can be selected on them.
+    refit: Flag = False
+    #: What features are normalised over: the training clips, or all clips of the same speaker or session, held-out ones too.
+    normalise: Literal["none", "train", "speaker", "session"] = "train"
+    #: α of Beta(α, α), by which pairs of clips are mixed, features and losses; 0 = not. For pooled rows.
+    mixup: Annotated[Number, Field(ge=0)] = 0.0
+    #: Of the shifts τ · log prior taken off the emotion logits, the one that is best on validation; empty = none.
+    tau: tuple[Number, ...] = ()
     #: Also train each stream alone, for the comparison in the report.
     unimodal: Flag = True
     #: Also fit the linear model that the network has to beat; null = not.
@@ -110,3 +123,9 @@ class Training(Group):
     rates: dict[str, Positive] = {}
     #: CPU threads of one run; fixed, since sums in another order end in other last bits.
     threads: Count = 1
+
+    @model_validator(mode="after")
+    def _leaves_validation(self) -> Training:
+        if self.refit and (self.select != "last" or self.tau):
+            raise ValueError("refit learns from the validation clips, so that select must be last, and tau empty")
+        return self

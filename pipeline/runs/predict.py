@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from pipeline.errors import StoreError, one_of
 from pipeline.models.batch import Inputs, Outputs, Tokens, drop_streams, shorten
 from pipeline.models.model import Model
+from pipeline.models.pooled import pool_tokens
 
 from .run import TrainedModel
 
@@ -66,12 +68,36 @@ def join_outputs(parts: list[Outputs]) -> Outputs:
     return joined
 
 
+def average_views(views: list[Outputs]) -> Outputs:
+    """One prediction from those of several views of the same clips: mean probability, mean value.
+
+    What goes over time, and what is no prediction, is that of the clips as they are, which come first.
+    """
+    first = views[0]
+    if len(views) == 1:
+        return first
+    averaged = dict(first)
+    for name in first:
+        kind = name.partition("@")[0]
+        if kind == "emotion":
+            averaged[name] = torch.stack([view[name].log_softmax(-1) for view in views]).logsumexp(0) - math.log(len(views))
+        elif kind == "dimensions":
+            averaged[name] = torch.stack([view[name] for view in views]).mean(0)
+    return averaged
+
+
 def read_tokens(run: TrainedModel, features: dict[str, Features]) -> dict[str, Tokens]:
     """Raw features of one clip as a batch of one; streams left out, or without rows, are missing.
 
     Raises:
-        StoreError: unknown stream, or rows of another width than the model was trained on.
+        StoreError: unknown stream, rows of another width than the model was trained on, or a model that reads features
+            normalised over all clips of a speaker or session.
     """
+    if (normalised := run.config["normalise"]) not in ("none", "train"):
+        raise StoreError(
+            f"this model reads features normalised over all clips of a {normalised}, which one clip has not; "
+            "train with training.normalise train to predict single clips."
+        )
     for name in features:
         if name not in run.streams:
             raise one_of("stream", name, run.streams, StoreError)
@@ -88,11 +114,12 @@ def read_tokens(run: TrainedModel, features: dict[str, Features]) -> dict[str, T
         mean, std = run.normalisation[name]
         values, times = shorten((values - mean) / std, times, run.config["max_tokens"])
         here = len(values) > 0
-        result[name] = Tokens(
+        tokens = Tokens(
             torch.from_numpy(values if here else np.zeros((1, *shape), np.float32)).float()[None],
             torch.full((1, max(1, len(values))), here),
             torch.from_numpy(times if here else np.zeros((1, 2), np.float32)).float()[None],
         )
+        result[name] = pool_tokens(tokens, spec.pooling)
     return result
 
 

@@ -18,12 +18,13 @@ import safetensors.torch
 
 from pipeline.errors import StoreError
 from pipeline.models.build import build_model
-from pipeline.models.model import Model, ModelSpec
+from pipeline.models.model import Model
+from pipeline.models.spec import ModelSpec
 from pipeline.storage.atomic import atomic_file, atomic_folder, write_json
 
 from .folders import CONFIG, HISTORY, WEIGHTS
 
-VERSION = 2
+VERSION = 3
 #: Stream → mean and standard deviation, each (D,) or (L, D).
 Normalisation = Mapping[str, tuple[np.ndarray, np.ndarray]]
 

@@ -17,8 +17,9 @@ import torch
 
 from pipeline.code import code_digest
 from pipeline.devices import pick_devices
-from pipeline.models.model import Model, ModelSpec
+from pipeline.models.model import Model
 from pipeline.models.registry import CONTEXTS, FUSIONS, HEADS, LOSSES
+from pipeline.models.spec import ModelSpec
 from pipeline.params import Params
 from pipeline.runs.folders import HISTORY, RunName
 from pipeline.runs.run import save_run, to_finite
@@ -27,10 +28,11 @@ from pipeline.storage.clip_cache import digest, root
 from pipeline.storage.folder_lock import use_folder
 from pipeline.threads import computing
 
+from .course import build_sampler
 from .curricula.base import CURRICULA
 from .data.dataset import Dataset
 from .linear import fit_linear
-from .loop import build_sampler, fit
+from .loop import fit
 from .state import Progress
 from .variants import Variant, specify_model
 
@@ -100,10 +102,11 @@ def _fit_and_save(
     on_epoch: Callable[[Progress], None] | None,
 ) -> None:
     model: Model
+    read = data.read(spec.streams)
     if job.variant.linear:
-        model, progress = fit_linear(spec, data, params)
+        model, progress = fit_linear(spec, read, params)
     else:
-        model, progress = fit(spec, data, params, job.seed, state=cached / "state.pt", every=every, on_epoch=on_epoch)
+        model, progress = fit(spec, read, params, job.seed, state=cached / "state.pt", every=every, on_epoch=on_epoch)
     normalisation = {name: (data.streams[name].mean, data.streams[name].std) for name in job.variant.streams}
     config = describe_run(params, job, data, progress)
     save_run(cached / "run", model, normalisation, config, progress.history)
@@ -143,9 +146,10 @@ def choose_parameters(params: Params, variant: Variant) -> dict:
     if variant.linear and params.training.linear:
         return {
             "linear": params.training.linear.model_dump(mode="json"),
-            "threads": params.training.threads,
+            **params.training.model_dump(mode="json", include={"threads", "normalise"}),
+            **(params.training.model_dump(mode="json", include={"tau", "select"}) if params.training.tau else {}),
             "task": params.task.model_dump(mode="json"),
-            "max_tokens": params.temporal.max_tokens,
+            **params.temporal.model_dump(mode="json", include={"max_tokens", "weights"}),
         }
     training = params.training.model_dump(mode="json", exclude={"seeds", "unimodal", "threads", "linear"})
     return {
@@ -176,7 +180,7 @@ def identify(params: Params, job: Job, data: Dataset, spec: ModelSpec, device: s
 
 def _list_modules(params: Params, spec: ModelSpec) -> list[str]:
     """What decides a run; for a network also the modules of the parts chosen by name, which no import names."""
-    if spec.linear is not None:
+    if spec.linear:
         return ["pipeline.training.linear", "pipeline.runs.run"]
     terms = [params.loss, *(phase.loss for phase in params.training.phases if phase.loss)]
     parts: list[type] = [FUSIONS.find(spec.fusion.name)]
@@ -199,6 +203,7 @@ def describe_run(params: Params, job: Job, data: Dataset, progress: Progress) ->
         "epochs": progress.epoch,
         "score": to_finite(progress.key[0]),
         "max_tokens": params.temporal.max_tokens,
+        "normalise": params.training.normalise,
         "params": choose_parameters(params, job.variant),
         "streams": {name: data.streams[name].facts for name in job.variant.streams},
         "encoders": {name: params.streams[name].model_dump(mode="json") for name in job.variant.streams},

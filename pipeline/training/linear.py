@@ -13,13 +13,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.errors import ParamsError, StoreError, one_of
+from pipeline.errors import ParamsError, StoreError
 from pipeline.models.linear import LinearModel
-from pipeline.models.model import ModelSpec
+from pipeline.models.pooled import Standardise
+from pipeline.models.spec import ModelSpec
 from pipeline.params import Params
 
+from .adjustment import choose_shift, log_prior
 from .data.dataset import Dataset
+from .data.views import predict_views
+from .selection import name_measure
+from .standardise import fit_statistics
 from .state import Progress
+
+#: Clips whose rows are gathered at a time.
+CHUNK = 256
 
 #: λ of mean squared error + λ ‖W‖² that a dimension may have.
 PENALTIES = np.logspace(-1, 4, 16)
@@ -30,52 +38,60 @@ def fit_linear(spec: ModelSpec, data: Dataset, params: Params) -> tuple[LinearMo
 
     With weights W the fixed penalty λ of the classes is that of: mean cross entropy + λ/2 ‖W‖²; the bias is free. That of a
     dimension is one of `PENALTIES`, by the error of each clip left out in turn (in closed form; Golub, Heath and Wahba 1979): a
-    squared error does not level off as the cross entropy does, and with few clips a fixed λ is off by a factor of ten.
+    squared error does not level off as the cross entropy does, and with few clips a fixed λ is off by a factor of ten. Where
+    a clip has views, each is a row of a fraction of its weight. With `training.tau`, a first model of the `train` clips alone
+    chooses the shift on `val`.
+
+    Args:
+        data: as the model reads it.
 
     Raises:
         StoreError: no labelled clip, or all of one class.
         ParamsError: a weight for a stream that is not there.
     """
-    chosen = params.training.linear
-    assert chosen is not None, "no linear model was asked for"
-    if unknown := sorted(set(chosen.weights) - set(params.streams)):
-        raise one_of("stream in training.linear.weights", unknown[0], params.streams)
-    names = tuple(spec.streams)
-    rows = data.rows("train", "val")
-    rows = rows[(data.labelled() & data.present(names))[rows]]
+    assert params.training.linear is not None, "no linear model was asked for"
+    usable = data.labelled() & data.present(spec.streams)
+    train, val = (part[usable[part]] for part in (data.rows("train"), data.rows("val")))
+    rows = torch.cat([train, val]).sort().values
     if not len(rows):
         raise StoreError(f"fold {data.fold} has no labelled clip to learn from; see `protocol` in params.yaml.")
-    model = LinearModel(spec).to(rows.device)
-    pooled, present = (
-        torch.cat(part) for part in zip(*(model.pool(batch) for batch in data.batches(rows, names, size=256)), strict=True)
-    )
-    _standardise(model, pooled, present, {name: float(chosen.weights.get(name, 1.0)) for name in names})
-    vectors = model.embed(pooled, present).double().cpu().numpy()
-    losses = []
-    if "emotion" in model.heads:
-        losses.append(_fit_classes(model, vectors, data.emotion[rows].cpu().numpy(), float(chosen.penalty), data.fold))
-    if "dimensions" in model.heads:
-        losses.append(_fit_dimensions(model, vectors, data.dimensions[rows].double().cpu().numpy()))
-    record: dict[str, float | str] = {"phase": "linear", "epoch": 1, "train_loss": math.fsum(losses), "val_loss": math.nan}
-    progress = Progress(epoch=1, best_epoch=1, history=[record | {f"val_{params.training.select}": math.nan}])
+    tau = 0.0
+    prior = log_prior(data.emotion[rows], len(spec.classes))
+    if params.training.tau and spec.classes and len(train) and len(val):
+        first, _ = _fit_rows(spec, data, params, train)
+        outputs, targets = predict_views(first, data, val), data.targets(val)
+        tau = choose_shift(first, prior, outputs["emotion"], targets, params.training.tau, params.training.select)
+    model, loss = _fit_rows(spec, data, params, rows)
+    model.shift.copy_(tau * prior)
+    measure = name_measure(params.training.select, spec)
+    record: dict[str, float | str] = {"phase": "linear", "epoch": 1, "train_loss": loss, "val_loss": math.nan}
+    progress = Progress(epoch=1, best_epoch=1, history=[record | {f"val_{measure}": math.nan}])
     progress.key = (math.nan, math.nan)
     return model.eval(), progress
 
 
-def _standardise(model: LinearModel, pooled: Tensor, present: Tensor, weights: dict[str, float]) -> None:
-    """Zero mean and unit deviation over the clips that have the stream; a stream of d numbers times sqrt(weight · widest / d)."""
-    sizes = model.measure()
-    at = 0
-    for place, (name, size) in enumerate(sizes.items()):
-        block = pooled[present[:, place], at : at + size].double()
-        if len(block):
-            deviation = block.std(0, unbiased=False)
-            # What does not vary over the clips says nothing; what is left of rounding must not be blown up.
-            flat = deviation < 1e-6 * block.abs().amax(0).clamp(min=1e-6)
-            model.centre[at : at + size] = block.mean(0).float()
-            block_scale = math.sqrt(weights[name] * max(sizes.values()) / size)
-            model.scale[at : at + size] = torch.where(flat, 0.0, block_scale / deviation.clamp(min=1e-12)).float()
-        at += size
+def _fit_rows(spec: ModelSpec, data: Dataset, params: Params, rows: Tensor) -> tuple[LinearModel, float]:
+    """The model learned from the clips at `rows`, and what is left of the loss."""
+    chosen = params.training.linear
+    assert chosen is not None
+    model = LinearModel(spec).to(rows.device)
+    parts = {name: part for name, part in model.standardise.items() if isinstance(part, Standardise)}
+    fit_statistics(parts, spec, data, rows, params)
+    views = data.count_views(spec.streams)
+    vectors = torch.cat(
+        [
+            model.embed(batch)[0]
+            for view in range(views)
+            for batch in data.batches(rows, tuple(spec.streams), size=CHUNK, view=view)
+        ]
+    )
+    found, losses = vectors.double().cpu().numpy(), []
+    if "emotion" in model.heads:
+        truth = data.emotion[rows].repeat(views).cpu().numpy()
+        losses.append(_fit_classes(model, found, truth, float(chosen.penalty), data.fold))
+    if "dimensions" in model.heads:
+        losses.append(_fit_dimensions(model, found, data.dimensions[rows].repeat(views, 1).double().cpu().numpy(), views))
+    return model, math.fsum(losses)
 
 
 def _fit_classes(model: LinearModel, vectors: np.ndarray, truth: np.ndarray, penalty: float, fold: int) -> float:
@@ -107,8 +123,8 @@ def _fit_classes(model: LinearModel, vectors: np.ndarray, truth: np.ndarray, pen
     return float(-np.log(np.clip(chance[np.arange(known.sum()), np.searchsorted(seen, truth[known])], 1e-12, None)).mean())
 
 
-def _fit_dimensions(model: LinearModel, vectors: np.ndarray, truth: np.ndarray) -> float:
-    from sklearn.linear_model import RidgeCV
+def _fit_dimensions(model: LinearModel, vectors: np.ndarray, truth: np.ndarray, views: int) -> float:
+    from sklearn.linear_model import Ridge, RidgeCV
 
     count = truth.shape[1]
     weight, bias, errors = np.zeros((count, vectors.shape[1])), np.zeros(count), []
@@ -116,7 +132,10 @@ def _fit_dimensions(model: LinearModel, vectors: np.ndarray, truth: np.ndarray) 
         known = np.isfinite(truth[:, place])
         if not known.any():
             continue
-        ridge = RidgeCV(alphas=PENALTIES * known.sum()).fit(vectors[known], truth[known, place])
+        # The views of a clip left out would tell of it: the penalty is that of the clips as they are.
+        plain = known[: len(known) // views]
+        chosen = RidgeCV(alphas=PENALTIES * plain.sum()).fit(vectors[: len(plain)][plain], truth[: len(plain), place][plain])
+        ridge = chosen if views == 1 else Ridge(alpha=chosen.alpha_ * views).fit(vectors[known], truth[known, place])
         weight[place], bias[place] = ridge.coef_, ridge.intercept_
         errors.append(float(np.mean((ridge.predict(vectors[known]) - truth[known, place]) ** 2)))
     _put(model, "dimensions", weight, bias)

@@ -4,51 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import ParamsError, StoreError
-from pipeline.models.batch import Targets
-from pipeline.models.model import EmotionModel, ModelSpec
-from pipeline.params import Params, Part, Phase
+from pipeline.errors import ParamsError
+from pipeline.models.batch import Inputs, Targets
+from pipeline.models.model import EmotionModel
+from pipeline.models.pooled import PooledEncoder, Standardise
+from pipeline.models.spec import ModelSpec
+from pipeline.params import Params, Phase
 from pipeline.parts import read_options
 from pipeline.runs.predict import predict_batches
 
+from .adjustment import choose_shift, log_prior
+from .course import Course, prepare
 from .curricula.base import CURRICULA, Curriculum
 from .data.dataset import Dataset
+from .data.views import predict_views
+from .mixup import mix_inputs, mix_targets
 from .objective import Objective
 from .optimiser import build_optimiser, set_rate, warmup_cosine
-from .samplers.base import SAMPLERS, Sampler
-from .selection import check_selection, score
+from .selection import check_selection, name_measure, score
+from .standardise import fit_statistics
 from .state import Progress, read_progress, read_state, restore_state, save_state
-
-
-@dataclass(frozen=True)
-class Course:
-    """What stays the same through a run.
-
-    Attributes:
-        train, val: (n,) rows of the usable clips. turns: earlier turns each clip is given.
-    """
-
-    params: Params
-    data: Dataset
-    spec: ModelSpec
-    train: Tensor
-    val: Tensor
-    turns: int
-    sampler: Sampler
-
-    def targets(self, rows: Tensor, weight: Tensor | None = None) -> Targets:
-        """Truth of the clips at `rows`."""
-        return self.data.targets(rows, self.spec.base, weight)
-
-    def sample(self, order: torch.Generator) -> Iterator[Tensor]:
-        """Places in `train`, batch by batch, for one epoch."""
-        yield from self.sampler.sample(self.targets(self.train), self.data.turns[self.train, 0], order)
 
 
 def fit(
@@ -64,19 +44,21 @@ def fit(
     """Train on the fold's `train` clips, select on `val`; `test` clips are not touched.
 
     Args:
-        data: resident on the device to train on.
+        data: as the model reads it, on the device to train on.
         state: file the run is saved to (at most every `every` seconds) and resumed from, bit by bit.
         on_epoch: called after each epoch, after saving.
 
     Returns:
-        The model with the weights of the last phase's best epoch, in evaluation mode, and the run's record.
+        The model with the weights of the last phase's best epoch (its last with `select: last`), in evaluation mode, and the
+        run's record.
 
     Raises:
         StoreError: no labelled training clip, or no labelled validation clip.
         ParamsError: the selection metric needs a head the task does not have; a part or option is unknown.
     """
     check_selection(params.training.select, spec)
-    course = _prepare(spec, data, params)
+    check_mixup(params, spec)
+    course = prepare(spec, data, params)
     device = data.emotion.device
     phases = params.training.phases or (Phase(),)
     # Dropout draws from torch's own generators; the caller's are put back afterwards.
@@ -85,6 +67,7 @@ def fit(
         order = torch.Generator().manual_seed(seed)
         model = EmotionModel(spec).to(device)
         _check_parts(model, params)
+        fit_statistics(pooled_parts(model), spec, data, course.train, params)
         saved = read_state(state)
         progress = read_progress(saved, device) if saved else Progress()
         clock = time.monotonic()
@@ -103,6 +86,7 @@ def fit(
                 if on_epoch is not None:
                     on_epoch(progress)
             model.load_trainable(progress.best)
+        _adjust(model, course)
     model.freeze(())
     return model.eval(), progress
 
@@ -118,33 +102,38 @@ def _check_parts(model: EmotionModel, params: Params) -> None:
             model.check_part(part, "training.phases.freeze")
 
 
-def _prepare(spec: ModelSpec, data: Dataset, params: Params) -> Course:
-    names = tuple(spec.streams)
-    usable = data.labelled() & data.present(names)
-    train, val = (part[usable[part]] for part in (data.rows("train"), data.rows("val")))
-    for part, role in ((train, "training"), (val, "validation")):
-        if not len(part):
-            raise StoreError(
-                f"fold {data.fold} has no labelled {role} clip with {' or '.join(names)}; "
-                "see `protocol` in params.yaml and the coverage that `index` prints."
-            )
-    return Course(params, data, spec, train, val, spec.turns, build_sampler(params))
+def pooled_parts(model: EmotionModel) -> dict[str, Standardise]:
+    """What standardises the streams that are read as one row."""
+    return {name: one.standardise for name, one in model.encoders.items() if isinstance(one, PooledEncoder)}
 
 
-def build_sampler(params: Params) -> Sampler:
-    """The sampler chosen; by default clips, or dialogues where clips see earlier turns, which are then encoded once.
+def check_mixup(params: Params, spec: ModelSpec) -> None:
+    """Raise unless clips can be mixed, where they are to be.
 
     Raises:
-        ParamsError: an unknown sampler or option, or one that splits the dialogues of a context.
+        ParamsError: clips of several tokens, or with a history, cannot be.
     """
-    chosen = params.training.sampler or Part(name="dialogues" if params.context else "clips")
-    part = SAMPLERS.find(chosen.name)
-    if params.context and not part.whole:
-        raise ParamsError(
-            f"training.sampler: {chosen.name} splits dialogues, and there is a context; use dialogues, or context none."
-        )
-    options = read_options(part.Options, chosen.options, "training.sampler.options")
-    return part(params.training.batch_size, options)
+    if params.training.mixup and (spec.turns or any(stream.pooling == "none" for stream in spec.streams.values())):
+        raise ParamsError("training.mixup mixes clips of one row: set temporal.pooling to statistics, and no context.")
+
+
+def _adjust(model: EmotionModel, course: Course) -> None:
+    """Choose the shift of the emotion logits on validation, where there are candidates."""
+    training = course.params.training
+    if training.tau and "emotion" in course.spec.outputs:
+        prior = log_prior(course.data.emotion[course.train], len(course.spec.classes))
+        logits = predict_views(model, course.data, course.val)["emotion"]
+        choose_shift(model, prior, logits, course.targets(course.val), training.tau, training.select)
+
+
+def _lose_mixed(
+    model: EmotionModel, objective: Objective, inputs: Inputs, targets: Targets, alpha: float, order: torch.Generator
+) -> Tensor:
+    """The loss of pairs of clips mixed by one share of Beta(α, α)."""
+    partner = torch.randperm(len(targets.weight), generator=order).to(targets.weight.device)
+    share = torch.distributions.Beta(alpha, alpha).sample().to(targets.weight.device)
+    outputs = model(mix_inputs(inputs, partner, share))
+    return share * objective(outputs, targets) + (1 - share) * objective(outputs, mix_targets(targets, partner))
 
 
 def _run_phase(
@@ -160,9 +149,12 @@ def _run_phase(
     epochs = phase.epochs or training.epochs
     objective = Objective(phase.loss or course.params.loss, course.spec).to(device)
     objective.observe(course.targets(course.train))
+    if training.mixup and objective.keeps:
+        raise ParamsError("training.mixup leaves no clip as it is for the queue of a loss; set its options.queue to 0.")
     objective.recall(progress.memory)
     curriculum = _read_curriculum(course.params)
-    while progress.epoch < epochs and progress.waited < training.patience:
+    patience = float("inf") if training.patience is None or training.select == "last" else training.patience
+    while progress.epoch < epochs and progress.waited < patience:
         model.train()
         total, seen = 0.0, 0.0
         if progress.weight is None and curriculum is not None:
@@ -173,14 +165,19 @@ def _run_phase(
             set_rate(optimiser, warmup_cosine(step, steps, training.warmup))
             weight = None if progress.weight is None else progress.weight[places]
             rows = course.train[places]
-            outputs = model(course.data.batch(rows, tuple(course.spec.streams), course.turns))
+            inputs = course.data.batch(rows, tuple(course.spec.streams), course.turns, draw=order)
             targets = course.targets(rows, weight)
-            loss = objective(outputs, targets)
+            if training.mixup:
+                loss = _lose_mixed(model, objective, inputs, targets, float(training.mixup), order)
+            else:
+                outputs = model(inputs)
+                loss = objective(outputs, targets)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
             optimiser.step()
-            objective.remember(outputs, targets)
+            if not training.mixup:
+                objective.remember(outputs, targets)
             total, seen = total + float(loss.detach()) * len(rows), seen + len(rows)
         _validate(model, objective, course, progress, phase.name, total / seen)
         if curriculum is not None:
@@ -207,17 +204,20 @@ def _validate(
     model: EmotionModel, objective: Objective, course: Course, progress: Progress, phase: str, train_loss: float
 ) -> None:
     """Score the epoch, keep what was learned when it is the best so far."""
-    select = course.params.training.select
+    select, refit = course.params.training.select, course.params.training.refit
+    measure = name_measure(select, course.spec)
+    loss = value = float("nan")
     # All of validation as one batch, so that CCC is over all of it and not a mean over batches.
-    outputs, targets = predict_batches(model, _batches(course, course.val)), course.targets(course.val)
-    loss = float(objective(outputs, targets))
-    value = score(select, outputs, targets, loss)
+    if not refit:
+        outputs, targets = predict_batches(model, _batches(course, course.val)), course.targets(course.val)
+        loss = float(objective(outputs, targets))
+        value = score(measure, outputs, targets, loss)
     progress.epoch += 1
     progress.history.append(
-        {"phase": phase, "epoch": progress.epoch, "train_loss": train_loss, "val_loss": loss, f"val_{select}": value}
+        {"phase": phase, "epoch": progress.epoch, "train_loss": train_loss, "val_loss": loss, f"val_{measure}": value}
     )
     # Few validation clips make equal scores common: the lower loss decides.
-    if (value, -loss) > progress.key or not progress.best:
+    if select == "last" or (value, -loss) > progress.key or not progress.best:
         progress.key, progress.best_epoch, progress.waited = (value, -loss), progress.epoch, 0
         progress.best = {name: tensor.clone() for name, tensor in model.trainable().items()}
     else:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from pipeline.errors import ParamsError
 from pipeline.models.batch import Outputs, Targets
 from pipeline.models.losses.base import Loss
-from pipeline.models.model import ModelSpec
 from pipeline.models.registry import LOSSES
+from pipeline.models.spec import ModelSpec
 from pipeline.params import Term
 from pipeline.parts import read_options
 
@@ -54,6 +54,11 @@ class Objective(nn.Module):
         for name, term in self._losses().items():
             with _naming(name):
                 term.observe(targets)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a loss keeps anything of a batch."""
+        return any(term.keeps for term in self._losses().values())
 
     def remember(self, outputs: Outputs, targets: Targets) -> None:
         """Show the losses a batch after its step."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from pipeline import metrics
 from pipeline.errors import ParamsError
 from pipeline.models.batch import Outputs, Targets
-from pipeline.models.model import ModelSpec
+from pipeline.models.spec import ModelSpec
 
 #: Metrics of a confusion matrix.
 CLASSES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -19,6 +19,11 @@ CLASSES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "weighted_f1": metrics.weighted_f1,
     "accuracy": metrics.accuracy,
 }
+
+
+def name_measure(select: str, spec: ModelSpec) -> str:
+    """What is recorded of validation after each epoch: the metric that selects, else the task's own."""
+    return select if select != "last" else "uar" if spec.classes else "ccc"
 
 
 def check_selection(select: str, spec: ModelSpec) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.errors import ParamsError, one_of
-from pipeline.models.model import ModelSpec, OutputSpec, PartSpec, StreamSpec
+from pipeline.models.pooled import Pooling
 from pipeline.models.registry import CONTEXTS, HEADS
+from pipeline.models.spec import ModelSpec, OutputSpec, PartSpec, StreamSpec
 from pipeline.params import Fusion, Params, Part
 from pipeline.parts import read_options
 from pipeline.runs.folders import FUSED, LINEAR
@@ -76,13 +77,15 @@ def specify_model(params: Params, variant: Variant, data: Dataset) -> ModelSpec:
     Raises:
         ParamsError: a head or context that is not known, or a loss on an output that nothing predicts.
     """
-    facts = {name: data.streams[name].facts for name in variant.streams}
-    streams = {name: StreamSpec(width=int(str(f["width"])), levels=int(str(f["levels"]))) for name, f in facts.items()}
+    streams = {name: _describe_stream(params, name, data, variant.linear) for name in variant.streams}
     if variant.linear:
-        # A stream of one token per clip has no deviation over it.
-        several = tuple(name for name in variant.streams if int(data.streams[name].offsets.diff().max()) > 1)
-        return ModelSpec(streams=streams, classes=data.classes, dimensions=data.dimension_names, linear=several)
+        return ModelSpec(streams=streams, classes=data.classes, dimensions=data.dimension_names, linear=True)
     base = choose_time_base(params, variant.streams)
+    if base is not None and params.temporal.pooling != "none":
+        raise ParamsError(
+            f"temporal.pooling {params.temporal.pooling} leaves one row per clip, but task.level is frame; "
+            "take pooling none, or level clip."
+        )
     context = params.context
     turns = 0
     if context is not None:
@@ -101,7 +104,17 @@ def specify_model(params: Params, variant: Variant, data: Dataset) -> ModelSpec:
         classes=data.classes,
         dimensions=data.dimension_names,
         base=base,
+        noise=float(params.temporal.noise),
     )
+
+
+def _describe_stream(params: Params, name: str, data: Dataset, linear: bool) -> StreamSpec:
+    stream = data.streams[name]
+    pooling: Pooling = "statistics" if linear else params.temporal.pooling
+    # A stream of one token per clip has no deviation over it.
+    if pooling == "statistics" and int(stream.offsets.diff().max()) <= 1:
+        pooling = "mean"
+    return StreamSpec(width=int(str(stream.facts["width"])), levels=int(str(stream.facts["levels"])), pooling=pooling)
 
 
 def _list_outputs(params: Params, variant: Variant, data: Dataset, base: str | None) -> dict[str, OutputSpec]:

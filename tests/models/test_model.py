@@ -6,8 +6,9 @@ from torch import nn
 
 from pipeline.errors import ParamsError
 from pipeline.models.batch import Inputs, Tokens, drop_streams
-from pipeline.models.model import EmotionModel, ModelSpec, OutputSpec, PartSpec, StreamSpec
+from pipeline.models.model import EmotionModel
 from pipeline.models.registry import FUSIONS
+from pipeline.models.spec import ModelSpec, OutputSpec, PartSpec, StreamSpec
 from pipeline.models.stream import StreamEncoder
 
 NAMES = sorted(FUSIONS)

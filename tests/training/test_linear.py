@@ -21,11 +21,12 @@ from pipeline.training.variants import list_variants, specify_model
 ON = {"linear": {"penalty": 0.1}}
 
 
-def prepare(corpus, **training):
-    params = corpus.params(training={**ON, **training})
+def prepare(corpus, temporal=None, **training):
+    params = corpus.params(training={**ON, **training}, **({"temporal": temporal} if temporal else {}))
     data = Dataset.load(corpus.index(params), params=params, fold=0, **corpus.files)
     variant = next(one for one in list_variants(params) if one.linear)
-    return params, data, specify_model(params, variant, data)
+    spec = specify_model(params, variant, data)
+    return params, data, spec
 
 
 def by_hand(data, rows, weights=()):
@@ -54,11 +55,11 @@ def by_hand(data, rows, weights=()):
 
 @pytest.mark.parametrize("weights", [{}, {"text": 0.3}])
 def test_it_is_scikit_learns_regression_of_the_pooled_streams(fabricate, weights):
-    params, data, spec = prepare(fabricate(clips=60), linear={"penalty": 0.1, "weights": weights})
-    model, progress = fit_linear(spec, data, params)
+    params, data, spec = prepare(fabricate(clips=60), temporal={"weights": weights})
+    model, progress = fit_linear(spec, data.read(spec.streams), params)
     rows = data.rows("train", "val")
     pooled, truth = by_hand(data, rows, weights), data.emotion[rows].numpy()
-    outputs = model(data.batch(rows, spec.streams))
+    outputs = model(data.read(spec.streams).batch(rows, spec.streams))
     np.testing.assert_allclose(outputs["embedding"].numpy(), pooled, atol=2e-5)
     expected = LogisticRegression(C=1 / (0.1 * len(rows)), max_iter=5000, tol=1e-8).fit(pooled, truth)
     np.testing.assert_allclose(outputs["emotion"].softmax(1).detach().numpy(), expected.predict_proba(pooled), atol=2e-4)
@@ -73,11 +74,11 @@ def test_it_is_scikit_learns_regression_of_the_pooled_streams(fabricate, weights
 def test_every_stream_makes_up_as_much_of_a_distance_whatever_its_width(fabricate):
     _, data, spec = prepare(corpus := fabricate(clips=60))
     params = corpus.params(training=ON)
-    model, _ = fit_linear(spec, data, params)
+    model, _ = fit_linear(spec, data.read(spec.streams), params)
     whole = data.rows("train", "val")
     everything = torch.stack([stream.offsets.diff() > 0 for stream in data.streams.values()]).all(0)[whole]
-    vectors = model(data.batch(whole[everything], spec.streams))["embedding"]
-    parts = vectors.split(list(model.measure().values()), 1)
+    vectors = model(data.read(spec.streams).batch(whole[everything], spec.streams))["embedding"]
+    parts = vectors.split([stream.reads for stream in spec.streams.values()], 1)
     assert len({part.shape[1] for part in parts}) > 1
     spreads = [float(part.var(0, unbiased=False).sum()) for part in parts]
     assert max(spreads) / min(spreads) < 1.35  # of all clips that have the stream they are equal
@@ -85,15 +86,15 @@ def test_every_stream_makes_up_as_much_of_a_distance_whatever_its_width(fabricat
 
 def test_what_is_missing_moves_nothing_and_alone_is_as_in_a_batch(fabricate):
     params, data, spec = prepare(fabricate(clips=40))
-    model, _ = fit_linear(spec, data, params)
+    model, _ = fit_linear(spec, data.read(spec.streams), params)
     rows = torch.arange(40)
-    together = model(data.batch(rows, spec.streams))["emotion"]
-    alone = torch.cat([model(data.batch(row[None], spec.streams))["emotion"] for row in rows])
+    together = model(data.read(spec.streams).batch(rows, spec.streams))["emotion"]
+    alone = torch.cat([model(data.read(spec.streams).batch(row[None], spec.streams))["emotion"] for row in rows])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
-    nothing = model(drop_streams(data.batch(rows, spec.streams), spec.streams))
+    nothing = model(drop_streams(data.read(spec.streams).batch(rows, spec.streams), spec.streams))
     torch.testing.assert_close(nothing["emotion"], model.heads["emotion"].bias.expand(40, -1))
     assert not nothing["present"].any()
-    with_history = data.batch(rows[5:7], spec.streams)._replace(history=torch.tensor([[-1, 0], [0, 1]]))
+    with_history = data.read(spec.streams).batch(rows[5:7], spec.streams)._replace(history=torch.tensor([[-1, 0], [0, 1]]))
     torch.testing.assert_close(model(with_history)["emotion"], together[5:7], atol=1e-5, rtol=1e-5)
 
 
@@ -102,12 +103,12 @@ def test_a_number_that_does_not_vary_says_nothing(fabricate):
     corpus = fabricate(clips=40)
     params, data, spec = prepare(corpus)
     data.streams["video"].values[:, 3] = 0.1
-    model, _ = fit_linear(spec, data, params)
-    place = list(model.measure()).index("video")
-    start = sum(list(model.measure().values())[:place])
+    model, _ = fit_linear(spec, data.read(spec.streams), params)
+    scale = torch.cat([model.standardise[name].scale for name in spec.streams])
+    video = model.standardise["video"].scale
     width = data.streams["video"].values.shape[1]
-    assert model.scale[start + 3] == 0 and model.scale[start + width + 3] == 0
-    assert torch.isfinite(model.scale).all() and (model.scale > 0).sum() == model.width - 2
+    assert video[3] == 0 and video[width + 3] == 0
+    assert torch.isfinite(scale).all() and (scale > 0).sum() == model.width - 2
 
 
 def test_trained_evaluated_and_predicted_like_every_other(fabricate):
@@ -138,39 +139,39 @@ def test_trained_evaluated_and_predicted_like_every_other(fabricate):
     stores = {name: Store(corpus.path(f"features/{name}.h5")) for name in run.streams}
     clip = {name: (store["demo/clip000"].values, store["demo/clip000"].times) for name, store in stores.items()}
     data = Dataset.load(index, params=params, fold=0, **corpus.files)
-    expected = run.model(data.batch(torch.tensor([0]), run.streams))["emotion"].softmax(1)[0]
+    expected = run.model(data.read(run.model.spec.streams).batch(torch.tensor([0]), run.streams))["emotion"].softmax(1)[0]
     np.testing.assert_allclose(predict_clip(run, clip).probabilities, expected.detach().numpy(), atol=1e-5)
 
 
 def test_classes_that_nobody_showed_are_never_the_answer_and_one_alone_is_refused(fabricate):
     params, data, spec = prepare(fabricate(clips=60))
     data.emotion[data.emotion == 2] = -1
-    model, _ = fit_linear(spec, data, params)
-    chance = model(data.batch(torch.arange(60), spec.streams))["emotion"].softmax(1).detach()
+    model, _ = fit_linear(spec, data.read(spec.streams), params)
+    chance = model(data.read(spec.streams).batch(torch.arange(60), spec.streams))["emotion"].softmax(1).detach()
     assert float(chance[:, 2].max()) < 1e-6
     data.emotion[data.emotion > 0] = 0
     with pytest.raises(StoreError, match="one class alone"):
-        fit_linear(spec, data, params)
+        fit_linear(spec, data.read(spec.streams), params)
     data.emotion[:] = -1
     data.dimensions[:] = float("nan")
     with pytest.raises(StoreError, match="no labelled clip"):
-        fit_linear(spec, data, params)
+        fit_linear(spec, data.read(spec.streams), params)
 
 
 def test_two_classes_have_the_chances_of_the_library(fabricate):
     params, data, spec = prepare(fabricate(clips=60))
     data.emotion.copy_(torch.where(data.emotion >= 0, data.emotion % 2, -1))
-    model, _ = fit_linear(spec, data, params)
+    model, _ = fit_linear(spec, data.read(spec.streams), params)
     rows = data.rows("train", "val")
     expected = LogisticRegression(C=1 / (0.1 * len(rows)), max_iter=5000, tol=1e-8).fit(by_hand(data, rows), data.emotion[rows])
-    found = model(data.batch(rows, spec.streams))["emotion"].softmax(1)[:, :2].detach().numpy()
+    found = model(data.read(spec.streams).batch(rows, spec.streams))["emotion"].softmax(1)[:, :2].detach().numpy()
     np.testing.assert_allclose(found, expected.predict_proba(by_hand(data, rows)), atol=2e-4)
 
 
 def test_names_that_are_not_there(fabricate):
-    params, data, spec = prepare(fabricate(clips=40), linear={"weights": {"sound": 0.5}})
+    params, data, spec = prepare(fabricate(clips=40), temporal={"weights": {"sound": 0.5}})
     with pytest.raises(ParamsError, match="sound"):
-        fit_linear(spec, data, params)
+        fit_linear(spec, data.read(spec.streams), params)
     corpus = fabricate(clips=40)
     streams = corpus.params().model_dump(mode="json")["streams"]
     with pytest.raises(ParamsError, match="a stream is named 'linear'"):

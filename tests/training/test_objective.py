@@ -131,6 +131,14 @@ def test_learned_prototypes_are_a_head(corpus):
             "loss.emotion: Unknown class 'bored'",
         ),
         (
+            {
+                "loss": {"emotion": {"name": "dice"}, "projection": CONTRAST},
+                "temporal": {"pooling": "statistics"},
+                "training": {"mixup": 0.2},
+            },
+            "training.mixup leaves no clip as it is for the queue of a loss",
+        ),
+        (
             {"loss": {"dimensions": {"name": "concordance"}, "embedding": {"name": "triplet"}}, "task": {"emotion": False}},
             "loss.embedding: no training clip has the labels",
         ),
@@ -138,6 +146,7 @@ def test_learned_prototypes_are_a_head(corpus):
 )
 def test_mistakes_are_one_line(corpus, groups, said):
     with pytest.raises(ParamsError) as caught:
-        params, data, spec = prepare(corpus, **groups | {"training": {"select": "loss", "epochs": 1}})
-        fit(spec, data, params, 0)
+        training = groups.get("training", {}) | {"select": "loss", "epochs": 1}
+        params, data, spec = prepare(corpus, **groups | {"training": training})
+        fit(spec, data.read(spec.streams), params, 0)
     assert said in str(caught.value) and "\n" not in str(caught.value)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ParamsError
 from pipeline.models.batch import Targets
-from pipeline.training.loop import build_sampler
+from pipeline.training.course import build_sampler
 from pipeline.training.samplers.base import SAMPLERS
 
 #: What a sampler goes by, to a number per clip.

@@ -43,6 +43,11 @@ class Loss(Component, ABC):
             ParamsError: nothing can be learned from them, or an option does not fit the classes.
         """
 
+    @property
+    def keeps(self) -> bool:
+        """Whether it keeps anything of a batch."""
+        return False
+
     def remember(self, outputs: Outputs, targets: Targets) -> None:
         """See a batch after the step it was for; what is kept of it is a buffer, saved with the run."""
 

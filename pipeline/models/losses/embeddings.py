@@ -54,10 +54,15 @@ class EmbeddingLoss(Loss, ABC):
         if not bool(self.find_truth(targets)[1].any()):
             raise ParamsError("no training clip has the labels that clips are told apart by; see `task`, or leave the term out.")
 
+    @property
+    def keeps(self) -> bool:
+        """See `Loss.keeps`."""
+        return self.options.queue > 0
+
     @torch.no_grad()
     def remember(self, outputs: Outputs, targets: Targets) -> None:
         """See `Loss.remember`."""
-        if not self.options.queue:
+        if not self.keeps:
             return
         truth, known = self.find_truth(targets)
         here = known & (targets.weight > 0)

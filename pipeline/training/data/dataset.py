@@ -7,8 +7,8 @@ manifest holds (in k-fold protocols a clip is held out in one fold and trained o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import StoreError
-from pipeline.models.batch import Inputs, Targets, Tokens
+from pipeline.models.batch import Inputs, Targets
+from pipeline.models.pooled import Pooling
+from pipeline.models.spec import StreamSpec
 from pipeline.params import Params
 from pipeline.storage import tables
 from pipeline.storage.index import Index
@@ -29,11 +31,12 @@ from .labels import (
     fold_roles,
     frame_truth,
     labels,
+    number_groups,
     number_turns,
     with_means,
     without_test_labels,
 )
-from .resident import Resident, load_stream
+from .resident import GROUPED, Resident, choose_normalisation, load_stream
 
 #: Columns of the manifest that say whose clip it is.
 DOMAINS = ("speaker", "corpus")
@@ -62,6 +65,9 @@ class Dataset:
     domains: dict[str, tuple[str, ...]]
     turns: Tensor
     fold: int
+    #: (N,) number of the speaker or session within whose clips features are normalised, -1 unknown; None = no such.
+    within: Tensor | None = None
+    _readings: dict[tuple[str, Pooling], Resident] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def load(
@@ -93,12 +99,21 @@ class Dataset:
             truth = frame_truth(tables.read(annotations), set(table.filter(pl.col("role") != "test")["id"]), names)
         along = truth if params.task.level == "frame" else None
         limit = params.temporal.max_tokens
+        normalise = params.training.normalise
         coded = {name: code_column(table[name], table["role"]) for name in DOMAINS}
         return cls(
             ids=stored.ids,
             roles=roles,
             streams={
-                name: load_stream(stored.stream(name), stored.ids, stored.folds.index(fold), limit, along, len(names), device)
+                name: load_stream(
+                    one := stored.stream(name),
+                    stored.ids,
+                    choose_normalisation(one, stored.folds.index(fold), normalise),
+                    limit,
+                    along,
+                    len(names),
+                    device,
+                )
                 for name in params.streams
             },
             emotion=labels(table["emotion"], classes if params.task.emotion else ()).to(device),
@@ -109,7 +124,23 @@ class Dataset:
             domains={name: known for name, (_, known) in coded.items()},
             turns=number_turns(table).to(device),
             fold=fold,
+            within=number_groups(table, normalise).to(device) if normalise in GROUPED else None,
         )
+
+    def read(self, streams: Mapping[str, StreamSpec]) -> Dataset:
+        """The data set as a model of these streams reads it: pooled to one row per clip, normalised within a group."""
+        return replace(self, streams=self.streams | {name: self._read(name, spec.pooling) for name, spec in streams.items()})
+
+    def _read(self, name: str, pooling: Pooling) -> Resident:
+        if (name, pooling) not in self._readings:
+            stream = self.streams[name]
+            stream = stream if pooling == "none" else stream.pool(pooling)
+            self._readings[name, pooling] = stream if self.within is None else stream.normalise_within(self.within)
+        return self._readings[name, pooling]
+
+    def count_views(self, names: Iterable[str]) -> int:
+        """In how many ways these streams are there: as they are, and in their views."""
+        return 1 + max(len(self.streams[name].views) for name in names)
 
     def rows(self, *roles: str) -> Tensor:
         """Positions of the clips with one of these roles."""
@@ -117,17 +148,21 @@ class Dataset:
 
     def present(self, names: Iterable[str]) -> Tensor:
         """(N,) bool: the clip has at least one of these streams."""
-        return torch.stack([self.streams[name].offsets.diff() > 0 for name in names]).any(0)
+        return torch.stack([self.streams[name].present for name in names]).any(0)
 
     def labelled(self) -> Tensor:
         """(N,) bool: the clip has an emotion or a dimension."""
         return (self.emotion >= 0) | torch.isfinite(self.dimensions).any(1)
 
-    def batch(self, rows: Tensor, streams: Iterable[str], turns: int = 0) -> Inputs:
+    def batch(
+        self, rows: Tensor, streams: Iterable[str], turns: int = 0, view: int = 0, draw: torch.Generator | None = None
+    ) -> Inputs:
         """Inputs of the clips at `rows` (R,).
 
         Args:
             turns: how many earlier turns of its dialogue each clip is given, `Inputs.history`; 0 = none.
+            view: 0 = clips as they are, k = the k-th view of every stream; a stream that has fewer is as it is.
+            draw: source of chance by which each clip of each stream is drawn a view instead.
         """
         history = None
         if turns:
@@ -136,20 +171,21 @@ class Dataset:
             # The first of the sorted rows is -1 where any turn is lacking.
             lacking = int(rows[0] < 0)
             rows, history = rows[lacking:], places - lacking
-        return Inputs({name: self._tokens(name, rows) for name in streams}, history=history)
+        found = {}
+        for name in streams:
+            stream = self.streams[name]
+            if not len(stream.values):
+                raise StoreError(f"stream {name!r} has no token at all.")
+            chosen: Tensor | int = view if view <= len(stream.views) else 0
+            if draw is not None and stream.views:
+                chosen = torch.randint(len(stream.views) + 1, (len(rows),), generator=draw).to(rows.device)
+            found[name] = stream.tokens(rows + chosen * stream.clips)
+        return Inputs(found, history=history)
 
-    def _tokens(self, name: str, rows: Tensor) -> Tokens:
-        stream = self.streams[name]
-        where, mask = stream.gather(rows)
-        if not len(stream.values):
-            raise StoreError(f"stream {name!r} has no token at all.")
-        values = stream.values[where] * mask.reshape(*mask.shape, *[1] * (stream.values.dim() - 1))
-        return Tokens(values, mask, stream.times[where] * mask[..., None])
-
-    def batches(self, rows: Tensor, streams: Sequence[str], turns: int = 0, size: int = 64) -> Iterator[Inputs]:
+    def batches(self, rows: Tensor, streams: Sequence[str], turns: int = 0, size: int = 64, view: int = 0) -> Iterator[Inputs]:
         """The clips at `rows` in order, `size` at a time."""
         for part in rows.split(size):
-            yield self.batch(part, streams, turns)
+            yield self.batch(part, streams, turns, view)
 
     def find_turns(self, rows: Tensor, turns: int) -> Tensor:
         """Positions (R, turns) of the earlier turns of each clip's dialogue, oldest first, -1 none.
@@ -191,7 +227,13 @@ class Dataset:
         """Hash of what is learnt from beside the features: ids, roles, labels, frame-level truth."""
         total = hashlib.sha256("\n".join([*self.ids, *self.roles, *self.classes, *self.dimension_names]).encode())
         targets = [self.streams[name].targets for name in sorted(names)]
-        learned = (self.emotion, self.dimensions, self.turns, *self.domain.values())
+        learned = (
+            self.emotion,
+            self.dimensions,
+            self.turns,
+            *self.domain.values(),
+            *([] if self.within is None else [self.within]),
+        )
         for tensor in (*learned, *(t for t in targets if t is not None)):
             total.update(tensor.cpu().numpy().tobytes())
         return total.hexdigest()

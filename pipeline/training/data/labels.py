@@ -9,7 +9,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from pipeline.errors import StoreError
+from pipeline.errors import ParamsError, StoreError
 from pipeline.params import Params
 from pipeline.storage import tables
 from pipeline.storage.classes import check_classes
@@ -116,3 +116,16 @@ def number_turns(table: pl.DataFrame) -> Tensor:
     both = found["dialogue"].is_not_null() & found["turn"].is_not_null()
     columns = [found[name].cast(pl.Int64).zip_with(both, pl.Series([-1]).new_from_index(0, len(both))) for name in found.columns]
     return torch.from_numpy(np.stack([column.to_numpy() for column in columns], 1).copy())
+
+
+def number_groups(table: pl.DataFrame, column: str) -> Tensor:
+    """(N,) int64: a number for each value of the column within a corpus, -1 where it is unknown.
+
+    Raises:
+        ParamsError: no clip has a value.
+    """
+    known = table[column] if column in table.columns else pl.Series([None] * len(table), dtype=pl.String)
+    if known.is_null().all():
+        raise ParamsError(f"training.normalise is {column!r}, but no clip has a {column}; take train, or none.")
+    named = table.select(pl.concat_str("corpus", pl.col(column), separator="\0", ignore_nulls=False).rank("dense"))
+    return torch.from_numpy(named.to_series().fill_null(0).cast(pl.Int64).to_numpy() - 1)

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.models.batch import shorten
+from pipeline.models.batch import Tokens, shorten
+from pipeline.models.pooled import Pooling, pool_tokens
 from pipeline.storage.feature_store import Status
 from pipeline.storage.index import IndexedStream
 
 from .labels import interpolate
 
+#: Normalisations over a group of clips, held-out ones among them, whose labels nobody needs: transductive.
+GROUPED = ("speaker", "session")
+
+#: Clips pooled at a time.
+CHUNK = 256
+
 
 @dataclass(frozen=True)
 class Resident:
-    """One stream of all clips, normalised, in one piece.
+    """One stream of all clips, normalised, in one piece: each clip as it is, then all clips in each view.
 
     Attributes:
-        values: (ΣT, D) or (ΣT, L, D) float32. times: (ΣT, 2) seconds. offsets: (N+1,) int64.
+        values: (ΣT, D) or (ΣT, L, D) float32. times: (ΣT, 2) seconds.
+        offsets: ((V+1)·N + 1,) int64; row v · N + n is clip n in view v, 0 = as it is.
         targets: (ΣT, K) float32 frame-level truth at the token centres, NaN unknown, or None.
         mean, std: (D,) or (L, D), what raw features were normalised with.
         facts: attributes of the index: digest, modality, source, random, ...
+        views: names of the views, V.
     """
 
     values: Tensor
@@ -33,47 +43,103 @@ class Resident:
     mean: np.ndarray
     std: np.ndarray
     facts: dict[str, object]
+    views: tuple[str, ...] = ()
+
+    @property
+    def clips(self) -> int:
+        """N."""
+        return (len(self.offsets) - 1) // (len(self.views) + 1)
+
+    @property
+    def present(self) -> Tensor:
+        """(N,) bool: the clip has this stream."""
+        return self.offsets.diff()[: self.clips] > 0
 
     def gather(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions (B, T) of the tokens of clips `rows`, and which of them are (the mask)."""
+        """Positions (B, T) of the tokens at `rows` of the offsets, and which of them are (the mask)."""
         start, length = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
         step = torch.arange(max(1, int(length.max())), device=rows.device)
         mask = step < length[:, None]
         return torch.where(mask, start[:, None] + step, 0), mask
 
+    def tokens(self, rows: Tensor) -> Tokens:
+        """The tokens at `rows` of the offsets, padded with zeros."""
+        where, mask = self.gather(rows)
+        values = self.values[where] * mask.reshape(*mask.shape, *[1] * (self.values.dim() - 1))
+        return Tokens(values, mask, self.times[where] * mask[..., None])
+
+    def pool(self, pooling: Pooling) -> Resident:
+        """The same with one row per clip and view, see `pool_tokens`; frame-level truth has no place in it."""
+        rows = torch.arange(len(self.offsets) - 1, device=self.offsets.device)
+        parts = [pool_tokens(self.tokens(part), pooling) for part in rows.split(CHUNK)]
+        there = torch.cat([part.mask[:, 0] for part in parts])
+        return replace(
+            self,
+            values=torch.cat([part.values[:, 0] for part in parts])[there],
+            times=torch.cat([part.times[:, 0] for part in parts])[there],
+            offsets=torch.cat([there.new_zeros(1, dtype=torch.int64), there.cumsum(0)]),
+            targets=None,
+        )
+
+    def normalise_within(self, groups: Tensor) -> Resident:
+        """Zero mean and unit deviation over all clips of a group, whatever their role; views by the clips as they are.
+
+        Args:
+            groups: (N,) int64, the number of each clip's group; -1 = those of nobody, together.
+        """
+        numbers, place = groups.unique(return_inverse=True)
+        lengths = self.offsets.diff()
+        of_clip = place.repeat(len(self.views) + 1).repeat_interleave(lengths)  # (ΣT,) group of each token
+        plain = int(self.offsets[self.clips])
+        values, own = self.values[:plain].double(), of_clip[:plain]
+        count = torch.bincount(own, minlength=len(numbers)).clamp(min=1).reshape(-1, *[1] * (values.dim() - 1))
+        zero = values.new_zeros(len(numbers), *values.shape[1:])
+        mean = zero.index_add(0, own, values) / count
+        deviation = (zero.index_add(0, own, (values - mean[own]) ** 2) / count).sqrt()
+        # One clip, or one token, of a group has no spread to divide by.
+        deviation = torch.where(deviation < 1e-6, 1.0, deviation)
+        normalised = (self.values.double() - mean[of_clip]) / deviation[of_clip]
+        return replace(self, values=normalised.float())
+
 
 def load_stream(
     stream: IndexedStream,
     ids: list[str],
-    fold: int,
+    normalisation: tuple[np.ndarray, np.ndarray],
     limit: int,
     truth: dict[str, np.ndarray] | None,
     size: int,
     device: str | torch.device,
 ) -> Resident:
-    """One stream of all clips: read, normalised with the training statistics of the `fold`-th fold, laid out in one piece.
+    """One stream of all clips: read, normalised, laid out in one piece.
+
+    A clip that lacks a view is there as it is.
 
     Args:
+        normalisation: mean and standard deviation to normalise with.
         limit: most tokens of a clip, see `shorten`.
         truth: frame-level truth by clip id, (M, 1 + size) time and dimensions; None = none is wanted.
     """
-    store, mean, std = stream.store, stream.mean[fold], stream.std[fold]
+    mean, std = normalisation
+    views: Mapping = getattr(stream.store, "views", {})
     parts, times, targets, lengths = [], [], [], []
-    for clip, r, state in zip(ids, stream.row, stream.status, strict=True):
-        if state != Status.OK:
-            lengths.append(0)
-            continue
-        low, high = store.offsets[r], store.offsets[r + 1]
-        values = (store.values[low:high].astype(np.float32) - mean) / std
-        values, spans = shorten(values, store.times[low:high], limit)
-        parts.append(values)
-        times.append(spans)
-        lengths.append(len(values))
-        if truth is not None:
-            known = truth.get(clip)
-            targets.append(
-                np.full((len(values), size), np.nan, np.float32) if known is None else interpolate(known, spans.mean(1))
-            )
+    for store in (stream.store, *views.values()):
+        for clip, r, state in zip(ids, stream.row, stream.status, strict=True):
+            if state != Status.OK:
+                lengths.append(0)
+                continue
+            source = store if store.status[r] == Status.OK else stream.store
+            low, high = source.offsets[r], source.offsets[r + 1]
+            values = (source.values[low:high].astype(np.float32) - mean) / std
+            values, spans = shorten(values, source.times[low:high], limit)
+            parts.append(values)
+            times.append(spans)
+            lengths.append(len(values))
+            if truth is not None:
+                known = truth.get(clip)
+                targets.append(
+                    np.full((len(values), size), np.nan, np.float32) if known is None else interpolate(known, spans.mean(1))
+                )
     return Resident(
         values=torch.from_numpy(np.concatenate(parts).astype(np.float32)).to(device),
         times=torch.from_numpy(np.concatenate(times).astype(np.float32)).to(device),
@@ -82,4 +148,11 @@ def load_stream(
         mean=mean,
         std=std,
         facts=stream.facts,
+        views=tuple(views),
     )
+
+
+def choose_normalisation(stream: IndexedStream, fold: int, normalise: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation that raw features are normalised with: those of the training clips, or none."""
+    mean, std = stream.mean[fold], stream.std[fold]
+    return (np.zeros_like(mean), np.ones_like(std)) if normalise == "none" else (mean, std)

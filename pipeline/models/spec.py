@@ -1,0 +1,69 @@
+"""All that is needed to build a model, as values: JSON in, JSON out."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from .pooled import Pooling
+
+
+class StreamSpec(BaseModel):
+    """Shape of one stream's tokens: width D, L when several hidden layers were kept (else 0), and how they are read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    width: int
+    levels: int = 0
+    pooling: Pooling = "none"
+
+    @property
+    def reads(self) -> int:
+        """Numbers of a clip's one row where tokens are pooled."""
+        return self.width * max(1, self.levels) * (2 if self.pooling == "statistics" else 1)
+
+
+class PartSpec(BaseModel):
+    """A part by name, with its options."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    options: dict[str, object] = {}
+
+
+class OutputSpec(PartSpec):
+    """An output: its head (`name`), the head's options, and how many classes or dimensions it has."""
+
+    size: int
+
+
+class ModelSpec(BaseModel):
+    """All that is needed to build an `EmotionModel`; JSON in, JSON out.
+
+    Attributes:
+        width, layers, heads, dropout: of the stream encoders.
+        turns: earlier turns of its dialogue that the context is given.
+        outputs: what is predicted, by name; `emotion@audio` is predicted from the stream `audio` alone.
+        classes: emotion names in the order of the logits; empty = no emotion head.
+        dimensions: names in the order of the regression outputs; empty = no such head.
+        base: stream at whose instants frame-level dimensions are predicted; None = per clip only.
+        noise: added to pooled rows in training, in deviations of each number.
+        linear: a linear model; else a network.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    streams: dict[str, StreamSpec]
+    width: int = 64
+    layers: int = 1
+    heads: int = 4
+    dropout: float = 0.1
+    fusion: PartSpec = PartSpec(name="concat")
+    context: PartSpec | None = None
+    turns: int = 0
+    outputs: dict[str, OutputSpec] = {}
+    classes: tuple[str, ...] = ()
+    dimensions: tuple[str, ...] = ()
+    base: str | None = None
+    noise: float = 0.0
+    linear: bool = False

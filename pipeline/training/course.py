@@ -1,0 +1,78 @@
+"""What stays the same through a run: its clips, and the order they come in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import ParamsError, StoreError
+from pipeline.models.batch import Targets
+from pipeline.models.spec import ModelSpec
+from pipeline.params import Params, Part
+from pipeline.parts import read_options
+
+from .data.dataset import Dataset
+from .samplers.base import SAMPLERS, Sampler
+
+
+@dataclass(frozen=True)
+class Course:
+    """What stays the same through a run.
+
+    Attributes:
+        train, val: (n,) rows of the usable clips. turns: earlier turns each clip is given.
+    """
+
+    params: Params
+    data: Dataset
+    spec: ModelSpec
+    train: Tensor
+    val: Tensor
+    turns: int
+    sampler: Sampler
+
+    def targets(self, rows: Tensor, weight: Tensor | None = None) -> Targets:
+        """Truth of the clips at `rows`."""
+        return self.data.targets(rows, self.spec.base, weight)
+
+    def sample(self, order: torch.Generator) -> Iterator[Tensor]:
+        """Places in `train`, batch by batch, for one epoch."""
+        yield from self.sampler.sample(self.targets(self.train), self.data.turns[self.train, 0], order)
+
+
+def prepare(spec: ModelSpec, data: Dataset, params: Params) -> Course:
+    """Choose the clips of a run.
+
+    Raises:
+        StoreError: no labelled training clip, or no labelled validation clip.
+        ParamsError: an unknown sampler or option.
+    """
+    names = tuple(spec.streams)
+    usable = data.labelled() & data.present(names)
+    refit = params.training.refit
+    train, val = (part[usable[part]] for part in (data.rows("train", *(["val"] if refit else [])), data.rows("val")))
+    for part, role in ((train, "training"), (val, "validation")):
+        if not len(part) and not (refit and role == "validation"):
+            raise StoreError(
+                f"fold {data.fold} has no labelled {role} clip with {' or '.join(names)}; "
+                "see `protocol` in params.yaml and the coverage that `index` prints."
+            )
+    return Course(params, data, spec, train, val, spec.turns, build_sampler(params))
+
+
+def build_sampler(params: Params) -> Sampler:
+    """The sampler chosen; by default clips, or dialogues where clips see earlier turns, which are then encoded once.
+
+    Raises:
+        ParamsError: an unknown sampler or option, or one that splits the dialogues of a context.
+    """
+    chosen = params.training.sampler or Part(name="dialogues" if params.context else "clips")
+    part = SAMPLERS.find(chosen.name)
+    if params.context and not part.whole:
+        said = f"{chosen.name} splits dialogues, and there is a context; use dialogues, or context none"
+        raise ParamsError(f"training.sampler: {said}.")
+    options = read_options(part.Options, chosen.options, "training.sampler.options")
+    return part(params.training.batch_size, options)
