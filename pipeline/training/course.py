@@ -73,8 +73,15 @@ def prepare(spec: ModelSpec, data: Dataset, params: Params) -> Course:
 
 
 def build_sampler(params: Params) -> Sampler:
-    """The sampler chosen; by default clips, or dialogues where clips see earlier turns, which are then encoded once."""
+    """The sampler chosen; by default clips, or dialogues where clips see earlier turns, which are then encoded once.
+
+    Raises:
+        ParamsError: an unknown sampler or option, or one that splits the dialogues of a context.
+    """
     chosen = params.training.sampler or Part(name="dialogues" if params.context else "clips")
     part = SAMPLERS.find(chosen.name)
+    if params.context and not part.whole:
+        said = f"{chosen.name} splits dialogues, and there is a context; use dialogues, or context none"
+        raise ParamsError(f"training.sampler: {said}.")
     options = read_options(part.Options, chosen.options, "training.sampler.options")
     return part(params.training.batch_size, options)

@@ -154,7 +154,9 @@ def _run_phase(
     epochs = phase.epochs or training.epochs
     objective = Objective(phase.loss or course.params.loss, course.spec).to(device)
     objective.observe(course.targets(course.train))
-    steps = -(-len(course.train) // training.batch_size)
+    if training.mixup and objective.keeps:
+        raise ParamsError("training.mixup leaves no clip as it is for the queue of a loss; set its options.queue to 0.")
+    objective.recall(progress.memory)
     patience = float("inf") if training.patience is None or training.select == "last" else training.patience
     while progress.epoch < epochs and progress.waited < patience:
         model.train()
@@ -162,8 +164,9 @@ def _run_phase(
         if progress.weight is None:
             progress.weight = plan.weigh(progress.epoch, course.targets(course.train), None)
         losses = recall_losses(progress.history, progress.epoch)
-        for i, places in enumerate(course.sample(order, progress.weight)):
-            plan.step(model, optimiser, Moment(progress.epoch, i, steps, epochs, losses))
+        batches = list(course.sample(order, progress.weight))
+        for i, places in enumerate(batches):
+            plan.step(model, optimiser, Moment(progress.epoch, i, len(batches), epochs, losses))
             weight = None if progress.weight is None else progress.weight[places]
             rows = course.train[places]
             inputs = course.data.batch(rows, tuple(course.spec.streams), course.turns, draw=order)
@@ -171,17 +174,21 @@ def _run_phase(
             if training.mixup:
                 loss = _lose_mixed(model, objective, inputs, targets, float(training.mixup), order)
             else:
-                loss = objective(model(inputs), targets)
+                outputs = model(inputs)
+                loss = objective(outputs, targets)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
             optimiser.step()
+            if not training.mixup:
+                objective.remember(outputs, targets)
             total, seen = total + float(loss.detach()) * len(rows), seen + len(rows)
         _validate(model, objective, course, progress, phase.name, total / seen)
         if progress.epoch <= plan.spared:
             progress.waited = 0
         last = predict_batches(model, _batches(course, course.train)) if plan.looks else None
         progress.weight = plan.weigh(progress.epoch, course.targets(course.train), last)
+        progress.memory = objective.memory()
         yield
 
 

@@ -13,6 +13,7 @@ from pipeline.parts import read_options
 from pipeline.runs.folders import ENSEMBLE, FUSED, LINEAR
 
 from .data.dataset import Dataset
+from .objective import EMBEDDING, PROJECTION
 
 #: Outputs a task may ask for.
 TASK = ("emotion", "dimensions", "frames")
@@ -130,13 +131,20 @@ def _list_outputs(params: Params, variant: Variant, data: Dataset, base: str | N
             raise one_of(f"stream of loss.{name}", stream, params.streams)
         if whole in data.domains:
             sizes[output] = len(data.domains[whole])
+        elif output == EMBEDDING:
+            continue  # every model gives it
+        elif whole == PROJECTION:
+            if not at or (stream in variant.streams and len(variant.streams) > 1):
+                sizes[output] = params.temporal.width
         elif whole not in TASK or output.startswith("frames@"):
-            raise one_of(f"output of loss.{name}", output, [*TASK, *data.domains, "emotion@STREAM", "dimensions@STREAM"])
+            alone = [f"{one}@STREAM" for one in ("emotion", "dimensions", PROJECTION)]
+            known = [*TASK, *data.domains, EMBEDDING, PROJECTION, *alone]
+            raise one_of(f"output of loss.{name}", output, known)
         elif at and whole in ("emotion", "dimensions") and stream in variant.streams and len(variant.streams) > 1:
             sizes |= {output: sizes[whole]} if whole in sizes else {}
     for output in params.heads:
-        if output.partition("@")[0] not in (*TASK, *data.domains):
-            raise one_of("output in heads", output, [*TASK, *data.domains])
+        if output.partition("@")[0] not in (*TASK, *data.domains, PROJECTION):
+            raise one_of("output in heads", output, [*TASK, *data.domains, PROJECTION])
     result = {}
     for output, size in sizes.items():
         whole = output.partition("@")[0]

@@ -174,7 +174,7 @@ def test_samplers_give_every_clip_once_and_split_no_dialogue():
     dialogue = torch.tensor([*(i // 7 for i in range(42)), *[-1] * 8])
     targets = Targets(torch.zeros(50).long(), torch.zeros(50, 0), None, {}, torch.ones(50))
     drawn = {}
-    for name in sorted(SAMPLERS):
+    for name in ("clips", "dialogues"):
         part = SAMPLERS.find(name)
         sampler = part(16, part.Options())
         drawn[name] = list(sampler.sample(targets, dialogue, torch.Generator().manual_seed(0)))
