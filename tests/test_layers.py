@@ -19,7 +19,7 @@ LAYERS = {
     "data": f"{SHARED} storage workers weights",
     "features": f"{SHARED} storage workers weights",
     "runs": f"{SHARED} storage models",
-    "training": f"{SHARED} storage models runs",
+    "training": f"{SHARED} storage models runs data.names",
     "evaluation": f"{SHARED} storage runs training.data",
     "serving": f"{SHARED} storage workers weights data features models runs training",
 }

@@ -144,9 +144,12 @@ class Preflight:
 
     def _protocol(self) -> str:
         from pipeline.data import leakage, split
+        from pipeline.training.data.rotation import check_rotation
 
         protocol = self.params.protocol
         folds = split.make_folds(self.table, protocol)
+        if self.params.training.rotate:
+            check_rotation(folds, "data/folds.parquet")
         leaks = leakage.find_leaks(self.table, folds, tuple(column for column in protocol.leakage if column != "content"))
         leakage.enforce(leaks, protocol)
         return (

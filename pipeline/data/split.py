@@ -1,6 +1,7 @@
 """Protocols: which clips are trained on, selected on and tested on, fold by fold.
 
-Every protocol gives one table `data/folds.parquet` (`id, fold, role`); one split is fold 0.
+Every protocol gives one table `data/folds.parquet` (`id, fold, role, part`); one split is fold 0. `part` numbers the validation
+parts that seeds may take in turn, see `_number_parts`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pipeline.errors import CorpusError, ParamsError
 from pipeline.params import Protocol
 from pipeline.storage.tables import SCHEMA
 
-#: Columns of `data/folds.parquet`.
+#: Columns of `data/folds.parquet`, beside `part`.
 FOLDS: dict[str, pl.DataType] = {"id": pl.String(), "fold": pl.Int32(), "role": pl.String()}
 ROLES = ("train", "val", "test")
 
@@ -26,7 +27,7 @@ def is_single(protocol: Protocol) -> bool:
 
 
 def make_folds(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
-    """The folds of `protocol` over the clips of `table` (manifest columns), as a table of `FOLDS`.
+    """The folds of `protocol` over the clips of `table` (manifest columns), as a table of `FOLDS` and `part` (Int32).
 
     Clips whose group is null are groups of their own. Shares `val` and `test` are of all clips. Turns that are no targets are
     in no fold.
@@ -36,6 +37,11 @@ def make_folds(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
         CorpusError: the official split is absent, or there are too few groups.
     """
     table = table.filter(pl.col("target").fill_null(True))
+    return _number_parts(_draw_roles(table, protocol), table, protocol)
+
+
+def _draw_roles(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
+    """The folds without their validation parts."""
     if protocol.kind == "official":
         return _official(table, protocol)
     groups = _groups(table, protocol.group, protocol.stratify)
@@ -80,6 +86,37 @@ def _draw_val(groups: Groups, clips: int, protocol: Protocol, rng: np.random.Gen
     """(G,) 1 for the groups of validation, 0 for those trained on; `val` is a share of all `clips`."""
     share = min(0.5, protocol.val * clips / max(1, groups.size))
     return groups.partition(np.asarray([1 - share, share]), rng)
+
+
+def _number_parts(folds: pl.DataFrame, table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
+    """`folds` with the validation part of every clip that is not tested on; null where there are none to take in turn.
+
+    Part 0 is validation as it was drawn. The clips trained on make as many others of about its size as they have room and
+    groups for, drawn by the same groups and as evenly over the classes. A validation part of the corpus' own has no others.
+    """
+    folds = folds.with_columns(part=pl.lit(None, pl.Int32))
+    own = protocol.kind == "official" and (table["split"] == "val").any()
+    if own or not (folds["role"] == "val").any():
+        return folds
+    name, key = (protocol.group, "group")
+    if protocol.val_group is not None and protocol.kind != "split":
+        name, key = protocol.val_group, "val_group"
+    groups = _groups(table, name, protocol.stratify, key)
+    placed, numbered = folds.join(table.select("id").with_row_index("row"), on="id", maintain_order="left"), []
+    for (fold,), rows in placed.group_by("fold", maintain_order=True):
+        group = groups.index[rows["row"].to_numpy()]
+        drawn, trained = ((rows["role"] == role).to_numpy() for role in ("val", "train"))
+        if drawn.any():
+            kept = np.unique(group[trained])
+            count = max(1, min(len(kept), round(trained.sum() / drawn.sum())))
+            # Its own draws: those of the roles stay as they are.
+            rng = np.random.default_rng([protocol.seed, int(str(fold)), 1])
+            others = groups.subset(kept).partition(np.full(count, 1 / count), rng)
+            part = np.where(drawn, 0, -1)
+            part[trained] = 1 + others[np.searchsorted(kept, group[trained])]
+            rows = rows.with_columns(part=pl.Series(part, dtype=pl.Int32).replace(-1, None))
+        numbered.append(rows.drop("row"))
+    return pl.concat(numbered)
 
 
 class Groups:

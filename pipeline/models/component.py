@@ -17,3 +17,13 @@ class Component(nn.Module):
     """
 
     Options: ClassVar[type[Group]] = Group
+
+    def advance(self, done: float) -> None:
+        """Know which share of a phase of training is done, in [0, 1); told before every step."""
+
+
+def advance(model: nn.Module, done: float) -> None:
+    """Tell every component of a model."""
+    for part in model.modules():
+        if isinstance(part, Component):
+            part.advance(done)

@@ -15,7 +15,7 @@ from .base import Count, Flag, Group, Name, Number, Positive, Share, Whole, chec
 from .data import Asr, Corpus, Decode, DecodeAudio, DecodeVideo, Faces, Integrity, Protocol, Quarantine
 from .features import StoreLayout, Stream
 from .file import load
-from .learning import Fusion, Linear, Loss, Part, Phase, Task, Temporal, Term, Training
+from .learning import Dropout, Ensemble, Fusion, Linear, Loss, Part, Phase, Task, Temporal, Term, Training
 
 __all__ = [
     "Asr",
@@ -24,8 +24,10 @@ __all__ = [
     "Decode",
     "DecodeAudio",
     "DecodeVideo",
+    "Dropout",
     "Faces",
     "Flag",
+    "Ensemble",
     "Fusion",
     "Linear",
     "Group",

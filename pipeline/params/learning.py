@@ -84,11 +84,28 @@ class Phase(Group):
     freeze: tuple[str, ...] = ()
 
 
+class Dropout(Group):
+    """Another dropout in a part, from an epoch of the phase on."""
+
+    #: Named as in `phases.freeze`.
+    part: str
+    value: Share
+    #: From 0; null = when the curriculum's epochs are over.
+    from_epoch: Whole | None = Field(default=None, ge=0)
+
+
 class Linear(Group):
     """The linear model beside the network: on pooled tokens, with streams scaled alike."""
 
     #: λ of mean cross entropy + λ/2 ‖W‖²; fixed, for a few validation speakers cannot choose it. Ridge finds its own.
     penalty: Positive = 0.1
+
+
+class Ensemble(Group):
+    """The mean of all seeds' fused networks, as a variant of its own."""
+
+    #: The linear model speaks as well, for half of it.
+    linear: Flag = True
 
 
 class Training(Group):
@@ -98,8 +115,13 @@ class Training(Group):
     lr: Positive = 1e-3
     weight_decay: Number = 0.01
     warmup: Share = 0.1
+    #: How the learning rate goes over the steps of a phase; see `pipeline/training/schedules.py`.
+    schedule: Part = Part(name="cosine")
+    optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
     #: Epochs without a better one after which training ends; null = never.
     patience: Count | None = 10
+    #: When patience begins to count: at once, or when the curriculum's epochs are over.
+    patience_from: Literal["start", "curriculum"] = "start"
     clip_norm: Positive = 1.0
     #: Validation metric that selects the checkpoint; `last`: nothing does, the last epoch stays.
     select: Literal["uar", "macro_f1", "weighted_f1", "accuracy", "ccc", "loss", "last"] = "uar"
@@ -115,12 +137,18 @@ class Training(Group):
     unimodal: Flag = True
     #: Also fit the linear model that the network has to beat; null = not.
     linear: Linear | None = Linear()
+    #: Seeds select on one validation part after the other and are trained on the rest; false = all on the fold's own.
+    rotate: Flag = False
+    #: Also judge the mean of the seeds' fused networks; null = not.
+    ensemble: Ensemble | None = None
     #: One after the other; empty = one that trains everything.
     phases: tuple[Phase, ...] = ()
     #: Order and company of the clips; null = `clips`, with a context `dialogues`.
     sampler: Part | None = None
     #: Which clips count how much, epoch by epoch; null = all alike.
     curriculum: Part | None = None
+    #: Dropout that changes on the way, e.g. [{part: heads.emotion, value: 0.6, from_epoch: 15}]; the last that has begun holds.
+    dropout: tuple[Dropout, ...] = ()
     #: Factors of the learning rate per part, e.g. {encoders: 0.1}; parts as in `phases.freeze`.
     rates: dict[str, Positive] = {}
     #: CPU threads of one run; fixed, since sums in another order end in other last bits.
@@ -130,4 +158,12 @@ class Training(Group):
     def _leaves_validation(self) -> Training:
         if self.refit and (self.select != "last" or self.tau):
             raise ValueError("refit learns from the validation clips, so that select must be last, and tau empty")
+        return self
+
+    @model_validator(mode="after")
+    def _has_members(self) -> Training:
+        if self.ensemble is not None and self.ensemble.linear and self.linear is None:
+            raise ValueError(
+                "ensemble.linear is true, but linear is null: no linear model is fitted; set ensemble: {linear: false} or linear"
+            )
         return self

@@ -160,13 +160,18 @@ def join_tokens(parts: list[Tokens]) -> Tokens:
     return Tokens(*(torch.cat(one) for one in zip(*padded, strict=True)))
 
 
-@torch.inference_mode()
 def predict_clip(run: TrainedModel, features: dict[str, Features], before: Sequence[Before] = (), voice: int = 0) -> Estimate:
     """What the model says of one clip from raw features; see `make_inputs`."""
-    inputs, spec = make_inputs(run, features, before, voice), run.model.spec
-    outputs = run.model(inputs)
+    return predict_inputs(run, make_inputs(run, features, before, voice))
+
+
+@torch.inference_mode()
+def predict_inputs(run: TrainedModel, inputs: Inputs) -> Estimate:
+    """What the model says of the one clip that these inputs are about, the last of them."""
+    spec, outputs = run.model.spec, run.model(inputs)
     tokens = {name: Tokens(*(one[-1:] for one in part)) for name, part in inputs.streams.items()}
     seen = spec.base is not None and "frames" in outputs and bool(tokens[spec.base].present)
+    here = tokens[spec.base].mask[0] if spec.base is not None else slice(0)  # an earlier turn may be longer
 
     def first(name: str) -> Tensor | None:
         return outputs[name][0] if name in outputs else None
@@ -177,18 +182,26 @@ def predict_clip(run: TrainedModel, features: dict[str, Features], before: Seque
         names=spec.dimensions,
         probabilities=None if logits is None else logits.softmax(0).numpy(),
         dimensions=None if dimensions is None else dimensions.numpy(),
-        trace=outputs["frames"][0].numpy() if seen else None,
-        times=tokens[spec.base].times[0].numpy() if seen and spec.base else None,
+        trace=outputs["frames"][0][here].numpy() if seen else None,
+        times=tokens[spec.base].times[0][here].numpy() if seen and spec.base else None,
         shares=outputs["shares"][0].numpy() if "shares" in outputs else None,
     )
 
 
-def average(estimates: list[Estimate]) -> Estimate:
-    """The mean of several seeds' estimates of one clip."""
+def average(estimates: Sequence[Estimate], weights: Sequence[float] | None = None) -> Estimate:
+    """The mean of several models' estimates of one clip; what only some of them give is the mean of those.
+
+    Args:
+        weights: of each model; None = all alike.
+    """
 
     def mean(name: str) -> np.ndarray | None:
         values = [getattr(one, name) for one in estimates]
-        return None if any(v is None for v in values) else np.mean(values, 0)
+        given = [place for place, value in enumerate(values) if value is not None]
+        if not given:
+            return None
+        alike = weights is None or len({weights[i] for i in given}) == 1
+        return np.average([values[i] for i in given], 0, None if alike or weights is None else [weights[i] for i in given])
 
     return Estimate(
         estimates[0].classes,

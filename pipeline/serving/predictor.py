@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from pipeline.data.decode.errors import DecodeError
 from pipeline.devices import pick_devices
@@ -24,19 +23,20 @@ from pipeline.features.engine.stats import Stats
 from pipeline.models.attention import read_attention
 from pipeline.models.batch import Inputs
 from pipeline.params import Params, Stream
-from pipeline.runs.folders import FUSED, find_seeds
-from pipeline.runs.predict import Before, Estimate, Features, average, make_inputs, predict_clip
+from pipeline.runs.ensemble import find_members
+from pipeline.runs.folders import FUSED
+from pipeline.runs.predict import Before, Estimate, Features, average, predict_inputs
 from pipeline.runs.run import TrainedModel, load_run
 from pipeline.storage.feature_store import Status
-from pipeline.training.data.dialogues import number_voices
 
+from .dialogue import ask, name_voices, read_turn
 from .prediction import Prediction, StreamUse
 from .source import Source, Spoken, missing_reason
 
 
 @dataclass
 class Predictor:
-    """The trained models of one variant and fold, and the encoders they were trained on.
+    """The trained models of one variant and fold (of the ensemble: of all its members), and the encoders they were trained on.
 
     Encoders are built when first needed and kept, so that many files cost one loading.
     """
@@ -45,6 +45,8 @@ class Predictor:
     encoders: dict[str, Stream]
     params: Params
     device: str = "cpu"
+    #: What each of `runs` is worth in the mean; None = all alike.
+    weights: Sequence[float] | None = None
     _extractors: dict[str, Extractor] = field(default_factory=dict, repr=False)
     _forwards: dict[str, Forward] = field(default_factory=dict, repr=False)
     _recognise: Callable[[Sequence[np.ndarray]], list[str]] | None = field(default=None, repr=False)
@@ -66,13 +68,13 @@ class Predictor:
             device: where encoders run; None takes `run.device`.
 
         Raises:
-            StoreError: nothing was trained, or no such variant or fold.
+            StoreError: nothing was trained, no such variant or fold, or no ensemble was asked for.
             DeviceError: a GPU asked for is not there.
         """
-        folders = find_seeds(models, variant, fold)
-        runs = [load_run(folder) for folder in folders]
-        encoders = {name: Stream.model_validate(spec) for name, spec in runs[0].config["encoders"].items()}
-        return cls(runs, encoders, params, pick_devices(device or params.run.device)[0])
+        members = find_members(models, variant, fold)
+        runs = [load_run(folder) for folder in members]
+        encoders = {name: Stream.model_validate(spec) for run in runs for name, spec in run.config["encoders"].items()}
+        return cls(runs, encoders, params, pick_devices(device or params.run.device)[0], list(members.values()))
 
     def predict(
         self,
@@ -108,13 +110,21 @@ class Predictor:
             why = "; ".join(f"{name}: {one.reason}" for name, one in use.items())
             raise UserError(f"{path} has nothing this model can read ({why}).")
         before = self.recall(context, speaker)
-        output = average([predict_clip(run, features, before, _voice(speaker)) for run in self.runs])
+        output = self.estimate(features, before, 0 if speaker else -1)
         if attention is not None:
-            self._write_attention(attention, make_inputs(self.runs[0], features, before, _voice(speaker)))
+            self._write_attention(attention, ask(self.runs[0], features, before, 0 if speaker else -1))
         if output.shares is not None:
             shares = dict(zip(self.runs[0].model.spec.streams, output.shares.tolist(), strict=True))
             use = {name: replace(one, share=shares[name]) if one.status == Status.OK else one for name, one in use.items()}
         return self._prediction(source, duration, output, use)
+
+    def estimate(self, features: dict[str, Features], before: Sequence[Before] = (), voice: int = -1) -> Estimate:
+        """What the models say of one clip from the raw features of its streams, each of those it reads.
+
+        Args:
+            before: the turns before it, see `recall`. voice: who speaks, as in `History.voices`.
+        """
+        return average([predict_inputs(run, ask(run, features, before, voice)) for run in self.runs], self.weights)
 
     def recall(self, context: Sequence[Turn], speaker: str | None = None) -> list[Before]:
         """The turns before a clip as the model's context takes them: of each, what text streams make of its words.
@@ -122,12 +132,10 @@ class Predictor:
         What was seen and heard then is not known here, so that the other streams are missing in them.
         """
         window = max(run.model.spec.turns[0] for run in self.runs)
-        names = sorted({turn.speaker for turn in context if turn.speaker} | ({speaker} if speaker else set()))
-        said = torch.tensor([[names.index(one) if one else -1 for one in (*(turn.speaker for turn in context), speaker)]])
-        voices = number_voices(said, len(context))[0].tolist()
+        voices = name_voices(context, speaker)
         found = []
         for i in range(max(0, len(context) - window) if window else len(context), len(context)):
-            features, _ = self._encode(partial(_read_turn, context[: i + 1]), f"turn {i + 1}")
+            features, _ = self._encode(partial(read_turn, context[: i + 1]), f"turn {i + 1}")
             found.append(Before(features, voices[i]))
         return found
 
@@ -214,20 +222,3 @@ class Predictor:
             models=len(self.runs),
             heard=source.heard,
         )
-
-
-def _voice(speaker: str | None) -> int:
-    """The clip's own speaker among the voices of its dialogue."""
-    return 0 if speaker else -1
-
-
-def _read_turn(turns: Sequence[Turn], stream: Stream) -> Clip:
-    """The last of these turns, after the others, as the encoder of `stream` reads it.
-
-    Raises:
-        Missing: it is no encoder of text.
-    """
-    *before, last = turns
-    if stream.modality != "text" or stream.encoder == "import":
-        raise Missing("only the words of an earlier turn are known")
-    return Clip("turn", text=last.text, speaker=last.speaker, context=tuple(before))

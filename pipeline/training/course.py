@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.errors import StoreError
+from pipeline.errors import ParamsError, StoreError
 from pipeline.models.batch import Targets
 from pipeline.models.spec import ModelSpec
 from pipeline.params import Params, Part
@@ -38,9 +38,18 @@ class Course:
         """Truth of the clips at `rows`."""
         return self.data.targets(rows, self.spec.base, weight)
 
-    def sample(self, order: torch.Generator) -> Iterator[Tensor]:
-        """Places in `train`, batch by batch, for one epoch."""
-        yield from self.sampler.sample(self.targets(self.train), self.data.turns[self.train, 0], order)
+    def sample(self, order: torch.Generator, weight: Tensor | None) -> Iterator[Tensor]:
+        """Places in `train`, batch by batch, for one epoch: of the clips that weigh something.
+
+        Raises:
+            ParamsError: none does.
+        """
+        seen = torch.arange(len(self.train), device=self.train.device) if weight is None else weight.nonzero()[:, 0]
+        if not len(seen):
+            raise ParamsError("training.curriculum gives every training clip the weight 0; nothing is left to learn from.")
+        rows = self.train[seen]
+        for places in self.sampler.sample(self.targets(rows), self.data.turns[rows, 0], order):
+            yield seen[places]
 
 
 def prepare(spec: ModelSpec, data: Dataset, params: Params) -> Course:
@@ -64,8 +73,15 @@ def prepare(spec: ModelSpec, data: Dataset, params: Params) -> Course:
 
 
 def build_sampler(params: Params) -> Sampler:
-    """The sampler chosen; by default clips, or dialogues where clips see earlier turns, which are then encoded once."""
+    """The sampler chosen; by default clips, or dialogues where clips see earlier turns, which are then encoded once.
+
+    Raises:
+        ParamsError: an unknown sampler or option, or one that splits the dialogues of a context.
+    """
     chosen = params.training.sampler or Part(name="dialogues" if params.context else "clips")
     part = SAMPLERS.find(chosen.name)
+    if params.context and not part.whole:
+        said = f"{chosen.name} splits dialogues, and there is a context; use dialogues, or context none"
+        raise ParamsError(f"training.sampler: {said}.")
     options = read_options(part.Options, chosen.options, "training.sampler.options")
     return part(params.training.batch_size, options)

@@ -7,13 +7,13 @@ is chosen on validation clips, so they are learned from too.
 from __future__ import annotations
 
 import math
-import warnings
 
 import numpy as np
 import torch
+from scipy.special import softmax
 from torch import Tensor
 
-from pipeline.errors import ParamsError, StoreError
+from pipeline.errors import StoreError
 from pipeline.models.linear import LinearModel
 from pipeline.models.pooled import Standardise
 from pipeline.models.spec import ModelSpec
@@ -22,6 +22,7 @@ from pipeline.params import Params
 from .adjustment import choose_shift, log_prior
 from .data.dataset import Dataset
 from .data.views import predict_views
+from .logistic import fit_logistic
 from .selection import name_measure
 from .standardise import fit_statistics
 from .state import Progress
@@ -95,32 +96,18 @@ def _fit_rows(spec: ModelSpec, data: Dataset, params: Params, rows: Tensor) -> t
 
 
 def _fit_classes(model: LinearModel, vectors: np.ndarray, truth: np.ndarray, penalty: float, fold: int) -> float:
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
     known = truth >= 0
-    seen = np.unique(truth[known])
+    seen, places = np.unique(truth[known], return_inverse=True)
     if len(seen) < 2:
         raise StoreError(f"fold {fold} has clips of one class alone to learn from; see `protocol` in params.yaml.")
-    regression = LogisticRegression(C=1 / (penalty * known.sum()), max_iter=2000, tol=1e-6)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", ConvergenceWarning)
-        try:
-            regression.fit(vectors[known], truth[known])
-        except ConvergenceWarning as error:
-            raise ParamsError(
-                f"the linear model did not settle in 2000 steps (penalty {penalty:g}); set training.linear.penalty higher."
-            ) from error
-    two = len(seen) == 2  # then the library keeps one row, of the second class against the first
-    weight = np.concatenate([-regression.coef_ / 2, regression.coef_ / 2]) if two else regression.coef_
-    bias = np.concatenate([-regression.intercept_ / 2, regression.intercept_ / 2]) if two else regression.intercept_
+    weight, bias = fit_logistic(vectors[known], places, penalty)
     # A class that nobody showed is never the answer.
     count = len(model.spec.classes)
     every, lowest = np.zeros((count, vectors.shape[1])), np.full(count, bias.min() - 30)
     every[seen], lowest[seen] = weight, bias
     _put(model, "emotion", every, lowest)
-    chance = regression.predict_proba(vectors[known])
-    return float(-np.log(np.clip(chance[np.arange(known.sum()), np.searchsorted(seen, truth[known])], 1e-12, None)).mean())
+    chance = softmax(vectors[known] @ weight.T + bias, axis=1)
+    return float(-np.log(np.clip(chance[np.arange(len(places)), places], 1e-12, None)).mean())
 
 
 def _fit_dimensions(model: LinearModel, vectors: np.ndarray, truth: np.ndarray, views: int) -> float:

@@ -15,17 +15,18 @@ from pipeline.models.model import EmotionModel
 from pipeline.models.pooled import PooledEncoder, Standardise
 from pipeline.models.spec import ModelSpec
 from pipeline.params import Params, Phase
-from pipeline.parts import read_options
 from pipeline.runs.predict import predict_batches
 
 from .adjustment import choose_shift, log_prior
 from .course import Course, prepare
-from .curricula.base import CURRICULA, Curriculum
+from .curricula.roll import call_roll
 from .data.dataset import Dataset
 from .data.views import predict_views
 from .mixup import mix_inputs, mix_targets
 from .objective import Objective
-from .optimiser import build_optimiser, set_rate, warmup_cosine
+from .optimiser import build_optimiser
+from .plan import Plan, recall_losses
+from .schedules import Moment
 from .selection import check_selection, name_measure, score
 from .standardise import fit_statistics
 from .state import Progress, read_progress, read_state, restore_state, save_state
@@ -68,6 +69,7 @@ def fit(
         model = EmotionModel(spec).to(device)
         _check_parts(model, params)
         fit_statistics(pooled_parts(model), spec, data, course.train, params)
+        plan = Plan.make(params, model, call_roll(data, course.train, params.training.batch_size, seed))
         saved = read_state(state)
         progress = read_progress(saved, device) if saved else Progress()
         clock = time.monotonic()
@@ -79,7 +81,7 @@ def fit(
                 saved = None
             else:
                 progress.begin_phase(number)
-            for _ in _run_phase(model, phase, course, optimiser, order, progress):
+            for _ in _run_phase(model, phase, course, plan, optimiser, order, progress):
                 if state is not None and time.monotonic() - clock >= every:
                     save_state(state, model, optimiser, order, progress)
                     clock = time.monotonic()
@@ -95,6 +97,8 @@ def _check_parts(model: EmotionModel, params: Params) -> None:
     """Parts that are named must be there; a variant of fewer streams may lack what the whole has."""
     if len(model.spec.streams) < len(params.streams):
         return
+    for step in params.training.dropout:
+        model.check_part(step.part, "training.dropout")
     for part in params.training.rates:
         model.check_part(part, "training.rates")
     for phase in params.training.phases:
@@ -140,6 +144,7 @@ def _run_phase(
     model: EmotionModel,
     phase: Phase,
     course: Course,
+    plan: Plan,
     optimiser: torch.optim.Optimizer,
     order: torch.Generator,
     progress: Progress,
@@ -149,16 +154,19 @@ def _run_phase(
     epochs = phase.epochs or training.epochs
     objective = Objective(phase.loss or course.params.loss, course.spec).to(device)
     objective.observe(course.targets(course.train))
-    curriculum = _read_curriculum(course.params)
-    steps = -(-len(course.train) // training.batch_size)
+    if training.mixup and objective.keeps:
+        raise ParamsError("training.mixup leaves no clip as it is for the queue of a loss; set its options.queue to 0.")
+    objective.recall(progress.memory)
     patience = float("inf") if training.patience is None or training.select == "last" else training.patience
     while progress.epoch < epochs and progress.waited < patience:
         model.train()
         total, seen = 0.0, 0.0
-        if progress.weight is None and curriculum is not None:
-            progress.weight = curriculum.weigh(progress.epoch, course.targets(course.train), None)
-        for i, places in enumerate(course.sample(order)):
-            set_rate(optimiser, warmup_cosine(progress.epoch * steps + i, epochs * steps, training.warmup))
+        if progress.weight is None:
+            progress.weight = plan.weigh(progress.epoch, course.targets(course.train), None)
+        losses = recall_losses(progress.history, progress.epoch)
+        batches = list(course.sample(order, progress.weight))
+        for i, places in enumerate(batches):
+            plan.step(model, optimiser, Moment(progress.epoch, i, len(batches), epochs, losses))
             weight = None if progress.weight is None else progress.weight[places]
             rows = course.train[places]
             inputs = course.data.batch(rows, tuple(course.spec.streams), course.turns, draw=order)
@@ -166,25 +174,22 @@ def _run_phase(
             if training.mixup:
                 loss = _lose_mixed(model, objective, inputs, targets, float(training.mixup), order)
             else:
-                loss = objective(model(inputs), targets)
+                outputs = model(inputs)
+                loss = objective(outputs, targets)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
             optimiser.step()
+            if not training.mixup:
+                objective.remember(outputs, targets)
             total, seen = total + float(loss.detach()) * len(rows), seen + len(rows)
         _validate(model, objective, course, progress, phase.name, total / seen)
-        if curriculum is not None:
-            last = predict_batches(model, _batches(course, course.train)) if curriculum.looks else None
-            progress.weight = curriculum.weigh(progress.epoch, course.targets(course.train), last)
+        if progress.epoch <= plan.spared:
+            progress.waited = 0
+        last = predict_batches(model, _batches(course, course.train)) if plan.looks else None
+        progress.weight = plan.weigh(progress.epoch, course.targets(course.train), last)
+        progress.memory = objective.memory()
         yield
-
-
-def _read_curriculum(params: Params) -> Curriculum | None:
-    chosen = params.training.curriculum
-    if chosen is None:
-        return None
-    part = CURRICULA.find(chosen.name)
-    return part(read_options(part.Options, chosen.options, "training.curriculum.options"))
 
 
 def _batches(course: Course, rows: Tensor) -> Iterator:

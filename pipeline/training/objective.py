@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ from pipeline.models.registry import LOSSES
 from pipeline.models.spec import ModelSpec
 from pipeline.params import Term
 from pipeline.parts import read_options
+
+#: What losses that compare clips read: what is fused, which every model gives, and the output of a head made of it.
+EMBEDDING, PROJECTION = "embedding", "projection"
 
 
 class Objective(nn.Module):
@@ -29,22 +33,48 @@ class Objective(nn.Module):
         self.terms = nn.ModuleDict()
         for name, term in terms.items():
             output = term.on or name
-            if output not in spec.outputs:
+            if output not in spec.outputs and output != EMBEDDING:
                 continue
-            part = LOSSES.find(term.name)
-            if output.partition("@")[0] not in part.reads:
+            whole, part = output.partition("@")[0], LOSSES.find(term.name)
+            if whole not in part.reads:
                 reads = ", ".join(part.reads)
                 raise ParamsError(f"loss.{name}: {term.name} reads {reads}, not {output}; choose another loss or `on`.")
             options = read_options(part.Options, term.options, f"loss.{name}.options")
-            self.terms[name] = part(output, spec.outputs[output].size, options)
+            compared = whole in (EMBEDDING, PROJECTION)
+            size = len(spec.classes) if compared else spec.outputs[output].size
+            named = spec.classes if compared or whole == "emotion" else ()
+            with _naming(name):
+                self.terms[name] = part(output, size, options, named)
             self.weights[name] = float(term.weight)
         if not self.weights:
             raise ParamsError(f"no term of the loss ({', '.join(terms)}) reads what is predicted ({', '.join(spec.outputs)}).")
 
     def observe(self, targets: Targets) -> None:
         """Show the losses the targets of all training clips."""
+        for name, term in self._losses().items():
+            with _naming(name):
+                term.observe(targets)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a loss keeps anything of a batch."""
+        return any(term.keeps for term in self._losses().values())
+
+    def remember(self, outputs: Outputs, targets: Targets) -> None:
+        """Show the losses a batch after its step."""
         for term in self._losses().values():
-            term.observe(targets)
+            term.remember(outputs, targets)
+
+    def memory(self) -> dict[str, Tensor]:
+        """What the losses keep of earlier batches, by name; its size changes as it fills."""
+        return dict(self.state_dict())
+
+    def recall(self, memory: Mapping[str, Tensor]) -> None:
+        """Inverse of `memory`."""
+        for name, value in memory.items():
+            owner, _, leaf = name.rpartition(".")
+            term = self.get_submodule(owner)
+            setattr(term, leaf, value.to(getattr(term, leaf).device))
 
     def forward(self, outputs: Outputs, targets: Targets) -> Tensor:
         """The weighted sum, a scalar."""
@@ -53,3 +83,12 @@ class Objective(nn.Module):
 
     def _losses(self) -> dict[str, Loss]:
         return {name: term for name, term in self.terms.items() if isinstance(term, Loss)}
+
+
+@contextmanager
+def _naming(term: str) -> Iterator[None]:
+    """Have a mistake say which term it is in."""
+    try:
+        yield
+    except ParamsError as error:
+        raise ParamsError(f"loss.{term}: {error}") from error

@@ -1,8 +1,6 @@
-"""The optimiser, and its learning rate over steps."""
+"""The optimiser, and how its learning rate is set."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import nn
@@ -10,21 +8,6 @@ from torch import nn
 from pipeline.errors import ParamsError
 from pipeline.models.model import EmotionModel, is_within
 from pipeline.params import Training
-
-
-def warmup_cosine(step: int, total: int, warmup: float) -> float:
-    """Factor of the learning rate at `step` (from 0) of `total`: linear up over the share `warmup`, cosine to 0.
-
-    The first step is above 0, the peak is 1, the last step is just above 0. Without state: what a resumed run computes is
-    what an uninterrupted one does.
-
-    >>> [round(warmup_cosine(step, 10, 0.2), 2) for step in (0, 1, 2, 9)]
-    [0.5, 1.0, 1.0, 0.04]
-    """
-    rise = round(warmup * total)
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total - rise)))
 
 
 def group_parameters(model: EmotionModel, training: Training, lr: float) -> list[dict]:
@@ -51,9 +34,17 @@ def group_parameters(model: EmotionModel, training: Training, lr: float) -> list
     ]
 
 
-def build_optimiser(model: EmotionModel, training: Training, lr: float) -> torch.optim.AdamW:
-    """AdamW over what learns (Loshchilov & Hutter 2019)."""
-    return torch.optim.AdamW(group_parameters(model, training, lr), lr=lr, fused=True)
+def build_optimiser(model: EmotionModel, training: Training, lr: float) -> torch.optim.Optimizer:
+    """The optimiser of `training.optimiser` over what learns.
+
+    `adamw` takes the decay from the weights (Loshchilov & Hutter 2019), the others add it to the gradient; `sgd` has
+    Nesterov's momentum of 0.9.
+    """
+    groups = group_parameters(model, training, lr)
+    if training.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, fused=True)
+    kind = torch.optim.Adam if training.optimiser == "adam" else torch.optim.AdamW
+    return kind(groups, lr=lr, fused=True)
 
 
 def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:

@@ -23,6 +23,7 @@ class Progress:
         best: what was learned by the phase's best epoch; key: its (score, -validation loss).
         history: per epoch `phase`, `epoch`, `train_loss`, `val_loss`, `val_<metric>`.
         weight: (n,) weights of the training clips in the next epoch, or None: all alike.
+        memory: what the losses keep of earlier batches.
     """
 
     phase: int = 0
@@ -33,11 +34,12 @@ class Progress:
     key: tuple[float, float] = (float("-inf"), float("-inf"))
     history: list[dict[str, float | str]] = field(default_factory=list)
     weight: Tensor | None = None
+    memory: dict[str, Tensor] = field(default_factory=dict)
 
     def begin_phase(self, number: int) -> None:
         """Forget what belongs to the phase before."""
         self.phase, self.epoch, self.waited, self.best, self.best_epoch = number, 0, 0, {}, 0
-        self.key, self.weight = (float("-inf"), float("-inf")), None
+        self.key, self.weight, self.memory = (float("-inf"), float("-inf")), None, {}
 
 
 def save_state(

@@ -10,9 +10,10 @@ from pipeline.models.registry import CONTEXTS, HEADS
 from pipeline.models.spec import ModelSpec, OutputSpec, PartSpec, StreamSpec
 from pipeline.params import Fusion, Params, Part
 from pipeline.parts import read_options
-from pipeline.runs.folders import FUSED, LINEAR
+from pipeline.runs.folders import ENSEMBLE, FUSED, LINEAR
 
 from .data.dataset import Dataset
+from .objective import EMBEDDING, PROJECTION
 
 #: Outputs a task may ask for.
 TASK = ("emotion", "dimensions", "frames")
@@ -39,7 +40,7 @@ def list_variants(params: Params) -> list[Variant]:
     depend on the fusion under study (and is not computed again when that changes).
     """
     names = tuple(sorted(params.streams))
-    for taken, what in ((FUSED, "the fused model"), (LINEAR, "the linear model")):
+    for taken, what in ((FUSED, "the fused model"), (LINEAR, "the linear model"), (ENSEMBLE, "the mean of several models")):
         if taken in names:
             raise ParamsError(f"a stream is named {taken!r}, as {what} is; rename it in `streams`.")
     found = [Variant(FUSED, names, params.fusion)]
@@ -132,13 +133,20 @@ def _list_outputs(params: Params, variant: Variant, data: Dataset, base: str | N
             raise one_of(f"stream of loss.{name}", stream, params.streams)
         if whole in data.domains:
             sizes[output] = len(data.domains[whole])
+        elif output == EMBEDDING:
+            continue  # every model gives it
+        elif whole == PROJECTION:
+            if not at or (stream in variant.streams and len(variant.streams) > 1):
+                sizes[output] = params.temporal.width
         elif whole not in TASK or output.startswith("frames@"):
-            raise one_of(f"output of loss.{name}", output, [*TASK, *data.domains, "emotion@STREAM", "dimensions@STREAM"])
+            alone = [f"{one}@STREAM" for one in ("emotion", "dimensions", PROJECTION)]
+            known = [*TASK, *data.domains, EMBEDDING, PROJECTION, *alone]
+            raise one_of(f"output of loss.{name}", output, known)
         elif at and whole in ("emotion", "dimensions") and stream in variant.streams and len(variant.streams) > 1:
             sizes |= {output: sizes[whole]} if whole in sizes else {}
     for output in params.heads:
-        if output.partition("@")[0] not in (*TASK, *data.domains):
-            raise one_of("output in heads", output, [*TASK, *data.domains])
+        if output.partition("@")[0] not in (*TASK, *data.domains, PROJECTION):
+            raise one_of("output in heads", output, [*TASK, *data.domains, PROJECTION])
     result = {}
     for output, size in sizes.items():
         whole = output.partition("@")[0]

@@ -1,18 +1,42 @@
 """Losses against their definitions."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline import metrics
+from pipeline.errors import ParamsError
 from pipeline.models.batch import Targets
-from pipeline.models.losses.base import weigh_classes
+from pipeline.models.losses.base import ClassLoss, count_classes
+from pipeline.models.losses.class_weights import weigh_classes
 from pipeline.models.losses.concordance import concord
+from pipeline.models.losses.embeddings import EmbeddingLoss
 from pipeline.models.registry import LOSSES
 from pipeline.parts import read_options
 
-CLASSES = ("cross_entropy", "focal")
+NAMES = sorted(LOSSES)
+CLASSES = [name for name in NAMES if issubclass(LOSSES.find(name), ClassLoss)]
+EMBEDDINGS = [name for name in NAMES if issubclass(LOSSES.find(name), EmbeddingLoss)]
+WEIGHTED = ("cross_entropy", "focal", "multilabel")
+#: Every loss as it comes, and in its other forms.
+FORMS = [
+    *((name, {}) for name in NAMES),
+    *((name, {"class_weights": rule}) for name in WEIGHTED for rule in ("inverse", "sqrt", "balanced", [0, 1, 2, 3])),
+    ("cross_entropy", {"class_weights": [0, 1, 2, 3], "label_smoothing": 0.3}),
+    ("focal", {"gamma": 0.5, "temperature": 3}),
+    ("class_balanced", {"gamma": 2, "beta": 0.9}),
+    ("concordance", {"share": 1.0}),
+    ("supervised_contrastive", {"labels": "dimensions"}),
+    ("triplet", {"form": "margin", "margin": 0.5}),
+]
+#: Clips of the training part of MELD: anger, disgust, fear, joy, neutral, sadness, surprise.
+MELD = torch.tensor([1109, 271, 268, 1743, 4710, 683, 1205])
+FEELINGS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 
 
 def sample(seed=0):
@@ -31,9 +55,9 @@ def targets(emotion=None, dimensions=None, frames=None, weight=None):
     )
 
 
-def build(name, on="emotion", size=4, **options):
+def build(name, on=None, size=4, classes=(), **options):
     part = LOSSES.find(name)
-    return part(on, size, read_options(part.Options, options, "loss"))
+    return part(on, size, read_options(part.Options, options, "loss"), classes)
 
 
 def of_classes(name, logits, truth, weight=None, observed=None, **options):
@@ -42,14 +66,102 @@ def of_classes(name, logits, truth, weight=None, observed=None, **options):
     return loss({"emotion": logits}, targets(truth, weight=weight))
 
 
+def whole(seed, size=12, *, unknown=0.0):
+    """Outputs (R, 4) that every loss can read, and targets with every label, some unknown and some of weight 0."""
+    generator = torch.Generator().manual_seed(seed)
+    emotion = torch.randint(0, 4, (size,), generator=generator)
+    dimensions = torch.rand(size, 4, generator=generator) * 2 - 1
+    lost = torch.rand(size, generator=generator) < unknown
+    weight = torch.rand(size, generator=generator) + 0.1
+    weight = weight * (torch.rand(size, generator=generator) >= unknown)
+    truth = Targets(torch.where(lost, -1, emotion), dimensions.masked_fill(lost[:, None], torch.nan), None, {}, weight)
+    return torch.randn(size, 4, generator=generator), truth
+
+
+def prepared(name, options, seed=99):
+    loss = build(name, **options)
+    loss.observe(whole(seed, 40)[1])
+    return loss
+
+
+def keep(truth, rows):
+    return truth._replace(emotion=truth.emotion[rows], dimensions=truth.dimensions[rows], weight=truth.weight[rows])
+
+
+@pytest.mark.parametrize(("name", "options"), FORMS)
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 2**31), queued=st.booleans())
+def test_rows_that_take_no_part_do_nothing_and_the_order_does_not_matter(name, options, seed, queued):
+    if queued and name in EMBEDDINGS:
+        options = options | {"queue": 7}
+    loss, (outputs, truth) = prepared(name, options), whole(seed, unknown=0.3)
+    if queued:
+        loss.remember({loss.on: whole(seed + 1)[0]}, whole(seed + 1)[1])
+    there = (truth.emotion >= 0) & (truth.weight > 0)
+    found = loss({loss.on: outputs}, truth)
+    torch.testing.assert_close(found, loss({loss.on: outputs[there]}, keep(truth, there)), atol=2e-6, rtol=2e-5)
+    shuffled = torch.randperm(12, generator=torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(found, loss({loss.on: outputs[shuffled]}, keep(truth, shuffled)), atol=2e-6, rtol=2e-5)
+    wild = torch.where(there[:, None], outputs, 1e4)
+    torch.testing.assert_close(found, loss({loss.on: wild}, truth), atol=2e-6, rtol=2e-5)
+
+
+@pytest.mark.parametrize(("name", "options"), FORMS)
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 2**31), scale=st.sampled_from([0.0, 1.0, 1e4]))
+def test_value_and_gradient_are_finite_and_reach_the_outputs(name, options, seed, scale):
+    loss, (outputs, truth) = prepared(name, options), whole(seed)
+    outputs = (outputs.sign() * scale if scale != 1 else outputs).requires_grad_()
+    found = loss({loss.on: outputs}, truth)
+    found.backward()
+    assert found.dtype == torch.float32 and torch.isfinite(found) and torch.isfinite(outputs.grad).all()
+    assert scale != 1 or outputs.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(("name", "options"), FORMS)
+@pytest.mark.parametrize("why", ["weight", "truth"])
+def test_nobody_takes_part(name, options, why):
+    loss, (outputs, truth) = prepared(name, options), whole(0)
+    if why == "weight":
+        truth = truth._replace(weight=torch.zeros(12))
+    else:
+        truth = truth._replace(emotion=torch.full((12,), -1), dimensions=torch.full((12, 4), torch.nan))
+    found = loss({loss.on: outputs.requires_grad_()}, truth)
+    found.backward()
+    assert found == 0 and (outputs.grad == 0).all()
+
+
+@pytest.mark.parametrize(("name", "options"), [*FORMS, *((name, {"queue": 5}) for name in EMBEDDINGS)])
+def test_losses_run_under_vmap(name, options):
+    """Several seeds at once: no branch on values, no waiting for the device."""
+    loss, (_, truth) = prepared(name, options), whole(0, unknown=0.2)
+    loss.remember({loss.on: whole(1)[0]}, truth)
+    outputs = torch.randn(3, 12, 4, generator=torch.Generator().manual_seed(0))
+    found = torch.func.vmap(lambda x: loss({loss.on: x}, truth))(outputs)
+    torch.testing.assert_close(found, torch.stack([loss({loss.on: x}, truth) for x in outputs]))
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_cross_entropy_is_the_librarys(smoothing, weighted):
+@pytest.mark.parametrize(
+    ("chosen", "weigh"),
+    [
+        ("none", torch.ones_like),
+        (False, torch.ones_like),
+        (True, lambda n: n.sum() / (4 * n)),
+        ("balanced", lambda n: n.sum() / (4 * n)),
+        ("inverse", lambda n: 1 / n),
+        ("sqrt", lambda n: 1 / n.sqrt()),
+        ([1, 0, 2.5, 4], lambda n: torch.tensor([1, 0, 2.5, 4])),
+        ({"b": 3, "d": 0}, lambda n: torch.tensor([1.0, 3, 1, 0])),
+    ],
+)
+def test_cross_entropy_is_the_librarys(smoothing, chosen, weigh):
     logits, truth = sample()
-    weights = weigh_classes(truth, 4) if weighted else None
+    weights = weigh(count_classes(truth, 4))
+    rows = weights[truth] > 0  # the library smooths clips that count for nothing
     torch.testing.assert_close(
-        of_classes("cross_entropy", logits, truth, label_smoothing=smoothing, class_weights=weighted),
-        F.cross_entropy(logits, truth, weights, label_smoothing=smoothing),
+        of_classes("cross_entropy", logits, truth, classes=tuple("abcd"), label_smoothing=smoothing, class_weights=chosen),
+        F.cross_entropy(logits[rows], truth[rows], weights, label_smoothing=smoothing),
     )
 
 
@@ -60,7 +172,7 @@ def test_focal_without_focus_is_cross_entropy():
 
 def test_focal_definition():
     logits, truth = sample()
-    alpha = weigh_classes(truth, 4)
+    alpha = weigh_classes(count_classes(truth, 4), "balanced")
     p = logits.softmax(1)[torch.arange(12), truth]
     expected = (alpha[truth] * (1 - p) ** 2 * -p.log()).mean()
     torch.testing.assert_close(of_classes("focal", logits, truth, class_weights=True), expected)
@@ -73,20 +185,6 @@ def test_a_step_raises_the_true_class(name):
     logits.requires_grad_()
     of_classes(name, logits, truth).backward()
     assert (logits.grad[torch.arange(12), truth] < 0).all()
-
-
-@pytest.mark.parametrize("name", CLASSES)
-@pytest.mark.parametrize("options", [{}, {"class_weights": True}])
-def test_unknown_rows_and_rows_of_weight_zero_take_no_part(name, options):
-    logits, truth = sample()
-    hidden, weight = torch.where(torch.arange(12) < 4, -1, truth), torch.ones(12)
-    weight[10:] = 0
-    found = of_classes(name, logits, hidden, weight, observed=truth, **options)
-    torch.testing.assert_close(found, of_classes(name, logits[4:10], truth[4:10], observed=truth, **options))
-    empty = of_classes(name, logits.requires_grad_(), torch.full((12,), -1), observed=truth, **options)
-    assert empty == 0
-    empty.backward()
-    assert (logits.grad == 0).all()
 
 
 def test_concordance_oracle():
@@ -131,12 +229,224 @@ def test_concordance_of_few_rows():
     assert nothing == 0 and (pred.grad == 0).all()
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES))
-def test_losses_run_under_vmap(name):
-    """Several seeds at once: no branch on values, no waiting for the device."""
-    loss = build(name, on := LOSSES.find(name).reads[0], size=4)
-    generator = torch.Generator().manual_seed(0)
-    outputs = torch.randn(3, 12, 4, generator=generator)
-    known = targets(sample()[1], torch.randn(12, 4, generator=generator), weight=torch.rand(12, generator=generator))
-    found = torch.func.vmap(lambda x: loss({on: x}, known))(outputs)
-    torch.testing.assert_close(found, torch.stack([loss({on: x}, known) for x in outputs]))
+def test_alpha_of_the_training_clips_of_meld():
+    """The published list of a source system."""
+    loss = build("focal", size=7, class_weights="inverse")
+    loss.observe(targets(torch.arange(7).repeat_interleave(MELD)))
+    published = [9.01, 36.86, 37.27, 5.73, 2.12, 14.63, 8.29]
+    assert loss.factors.tolist() == pytest.approx(published, abs=0.006)
+    by_name = build("focal", size=7, class_weights=dict(zip(FEELINGS, published, strict=True)), classes=FEELINGS)
+    by_list = build("focal", size=7, class_weights=published)
+    assert by_name.factors.tolist() == by_list.factors.tolist() == pytest.approx(published)
+
+
+def test_a_class_that_nobody_shows_weighs_what_a_clip_does_in_the_mean():
+    counts = torch.tensor([3.0, 1.0, 0.0])
+    assert weigh_classes(counts, "inverse").tolist() == pytest.approx([4 / 3, 4, 2])
+    assert weigh_classes(counts, "none").tolist() == [1, 1, 1]
+    assert weigh_classes(torch.zeros(3), "sqrt").tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ("invers", "loss.class_weights: one of none, balanced, inverse, sqrt, a list"),
+        ([1, 2, 3], "class_weights has 3 weights for the 4 classes of emotion: a, b, c, d."),
+        ([1, 2, -1, 1], "loss.class_weights: weights are numbers from 0 on, and not all 0"),
+        ([0, 0, 0, 0], "weights are numbers from 0 on, and not all 0"),
+        ([1, True, 1, 1], "weights are numbers from 0 on, and not all 0"),
+        ({"a": "much"}, "weights are numbers from 0 on, and not all 0"),
+        ({"e": 2}, "Unknown class 'e'"),
+        (3, "loss.class_weights: one of none"),
+    ],
+)
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_class_weights_that_do_not_fit_are_one_line(name, chosen, said):
+    with pytest.raises(ParamsError) as caught:
+        build(name, classes=tuple("abcd"), class_weights=chosen)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_weights_by_name_want_names():
+    with pytest.raises(ParamsError, match="by name are for the emotions; write those of speaker as a list"):
+        build("cross_entropy", "speaker", class_weights={"a": 2})
+
+
+def test_focal_clamps_the_value_and_not_the_gradient():
+    logits = torch.tensor([[0.0, 100.0]], requires_grad=True)
+    found = build("focal", size=2)({"emotion": logits}, targets(torch.tensor([0])))
+    found.backward()
+    assert found.item() == pytest.approx(-math.log(1e-8), rel=1e-5) and logits.grad[0, 0] == pytest.approx(-1)
+
+
+def test_focal_of_a_temperature_is_that_of_cooler_logits():
+    logits, truth = sample()
+    torch.testing.assert_close(of_classes("focal", logits, truth, temperature=4), of_classes("focal", logits / 4, truth))
+
+
+def test_auto_focal_definition():
+    logits, truth = sample()
+    rarity = 1 / (count_classes(truth, 4).clamp(min=1) + 0.1)
+    weights = rarity / rarity.sum() * torch.tensor([1, 2.5, 1, 1])
+    p = (logits / 2).softmax(1)[torch.arange(12), truth]
+    expected = (0.5 * weights[truth] * (1 - p) ** 2 * -p.log()).mean()
+    chosen = {"classes": ("angry", "happy", "neutral", "sad"), "factors": {"happy": 2.5}, "temperature": 2}
+    torch.testing.assert_close(of_classes("auto_focal", logits, truth, **chosen), expected)
+
+
+def test_class_balanced_definition():
+    logits, truth = sample()
+    counts = count_classes(truth, 4).double()
+    weights = (1 - 0.9) / (1 - 0.9**counts)
+    weights = (weights * 4 / weights.sum()).float()
+    expected = (weights[truth] * F.cross_entropy(logits, truth, reduction="none")).mean()
+    torch.testing.assert_close(of_classes("class_balanced", logits, truth, beta=0.9), expected)
+    torch.testing.assert_close(of_classes("class_balanced", logits, truth, beta=0.0), F.cross_entropy(logits, truth))
+
+
+def test_logit_adjusted_definition_and_what_it_is_for():
+    logits, truth = sample()
+    share = count_classes(truth, 4) / 12
+    torch.testing.assert_close(
+        of_classes("logit_adjusted", logits, truth, tau=1.5), F.cross_entropy(logits + 1.5 * share.log(), truth)
+    )
+    torch.testing.assert_close(of_classes("logit_adjusted", logits, truth, tau=0), F.cross_entropy(logits, truth))
+    # Inputs that say nothing: its best logits favour no class, whereas cross-entropy's follow the frequencies.
+    flat = torch.zeros(1, 4, requires_grad=True)
+    of_classes("logit_adjusted", flat.expand(12, 4), truth).backward()
+    assert flat.grad.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("missing", [None, 2])
+def test_dice_of_perfect_predictions_is_0_whatever_is_absent(missing):
+    truth = torch.tensor([i for i in (0, 0, 1, 2, 3, 3) if i != missing])
+    assert of_classes("dice", 1e4 * F.one_hot(truth, 4).float(), truth).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_dice_definition():
+    logits, truth = sample()
+    p, y = logits.softmax(1), F.one_hot(truth, 4)
+    tp, fp, fn = (p * y).sum(0), (p * (1 - y)).sum(0), ((1 - p) * y).sum(0)
+    torch.testing.assert_close(of_classes("dice", logits, truth), 1 - (2 * tp / (2 * tp + fp + fn)).mean())
+
+
+def test_multilabel_is_the_librarys():
+    logits, truth = sample()
+    weights = torch.tensor([1.0, 2, 3, 4])
+    expected = F.binary_cross_entropy_with_logits(logits, F.one_hot(truth, 4).float(), pos_weight=weights)
+    torch.testing.assert_close(of_classes("multilabel", logits, truth, class_weights=[1, 2, 3, 4]), expected)
+
+
+def test_squared_error_is_concordance_without_a_share():
+    outputs, truth = whole(0, unknown=0.3)
+    truth.dimensions[0, 1] = torch.nan
+    found = build("squared_error")({"dimensions": outputs}, truth)
+    torch.testing.assert_close(found, build("concordance", share=0)({"dimensions": outputs}, truth))
+
+
+def compare(name, vectors, emotion=None, dimensions=None, **options):
+    known = targets(emotion, dimensions)
+    return build(name, "embedding", **options)({"embedding": vectors}, known)
+
+
+def test_supervised_contrastive_definition():
+    vectors, truth = sample()
+    near = F.normalize(vectors) @ F.normalize(vectors).T / 0.2
+    expected = []
+    for i in range(12):
+        others = [j for j in range(12) if j != i]
+        alike = [j for j in others if truth[j] == truth[i]]
+        chance = [near[i, j] - near[i, others].logsumexp(0) for j in alike]
+        expected += [-torch.stack(chance).mean()] if alike else []
+    found = compare("supervised_contrastive", vectors, truth, temperature=0.2)
+    torch.testing.assert_close(found, torch.stack(expected).mean())
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_contrast_of_equal_similarities_is_the_logarithm_of_their_number(n):
+    """One positive, n negatives, all equally near: InfoNCE = ln(n + 1)."""
+    truth = torch.cat([torch.zeros(2), torch.arange(1, n + 1)]).long()
+    found = compare("supervised_contrastive", torch.ones(n + 2, 3), truth, size=n + 1)
+    assert found.item() == pytest.approx(math.log(n + 1), rel=1e-5)
+
+
+def test_contrast_by_dimensions_weighs_by_distance():
+    vectors, _ = sample()
+    place = torch.rand(12, 2, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    near, apart = F.normalize(vectors) @ F.normalize(vectors).T / 0.07, torch.cdist(place, place)
+    expected = []
+    for i in range(12):
+        others = torch.tensor([j for j in range(12) if j != i])
+        w = (-10 * apart[i, others]).exp()
+        expected.append(-(w * near[i, others].log_softmax(0)).sum() / w.sum())
+    found = compare("supervised_contrastive", vectors, dimensions=place, labels="dimensions")
+    torch.testing.assert_close(found, torch.stack(expected).mean(), rtol=1e-4, atol=1e-5)
+
+
+def test_triplet_ratio_of_equal_nearness_is_ln_2():
+    found = compare("triplet", torch.ones(6, 3), torch.tensor([0, 0, 1, 1, 2, 2]))
+    assert found.item() == pytest.approx(math.log(2), rel=1e-6)
+
+
+@pytest.mark.parametrize("form", ["ratio", "margin"])
+def test_triplet_definition(form):
+    vectors, truth = sample(3)
+    near = F.normalize(vectors) @ F.normalize(vectors).T
+    classes = {}
+    for i in range(12):
+        alike = [j for j in range(12) if j != i and truth[j] == truth[i]]
+        unlike = [j for j in range(12) if truth[j] != truth[i]]
+        if not alike:
+            continue
+        p, q = (1 + near[i, alike]) / 2, (1 + near[i, unlike]) / 2
+        ratio = -(p.mean() / (p.mean() + q.mean())).log()
+        pairs = (near[i, unlike][:, None] - near[i, alike] + 0.3).clamp(min=0).mean()
+        classes.setdefault(int(truth[i]), []).append(ratio if form == "ratio" else pairs)
+    expected = torch.stack([torch.stack(values).mean() for values in classes.values()]).mean()
+    torch.testing.assert_close(compare("triplet", vectors, truth, form=form, margin=0.3), expected)
+
+
+def test_prototype_definition():
+    vectors, truth = sample()
+    unit, expected = F.normalize(vectors), []
+    for i in range(12):
+        members = [[j for j in range(12) if j != i and truth[j] == k] for k in range(4)]
+        if members[truth[i]]:
+            near = [F.normalize(unit[m].mean(0), dim=0) @ unit[i] / 0.5 if m else torch.tensor(-1e9) for m in members]
+            expected.append(F.cross_entropy(torch.stack(near), truth[i]))
+    torch.testing.assert_close(compare("prototype", vectors, truth, temperature=0.5), torch.stack(expected).mean())
+
+
+@pytest.mark.parametrize("name", EMBEDDINGS)
+def test_a_queue_is_more_clips_to_compare_with_and_forgets_the_oldest(name):
+    (first, a), (second, b), (third, c) = (whole(seed, 6) for seed in range(3))
+    loss = build(name, "embedding", queue=9)
+    loss.remember({"embedding": first}, a)
+    loss.remember({"embedding": second.requires_grad_()}, b._replace(weight=torch.tensor([1.0, 1, 1, 1, 1, 0])))
+    assert loss.queue.shape == (9, 4) and not loss.queue.requires_grad
+    torch.testing.assert_close(loss.queue, F.normalize(torch.cat([second[:5], first[:4]])).detach())
+    assert loss.queue_truth.tolist() == [*b.emotion[:5].tolist(), *a.emotion[:4].tolist()]
+    # The clips of the batch as anchors, among those of the batch and the queue.
+    together = torch.cat([third, second[:5], first[:4]])
+    known = torch.cat([c.emotion, b.emotion[:5], a.emotion[:4]])
+    valid = ~torch.eye(6, 15, dtype=torch.bool)
+    unit = F.normalize(together)
+    value, has = loss.compare(unit[:6], unit, c.emotion, known, valid)
+    expected = loss.average(value, c.weight * has, c.emotion)
+    torch.testing.assert_close(loss({"embedding": third}, c), expected)
+    assert set(loss.state_dict()) == {"queue", "queue_truth"}
+
+
+def test_many_clips_are_compared_piece_by_piece(monkeypatch):
+    (outputs, truth), loss = whole(0, 12), build("supervised_contrastive", "embedding")
+    found = loss({"embedding": outputs}, truth)
+    monkeypatch.setattr("pipeline.models.losses.embeddings.AT_ONCE", 5)
+    torch.testing.assert_close(loss({"embedding": outputs}, truth), found)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [(n, {}) for n in EMBEDDINGS] + [("supervised_contrastive", {"labels": "dimensions"})]
+)
+def test_what_is_compared_needs_labels(name, options):
+    with pytest.raises(ParamsError, match="no training clip has the labels"):
+        build(name, **options).observe(targets(torch.full((4,), -1)))

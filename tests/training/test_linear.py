@@ -159,12 +159,13 @@ def test_classes_that_nobody_showed_are_never_the_answer_and_one_alone_is_refuse
         fit_linear(spec, data.read(spec.streams), params)
 
 
-def test_two_classes_have_the_chances_of_the_library(fabricate):
+def test_two_classes_are_penalised_like_more(fabricate):
+    """The library keeps one row for two classes, w = W₁ - W₀, whose square is twice those of both."""
     params, data, spec = prepare(fabricate(clips=60))
     data.emotion.copy_(torch.where(data.emotion >= 0, data.emotion % 2, -1))
     model, _ = fit_linear(spec, data.read(spec.streams), params)
     rows = data.rows("train", "val")
-    expected = LogisticRegression(C=1 / (0.1 * len(rows)), max_iter=5000, tol=1e-8).fit(by_hand(data, rows), data.emotion[rows])
+    expected = LogisticRegression(C=2 / (0.1 * len(rows)), max_iter=5000, tol=1e-8).fit(by_hand(data, rows), data.emotion[rows])
     found = model(data.read(spec.streams).batch(rows, spec.streams))["emotion"].softmax(1)[:, :2].detach().numpy()
     np.testing.assert_allclose(found, expected.predict_proba(by_hand(data, rows)), atol=2e-4)
 

@@ -12,7 +12,6 @@ from pipeline.models.build import build_model
 from pipeline.models.registry import CONTEXTS
 from pipeline.storage import tables
 from pipeline.training.curricula.base import CURRICULA
-from pipeline.training.curricula.pacing import share_seen
 from pipeline.training.data.dataset import Dataset
 from pipeline.training.data.dialogues import number_voices
 from pipeline.training.loop import fit
@@ -234,7 +233,7 @@ def test_samplers_give_every_clip_once_and_split_no_dialogue():
     dialogue = torch.tensor([*(i // 7 for i in range(42)), *[-1] * 8])
     targets = Targets(torch.zeros(50).long(), torch.zeros(50, 0), None, {}, torch.ones(50))
     drawn = {}
-    for name in sorted(SAMPLERS):
+    for name in ("clips", "dialogues"):
         part = SAMPLERS.find(name)
         sampler = part(16, part.Options())
         drawn[name] = list(sampler.sample(targets, dialogue, torch.Generator().manual_seed(0)))
@@ -246,12 +245,6 @@ def test_samplers_give_every_clip_once_and_split_no_dialogue():
             if dialogue[place] >= 0:
                 where.setdefault(int(dialogue[place]), set()).add(number)
     assert all(len(numbers) == 1 for numbers in where.values()) and len(drawn["dialogues"]) > 2
-
-
-def test_pacing_has_the_published_values():
-    assert [round(share_seen("sqrt", epoch, 15), 3) for epoch in (0, 7)] == [0.258, 0.73]
-    assert round(share_seen("linear", 0, 15), 3) == 0.067 and round(share_seen("log", 0, 15), 2) == 0.25
-    assert all(share_seen(pace, 14, 15) == share_seen(pace, 99, 15) == 1 for pace in ("linear", "sqrt", "log"))
 
 
 def test_confidence_sees_the_surest_clips_first():

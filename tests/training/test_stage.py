@@ -13,7 +13,6 @@ from pipeline.training import loop, stage
 from pipeline.training.data.dataset import Dataset
 from pipeline.training.jobs import Job, Sources, run_job
 from pipeline.training.loop import fit
-from pipeline.training.optimiser import warmup_cosine
 from pipeline.training.stage import train
 from pipeline.training.variants import choose_time_base, list_variants, specify_model
 
@@ -215,10 +214,3 @@ def test_time_base(fabricate):
     wrong = params.model_copy(update={"task": params.task.model_copy(update={"time_base": "vido"})})
     with pytest.raises(ParamsError, match="task.time_base 'vido'"):
         choose_time_base(wrong, ("audio",))
-
-
-def test_schedule_rises_then_falls():
-    factors = [warmup_cosine(step, 100, 0.1) for step in range(100)]
-    assert factors[0] == pytest.approx(0.1) and factors[9] == factors[10] == 1
-    assert factors[10:] == sorted(factors[10:], reverse=True) and 0 < factors[-1] < 0.01
-    assert warmup_cosine(0, 10, 0.0) == 1

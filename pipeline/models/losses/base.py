@@ -23,7 +23,8 @@ class Loss(Component, ABC):
 
     Args:
         on: the output it reads; None = the first of `reads`.
-        size: of that output: classes, or dimensions.
+        size: of that output: classes, or dimensions; of an embedding, the classes that its clips are of.
+        classes: their names, where they have names.
 
     Attributes:
         reads: outputs it is made for; the head of the one it is `on` is built for it.
@@ -31,12 +32,24 @@ class Loss(Component, ABC):
 
     reads: ClassVar[tuple[str, ...]]
 
-    def __init__(self, on: str | None, size: int, options: Group) -> None:
+    def __init__(self, on: str | None, size: int, options: Group, classes: tuple[str, ...] = ()) -> None:
         super().__init__()
-        self.on, self.size, self.options = on or self.reads[0], size, options
+        self.on, self.size, self.options, self.classes = on or self.reads[0], size, options, classes
 
     def observe(self, targets: Targets) -> None:
-        """See the targets of all training clips, once, before the first step (class frequencies and the like)."""
+        """See the targets of all training clips, once, before the first step (class frequencies and the like).
+
+        Raises:
+            ParamsError: nothing can be learned from them, or an option does not fit the classes.
+        """
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it keeps anything of a batch."""
+        return False
+
+    def remember(self, outputs: Outputs, targets: Targets) -> None:
+        """See a batch after the step it was for; what is kept of it is a buffer, saved with the run."""
 
     @abstractmethod
     def forward(self, outputs: Outputs, targets: Targets) -> Tensor:
@@ -44,18 +57,22 @@ class Loss(Component, ABC):
 
 
 class ClassLoss(Loss):
-    """A loss on logits (R, C): hands over what takes part."""
+    """A loss on logits (R, C): hands over what takes part.
+
+    Attributes:
+        counts: (C,) training clips of each class; all 1 before any was seen.
+    """
 
     reads: ClassVar[tuple[str, ...]] = ("emotion", "speaker", "corpus")
-    frequency: Tensor
+    counts: Tensor
 
-    def __init__(self, on: str | None, size: int, options: Group) -> None:
-        super().__init__(on, size, options)
-        self.register_buffer("frequency", torch.ones(size), persistent=False)
+    def __init__(self, on: str | None, size: int, options: Group, classes: tuple[str, ...] = ()) -> None:
+        super().__init__(on, size, options, classes)
+        self.register_buffer("counts", torch.ones(size), persistent=False)
 
     def observe(self, targets: Targets) -> None:
         """See `Loss.observe`."""
-        self.frequency = weigh_classes(targets.of(self.on), self.size).to(self.frequency.device)
+        self.counts = count_classes(targets.of(self.on), self.size).to(self.counts.device)
 
     def forward(self, outputs: Outputs, targets: Targets) -> Tensor:
         """See `Loss.forward`."""
@@ -67,15 +84,28 @@ class ClassLoss(Loss):
         """(R, C), (R,) valid classes, (R,) weights, 0 = no part → scalar."""
 
 
-def weigh_classes(truth: Tensor, classes: int) -> Tensor:
-    """(C,) N / (K n_k), K counting classes that occur; a class that does not occur weighs 1.
+class DimensionLoss(Loss):
+    """A loss on values (R, K), or (R, T, K) over time: the mean over the dimensions that have truth."""
 
-    >>> weigh_classes(torch.tensor([0, 0, 0, 1, -1]), 3).tolist()
-    [0.6666666865348816, 2.0, 1.0]
-    """
-    counts = torch.bincount(truth[truth >= 0], minlength=classes).float()
-    occurring = (counts > 0).sum().clamp(min=1)
-    return torch.where(counts > 0, counts.sum() / (occurring * counts.clamp(min=1)), 1.0)
+    reads: ClassVar[tuple[str, ...]] = ("dimensions", "frames")
+
+    def forward(self, outputs: Outputs, targets: Targets) -> Tensor:
+        """See `Loss.forward`."""
+        pred, truth = outputs[self.on], targets.of(self.on)
+        known = torch.isfinite(truth)
+        weight = targets.weight.reshape(-1, *[1] * (pred.ndim - 1)) * known
+        pred, truth, weight = (x.reshape(-1, x.shape[-1]) for x in (pred, truth.nan_to_num(0.0), weight))
+        parts = [self.score(*columns) for columns in zip(pred.unbind(1), truth.unbind(1), weight.unbind(1), strict=True)]
+        return mean_rows(torch.stack(parts), (weight > 0).any(0).to(pred.dtype))
+
+    @abstractmethod
+    def score(self, pred: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+        """One dimension: (N,) values, (N,) truth, (N,) weights, 0 = no part → scalar."""
+
+
+def count_classes(truth: Tensor, classes: int) -> Tensor:
+    """(C,) rows of each class; unknown ones (-1) count for none."""
+    return torch.bincount(truth[truth >= 0], minlength=classes).float()
 
 
 def mean_rows(values: Tensor, weight: Tensor) -> Tensor:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
-from pipeline.models.batch import Outputs, Targets
 from pipeline.params.base import Group, Share
 
-from .base import EPSILON, Loss, mean_rows
+from .base import EPSILON, DimensionLoss, mean_rows
 
 
-class Concordance(Loss):
+class Concordance(DimensionLoss):
     """share · (1 - CCC) + (1 - share) · MSE, mean over the dimensions that have truth.
 
     The concordance correlation (Lin 1989) is over all rows of the batch, and over all their frames for `frames`; with
@@ -25,23 +22,14 @@ class Concordance(Loss):
 
         share: Share = 0.5
 
-    reads: ClassVar[tuple[str, ...]] = ("dimensions", "frames")
     options: Options
 
-    def forward(self, outputs: Outputs, targets: Targets) -> Tensor:
-        """See `Loss.forward`."""
-        pred, truth = outputs[self.on], targets.of(self.on)  # (R, K) or (R, T, K)
-        known = torch.isfinite(truth)
-        weight = targets.weight.reshape(-1, *[1] * (pred.ndim - 1)) * known
-        pred, truth, weight = (x.reshape(-1, x.shape[-1]) for x in (pred, truth.nan_to_num(0.0), weight))
+    def score(self, pred: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+        """See `DimensionLoss.score`."""
         share = float(self.options.share)
-        parts, there = [], []
-        for p, t, w in zip(pred.unbind(1), truth.unbind(1), weight.unbind(1), strict=True):
-            square, count = mean_rows((p - t) ** 2, w), (w > 0).sum()
-            both = (1 - share) * square + share * (1 - concord(p, t, w))
-            parts.append(torch.where(count > 1, both, square))
-            there.append((count > 0).to(p.dtype))
-        return mean_rows(torch.stack(parts), torch.stack(there))
+        square = mean_rows((pred - truth) ** 2, weight)
+        both = (1 - share) * square + share * (1 - concord(pred, truth, weight))
+        return torch.where((weight > 0).sum() > 1, both, square)
 
 
 def concord(pred: Tensor, truth: Tensor, weight: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from pipeline.storage.index import Index
 from .dialogues import find_turns, number_turns, sort_turns
 from .labels import (
     class_names,
-    code_column,
+    code_domains,
     dimension_values,
     fold_roles,
     frame_truth,
@@ -38,9 +38,7 @@ from .labels import (
     without_test_labels,
 )
 from .resident import GROUPED, Resident, choose_normalisation, load_stream
-
-#: Columns of the manifest that say whose clip it is.
-DOMAINS = ("speaker", "corpus")
+from .rotation import count_parts, rotate
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,9 @@ class Dataset:
         classes, dimension_names: in the order of the targets.
         domain: `speaker` and `corpus`, each (N,) int64 places in `domains`, -1 unknown or not among the training clips.
         turns: (N, 3) int64, number of the dialogue, of the turn in it and of its speaker; -1 where there is none.
+        folds: the rows of this fold, as the protocol drew them.
+        part: the validation part selected on; 0 = the fold's own.
+        table: N rows of the manifest, for what curricula go by; no label of a test clip.
     """
 
     ids: list[str]
@@ -65,7 +66,10 @@ class Dataset:
     domain: dict[str, Tensor]
     domains: dict[str, tuple[str, ...]]
     turns: Tensor
+    table: pl.DataFrame
     fold: int
+    folds: pl.DataFrame
+    part: int = 0
     #: (N,) number of the speaker or session within whose clips features are normalised, -1 unknown; None = no such.
     within: Tensor | None = None
     _readings: dict[tuple[str, Pooling], Resident] = field(default_factory=dict, repr=False, compare=False)
@@ -91,7 +95,8 @@ class Dataset:
         if sorted(table["id"].to_list()) != stored.ids:
             raise StoreError(f"{index} was made for other clips than {manifest} holds. Run `dvc repro index`.")
         classes = class_names(table, params)
-        roles = fold_roles(tables.read(folds), stored.ids, fold)
+        drawn = tables.read(folds)
+        roles = fold_roles(drawn, stored.ids, fold)
         table = table.sort("id").with_columns(pl.Series("role", roles))
         table = without_test_labels(table)
         names = params.task.dimensions
@@ -101,7 +106,7 @@ class Dataset:
         along = truth if params.task.level == "frame" else None
         limit = params.temporal.max_tokens
         normalise = params.training.normalise
-        coded = {name: code_column(table[name], table["role"]) for name in DOMAINS}
+        domain, domains = code_domains(table, roles, device)
         return cls(
             ids=stored.ids,
             roles=roles,
@@ -121,10 +126,12 @@ class Dataset:
             dimensions=with_means(dimension_values(table, names), stored.ids, truth).to(device),
             classes=classes if params.task.emotion else (),
             dimension_names=tuple(names),
-            domain={name: codes.to(device) for name, (codes, _) in coded.items()},
-            domains={name: known for name, (_, known) in coded.items()},
+            domain=domain,
+            domains=domains,
             turns=number_turns(table).to(device),
+            table=table,
             fold=fold,
+            folds=drawn.filter(pl.col("fold") == fold),
             within=number_groups(table, normalise).to(device) if normalise in GROUPED else None,
         )
 
@@ -142,6 +149,16 @@ class Dataset:
     def count_views(self, names: Iterable[str]) -> int:
         """In how many ways these streams are there: as they are, and in their views."""
         return 1 + max(len(self.streams[name].views) for name in names)
+
+    def rotate(self, turn: int) -> Dataset:
+        """The same clips with validation part `turn`, counted round, to select on and the others to learn from.
+
+        Held-out clips stay held out. Features are normalised as before: with the training clips of the fold as it was drawn,
+        which is an affine map like any other.
+        """
+        roles = fold_roles(rotate(self.folds, turn), self.ids, self.fold)
+        domain, domains = code_domains(self.table, roles, self.emotion.device)
+        return replace(self, roles=roles, domain=domain, domains=domains, part=turn % count_parts(self.folds))
 
     def rows(self, *roles: str) -> Tensor:
         """Positions of the clips with one of these roles."""

@@ -19,9 +19,13 @@ class Sampler(ABC):
 
     Args:
         size: clips of a batch.
+
+    Attributes:
+        whole: it splits no dialogue, as a context wants it.
     """
 
     Options: ClassVar[type[Group]] = Group
+    whole: ClassVar[bool] = False
 
     def __init__(self, size: int, options: Group) -> None:
         self.size, self.options = size, options
@@ -33,6 +37,9 @@ class Sampler(ABC):
         Args:
             targets: of the n training clips. dialogue: (n,) number of the dialogue of each, -1 none.
             order: the source of chance; the same state gives the same epoch.
+
+        Raises:
+            ParamsError: clips lack the labels it goes by.
         """
 
 

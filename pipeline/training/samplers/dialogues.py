@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ class Dialogues(Sampler):
 
     A clip of no dialogue is one by itself.
     """
+
+    whole: ClassVar[bool] = True
 
     def sample(self, targets: Targets, dialogue: Tensor, order: torch.Generator) -> Iterator[Tensor]:
         """See `Sampler.sample`."""

@@ -1,0 +1,22 @@
+"""A space of its own for losses that compare clips."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+
+from pipeline.models.batch import Fused, Outputs
+from pipeline.params.base import Group
+
+from .base import Head, perceptron
+
+
+class Projection(Head):
+    """(R, W) → vectors (R, K) of length 1; what is predicted reads what is fused, not these (Chen et al. 2020)."""
+
+    def __init__(self, name: str, width: int, size: int, dropout: float, options: Group) -> None:
+        super().__init__(name, width, size, dropout, options)
+        self.net = perceptron(width, width, size, dropout)
+
+    def forward(self, fused: Fused) -> Outputs:
+        """See `Head.forward`."""
+        return {self.name: F.normalize(self.net(fused.vector), dim=-1)}

@@ -1,0 +1,41 @@
+"""Heads: alone as in a batch, a gradient for every parameter, vectors of length 1."""
+
+import pytest
+import torch
+
+from pipeline.models.batch import Fused, Tokens
+from pipeline.models.registry import HEADS
+
+
+def build(name):
+    torch.manual_seed(0)
+    part = HEADS.find(name)
+    return part(name, 8, 5, 0.0, part.Options())
+
+
+def fused(size=6):
+    generator = torch.Generator().manual_seed(0)
+    tokens = Tokens(torch.randn(size, 3, 8, generator=generator), torch.ones(size, 3).bool(), torch.zeros(size, 3, 2))
+    vector = torch.randn(size, 8, generator=generator)
+    return Fused(vector, tokens, vector[:, None], torch.ones(size, 1).bool(), None)
+
+
+@pytest.mark.parametrize("name", sorted(HEADS))
+def test_alone_is_as_in_a_batch_and_every_parameter_learns(name):
+    head, whole = build(name), fused()
+    found = head(whole)[name]
+    one = Fused(whole.vector[2:3], Tokens(*(x[2:3] for x in whole.tokens)), whole.parts[2:3], whole.present[2:3], None)
+    torch.testing.assert_close(head(one)[name], found[2:3], atol=1e-6, rtol=1e-5)
+    (found * torch.randn(found.shape)).sum().backward()
+    assert [key for key, p in head.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+def test_a_projection_has_length_1():
+    torch.testing.assert_close(build("projection")(fused())["projection"].norm(dim=1), torch.ones(6))
+
+
+def test_prototypes_are_the_cosine_by_the_temperature():
+    head = build("prototypes")
+    with torch.no_grad():
+        head.prototypes[3] = 7 * head.net(fused().vector[:1])[0]  # its length does not matter
+    assert head(fused())["prototypes"][0, 3].item() == pytest.approx(10, abs=1e-4)
