@@ -35,4 +35,5 @@ class Transformer(Context):
         turns = gather_turns(fused.vector, history) + self.place(history)  # (R, K, W)
         for block in self.blocks:
             turns = block(turns, mask)
-        return take_rows(fused, history)._replace(vector=self.final(turns[:, history.at]))
+        rows = take_rows(fused, history)
+        return rows._replace(vector=rows.vector + self.final(turns[:, history.at]))
