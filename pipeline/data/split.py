@@ -1,6 +1,6 @@
 """Protocols: which clips are trained on, selected on and tested on, fold by fold.
 
-Every protocol gives one table `data/folds.parquet` (`id, fold, role`); one split is fold 0.
+Every protocol gives one table `data/folds.parquet` (`id, fold, role, name`); one split is fold 0.
 """
 
 from __future__ import annotations
@@ -8,76 +8,113 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from pipeline.errors import CorpusError, ParamsError
+from pipeline.errors import CorpusError, ParamsError, one_of
 from pipeline.params import Protocol
 from pipeline.storage.tables import SCHEMA
 
-#: Columns of `data/folds.parquet`.
+from .coverage import check_folds
+from .fold_file import ROLES, read_folds
+
+#: Columns of `data/folds.parquet`, beside `name`, which says to people which fold it is: who is held out, or what a file of
+#: folds calls it.
 FOLDS: dict[str, pl.DataType] = {"id": pl.String(), "fold": pl.Int32(), "role": pl.String()}
-ROLES = ("train", "val", "test")
 
 #: Rows of `data/folds.parquet` beyond which leave-one-out is a mistake (a column of clip ids, say).
 MAX_ROWS = 5_000_000
 
 
-def is_single(protocol: Protocol) -> bool:
-    """Whether the protocol makes one split (test truth is held out for good) rather than folds."""
-    return protocol.kind in ("official", "split")
+def is_single(folds: pl.DataFrame) -> bool:
+    """Whether there is one split (test truth is held out for good) rather than folds."""
+    return folds["fold"].n_unique() == 1
 
 
 def make_folds(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
-    """The folds of `protocol` over the clips of `table` (manifest columns), as a table of `FOLDS`.
+    """The folds of `protocol` over the clips of `table` (manifest columns), as a table of `FOLDS` and `name`.
 
-    Clips whose group is null are groups of their own. Shares `val` and `test` are of all clips. Turns that are no targets are
-    in no fold.
+    Clips whose group is null are groups of their own; in `leave_one_out` they are one group, for a fold of a single clip says
+    nothing. Shares `val` and `test` are of all clips, in `cross` of the source's. Turns that are no targets are in no fold.
 
     Raises:
         ParamsError: the group column does not exist, or the protocol cannot be had.
-        CorpusError: the official split is absent, or there are too few groups.
+        CorpusError: the official split is absent, there are too few groups, or a fold cannot be trained on and tested.
+        LeakageError: a file puts one group into two folds.
     """
     table = table.filter(pl.col("target").fill_null(True))
-    if protocol.kind == "official":
-        return _official(table, protocol)
-    groups = _groups(table, protocol.group, protocol.stratify)
-    roles = np.asarray(ROLES)
-    if protocol.kind == "split":
-        if protocol.test <= 0 or protocol.val + protocol.test >= 1:
-            raise ParamsError(
-                "protocol.val + protocol.test must leave clips to train on, and test must be above 0 "
-                f"(got val {protocol.val}, test {protocol.test})."
-            )
-        shares = np.asarray([1 - protocol.val - protocol.test, protocol.val, protocol.test])
-        part = groups.partition(shares, np.random.default_rng(protocol.seed))
-        return _table(table["id"], [(0, roles[part[groups.index]])])
-    if protocol.kind == "kfold":
-        part = groups.partition(np.full(protocol.folds, 1 / protocol.folds), np.random.default_rng(protocol.seed))
-        count = protocol.folds
+    if protocol.kind in ("official", "split"):
+        role = _official(table, protocol) if protocol.kind == "official" else _split(table, protocol)
+        folds = _table(table["id"], [(protocol.kind, role)])
     else:
-        part, count = np.arange(groups.count), groups.count
-        if count < 2:
-            raise CorpusError(f"protocol.group: column {protocol.group} has one group; leave_one_out needs two.")
-        if count * table.height > MAX_ROWS:
-            raise ParamsError(
-                f"protocol.group: column {protocol.group} has {count} groups over {table.height} clips; "
-                "leave_one_out would make too many folds. Use protocol.kind kfold."
-            )
-    result = []
-    for fold in range(count):
-        rng = np.random.default_rng([protocol.seed, fold])
-        test = part == fold
-        role = np.where(test, 2, 0)
-        if protocol.val > 0 and protocol.val_group is None:
-            role[~test] = _draw_val(groups.subset(np.flatnonzero(~test)), table.height, protocol, rng)
-        role = role[groups.index]
-        if protocol.val > 0 and protocol.val_group is not None:
-            others = _groups(table.filter(role == 0), protocol.val_group, protocol.stratify, "val_group")
-            role[role == 0] = _draw_val(others, table.height, protocol, rng)[others.index]
-        result.append((fold, roles[role]))
-    return _table(table["id"], result)
+        makers = {"kfold": _kfold, "leave_one_out": _leave_one_out, "cross": _cross, "file": read_folds}
+        made = makers[protocol.kind](table, protocol)
+        folds = _table(table["id"], [(name, _nest(table, role, protocol, fold)) for fold, (name, role) in enumerate(made)])
+    check_folds(table, folds)
+    return folds
+
+
+def _split(table: pl.DataFrame, protocol: Protocol) -> np.ndarray:
+    if protocol.test <= 0 or protocol.val + protocol.test >= 1:
+        raise ParamsError(
+            "protocol.val + protocol.test must leave clips to train on, and test must be above 0 "
+            f"(got val {protocol.val}, test {protocol.test})."
+        )
+    groups = _groups(table, protocol.group, protocol.stratify)
+    shares = np.asarray([1 - protocol.val - protocol.test, protocol.val, protocol.test])
+    return groups.partition(shares, np.random.default_rng(protocol.seed))[groups.index]
+
+
+def _kfold(table: pl.DataFrame, protocol: Protocol) -> list[tuple[str, np.ndarray]]:
+    groups = _groups(table, protocol.group, protocol.stratify)
+    part = groups.partition(np.full(protocol.folds, 1 / protocol.folds), np.random.default_rng(protocol.seed))[groups.index]
+    return [(f"fold {fold}", np.where(part == fold, 2, 0)) for fold in range(protocol.folds)]
+
+
+def _leave_one_out(table: pl.DataFrame, protocol: Protocol) -> list[tuple[str, np.ndarray]]:
+    _groups(table, protocol.group, protocol.stratify)  # is there such a column, and anything in it?
+    column = table[protocol.group].cast(pl.String)
+    names = sorted(set(column.drop_nulls()))
+    lone = column.null_count()
+    if len(names) + (lone > 0) < 2:
+        raise CorpusError(f"protocol.group: column {protocol.group} has one group; leave_one_out needs two.")
+    if len(names) * table.height > MAX_ROWS:
+        raise ParamsError(
+            f"protocol.group: column {protocol.group} has {len(names)} groups over {table.height} clips; "
+            "leave_one_out would make too many folds. Use protocol.kind kfold."
+        )
+    given = column.to_numpy()
+    made = [(name, np.where(given == name, 2, 0)) for name in names]
+    return made + ([(f"no {protocol.group}", np.where(column.is_null().to_numpy(), 2, 0))] if lone else [])
+
+
+def _cross(table: pl.DataFrame, protocol: Protocol) -> list[tuple[str, np.ndarray]]:
+    """From each corpus (or the one `protocol.source`) to all the others."""
+    corpora = sorted(table["corpus"].drop_nulls().unique())
+    if len(corpora) < 2:
+        raise CorpusError(f"protocol.kind cross needs two corpora; there is {', '.join(corpora) or 'none'}. See docs/corpora/joined.md.")
+    if protocol.source is not None and protocol.source not in corpora:
+        raise one_of("corpus in protocol.source", protocol.source, corpora)
+    given = table["corpus"].to_numpy()
+    return [
+        (f"{source} → {', '.join(name for name in corpora if name != source)}", np.where(given == source, 0, 2))
+        for source in corpora
+        if protocol.source in (None, source)
+    ]
+
+
+def _nest(table: pl.DataFrame, role: np.ndarray, protocol: Protocol, fold: int) -> np.ndarray:
+    """The roles (N,) of one fold with validation drawn from its training clips, where it has none yet."""
+    train = role == 0
+    if protocol.val <= 0 or (role == 1).any() or not train.any():
+        return role
+    by = protocol.val_group or ("speaker" if protocol.kind == "cross" else protocol.group)
+    groups = _groups(table.filter(train), by, protocol.stratify, "group" if protocol.val_group is None else "val_group")
+    clips = int(train.sum() if protocol.kind == "cross" else (role >= 0).sum())
+    nested = role.copy()
+    nested[train] = _draw_val(groups, clips, protocol, np.random.default_rng([protocol.seed, fold]))[groups.index]
+    return nested
 
 
 def _draw_val(groups: Groups, clips: int, protocol: Protocol, rng: np.random.Generator) -> np.ndarray:
-    """(G,) 1 for the groups of validation, 0 for those trained on; `val` is a share of all `clips`."""
+    """(G,) 1 for the groups of validation, 0 for those trained on; `val` is a share of `clips`."""
     share = min(0.5, protocol.val * clips / max(1, groups.size))
     return groups.partition(np.asarray([1 - share, share]), rng)
 
@@ -95,9 +132,6 @@ class Groups:
         self.counts, self.index, self.column = counts, index, column
         self.count, self.size = len(counts), int(counts.sum())
 
-    def subset(self, kept: np.ndarray) -> Groups:
-        return Groups(self.counts[kept], np.empty(0, int), self.column)
-
     def partition(self, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """(G,) part of each group, parts near `shares` of every class (greedy, largest group first).
 
@@ -108,7 +142,7 @@ class Groups:
         if self.count < len(wanted):
             raise CorpusError(
                 f"protocol.group: column {self.column} has {self.count} groups, {len(wanted)} are "
-                "needed. Choose another protocol.group, fewer folds, or protocol.val 0."
+                "needed. Choose another protocol.group, fewer folds, or protocol.val_group: id (validation clip by clip)."
             )
         order = rng.permutation(self.count)
         order = order[np.argsort(-self.counts[order].sum(axis=1), kind="stable")]
@@ -149,7 +183,8 @@ def _groups(table: pl.DataFrame, name: str, stratify: bool, key: str = "group") 
     labels = table.select(
         # The prefix keeps a clip id from meeting a group of the same name.
         pl.when(column.is_null()).then("clip " + table["id"]).otherwise("group " + column).alias("group"),
-        pl.col("emotion").fill_null("").alias("class"),
+        # Of several corpora each is spread over the parts by itself.
+        pl.concat_str(pl.col("corpus").fill_null(""), pl.col("emotion").fill_null(""), separator="\0").alias("class"),
     )
     names, index = np.unique(labels["group"].to_numpy(), return_inverse=True)
     classes, label = (
@@ -160,7 +195,7 @@ def _groups(table: pl.DataFrame, name: str, stratify: bool, key: str = "group") 
     return Groups(counts, index, name)
 
 
-def _official(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
+def _official(table: pl.DataFrame, protocol: Protocol) -> np.ndarray:
     found = table["split"].unique().to_list()
     if None in found:
         example = table.filter(pl.col("split").is_null())["id"][0]
@@ -174,16 +209,20 @@ def _official(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
                 f"protocol.kind official: the corpus folder holds no {role} clips. Add that split, or "
                 "choose protocol.kind split, kfold or leave_one_out."
             )
-    roles = table["split"].to_numpy().astype(object)
+    role = np.array([ROLES.index(name) for name in table["split"]])
     if "val" not in found and protocol.val > 0:
         name, key = (protocol.group, "group") if protocol.val_group is None else (protocol.val_group, "val_group")
         groups = _groups(table.filter(pl.col("split") == "train"), name, protocol.stratify, key)
-        part = _draw_val(groups, table.height, protocol, np.random.default_rng(protocol.seed))
-        roles[roles == "train"] = np.asarray(("train", "val"), dtype=object)[part[groups.index]]
-    return _table(table["id"], [(0, roles)])
+        role[role == 0] = _draw_val(groups, table.height, protocol, np.random.default_rng(protocol.seed))[groups.index]
+    return role
 
 
-def _table(ids: pl.Series, parts: list[tuple[int, np.ndarray]]) -> pl.DataFrame:
+def _table(ids: pl.Series, parts: list[tuple[str, np.ndarray]]) -> pl.DataFrame:
+    """The rows of all folds, (name, (N,) place in `ROLES`); clips at -1 have none."""
+    names = np.array(ROLES)
     return pl.concat(
-        [pl.DataFrame({"id": ids, "fold": [fold] * len(ids), "role": role.astype(str)}, schema=FOLDS) for fold, role in parts]
+        pl.DataFrame({"id": ids, "fold": [fold] * len(ids), "role": names[role]}, schema=FOLDS)
+        .with_columns(name=pl.lit(name))
+        .filter(pl.Series(role >= 0))
+        for fold, (name, role) in enumerate(parts)
     )

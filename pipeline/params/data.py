@@ -36,16 +36,20 @@ class Protocol(Group):
     """Which clips are trained on, selected on and tested on.
 
     official: the corpus' own splits. split: one random split, grouped. kfold: `folds` grouped
-    folds. leave_one_out: a fold per group. In the last two every fold holds a validation part
-    drawn from the training groups (nested validation).
+    folds. leave_one_out: a fold per group. cross: trained on one corpus, tested on the others, each in turn. file: folds
+    from a table. In the last four every fold holds a validation part drawn from the training groups (nested validation).
     """
 
-    kind: Literal["official", "split", "kfold", "leave_one_out"] = "split"
+    kind: Literal["official", "split", "kfold", "leave_one_out", "cross", "file"] = "split"
     #: Manifest column that must not straddle a split.
     group: str = "speaker"
     #: Column by which validation is drawn from the training part, but in `split`; null = `group`. `speaker` where `group` is
-    #: `corpus`, of which two would leave one to train on and none to select on.
+    #: `corpus`, of which two would leave one to train on and none to select on, and in `cross` by default.
     val_group: str | None = None
+    #: Of `cross`: the one corpus to train on; null = each in turn.
+    source: str | None = None
+    #: Of `file`: a table of `id` or `group`, and `fold` (see docs/experiments.md). Others do not look at it.
+    file: str | None = None
     folds: Whole = Field(default=5, ge=2)
     val: Share = 0.15
     test: Share = 0.2
