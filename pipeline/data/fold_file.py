@@ -63,7 +63,7 @@ def read_folds(table: pl.DataFrame, protocol: Protocol) -> list[tuple[str, np.nd
     if len(strange) == listing.rows["value"].n_unique():
         there = ", ".join(sorted(known)[:3]) or "none"
         raise CorpusError(
-            f"protocol.file {protocol.file}: no clip has any {listing.column} it names ({strange[0]}, …; the corpus has {there}, …)."
+            f"protocol.file {protocol.file}: no clip has any {listing.column} it names ({strange[0]}, …); there are {there}, …"
         )
     if strange:
         log.warning("protocol.file names %s of no clip: %s", listing.column, _list(strange))
@@ -168,7 +168,9 @@ def _part(where: str, table: pl.DataFrame, column: str) -> None:
         place = f"both {both} in fold {twice['fold'][0]}" if by_role else f"in folds {both}"
         raise LeakageError(f"{where}: {column} {twice['value'][0]} is {place}; it may be in one alone.")
     if not by_role and table["fold"].n_unique() < 2:
-        raise CorpusError(f"{where} has one fold, {table['fold'][0]}: nothing is left to train on. Add a column `role`, or folds.")
+        raise CorpusError(
+            f"{where} has one fold, {table['fold'][0]}: nothing is left to train on. Add a column `role`, or folds."
+        )
 
 
 def _text(value: object) -> str | None:

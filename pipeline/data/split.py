@@ -89,12 +89,15 @@ def _cross(table: pl.DataFrame, protocol: Protocol) -> list[tuple[str, np.ndarra
     """From each corpus (or the one `protocol.source`) to all the others."""
     corpora = sorted(table["corpus"].drop_nulls().unique())
     if len(corpora) < 2:
-        raise CorpusError(f"protocol.kind cross needs two corpora; there is {', '.join(corpora) or 'none'}. See docs/corpora/joined.md.")
+        raise CorpusError(
+            f"protocol.kind cross needs two corpora; there is {', '.join(corpora) or 'none'}. See docs/corpora/joined.md."
+        )
     if protocol.source is not None and protocol.source not in corpora:
         raise one_of("corpus in protocol.source", protocol.source, corpora)
-    given = table["corpus"].to_numpy()
+    # A clip of no corpus is on neither side.
+    given, elsewhere = table["corpus"].to_numpy(), np.where(table["corpus"].is_null().to_numpy(), -1, 2)
     return [
-        (f"{source} → {', '.join(name for name in corpora if name != source)}", np.where(given == source, 0, 2))
+        (f"{source} → {', '.join(name for name in corpora if name != source)}", np.where(given == source, 0, elsewhere))
         for source in corpora
         if protocol.source in (None, source)
     ]
