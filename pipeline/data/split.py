@@ -106,7 +106,7 @@ def _cross(table: pl.DataFrame, protocol: Protocol) -> list[tuple[str, np.ndarra
 def _nest(table: pl.DataFrame, role: np.ndarray, protocol: Protocol, fold: int) -> np.ndarray:
     """The roles (N,) of one fold with validation drawn from its training clips, where it has none yet."""
     train = role == 0
-    if protocol.val <= 0 or (role == 1).any() or not train.any():
+    if protocol.val <= 0 or (role == 1).any() or not train.any() or not (role == 2).any():
         return role
     by = protocol.val_group or ("speaker" if protocol.kind == "cross" else protocol.group)
     groups = _groups(table.filter(train), by, protocol.stratify, "group" if protocol.val_group is None else "val_group")
@@ -145,7 +145,7 @@ class Groups:
         if self.count < len(wanted):
             raise CorpusError(
                 f"protocol.group: column {self.column} has {self.count} groups, {len(wanted)} are "
-                "needed. Choose another protocol.group, fewer folds, or protocol.val_group: id (validation clip by clip)."
+                "needed. Choose another protocol.group or protocol.val_group (`id` goes clip by clip), or fewer folds."
             )
         order = rng.permutation(self.count)
         order = order[np.argsort(-self.counts[order].sum(axis=1), kind="stable")]
