@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .base import Count, Flag, Group, Name, Number, Positive, Share, Whole
 
@@ -59,6 +59,14 @@ class Protocol(Group):
     leakage: tuple[str, ...] = ("speaker", "dialogue", "session", "content")
     #: What a leak does: stop, or report (an official split that leaks by design).
     on_leak: Literal["stop", "report"] = "stop"
+
+    @model_validator(mode="after")
+    def _has_source(self) -> Protocol:
+        if self.source is not None and self.kind != "cross":
+            raise ValueError(
+                f"source is {self.source}, but kind is {self.kind}; only cross trains on one corpus (protocol=cross_corpus)"
+            )
+        return self
 
 
 class DecodeVideo(Group):

@@ -200,6 +200,8 @@ def test_cross_corpus_from_each_source_or_from_one():
     assert split.is_single(alone) and alone["name"].unique().to_list() == ["b → a, c"]
     with pytest.raises(ParamsError, match="Unknown corpus in protocol.source 'd'.*Known: a, b, c"):
         split.make_folds(table, protocol.model_copy(update={"source": "d"}))
+    with pytest.raises(ValueError, match="source is b, but kind is kfold"):
+        Protocol(kind="kfold", source="b")
 
 
 def test_joint_folds_hold_a_part_of_every_corpus():

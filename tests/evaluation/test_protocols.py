@@ -21,7 +21,7 @@ from pipeline.storage import feature_store, tables
 from pipeline.training.stage import train
 
 CLASSES = ("anger", "joy", "neutral", "sadness")
-QUICK = {"epochs": 2, "seeds": 1, "unimodal": False, "linear": {}}
+QUICK = {"epochs": 1, "seeds": 1, "unimodal": False, "linear": {}}
 
 
 def arrange(corpus, protocol: Protocol | None = None, roles: dict[int, dict[str, str]] | None = None, /, **columns: list):
@@ -71,8 +71,8 @@ def uar(table: pl.DataFrame) -> float:
 
 
 def test_cross_corpus_is_told_by_source_and_target(fabricate):
-    corpus = fabricate(clips=72, folds=2)
-    names = [("a", "b", "c")[i % 3] for i in range(72)]
+    corpus = fabricate(clips=48, folds=2)
+    names = [("a", "b", "c")[i % 3] for i in range(48)]
     speakers = [f"{name}/{i // 3 % 4}" for i, name in enumerate(names)]
     folds = arrange(corpus, Protocol(kind="cross", val=0.25), corpus=names, speaker=speakers)
     for (name,), part in folds.join(pl.DataFrame({"id": corpus.ids, "corpus": names}), on="id").group_by("name"):
@@ -84,12 +84,12 @@ def test_cross_corpus_is_told_by_source_and_target(fabricate):
         pl.DataFrame({"id": corpus.ids, "corpus": names}), on="id"
     )
     fused = table.filter(pl.col("variant") == "fused")
-    assert fused.height == 2 * 2 * 72, "every clip is tested by each of the two other corpora"
+    assert fused.height == 2 * 2 * 48, "every clip is tested by each of the two other corpora"
     rows = per_fold["fused"]["folds"]
     assert [row["name"] for row in rows] == ["a → b, c", "b → a, c", "c → a, b"]
     for row in rows:
         mine = fused.filter(pl.col("fold") == row["fold"])
-        assert row["clips"] == 48
+        assert row["clips"] == 32
         assert row["uar"] == pytest.approx(np.mean([uar(part) for _, part in mine.group_by("seed")]), abs=1e-6)
         for target, figures in row["corpora"].items():
             part = mine.filter(pl.col("corpus") == target)
@@ -108,7 +108,7 @@ def test_cross_corpus_is_told_by_source_and_target(fabricate):
     assert glance["uar_on_b"] == pytest.approx(np.mean([uar(part) for _, part in pooled.group_by("seed")]), abs=1e-6)
     assert "mean ± sd of folds" in page and "UAR, mean of folds" in page and "all of b<" in page
     speakers = pl.read_parquet(corpus.path("reports/per_speaker.parquet")).filter(pl.col("variant") == "fused")
-    assert speakers["clips"].sum() == 72, "a clip tested twice is one clip of its speaker"
+    assert speakers["clips"].sum() == 48, "a clip tested twice is one clip of its speaker"
 
 
 def test_pooled_and_mean_of_folds_are_two_numbers():
@@ -175,11 +175,10 @@ def test_validation_without_a_class_selects_on_those_it_has(fabricate):
     corpus = fabricate(clips=60, folds=2)
     emotions = [CLASSES[i % 2] if i % 10 in (0, 1) else CLASSES[i // 2 % 4] for i in range(60)]
     arrange(corpus, None, halves(corpus), emotion=emotions)
-    for select in ("uar", "loss"):
-        found, _, _ = run(corpus, simple(corpus, training={"select": select}))
-        assert 0 <= found["fused"]["uar"]["mean"] <= 1
-        history = pl.read_csv(corpus.path("models/runs/history.csv")).filter(pl.col("variant") == "fused")
-        assert np.isfinite(history.select("val_loss", f"val_{select}" if select != "loss" else "train_loss").to_numpy()).all()
+    found, _, _ = run(corpus, simple(corpus))
+    assert 0 <= found["fused"]["uar"]["mean"] <= 1
+    history = pl.read_csv(corpus.path("models/runs/history.csv")).filter(pl.col("variant") == "fused")
+    assert np.isfinite(history.select("val_loss", "val_uar").to_numpy()).all()
 
 
 def test_clips_without_any_stream_are_scored_and_not_learned_from(fabricate):
@@ -214,9 +213,8 @@ def test_a_stream_of_one_token_per_clip(fabricate):
         feature_store.write(
             corpus.path(f"features/{name}.h5"), corpus.ids, entries, rows=[1] * 40, shape=shape, attributes=attributes
         )
-    for fusion in ("concat", "cross_attention"):
-        found, _, _ = run(corpus, simple(corpus, fusion={"name": fusion}))
-        assert np.isfinite(found["fused"]["uar"]["mean"]) and found["linear"]["uar"]["mean"] > 0.6
+    found, _, _ = run(corpus, simple(corpus, fusion={"name": "cross_attention"}))
+    assert np.isfinite(found["fused"]["uar"]["mean"]) and found["linear"]["uar"]["mean"] > 0.6
 
 
 def test_a_fold_without_test_clips_is_one_line(fabricate):
@@ -255,3 +253,31 @@ def test_the_index_refuses_a_store_with_nan(fabricate):
             out=corpus.path("data/index.h5"),
         )
     assert "\n" not in str(caught.value)
+
+
+def test_imported_features_that_are_no_numbers_are_missing_with_a_reason(fabricate, monkeypatch):
+    """A row with NaN or infinity is left out, a clip of nothing else is masked; what is trained on is finite."""
+    from pipeline import params as parameters
+    from pipeline.features.extract import extract
+
+    corpus = fabricate(clips=40, folds=2)
+    arrange(corpus, None, halves(corpus), content=corpus.ids)
+    rng = np.random.default_rng(0)
+    rows = [
+        {"id": clip, "a": f"{2 * (kind % 2) + rng.normal():.4f}", "b": "1"}
+        for clip, kind in zip(corpus.ids, corpus.classes, strict=True)
+    ]
+    rows[3] |= {"a": "NaN"}
+    rows[5] |= {"b": "inf"}
+    rows.append({"id": corpus.ids[8], "a": "nan", "b": "2"})
+    pl.DataFrame(rows).write_csv(corpus.path("mine.csv"))
+    monkeypatch.chdir(corpus.folder)
+    stream = {"modality": "audio", "source": "mine.csv", "encoder": "import", "weights": "file:mine.csv"}
+    params = parameters.parse(simple(corpus).model_dump(mode="json") | {"streams": {"audio": stream}})
+    extract(params, "audio")
+    store = feature_store.Store(corpus.path("features/audio.h5"))
+    lost = {clip for clip, state in zip(store.ids, store.status, strict=True) if state != feature_store.Status.OK}
+    assert lost == {corpus.ids[3], corpus.ids[5]} and np.isfinite(store.values[:]).all()
+    assert len(store[corpus.ids[8]].values) == 1
+    found, _, _ = run(corpus, params)
+    assert np.isfinite(found["fused"]["uar"]["mean"]) and np.isfinite(found["linear"]["uar"]["mean"])
