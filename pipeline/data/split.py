@@ -212,12 +212,12 @@ def _official(table: pl.DataFrame, protocol: Protocol) -> np.ndarray:
                 f"protocol.kind official: the corpus folder holds no {role} clips. Add that split, or "
                 "choose protocol.kind split, kfold or leave_one_out."
             )
-    role = np.array([ROLES.index(name) for name in table["split"]])
+    roles = np.array([ROLES.index(name) for name in table["split"]])
     if "val" not in found and protocol.val > 0:
         name, key = (protocol.group, "group") if protocol.val_group is None else (protocol.val_group, "val_group")
         groups = _groups(table.filter(pl.col("split") == "train"), name, protocol.stratify, key)
-        role[role == 0] = _draw_val(groups, table.height, protocol, np.random.default_rng(protocol.seed))[groups.index]
-    return role
+        roles[roles == 0] = _draw_val(groups, table.height, protocol, np.random.default_rng(protocol.seed))[groups.index]
+    return roles
 
 
 def _table(ids: pl.Series, parts: list[tuple[str, np.ndarray]]) -> pl.DataFrame:
