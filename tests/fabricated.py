@@ -39,7 +39,8 @@ class Fabricated:
         for i, clip in enumerate(self.ids):
             for fold in range(count):
                 part = i % 5 if count == 1 else (i - fold) % 5
-                rows.append({"id": clip, "fold": fold, "role": {0: "test", 1: "val"}.get(part, "train")})
+                role = {0: "test", 1: "val"}.get(part, "train")
+                rows.append({"id": clip, "fold": fold, "role": role, "part": part - 1 if part else None})
         self.roles = pl.DataFrame(rows)
         tables.write(self.roles, self.path("data/folds.parquet"), sort=("fold", "id"))
         self.single = count == 1

@@ -93,6 +93,16 @@ def test_check_says_all_that_is_missing_at_once(project):
     assert run("check", cwd=project).returncode == 0
 
 
+def test_check_refuses_to_rotate_a_validation_part_of_the_corpus_own(project):
+    rows = [f"c{i},Well {i} then.,{('joy', 'anger')[i % 2]},s{i},{('train', 'train', 'val', 'test')[i % 4]}" for i in range(40)]
+    (project / "own").mkdir()
+    (project / "own/clips.csv").write_text("\n".join(["id,text,emotion,speaker,split", *rows]) + "\n")
+    words = ("recipe=generic", "corpus.root=own", "corpus.options.table=clips.csv", "protocol=official", "bundle=tiny")
+    line = "protocol official: training.rotate: fold 0 has no validation parts to take in turn"
+    assert line in run("check", *words, "training.rotate=true", cwd=project).stdout
+    assert "ok    protocol official: " in run("check", *words, cwd=project).stdout
+
+
 def test_weights_are_missed_before_anything_is_decoded(project):
     run(
         "use",

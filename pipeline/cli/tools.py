@@ -25,7 +25,7 @@ def predict(
     context: Annotated[
         list[str] | None, typer.Option(help="An earlier turn, `NAME: words`; again for each, oldest first.")
     ] = None,
-    variant: Annotated[str, typer.Option(help="Which model: fused, linear, or one stream's.")] = FUSED,
+    variant: Annotated[str, typer.Option(help="Which model: fused, ensemble, linear, or one stream's.")] = FUSED,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:

@@ -1,6 +1,7 @@
 """Protocols: which clips are trained on, selected on and tested on, fold by fold.
 
-Every protocol gives one table `data/folds.parquet` (`id, fold, role, name`); one split is fold 0.
+Every protocol gives one table `data/folds.parquet` (`id, fold, role, name, part`); one split is fold 0. `part` numbers the
+validation parts that seeds may take in turn, see `_number_parts`.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import polars as pl
 
 from pipeline.errors import CorpusError, ParamsError, one_of
 from pipeline.params import Protocol
-from pipeline.storage.tables import SCHEMA
 
-from .coverage import check_folds
+from .coverage import check_sides
 from .fold_file import ROLES, read_folds
+from .groups import Groups, group_clips
 
-#: Columns of `data/folds.parquet`, beside `name`, which says to people which fold it is: who is held out, or what a file of
-#: folds calls it.
+#: Columns of `data/folds.parquet`, beside `part` and `name`, which says to people which fold it is: who is held out, or what a
+#: file of folds calls it.
 FOLDS: dict[str, pl.DataType] = {"id": pl.String(), "fold": pl.Int32(), "role": pl.String()}
 
 #: Rows of `data/folds.parquet` beyond which leave-one-out is a mistake (a column of clip ids, say).
@@ -29,26 +30,33 @@ def is_single(folds: pl.DataFrame) -> bool:
 
 
 def make_folds(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
-    """The folds of `protocol` over the clips of `table` (manifest columns), as a table of `FOLDS` and `name`.
+    """The folds of `protocol` over the clips of `table` (manifest columns), as a table of `FOLDS`, `name` and `part` (Int32).
 
     Clips whose group is null are groups of their own; in `leave_one_out` they are one group, for a fold of a single clip says
     nothing. Shares `val` and `test` are of all clips, in `cross` of the source's. Turns that are no targets are in no fold.
 
     Raises:
         ParamsError: the group column does not exist, or the protocol cannot be had.
-        CorpusError: the official split is absent, there are too few groups, or a fold cannot be trained on and tested.
+        CorpusError: the official split is absent, there are too few groups, or a fold trains on nothing or tests nothing.
         LeakageError: a file puts one group into two folds.
     """
     table = table.filter(pl.col("target").fill_null(True))
     if protocol.kind in ("official", "split"):
         role = _official(table, protocol) if protocol.kind == "official" else _split(table, protocol)
-        folds = _table(table["id"], [(protocol.kind, role)])
+        made = [(protocol.kind, role)]
+        folds = _table(table["id"], made)
     else:
         makers = {"kfold": _kfold, "leave_one_out": _leave_one_out, "cross": _cross, "file": read_folds}
         made = makers[protocol.kind](table, protocol)
         folds = _table(table["id"], [(name, _nest(table, role, protocol, fold)) for fold, (name, role) in enumerate(made)])
-    check_folds(table, folds)
-    return folds
+    check_sides(table, folds)
+    # Validation that somebody else has named is not taken in turn with other clips.
+    own = (table["split"] == "val").any() if protocol.kind == "official" else protocol.kind == "file" and _has_val(made)
+    return folds.with_columns(part=pl.lit(None, pl.Int32)) if own else _number_parts(folds, table, protocol)
+
+
+def _has_val(made: list[tuple[str, np.ndarray]]) -> bool:
+    return any((role == 1).any() for _, role in made)
 
 
 def _split(table: pl.DataFrame, protocol: Protocol) -> np.ndarray:
@@ -57,19 +65,19 @@ def _split(table: pl.DataFrame, protocol: Protocol) -> np.ndarray:
             "protocol.val + protocol.test must leave clips to train on, and test must be above 0 "
             f"(got val {protocol.val}, test {protocol.test})."
         )
-    groups = _groups(table, protocol.group, protocol.stratify)
+    groups = group_clips(table, protocol.group, protocol.stratify)
     shares = np.asarray([1 - protocol.val - protocol.test, protocol.val, protocol.test])
     return groups.partition(shares, np.random.default_rng(protocol.seed))[groups.index]
 
 
 def _kfold(table: pl.DataFrame, protocol: Protocol) -> list[tuple[str, np.ndarray]]:
-    groups = _groups(table, protocol.group, protocol.stratify)
+    groups = group_clips(table, protocol.group, protocol.stratify)
     part = groups.partition(np.full(protocol.folds, 1 / protocol.folds), np.random.default_rng(protocol.seed))[groups.index]
     return [(f"fold {fold}", np.where(part == fold, 2, 0)) for fold in range(protocol.folds)]
 
 
 def _leave_one_out(table: pl.DataFrame, protocol: Protocol) -> list[tuple[str, np.ndarray]]:
-    _groups(table, protocol.group, protocol.stratify)  # is there such a column, and anything in it?
+    group_clips(table, protocol.group, protocol.stratify)  # is there such a column, and anything in it?
     column = table[protocol.group].cast(pl.String)
     names = sorted(set(column.drop_nulls()))
     lone = column.null_count()
@@ -108,12 +116,19 @@ def _nest(table: pl.DataFrame, role: np.ndarray, protocol: Protocol, fold: int) 
     train = role == 0
     if protocol.val <= 0 or (role == 1).any() or not train.any() or not (role == 2).any():
         return role
-    by = protocol.val_group or ("speaker" if protocol.kind == "cross" else protocol.group)
-    groups = _groups(table.filter(train), by, protocol.stratify, "group" if protocol.val_group is None else "val_group")
+    name, key = _choose_group(protocol)
+    groups = group_clips(table.filter(train), name, protocol.stratify, key)
     clips = int(train.sum() if protocol.kind == "cross" else (role >= 0).sum())
     nested = role.copy()
     nested[train] = _draw_val(groups, clips, protocol, np.random.default_rng([protocol.seed, fold]))[groups.index]
     return nested
+
+
+def _choose_group(protocol: Protocol) -> tuple[str, str]:
+    """Column that validation is drawn by, and the parameter that says so."""
+    if protocol.val_group is not None:
+        return protocol.val_group, "val_group"
+    return "speaker" if protocol.kind == "cross" else protocol.group, "group"
 
 
 def _draw_val(groups: Groups, clips: int, protocol: Protocol, rng: np.random.Generator) -> np.ndarray:
@@ -122,80 +137,32 @@ def _draw_val(groups: Groups, clips: int, protocol: Protocol, rng: np.random.Gen
     return groups.partition(np.asarray([1 - share, share]), rng)
 
 
-class Groups:
-    """Groups of clips that stay together, and how many clips of each class each one holds.
+def _number_parts(folds: pl.DataFrame, table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
+    """`folds` with the validation part of every clip that is not tested on; null where there are none to take in turn.
 
-    Args:
-        counts: (G, K) clips per group and class.
-        index: (N,) group of each clip.
-        column: the manifest column, for messages.
+    Part 0 is validation as it was drawn. The clips trained on make as many others of about its size as they have room and
+    groups for, drawn by the same groups and as evenly over the classes.
     """
-
-    def __init__(self, counts: np.ndarray, index: np.ndarray, column: str) -> None:
-        self.counts, self.index, self.column = counts, index, column
-        self.count, self.size = len(counts), int(counts.sum())
-
-    def partition(self, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(G,) part of each group, parts near `shares` of every class (greedy, largest group first).
-
-        Raises:
-            CorpusError: there are fewer groups than parts with a share.
-        """
-        wanted = np.flatnonzero(shares > 0)
-        if self.count < len(wanted):
-            raise CorpusError(
-                f"protocol.group: column {self.column} has {self.count} groups, {len(wanted)} are "
-                "needed. Choose another protocol.group or protocol.val_group (`id` goes clip by clip), or fewer folds."
-            )
-        order = rng.permutation(self.count)
-        order = order[np.argsort(-self.counts[order].sum(axis=1), kind="stable")]
-        total = np.maximum(self.counts.sum(axis=0), 1)
-        target = shares[wanted, None] * total  # (P, K) clips each part should hold
-        held = np.zeros_like(target)
-        weight = 1 / (target * total)
-        part = np.empty(self.count, int)
-        for group in order:
-            add = self.counts[group]
-            # Change of the squared deviation from the target, relative to the target.
-            cost = ((2 * (held - target) + add) * add * weight).sum(axis=1)
-            best = int(np.argmin(cost))
-            held[best] += add
-            part[group] = best
-        self._fill_empty(part, len(wanted))
-        return wanted[part]
-
-    def _fill_empty(self, part: np.ndarray, parts: int) -> None:
-        sizes = self.counts.sum(axis=1)
-        for empty in sorted(set(range(parts)) - set(part.tolist())):
-            members = np.bincount(part, minlength=parts)
-            donors = np.flatnonzero(members[part] > 1)
-            # From the fullest part, its smallest group.
-            fullest = part[donors[np.argmax(np.bincount(part, sizes, parts)[part[donors]])]]
-            among = donors[part[donors] == fullest]
-            part[among[np.argmin(sizes[among])]] = empty
-
-
-def _groups(table: pl.DataFrame, name: str, stratify: bool, key: str = "group") -> Groups:
-    if name not in SCHEMA:
-        raise ParamsError(f"protocol.{key}: {name} is not a manifest column. Known: {', '.join(SCHEMA)}.")
-    column = table[name].cast(pl.String)
-    if column.null_count() == table.height:
-        raise CorpusError(
-            f"protocol.{key}: no clip of this corpus has a {name}. Choose another column (`id` splits clip by clip)."
-        )
-    labels = table.select(
-        # The prefix keeps a clip id from meeting a group of the same name.
-        pl.when(column.is_null()).then("clip " + table["id"]).otherwise("group " + column).alias("group"),
-        # Of several corpora each is spread over the parts by itself.
-        pl.concat_str(pl.col("corpus").fill_null(""), pl.col("emotion").fill_null(""), separator="\0").alias("class"),
-    )
-    names, index = np.unique(labels["group"].to_numpy(), return_inverse=True)
-    classes, label = (
-        np.unique(labels["class"].to_numpy(), return_inverse=True) if stratify else (np.zeros(1), np.zeros(table.height, int))
-    )
-    counts = np.zeros((len(names), len(classes)))
-    np.add.at(counts, (index, label), 1)
-    return Groups(counts, index, name)
+    folds = folds.with_columns(part=pl.lit(None, pl.Int32))
+    if not (folds["role"] == "val").any():
+        return folds
+    name, key = (protocol.group, "group") if protocol.kind == "split" else _choose_group(protocol)
+    groups = group_clips(table, name, protocol.stratify, key)
+    placed, numbered = folds.join(table.select("id").with_row_index("row"), on="id", maintain_order="left"), []
+    for (fold,), rows in placed.group_by("fold", maintain_order=True):
+        group = groups.index[rows["row"].to_numpy()]
+        drawn, trained = ((rows["role"] == role).to_numpy() for role in ("val", "train"))
+        if drawn.any():
+            kept = np.unique(group[trained])
+            count = max(1, min(len(kept), round(trained.sum() / drawn.sum())))
+            # Its own draws: those of the roles stay as they are.
+            rng = np.random.default_rng([protocol.seed, int(str(fold)), 1])
+            others = groups.subset(kept).partition(np.full(count, 1 / count), rng)
+            part = np.where(drawn, 0, -1)
+            part[trained] = 1 + others[np.searchsorted(kept, group[trained])]
+            rows = rows.with_columns(part=pl.Series(part, dtype=pl.Int32).replace(-1, None))
+        numbered.append(rows.drop("row"))
+    return pl.concat(numbered)
 
 
 def _official(table: pl.DataFrame, protocol: Protocol) -> np.ndarray:
@@ -214,8 +181,8 @@ def _official(table: pl.DataFrame, protocol: Protocol) -> np.ndarray:
             )
     roles = np.array([ROLES.index(name) for name in table["split"]])
     if "val" not in found and protocol.val > 0:
-        name, key = (protocol.group, "group") if protocol.val_group is None else (protocol.val_group, "val_group")
-        groups = _groups(table.filter(pl.col("split") == "train"), name, protocol.stratify, key)
+        name, key = _choose_group(protocol)
+        groups = group_clips(table.filter(pl.col("split") == "train"), name, protocol.stratify, key)
         roles[roles == 0] = _draw_val(groups, table.height, protocol, np.random.default_rng(protocol.seed))[groups.index]
     return roles
 

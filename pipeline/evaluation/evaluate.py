@@ -16,18 +16,20 @@ import polars as pl
 from pipeline import metrics
 from pipeline.errors import StoreError
 from pipeline.params import Params
-from pipeline.runs.folders import FUSED, list_runs
-from pipeline.runs.run import TrainedModel, load_run, to_finite
+from pipeline.runs.folders import ENSEMBLE, FUSED, list_runs
+from pipeline.runs.run import TrainedModel, load_run
 from pipeline.storage import atomic, tables
 from pipeline.threads import computing
 from pipeline.training.data.dataset import Dataset
 
-from . import by_fold, intervals, summary
+from . import by_fold, summary
 from .baselines import find_baselines
-from .intervals import Draws, Interval
+from .comparisons import compare_variants
+from .ensemble import add_ensemble, count_members, weigh_members
+from .intervals import Interval
 from .predictions import mean_trace, predict_rows, subsets, trace_rows, truth_table
 from .record import describe_run
-from .sums import Groups, clip_parts, indices, is_scored, probabilities
+from .sums import Groups, indices, is_scored, probabilities
 
 KEYS = ("variant", "fold", "seed")
 
@@ -50,7 +52,8 @@ def evaluate(
         seeds anew, see `intervals`); with too few speakers, least and most of single speakers and runs instead.
 
     Raises:
-        StoreError: no trained run, a fold without test clips, or truth that misses all of them.
+        StoreError: no trained run, a fold without test clips, truth that misses all of them, or a member of the ensemble that
+            was not trained.
     """
     folders = list(list_runs(runs).values())
     if not folders:
@@ -60,8 +63,10 @@ def evaluate(
     spec = loaded[0].model.spec
     classes, names = spec.classes, spec.dimensions
     known, frames = truth_table(truth, truth_annotations, names)
+    members = weigh_members(runs)
     with computing(params.training.threads):  # else the last digits would be the machine's
-        predictions, traces, kept = _predict(params, loaded, index, manifest, folds, frames)
+        found = _predict(params, loaded, index, manifest, folds, frames, {FUSED, *(name.variant for name in members)})
+    predictions, traces, kept = (add_ensemble(table, members, classes) for table in found)
     clips, roles = tables.read(manifest), tables.read(folds)
     predictions = _with_truth(predictions, known, clips, classes, names)
     if not predictions.filter(is_scored(classes, names)).height:
@@ -70,7 +75,8 @@ def evaluate(
         )
     seeds = {
         variant: predictions.filter(pl.col("variant") == variant).partition_by("seed", maintain_order=True)
-        for variant in predictions["variant"].unique(maintain_order=True)
+        # Last, so that the draws of the others are what they are without it.
+        for variant in sorted(predictions["variant"].unique(), key=lambda name: (name == ENSEMBLE, name))
     }
     groups = Groups.of(predictions)
     intervals_of = {
@@ -95,7 +101,8 @@ def evaluate(
     atomic.write_json(out / "baselines.json", floor)
     _details(out, seeds, groups, result, select, classes, names)
     _plots(out, seeds, groups, result | _lines(floor), kept, known, classes, names)
-    atomic.write_json(out / "run.json", describe_run(params, predictions, groups, headlines, out / "last.json"))
+    record = describe_run(params, predictions, groups, headlines, out / "last.json")
+    atomic.write_json(out / "run.json", record | {"ensemble": count_members(members)})
     history = Path(runs) / "history.csv"
     if history.is_file():
         atomic.write_text(out / "plots" / "history.csv", history.read_text(encoding="utf-8"))
@@ -109,8 +116,9 @@ def _predict(
     manifest: str | Path,
     folds: str | Path,
     frames: dict[str, np.ndarray],
+    thinned: set[str],
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Predictions of all runs, traces of all runs, and the fused runs with streams left out."""
+    """Predictions of all runs, traces of all runs, and the runs of the variants `thinned` with streams left out."""
     rows, traces, kept = [], [], []
     for fold in sorted({run.config["fold"] for run in loaded}):
         data = Dataset.load(index, manifest, folds, params, fold)
@@ -124,7 +132,7 @@ def _predict(
             rows.append(_frame(keys, predict_rows(run, data, test)))
             if traced := trace_rows(run, data, test, frames):
                 traces.append(_frame(keys, pl.DataFrame(traced)))
-            if keys["variant"] == FUSED:
+            if keys["variant"] in thinned:
                 for keep in subsets(run.streams):
                     part = predict_rows(run, data, test, frozenset(run.streams) - keep)
                     kept.append(_frame(keys, part).with_columns(pl.lit("+".join(sorted(keep))).alias("kept")))
@@ -163,7 +171,7 @@ def _details(
     classes: tuple[str, ...],
     names: tuple[str, ...],
 ) -> None:
-    """Per class, per speaker, and fused against each other variant."""
+    """Per class, per speaker, and one variant against another."""
     atomic.write_json(
         out / "per_class.json", {v: summary.per_class(parts, groups, classes) for v, parts in seeds.items()} if classes else {}
     )
@@ -173,26 +181,7 @@ def _details(
         out / "per_speaker.parquet",
         sort=("variant", "speaker"),
     )
-    sides = {
-        variant: (part, Draws.of(len(groups.names), len(parts), variant=number))
-        for number, (variant, parts) in enumerate(seeds.items())
-        for part in clip_parts(parts, groups, classes, names)
-        if metric in part.figures(part.sums.sum(1))
-    }
-    compared = {}
-    for variant in seeds:
-        if FUSED not in seeds or variant == FUSED:
-            continue
-        found = intervals.compare(sides[FUSED], sides[variant], metric)
-        bounds = found.difference.rounded()
-        compared[variant] = {
-            "metric": metric,
-            "fused": result[FUSED][metric],
-            "other": result[variant][metric],
-            "difference": bounds.pop("mean"),
-            **{f"difference_{name}": value for name, value in bounds.items()},
-            "p": to_finite(round(found.p, 6)),
-        }
+    compared = compare_variants(seeds, groups, result, metric, classes, names)
     atomic.write_json(out / "comparisons.json", compared)
 
 
@@ -231,10 +220,12 @@ def _plots(
     metric = "uar" if classes else "ccc"
     if kept.height:
         kept = kept.join(known.rename({"emotion": "truth", **{n: f"truth_{n}" for n in names}}), on="id", how="left")
-    for (label,), part in kept.group_by("kept", maintain_order=True) if kept.height else ():
+        kept = kept.filter(pl.col("variant").is_in([FUSED, ENSEMBLE]))
+    for (variant, label), part in kept.group_by("variant", "kept", maintain_order=True) if kept.height else ():
         tables_of = part.partition_by("seed", maintain_order=True)
         found = summary.summarise(tables_of, [], groups, classes, names)[metric]
-        missing.append({"kept": label, "streams": label.count("+") + 1, "metric": metric, **found.rounded()})
+        row = {"variant": variant, "kept": label, "streams": str(label).count("+") + 1, "metric": metric}
+        missing.append(row | found.rounded())
     _csv(
         out / "plots" / "missing.csv",
         pl.DataFrame(missing, infer_schema_length=None) if missing else pl.DataFrame(schema={"kept": pl.String()}),

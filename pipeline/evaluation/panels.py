@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from pipeline.params import Params
-from pipeline.runs.folders import LINEAR
+from pipeline.runs.folders import ENSEMBLE, FUSED, LINEAR
 
 from . import plots, results
 from .intervals import Interval
@@ -21,16 +21,17 @@ TRACE_KEYS = ({"style": "truth", "name": "truth"}, {"style": "s0", "name": "pred
 
 
 def show_tiles(scores: dict[str, dict[str, Interval]], params: Params) -> list[dict[str, str]]:
-    """The numbers at the top: the selecting metric, that of the linear model and of the best stream alone, then the rest."""
+    """The numbers at the top: the selecting metric; it of ensemble, linear model and best stream alone; then the rest."""
     if not scores:
         return []
     main = next(iter(scores))
     found = scores[main]
     first = results.choose_headline(found, params.training.select)
     result = [_tile(main, first, found[first])]
-    if LINEAR in scores and first in scores[LINEAR]:
-        result.append(_tile(LINEAR, first, scores[LINEAR][first]))
-    others = [(v[first].mean, name) for name, v in scores.items() if name not in (main, LINEAR) and first in v]
+    for name in (ENSEMBLE, LINEAR):
+        if name in scores and first in scores[name]:
+            result.append(_tile(name, first, scores[name][first]))
+    others = [(v[first].mean, name) for name, v in scores.items() if name not in (main, ENSEMBLE, LINEAR) and first in v]
     if others:
         best = (min if results.less_is_better(first) else max)(others)[1]
         result.append(_tile(f"best alone: {best}", first, scores[best][first]))
@@ -189,18 +190,21 @@ def show_traces(chosen: Sequence[results.Trace]) -> list[dict]:
     return result
 
 
-def show_missing(table: pl.DataFrame | None, floors: Floors) -> dict | None:
-    """The fused model by streams kept at test time."""
+def show_missing(table: pl.DataFrame | None, floors: Floors) -> list[dict]:
+    """The fused model, and the ensemble where there is one, by streams kept at test time: a drawing for each."""
     if table is None:
-        return None
-    found = {row["kept"].replace("+", " + "): results.read_interval(row) for row in table.to_dicts()}
-    rows = {name: interval for name, interval in found.items() if interval is not None}
-    most = max((name.count("+") for name in rows), default=0)
-    main = [name for name in rows if name.count("+") == most]
-    metric = str(table["metric"][0]) if "metric" in table.columns else ""
-    title = results.name_metric(metric) if metric else "score"
-    return (
-        {"title": title, "svg": plots.draw_intervals(rows, title, main=main, floors=pick_floors(floors, metric))}
-        if rows
-        else None
-    )
+        return []
+    if "variant" not in table.columns:
+        table = table.with_columns(variant=pl.lit(FUSED))
+    result = []
+    for (variant,), part in table.group_by("variant", maintain_order=True):
+        found = {row["kept"].replace("+", " + "): results.read_interval(row) for row in part.to_dicts()}
+        rows = {name: interval for name, interval in found.items() if interval is not None}
+        most = max((name.count("+") for name in rows), default=0)
+        main = [name for name in rows if name.count("+") == most]
+        metric = str(part["metric"][0]) if "metric" in part.columns else ""
+        title = results.name_metric(metric) if metric else "score"
+        if rows:
+            svg = plots.draw_intervals(rows, title, main=main, floors=pick_floors(floors, metric))
+            result.append({"title": title, "variant": variant, "svg": svg})
+    return result

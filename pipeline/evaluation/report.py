@@ -16,7 +16,7 @@ from pipeline.params import Params
 from pipeline.runs.folders import FUSED
 from pipeline.storage import atomic
 
-from . import by_fold, curves, datacard, panels, plots, provenance, results
+from . import by_fold, curves, datacard, panels, plots, provenance, results, sentences
 from .svg import format_number
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -75,7 +75,8 @@ def render_page(params: Params, data: Path, reports: Path, features: Path) -> st
     traced = results.choose_traces(reports)
     classes = [c[2:] for c in predictions.columns if c.startswith("p_")] if predictions is not None else []
     speakers, speaker_metrics = panels.show_speakers(results.read_parquet(reports / "per_speaker.parquet"))
-    compared = panels.show_comparisons(provenance.read_json(reports / "comparisons.json"))
+    differences = provenance.read_json(reports / "comparisons.json")
+    compared = panels.show_comparisons(differences)
     confusion = results.read_confusion(reports, classes)
     values = {
         "style": Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
@@ -97,6 +98,8 @@ def render_page(params: Params, data: Path, reports: Path, features: Path) -> st
         "metrics": list(dict.fromkeys(m for values in scores.values() for m in values)),
         "panels": panels.show_variants(scores, floors),
         "worth": panels.judge_network(compared),
+        "ensemble": sentences.tell_ensemble(record, params.training.rotate),
+        "ensemble_worth": sentences.judge_ensemble(differences),
         "comparisons": compared,
         "folds": by_fold.show_folds(provenance.read_json(reports / "per_fold.json"), main, found.get(main, {})),
         "confusion": confusion,

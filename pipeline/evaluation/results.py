@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from pipeline import metrics as measures
-from pipeline.runs.folders import FUSED, LINEAR
+from pipeline.runs.folders import ENSEMBLE, FUSED, LINEAR
 
 from .intervals import Interval
 from .plots import Bin
@@ -62,11 +62,12 @@ def name_metric(metric: str) -> str:
 
 
 def read_scores(reports: Path) -> dict[str, dict[str, Interval]]:
-    """Variant → metric → interval; the fused variant first, then the linear one. Empty when nothing was evaluated."""
+    """Variant → metric → interval: fused, ensemble, linear, then the rest. Empty when nothing was evaluated."""
     found = read_json(reports / "metrics.json")
     result: dict[str, dict[str, Interval]] = {}
     for variant, values in sorted(
-        (found if isinstance(found, dict) else {}).items(), key=lambda item: (item[0] != FUSED, item[0] != LINEAR, item[0])
+        (found if isinstance(found, dict) else {}).items(),
+        key=lambda item: (item[0] != FUSED, item[0] != ENSEMBLE, item[0] != LINEAR, item[0]),
     ):
         if isinstance(values, dict):
             kept = {name: read_interval(value) for name, value in values.items()}

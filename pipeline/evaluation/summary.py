@@ -7,7 +7,7 @@ import math
 import numpy as np
 import polars as pl
 
-from pipeline.runs.folders import LINEAR
+from pipeline.runs.folders import ENSEMBLE, LINEAR
 
 from . import intervals
 from .intervals import Draws, Interval
@@ -50,7 +50,7 @@ def draws_of(tables: list[pl.DataFrame], groups: Groups, variant: int) -> Draws 
 
 def pick_headlines(result: dict[str, dict[str, dict]], select: str, fused: str) -> dict[str, float | None]:
     """What a list of experiments shows: the means of `SHOWN`, and of the selecting metric the interval, and what the
-    linear model and the best stream alone reach.
+    ensemble, the linear model and the best stream alone reach.
 
     Args:
         result: variant → metric → mean, low, high.
@@ -66,7 +66,7 @@ def pick_headlines(result: dict[str, dict[str, dict]], select: str, fused: str) 
         if name == select:
             shown |= {f"{name}_low": ours[name]["low"], f"{name}_high": ours[name]["high"]}
             means = {variant: values[name]["mean"] for variant, values in result.items() if variant != fused and name in values}
-            shown |= {f"{name}_linear": means.pop(LINEAR)} if LINEAR in means else {}
+            shown |= {f"{name}_{other}": means.pop(other) for other in (ENSEMBLE, LINEAR) if other in means}
             shown |= {f"{name}_best_alone": max(means.values())} if means else {}
     return shown
 

@@ -15,7 +15,7 @@ from .base import Count, Flag, Group, Name, Number, Positive, Share, Whole, chec
 from .data import Asr, Corpus, Decode, DecodeAudio, DecodeVideo, Faces, Integrity, Protocol, Quarantine
 from .features import StoreLayout, Stream
 from .file import load
-from .learning import Fusion, Linear, Loss, Part, Phase, Task, Temporal, Term, Training
+from .learning import Ensemble, Fusion, Linear, Loss, Part, Phase, Task, Temporal, Term, Training
 
 __all__ = [
     "Asr",
@@ -26,6 +26,7 @@ __all__ = [
     "DecodeVideo",
     "Faces",
     "Flag",
+    "Ensemble",
     "Fusion",
     "Linear",
     "Group",

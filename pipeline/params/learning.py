@@ -85,6 +85,13 @@ class Linear(Group):
     weights: dict[str, Positive] = {}
 
 
+class Ensemble(Group):
+    """The mean of all seeds' fused networks, as a variant of its own."""
+
+    #: The linear model speaks as well, for half of it.
+    linear: Flag = True
+
+
 class Training(Group):
     seeds: Count = 5
     epochs: Count = 40
@@ -100,6 +107,10 @@ class Training(Group):
     unimodal: Flag = True
     #: Also fit the linear model that the network has to beat; null = not.
     linear: Linear | None = Linear()
+    #: Seeds select on one validation part after the other and are trained on the rest; false = all on the fold's own.
+    rotate: Flag = False
+    #: Also judge the mean of the seeds' fused networks; null = not.
+    ensemble: Ensemble | None = None
     #: One after the other; empty = one that trains everything.
     phases: tuple[Phase, ...] = ()
     #: Order and company of the clips; null = `clips`, with a context `dialogues`.
@@ -110,3 +121,11 @@ class Training(Group):
     rates: dict[str, Positive] = {}
     #: CPU threads of one run; fixed, since sums in another order end in other last bits.
     threads: Count = 1
+
+    @model_validator(mode="after")
+    def _has_members(self) -> Training:
+        if self.ensemble is not None and self.ensemble.linear and self.linear is None:
+            raise ValueError(
+                "ensemble.linear is true, but linear is null: no linear model is fitted; set ensemble: {linear: false} or linear"
+            )
+        return self

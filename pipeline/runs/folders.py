@@ -11,6 +11,8 @@ from pipeline.errors import StoreError, one_of
 FUSED = "fused"
 #: The linear model of the same streams, which the fused variant has to beat.
 LINEAR = "linear"
+#: The mean of the fused runs, and of the linear one if it is asked for; it has no run of its own.
+ENSEMBLE = "ensemble"
 CONFIG, WEIGHTS, HISTORY = "config.json", "model.safetensors", "history.json"
 
 

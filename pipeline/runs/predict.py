@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,12 +117,20 @@ def predict_clip(run: TrainedModel, features: dict[str, Features]) -> Estimate:
     )
 
 
-def average(estimates: list[Estimate]) -> Estimate:
-    """The mean of several seeds' estimates of one clip."""
+def average(estimates: Sequence[Estimate], weights: Sequence[float] | None = None) -> Estimate:
+    """The mean of several models' estimates of one clip; what only some of them give is the mean of those.
+
+    Args:
+        weights: of each model; None = all alike.
+    """
 
     def mean(name: str) -> np.ndarray | None:
         values = [getattr(one, name) for one in estimates]
-        return None if any(v is None for v in values) else np.mean(values, 0)
+        given = [place for place, value in enumerate(values) if value is not None]
+        if not given:
+            return None
+        alike = weights is None or len({weights[i] for i in given}) == 1
+        return np.average([values[i] for i in given], 0, None if alike or weights is None else [weights[i] for i in given])
 
     return Estimate(
         estimates[0].classes,

@@ -20,7 +20,7 @@ class StreamUse:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says about one file, the mean of its seeds.
+    """What the model says about one file, the mean of its seeds or of the ensemble.
 
     Attributes:
         emotions: class → probability, likeliest first; empty when the model has no classes.
@@ -29,7 +29,7 @@ class Prediction:
             clip, or the stream along which it predicts is missing.
         streams: use of every stream of the model.
         random: streams whose encoder has random weights: their features mean nothing.
-        models: how many trained models (seeds) were averaged.
+        models: how many trained models (seeds, with the ensemble also the linear one) were averaged.
         heard: words that were recognised because none were given; None when nobody listened.
     """
 

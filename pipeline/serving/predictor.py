@@ -19,7 +19,8 @@ from pipeline.features.engine.forward import Forward
 from pipeline.features.engine.reader import Job
 from pipeline.features.engine.stats import Stats
 from pipeline.params import Params, Stream
-from pipeline.runs.folders import FUSED, find_seeds
+from pipeline.runs.ensemble import find_members
+from pipeline.runs.folders import FUSED
 from pipeline.runs.predict import Estimate, Features, average, predict_clip
 from pipeline.runs.run import TrainedModel, load_run
 from pipeline.storage.feature_store import Status
@@ -30,7 +31,7 @@ from .source import Source, Spoken, missing_reason
 
 @dataclass
 class Predictor:
-    """The trained models of one variant and fold, and the encoders they were trained on.
+    """The trained models of one variant and fold (of the ensemble: of all its members), and the encoders they were trained on.
 
     Encoders are built when first needed and kept, so that many files cost one loading.
     """
@@ -39,6 +40,8 @@ class Predictor:
     encoders: dict[str, Stream]
     params: Params
     device: str = "cpu"
+    #: What each of `runs` is worth in the mean; None = all alike.
+    weights: Sequence[float] | None = None
     _extractors: dict[str, Extractor] = field(default_factory=dict, repr=False)
     _forwards: dict[str, Forward] = field(default_factory=dict, repr=False)
     _recognise: Callable[[Sequence[np.ndarray]], list[str]] | None = field(default=None, repr=False)
@@ -60,13 +63,13 @@ class Predictor:
             device: where encoders run; None takes `run.device`.
 
         Raises:
-            StoreError: nothing was trained, or no such variant or fold.
+            StoreError: nothing was trained, no such variant or fold, or no ensemble was asked for.
             DeviceError: a GPU asked for is not there.
         """
-        folders = find_seeds(models, variant, fold)
-        runs = [load_run(folder) for folder in folders]
-        encoders = {name: Stream.model_validate(spec) for name, spec in runs[0].config["encoders"].items()}
-        return cls(runs, encoders, params, pick_devices(device or params.run.device)[0])
+        members = find_members(models, variant, fold)
+        runs = [load_run(folder) for folder in members]
+        encoders = {name: Stream.model_validate(spec) for run in runs for name, spec in run.config["encoders"].items()}
+        return cls(runs, encoders, params, pick_devices(device or params.run.device)[0], list(members.values()))
 
     def predict(
         self,
@@ -98,8 +101,13 @@ class Predictor:
         if not features:
             why = "; ".join(f"{name}: {one.reason}" for name, one in use.items())
             raise UserError(f"{path} has nothing this model can read ({why}).")
-        output = average([predict_clip(run, features) for run in self.runs])
+        output = self.estimate(features)
         return self._prediction(source, duration, output, use)
+
+    def estimate(self, features: dict[str, Features]) -> Estimate:
+        """What the models say of one clip from the raw features of its streams, each of those it reads."""
+        mine = ({name: features[name] for name in run.streams if name in features} for run in self.runs)
+        return average([predict_clip(run, one) for run, one in zip(self.runs, mine, strict=True)], self.weights)
 
     def source(
         self,

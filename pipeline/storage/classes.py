@@ -13,7 +13,13 @@ log = logging.getLogger(__name__)
 
 
 def check_classes(
-    table: pl.DataFrame, folds: pl.DataFrame, asked: Sequence[str], usable: Collection[str], *, alone: bool = True
+    table: pl.DataFrame,
+    folds: pl.DataFrame,
+    asked: Sequence[str],
+    usable: Collection[str],
+    *,
+    alone: bool = True,
+    where: str = "",
 ) -> None:
     """Refuse what would train on nothing and be worth 100 %.
 
@@ -25,6 +31,7 @@ def check_classes(
         asked: `task.classes`; empty = every emotion of the manifest.
         usable: ids of the clips with features.
         alone: nothing but the emotion is predicted; else a corpus may have none.
+        where: said after the fold's number.
 
     Raises:
         ParamsError: fewer than two classes, one twice, one that no clip has, or one asked for that a fold has no labelled
@@ -50,7 +57,7 @@ def check_classes(
         lacking = sorted(set(classes) - set(taught.filter(pl.col("fold") == fold)["emotion"].drop_nulls()))
         if not lacking:
             continue
-        what = f"fold {fold} has no labelled training clip with features of {', '.join(map(repr, lacking))}"
+        what = f"fold {fold}{where} has no labelled training clip with features of {', '.join(map(repr, lacking))}"
         if asked or len(classes) - len(lacking) < 2:
             raise ParamsError(f"task.classes: {what}; leave it out of task.classes, or choose another protocol.")
         log.warning("%s; it cannot be learned there", what)

@@ -80,7 +80,7 @@ def run_job(
     """
     device = pick_devices(params.run.device)[0]
     with computing(params.training.threads):
-        data = load_fold(params, sources, job.fold, device)
+        data = load_job(params, sources, job, device)
         spec = specify_model(params, job.variant, data)
         identity = identify(params, job, data, spec, device)
         with use_folder(root() / "runs" / digest(identity)) as cached:
@@ -113,7 +113,7 @@ def _fit_and_save(
 def is_finished(params: Params, sources: Sources, job: Job) -> bool:
     """Whether the run is in the cache."""
     device = pick_devices(params.run.device)[0]
-    data = load_fold(params, sources, job.fold, device)
+    data = load_job(params, sources, job, device)
     identity = identify(params, job, data, specify_model(params, job.variant, data), device)
     return (root() / "runs" / digest(identity) / "run" / HISTORY).is_file()
 
@@ -138,6 +138,12 @@ def load_fold(params: Params, sources: Sources, fold: int, device: str) -> Datas
     return _load_fold(params.model_dump_json(), sources, stamps, fold, device)
 
 
+def load_job(params: Params, sources: Sources, job: Job, device: str) -> Dataset:
+    """The fold's data with the validation part that is the job's. The linear model selects nothing and needs none."""
+    data = load_fold(params, sources, job.fold, device)
+    return data.rotate(job.seed) if params.training.rotate and not job.variant.linear else data
+
+
 def choose_parameters(params: Params, variant: Variant) -> dict:
     """The parameters that decide a run."""
     if variant.linear and params.training.linear:
@@ -147,7 +153,7 @@ def choose_parameters(params: Params, variant: Variant) -> dict:
             "task": params.task.model_dump(mode="json"),
             "max_tokens": params.temporal.max_tokens,
         }
-    training = params.training.model_dump(mode="json", exclude={"seeds", "unimodal", "threads", "linear"})
+    training = params.training.model_dump(mode="json", exclude={"seeds", "unimodal", "threads", "linear", "rotate", "ensemble"})
     return {
         "training": training | {"threads": params.training.threads},
         "loss": {name: term.model_dump(mode="json") for name, term in params.loss.items()},
@@ -163,6 +169,7 @@ def identify(params: Params, job: Job, data: Dataset, spec: ModelSpec, device: s
         "params": choose_parameters(params, job.variant),
         "fold": job.fold,
         "seed": job.seed,
+        "part": data.part,
         "variant": job.variant.name,
         "model": spec.model_dump(mode="json"),
         "streams": {name: data.streams[name].facts for name in job.variant.streams},
@@ -194,6 +201,7 @@ def describe_run(params: Params, job: Job, data: Dataset, progress: Progress) ->
         "variant": job.variant.name,
         "fold": job.fold,
         "seed": job.seed,
+        "part": data.part,
         "select": params.training.select,
         "best_epoch": progress.best_epoch,
         "epochs": progress.epoch,

@@ -17,6 +17,7 @@ from pipeline.devices import pick_devices
 from pipeline.errors import StoreError
 from pipeline.params import Params
 from pipeline.progress import track
+from pipeline.runs.ensemble import choose_shares, write_shares
 from pipeline.runs.folders import RunName
 from pipeline.stop import follow_parent, sparing_children
 from pipeline.storage.atomic import atomic_folder, write_text
@@ -48,7 +49,8 @@ def train(
         on_run: called after each run with its path, how many are done, how many there are.
 
     Returns:
-        The run folders. Beside them `history.csv` (variant, fold, seed, phase, epoch, losses, validation metric).
+        The run folders. Beside them `history.csv` (variant, fold, seed, phase, epoch, losses, validation metric),
+        and with `training.ensemble` what each variant is worth in it.
 
     Raises:
         StoreError, ParamsError, DeviceError: see `fit`, `Dataset.load`, `pick_devices`.
@@ -73,6 +75,7 @@ def train(
             if on_run is not None:
                 on_run(job.name.path, done, len(jobs))
     write_text(out / "history.csv", _format_history(histories))
+    write_shares(out, choose_shares(params.training.ensemble.linear) if params.training.ensemble else None)
     return [out / job.name.path for job in jobs]
 
 

@@ -9,7 +9,7 @@ from pipeline.models.model import ModelSpec, OutputSpec, PartSpec, StreamSpec
 from pipeline.models.registry import CONTEXTS, HEADS
 from pipeline.params import Fusion, Params, Part
 from pipeline.parts import read_options
-from pipeline.runs.folders import FUSED, LINEAR
+from pipeline.runs.folders import ENSEMBLE, FUSED, LINEAR
 
 from .data.dataset import Dataset
 
@@ -38,7 +38,7 @@ def list_variants(params: Params) -> list[Variant]:
     depend on the fusion under study (and is not computed again when that changes).
     """
     names = tuple(sorted(params.streams))
-    for taken, what in ((FUSED, "the fused model"), (LINEAR, "the linear model")):
+    for taken, what in ((FUSED, "the fused model"), (LINEAR, "the linear model"), (ENSEMBLE, "the mean of several models")):
         if taken in names:
             raise ParamsError(f"a stream is named {taken!r}, as {what} is; rename it in `streams`.")
     found = [Variant(FUSED, names, params.fusion)]

@@ -108,6 +108,57 @@ def test_official_is_the_corpus_own_and_draws_validation_where_there_is_none():
 def test_clips_without_a_group_are_their_own():
     clips = table(["s0", "s1", "s2", "s3", *[None] * 6])
     assert split.make_folds(clips, Protocol()).height == 10
+    # What is left to train on may have no group at all.
+    folds = split.make_folds(table([*["s0"] * 8, None, None]), Protocol(val=0.7, test=0.1, stratify=False))
+    assert folds.filter(pl.col("role") != "test")["part"].null_count() == 0
+
+
+PARTED = [*PROTOCOLS, Protocol(kind="kfold", folds=2, group="corpus", val_group="speaker", val=0.1)]
+
+
+@pytest.mark.parametrize("protocol", PARTED, ids=lambda p: f"{p.kind}-{p.group}-{p.stratify}")
+@settings(max_examples=15, deadline=None)
+@given(sizes=st.lists(st.integers(1, 20), min_size=6, max_size=16), seed=st.integers(0, 3))
+def test_every_clip_not_tested_is_in_one_validation_part_and_groups_never_straddle(protocol, sizes, seed):
+    """Part 0 is validation as drawn; the roles do not depend on there being others."""
+    speakers = [f"s{i}" for i, size in enumerate(sizes) for _ in range(size)]
+    clips = table(speakers, corpus=["ab"[int(name[1:]) % 2] for name in speakers])
+    folds = split.make_folds(clips, protocol.model_copy(update={"seed": seed})).join(clips, on="id")
+    assert folds.filter(pl.col("role") == "test")["part"].null_count() == (folds["role"] == "test").sum()
+    assert ((folds["role"] == "val") == (folds["part"].fill_null(-1) == 0)).all()
+    for _, rows in folds.filter(pl.col("role") != "test").group_by("fold"):
+        assert rows.group_by("speaker").agg(pl.col("part").n_unique())["part"].to_list() == [1] * rows["speaker"].n_unique()
+        parts = sorted(rows["part"].unique())
+        assert parts == list(range(len(parts))) and len(parts) >= 2
+
+
+def test_validation_parts_are_as_many_as_have_the_size_of_validation_and_hold_every_class():
+    rng = np.random.default_rng(0)
+    clips = table([f"s{i % 24}" for i in range(1440)], rng.choice(["a", "b", "c"], 1440, p=[0.6, 0.3, 0.1]).tolist())
+    folds = split.make_folds(clips, Protocol(kind="kfold", folds=6, val=1 / 6)).join(clips, on="id")
+    for _, rows in folds.filter(pl.col("part").is_not_null()).group_by("fold"):
+        parts = rows.group_by("part").agg(pl.len(), pl.col("speaker").n_unique(), rare=(pl.col("emotion") == "c").mean())
+        assert parts["part"].sort().to_list() == [0, 1, 2, 3, 4]
+        assert set(parts["speaker"]) == {4} and set(parts["len"]) == {240}
+        assert parts["rare"].is_between(0.06, 0.14).all()
+    # Two speakers beside the one tested: one part each, and as many parts as there are speakers.
+    folds = split.make_folds(table(["a"] * 9 + ["b"] * 9 + ["c"] * 2), Protocol(kind="leave_one_out", val=0.01))
+    assert folds.group_by("fold").agg(pl.col("part").max())["part"].to_list() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "split_"),
+    [(Protocol(kind="official"), ["train"] * 20 + ["val"] * 10 + ["test"] * 10), (Protocol(val=0.0), None)],
+)
+def test_validation_of_the_corpus_own_and_none_at_all_have_no_parts(protocol, split_):
+    clips = table([f"s{i}" for i in range(40)], **({"split": split_} if split_ else {}))
+    folds = split.make_folds(clips, protocol)
+    assert folds.schema["part"] == pl.Int32 and folds["part"].null_count() == 40
+    # Without groups nothing can be drawn, and nothing need be.
+    nobody = table([None] * 40, split=["train"] * 30 + ["test"] * 10)
+    assert split.make_folds(nobody, Protocol(kind="official", val=0.0))["part"].null_count() == 40
+    drawn = split.make_folds(table([f"s{i}" for i in range(40)], split=["train"] * 30 + ["test"] * 10), Protocol(kind="official"))
+    assert drawn["part"].max() == 4 and drawn.filter(pl.col("part") == 0)["role"].unique().to_list() == ["val"]
 
 
 @pytest.mark.parametrize(

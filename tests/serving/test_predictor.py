@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline import cli
+from pipeline import params as parameters
 from pipeline.data.decode.errors import DecodeError
 from pipeline.errors import DeviceError, StoreError, UserError
 from pipeline.runs.predict import average, predict_clip
@@ -16,6 +17,7 @@ from pipeline.runs.run import load_run
 from pipeline.serving.predictor import Predictor
 from pipeline.serving.source import Spoken
 from pipeline.storage.feature_store import Status, Store
+from pipeline.training.stage import train
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +137,26 @@ def test_nothing_readable_says_why(predictor, make_film, tmp_path):
 def test_untrained(trained, tmp_path):
     with pytest.raises(StoreError, match="holds no trained model. Run `dvc repro train`"):
         Predictor.load(trained.params, tmp_path)
+
+
+def test_the_ensemble_on_a_raw_clip_is_half_its_networks_and_half_the_linear_model(trained, monkeypatch, tmp_path):
+    monkeypatch.chdir(trained.folder)
+    asked = trained.params.model_dump(mode="json")
+    asked["training"] |= {"linear": {"penalty": 0.1}, "ensemble": {"linear": True}}
+    params = parameters.parse(asked)
+    folders = train(params, out=tmp_path / "runs")
+    features = cached(trained, "clip0")
+    fused = average([predict_clip(load_run(folder), features) for folder in folders[:2]])
+    linear = predict_clip(load_run(folders[2]), features)
+    found = Predictor.load(params, tmp_path / "runs", variant="ensemble").predict("corpus/clip0.mp4", text="I saw 0 birds today.")
+    assert found.models == 3
+    chances = (fused.probabilities + linear.probabilities) / 2
+    assert abs(fused.probabilities - linear.probabilities).max() > 1e-3
+    assert [found.emotions[c] for c in fused.classes] == pytest.approx(chances.tolist(), abs=1e-4)
+    np.testing.assert_allclose(np.stack(list(found.trace.values()), 1), fused.trace, atol=1e-4)
+    (trained.folder / "params.yaml").write_text(json.dumps(asked))
+    result = CliRunner().invoke(cli.app, ["predict", "corpus/clip0.mp4", "--variant", "ensemble"])
+    assert result.exit_code != 0 and "was trained without an ensemble" in str(result.exception)
 
 
 def test_unknown_variant_and_fold(trained):

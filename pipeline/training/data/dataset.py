@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,9 @@ from pipeline.storage import tables
 from pipeline.storage.index import Index
 
 from .labels import (
+    DOMAINS,
     class_names,
-    code_column,
+    code_domains,
     dimension_values,
     fold_roles,
     frame_truth,
@@ -34,9 +35,7 @@ from .labels import (
     without_test_labels,
 )
 from .resident import Resident, load_stream
-
-#: Columns of the manifest that say whose clip it is.
-DOMAINS = ("speaker", "corpus")
+from .rotation import count_parts, rotate
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,8 @@ class Dataset:
         classes, dimension_names: in the order of the targets.
         domain: `speaker` and `corpus`, each (N,) int64 places in `domains`, -1 unknown or not among the training clips.
         turns: (N, 2) int64, number of the dialogue and of the turn in it; -1 where there is none.
+        folds: the rows of this fold, as the protocol drew them. owners: (N,) rows of the manifest's `DOMAINS`.
+        part: the validation part selected on; 0 = the fold's own.
     """
 
     ids: list[str]
@@ -62,6 +63,9 @@ class Dataset:
     domains: dict[str, tuple[str, ...]]
     turns: Tensor
     fold: int
+    folds: pl.DataFrame
+    owners: pl.DataFrame
+    part: int = 0
 
     @classmethod
     def load(
@@ -84,7 +88,8 @@ class Dataset:
         if sorted(table["id"].to_list()) != stored.ids:
             raise StoreError(f"{index} was made for other clips than {manifest} holds. Run `dvc repro index`.")
         classes = class_names(table, params)
-        roles = fold_roles(tables.read(folds), stored.ids, fold)
+        drawn = tables.read(folds)
+        roles = fold_roles(drawn, stored.ids, fold)
         table = table.sort("id").with_columns(pl.Series("role", roles))
         table = without_test_labels(table)
         names = params.task.dimensions
@@ -93,7 +98,8 @@ class Dataset:
             truth = frame_truth(tables.read(annotations), set(table.filter(pl.col("role") != "test")["id"]), names)
         along = truth if params.task.level == "frame" else None
         limit = params.temporal.max_tokens
-        coded = {name: code_column(table[name], table["role"]) for name in DOMAINS}
+        owners = table.select(DOMAINS)
+        domain, domains = code_domains(owners, roles, device)
         return cls(
             ids=stored.ids,
             roles=roles,
@@ -105,11 +111,23 @@ class Dataset:
             dimensions=with_means(dimension_values(table, names), stored.ids, truth).to(device),
             classes=classes if params.task.emotion else (),
             dimension_names=tuple(names),
-            domain={name: codes.to(device) for name, (codes, _) in coded.items()},
-            domains={name: known for name, (_, known) in coded.items()},
+            domain=domain,
+            domains=domains,
             turns=number_turns(table).to(device),
             fold=fold,
+            folds=drawn.filter(pl.col("fold") == fold),
+            owners=owners,
         )
+
+    def rotate(self, turn: int) -> Dataset:
+        """The same clips with validation part `turn`, counted round, to select on and the others to learn from.
+
+        Held-out clips stay held out. Features are normalised as before: with the training clips of the fold as it was drawn,
+        which is an affine map like any other.
+        """
+        roles = fold_roles(rotate(self.folds, turn), self.ids, self.fold)
+        domain, domains = code_domains(self.owners, roles, self.emotion.device)
+        return replace(self, roles=roles, domain=domain, domains=domains, part=turn % count_parts(self.folds))
 
     def rows(self, *roles: str) -> Tensor:
         """Positions of the clips with one of these roles."""

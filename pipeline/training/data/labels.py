@@ -16,6 +16,11 @@ from pipeline.storage.classes import check_classes
 from pipeline.storage.feature_store import Status
 from pipeline.storage.index import Index
 
+from .rotation import check_rotation, count_parts, rotate
+
+#: Columns of the manifest that say whose clip it is.
+DOMAINS = ("speaker", "corpus")
+
 
 def class_names(table: pl.DataFrame, params: Params) -> tuple[str, ...]:
     """Classes asked for, else every emotion named in the manifest, sorted."""
@@ -28,16 +33,25 @@ def fold_numbers(folds: str | Path) -> list[int]:
 
 
 def check_labels(params: Params, index: str | Path, manifest: str | Path, folds: str | Path) -> None:
-    """Refuse, before the first run, classes that cannot be learned.
+    """Refuse, before the first run, classes that cannot be learned and validation parts that are not there.
 
     Raises:
-        ParamsError: see `pipeline.storage.classes.check_classes`.
+        ParamsError: see `pipeline.storage.classes.check_classes` and `check_rotation`.
+        StoreError: see `check_rotation`.
     """
+    drawn, turns = tables.read(folds), 1
+    if params.training.rotate:
+        check_rotation(drawn, folds)
+        turns = min(params.training.seeds, count_parts(drawn))
     if params.task.emotion:
         stored = Index(index)
         usable = np.logical_or.reduce([stored.stream(name).status == Status.OK for name in params.streams])
         ids = [clip for clip, there in zip(stored.ids, usable, strict=True) if there]
-        check_classes(tables.read(manifest), tables.read(folds), params.task.classes, ids, alone=not params.task.dimensions)
+        table = tables.read(manifest)
+        for turn in range(turns):
+            where = f", seed {turn}," if turn else ""
+            alone = not params.task.dimensions
+            check_classes(table, rotate(drawn, turn), params.task.classes, ids, alone=alone, where=where)
 
 
 def fold_roles(folds: pl.DataFrame, ids: list[str], fold: int) -> np.ndarray:
@@ -100,6 +114,14 @@ def interpolate(truth: np.ndarray, centres: np.ndarray) -> np.ndarray:
         if known.any():
             out[:, k] = np.interp(centres, truth[known, 0], truth[known, 1 + k])
     return out
+
+
+def code_domains(
+    owners: pl.DataFrame, roles: np.ndarray, device: str | torch.device
+) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]]]:
+    """`code_column` of each column of `owners`: codes by name, and the values they stand for."""
+    coded = {name: code_column(owners[name], pl.Series(roles)) for name in owners.columns}
+    return {name: codes.to(device) for name, (codes, _) in coded.items()}, {name: known for name, (_, known) in coded.items()}
 
 
 def code_column(column: pl.Series, roles: pl.Series) -> tuple[Tensor, tuple[str, ...]]:

@@ -1,0 +1,45 @@
+"""What the report says of the ensemble in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pipeline.runs.folders import ENSEMBLE, FUSED, LINEAR
+
+from . import panels
+from .intervals import Interval
+from .svg import format_number
+
+
+def tell_ensemble(record: Mapping[str, object], rotated: bool) -> str:
+    """What the ensemble is, in a sentence; empty where there is none."""
+    members = record.get("ensemble")
+    if not isinstance(members, dict):
+        return ""
+    count = members["networks"]
+    who = "one network" if count == 1 else f"{count} networks"
+    if rotated and count != 1:
+        who += " that select on one validation part after the other"
+    mean = f"half the mean of {who}, half the linear model" if members["linear"] else f"the mean of {who}"
+    return f"The ensemble is {mean}: one prediction per clip, so its interval draws no seeds."
+
+
+def judge_ensemble(found: object) -> str:
+    """One sentence: what the ensemble has over the linear model, with its paired interval; empty when either is not there."""
+    one = found.get(ENSEMBLE) if isinstance(found, dict) else None
+    over = one.get("over_linear") if isinstance(one, dict) else None
+    row = next(iter(panels.show_comparisons({LINEAR: {**one, **over}})), None) if isinstance(one, dict) and over else None
+    if row is None or row["difference"] is None:
+        return ""
+    gap: Interval = row["difference"]
+    told = f"Ensemble less linear model, {row['metric']}: {_sign(gap.mean)}"
+    if not gap.bounded:
+        return f"{told}; with so few groups that cannot be told from chance."
+    told += f" (95 % CI {_sign(gap.low)} to {_sign(gap.high)}, p {row['p']})"
+    verdict = {"no": "not shown", f"{FUSED} is better": "the ensemble is better"}.get(row["says"], "the linear model is better")
+    return f"{told}: {verdict}."
+
+
+def _sign(value: float) -> str:
+    """With its sign, also when that is plus."""
+    return ("+" if value > 0 else "") + format_number(value)
