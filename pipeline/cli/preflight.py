@@ -143,10 +143,11 @@ class Preflight:
         return f"{len(self.tables.clips)} clips in {self.params.corpus.root}{problems}"
 
     def _protocol(self) -> str:
-        from pipeline.data import leakage, split
+        from pipeline.data import coverage, leakage, split
 
         protocol = self.params.protocol
         folds = split.make_folds(self.table, protocol)
+        coverage.check_labels(self.table, folds)
         leaks = leakage.find_leaks(self.table, folds, tuple(column for column in protocol.leakage if column != "content"))
         leakage.enforce(leaks, protocol)
         if split.is_single(folds):

@@ -47,6 +47,7 @@ def build_manifest(params: Params, out: Path = Path("data"), *, strict: bool = F
     for modality, lost in found.without.items():
         log.warning("%d of %d clips lost their %s; data/quarantine.parquet says why", lost, table.height, modality)
     folds = split.make_folds(table, params.protocol)
+    coverage.check_labels(table, folds)
     quarantine = pl.concat([found.quarantine, _list_unplaced(table, folds)]).sort(*ORDER, nulls_last=True)
     manifest.write(quarantine, out / "quarantine.parquet", sort=ORDER)
     leaks = leakage.find_leaks(table, folds, params.protocol.leakage)

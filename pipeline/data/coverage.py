@@ -11,16 +11,24 @@ from pipeline.errors import CorpusError
 DIMENSIONS = ("valence", "arousal", "dominance")
 
 
-def check_folds(table: pl.DataFrame, folds: pl.DataFrame) -> None:
+def check_sides(table: pl.DataFrame, folds: pl.DataFrame) -> None:
     """
     Raises:
-        CorpusError: a fold that trains on nothing or tests nothing, or that trains and tests on different corpora without a
-            common class or dimension. A speaker of a strange class is told in the card and stops nothing.
+        CorpusError: a fold that trains on nothing or tests nothing.
     """
-    for fold, train, test in _sides(table, folds):
-        for role, part in (("training", train), ("test", test)):
+    for fold, *sides in _sides(table, folds):
+        for role, part in zip(("training", "test"), sides, strict=True):
             if part.is_empty():
                 raise CorpusError(f"protocol: {fold} has no {role} clip. Choose another protocol, or mend protocol.file.")
+
+
+def check_labels(table: pl.DataFrame, folds: pl.DataFrame) -> None:
+    """
+    Raises:
+        CorpusError: a fold that trains and tests on different corpora without a common class or dimension. A speaker of a strange
+            class is told in the card and stops nothing.
+    """
+    for fold, train, test in _sides(table, folds):
         taught, asked = (set(part["emotion"].drop_nulls()) for part in (train, test))
         apart = not set(train["corpus"]) & set(test["corpus"])
         shared = taught & asked or any(train[name].count() and test[name].count() for name in DIMENSIONS)

@@ -12,7 +12,7 @@ from pipeline.errors import CorpusError, ParamsError, one_of
 from pipeline.params import Protocol
 from pipeline.storage.tables import SCHEMA
 
-from .coverage import check_folds
+from .coverage import check_sides
 from .fold_file import ROLES, read_folds
 
 #: Columns of `data/folds.parquet`, beside `name`, which says to people which fold it is: who is held out, or what a file of
@@ -36,7 +36,7 @@ def make_folds(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
 
     Raises:
         ParamsError: the group column does not exist, or the protocol cannot be had.
-        CorpusError: the official split is absent, there are too few groups, or a fold cannot be trained on and tested.
+        CorpusError: the official split is absent, there are too few groups, or a fold trains on nothing or tests nothing.
         LeakageError: a file puts one group into two folds.
     """
     table = table.filter(pl.col("target").fill_null(True))
@@ -47,7 +47,7 @@ def make_folds(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
         makers = {"kfold": _kfold, "leave_one_out": _leave_one_out, "cross": _cross, "file": read_folds}
         made = makers[protocol.kind](table, protocol)
         folds = _table(table["id"], [(name, _nest(table, role, protocol, fold)) for fold, (name, role) in enumerate(made)])
-    check_folds(table, folds)
+    check_sides(table, folds)
     return folds
 
 

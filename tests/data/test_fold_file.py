@@ -8,7 +8,7 @@ import logging
 import polars as pl
 import pytest
 
-from pipeline.data import build, split
+from pipeline.data import build, coverage, split
 from pipeline.errors import CorpusError, LeakageError, ParamsError, UserError
 from pipeline.params import Protocol
 from pipeline.storage import tables
@@ -245,12 +245,11 @@ def test_two_corpora_without_a_common_class(protocol):
         emotion=pl.when(pl.col("corpus") == "a").then(pl.col("emotion")).otherwise(pl.lit("fear"))
     )
     with pytest.raises(CorpusError, match="trains on .* and tests .*: no class in common, nor a dimension") as caught:
-        split.make_folds(table, protocol)
+        coverage.check_labels(table, split.make_folds(table, protocol))
     assert "\n" not in str(caught.value)
     # What both have is enough: a class, or a dimension.
-    shared = table.with_columns(valence=pl.lit(0.5))
-    assert split.make_folds(shared, protocol).height
-    assert split.make_folds(table.with_columns(emotion=pl.lit("joy")), protocol).height
+    for shared in (table.with_columns(valence=pl.lit(0.5)), table.with_columns(emotion=pl.lit("joy"))):
+        coverage.check_labels(shared, split.make_folds(shared, protocol))
 
 
 def test_clips_without_a_group_are_one_fold_of_leave_one_out():
