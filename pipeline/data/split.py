@@ -41,6 +41,7 @@ def make_folds(table: pl.DataFrame, protocol: Protocol) -> pl.DataFrame:
         LeakageError: a file puts one group into two folds.
     """
     table = table.filter(pl.col("target").fill_null(True))
+    made: list[tuple[str, np.ndarray]]
     if protocol.kind in ("official", "split"):
         role = _official(table, protocol) if protocol.kind == "official" else _split(table, protocol)
         made = [(protocol.kind, role)]
