@@ -1,8 +1,9 @@
 """Stage `evaluate`: every trained run on the held-out clips of its fold; the only stage that reads the truth.
 
-Writes below `out`: `predictions.parquet`, `traces.parquet`, `metrics.json`, `per_class.json`, `per_speaker.parquet`,
-`comparisons.json`, `baselines.json` (chance, majority), `run.json` (where the figures come from), `summary.json` (the few
-figures `dvc exp show` lists), and for DVC and the report `plots/{confusion,variants,missing,calibration,history}.csv`.
+Writes below `out`: `predictions.parquet`, `traces.parquet`, `metrics.json`, `per_class.json`, `per_fold.json`,
+`per_speaker.parquet`, `comparisons.json`, `baselines.json` (chance, majority), `run.json` (where the figures come from),
+`summary.json` (the few figures `dvc exp show` lists), and for DVC and the report
+`plots/{confusion,variants,missing,calibration,history}.csv`.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from pipeline.storage import atomic, tables
 from pipeline.threads import computing
 from pipeline.training.data.dataset import Dataset
 
-from . import summary
+from . import by_fold, summary
 from .baselines import find_baselines
 from .comparisons import compare_variants
 from .ensemble import add_ensemble, count_members, weigh_members
 from .intervals import Interval
-from .predictions import predict_rows, subsets, trace_rows, truth_table
+from .predictions import mean_trace, predict_rows, subsets, trace_rows, truth_table
 from .record import describe_run
-from .sums import Groups, indices, probabilities
+from .sums import Groups, indices, is_scored, probabilities
 
 KEYS = ("variant", "fold", "seed")
 
@@ -66,9 +67,12 @@ def evaluate(
     with computing(params.training.threads):  # else the last digits would be the machine's
         found = _predict(params, loaded, index, manifest, folds, frames, {FUSED, *(name.variant for name in members)})
     predictions, traces, kept = (add_ensemble(table, members, classes) for table in found)
-    predictions = _with_truth(predictions, known, tables.read(manifest), classes, names)
-    if not predictions.filter(pl.any_horizontal(pl.col("truth", *(f"truth_{n}" for n in names)).is_not_null())).height:
-        raise StoreError(f"{truth} has no label of any test clip. Run `dvc repro manifest`.")
+    clips, roles = tables.read(manifest), tables.read(folds)
+    predictions = _with_truth(predictions, known, clips, classes, names)
+    if not predictions.filter(is_scored(classes, names)).height:
+        raise StoreError(
+            f"{truth} has no label of any test clip that the model predicts; see `protocol` and `task` in params.yaml."
+        )
     seeds = {
         variant: predictions.filter(pl.col("variant") == variant).partition_by("seed", maintain_order=True)
         # Last, so that the draws of the others are what they are without it.
@@ -79,15 +83,21 @@ def evaluate(
         variant: summary.summarise(parts, _held(traces, variant, parts), groups, classes, names, number)
         for number, (variant, parts) in enumerate(seeds.items())
     }
-    result = {variant: {name: one.rounded() for name, one in found.items()} for variant, found in intervals_of.items()}
+    per_fold = by_fold.score_folds(seeds, roles, clips, classes, names)
+    result = {
+        variant: {name: one.rounded() for name, one in found.items()} | by_fold.over_folds(per_fold[variant])
+        for variant, found in intervals_of.items()
+    }
     tables.write(predictions, out / "predictions.parquet", sort=(*KEYS, "id"))
-    tables.write(_mean_trace(traces, names), out / "traces.parquet", sort=("id", "time"))
+    tables.write(mean_trace(traces, names), out / "traces.parquet", sort=("id", "time"))
     atomic.write_json(out / "metrics.json", result)
     select = params.training.select if params.training.select not in ("loss", "last") else ("uar" if classes else "ccc")
+    atomic.write_json(out / "per_fold.json", per_fold)
     headlines = summary.pick_headlines(result, select, FUSED)
+    headlines |= by_fold.pick_headlines(per_fold.get(FUSED) or next(iter(per_fold.values())), select)
     atomic.write_json(out / "summary.json", headlines)
     first = next(iter(seeds.values()))[0]
-    floor = find_baselines(first, tables.read(manifest), tables.read(folds), classes, names)
+    floor = find_baselines(first, clips, roles, classes, names)
     atomic.write_json(out / "baselines.json", floor)
     _details(out, seeds, groups, result, select, classes, names)
     _plots(out, seeds, groups, result | _lines(floor), kept, known, classes, names)
@@ -150,15 +160,6 @@ def _held(traces: pl.DataFrame, variant: str, parts: list[pl.DataFrame]) -> list
         return []
     mine = traces.filter(pl.col("variant") == variant)
     return [mine.filter(pl.col("seed") == part["seed"][0]) for part in parts] if mine.height else []
-
-
-def _mean_trace(traces: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:
-    """The fused runs' traces, mean over seeds; an empty table when there are no frames."""
-    columns = [f"{side}_{name}" for name in names for side in ("truth", "pred")]
-    if not traces.height:
-        return pl.DataFrame(schema={"id": pl.String(), "time": pl.Float64(), **dict.fromkeys(columns, pl.Float64())})
-    fused = traces.filter(pl.col("variant") == FUSED)
-    return fused.group_by("id", "time", maintain_order=True).agg(pl.col(columns).mean())
 
 
 def _details(

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from pipeline.runs.folders import FUSED
 from pipeline.runs.run import TrainedModel
 from pipeline.storage import tables
 from pipeline.training.data.dataset import Dataset
@@ -103,3 +104,12 @@ def truth_table(truth: str | Path, annotations: str | Path, names: tuple[str, ..
 def _mean(values: np.ndarray) -> float | None:
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else None
+
+
+def mean_trace(traces: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:
+    """The fused runs' traces, mean over seeds; an empty table when there are no frames."""
+    columns = [f"{side}_{name}" for name in names for side in ("truth", "pred")]
+    if not traces.height:
+        return pl.DataFrame(schema={"id": pl.String(), "time": pl.Float64(), **dict.fromkeys(columns, pl.Float64())})
+    fused = traces.filter(pl.col("variant") == FUSED)
+    return fused.group_by("id", "time", maintain_order=True).agg(pl.col(columns).mean())

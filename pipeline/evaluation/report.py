@@ -16,7 +16,7 @@ from pipeline.params import Params
 from pipeline.runs.folders import FUSED
 from pipeline.storage import atomic
 
-from . import curves, datacard, panels, plots, provenance, results, sentences
+from . import by_fold, curves, datacard, panels, plots, provenance, results, sentences
 from .svg import format_number
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -101,6 +101,7 @@ def render_page(params: Params, data: Path, reports: Path, features: Path) -> st
         "ensemble": sentences.tell_ensemble(record, params.training.rotate),
         "ensemble_worth": sentences.judge_ensemble(differences),
         "comparisons": compared,
+        "folds": by_fold.show_folds(provenance.read_json(reports / "per_fold.json"), main, found.get(main, {})),
         "confusion": confusion,
         "mistakes": panels.show_mistakes(confusion),
         "per_class": panels.show_classes(provenance.read_json(reports / "per_class.json"), main),
@@ -167,6 +168,8 @@ def describe_protocol(params: Params) -> str:
         "split": f"one split grouped by {spec.group}",
         "kfold": f"{spec.folds} folds grouped by {spec.group}",
         "leave_one_out": f"leave one {spec.group} out",
+        "cross": f"trained on {spec.source or 'each corpus in turn'}, tested on the others",
+        "file": f"folds of {Path(spec.file or '').name}",
     }[spec.kind]
 
 

@@ -51,9 +51,12 @@ def name_metric(metric: str) -> str:
         return TITLES[metric]
     if metric.endswith("_per_clip"):
         return f"{name_metric(metric.removesuffix('_per_clip'))}, mean of clips"
-    words = metric.split("_")
-    first = [w for w in words if w in ("ccc", "pcc", "rmse", "sagr", "mae")]
-    rest = [w for w in words if w not in first]
+    for suffix, words in (("_mean_of_folds", "mean of folds"), ("_sd_of_folds", "sd of folds")):
+        if metric.endswith(suffix):
+            return f"{name_metric(metric.removesuffix(suffix))}, {words}"
+    parts = metric.split("_")
+    first = [w for w in parts if w in ("ccc", "pcc", "rmse", "sagr", "mae")]
+    rest = [w for w in parts if w not in first]
     text = " ".join([w.upper() for w in first] + rest)
     return text[:1].upper() + text[1:]
 

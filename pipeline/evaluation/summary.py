@@ -117,7 +117,7 @@ def per_speaker(tables: list[pl.DataFrame], classes: tuple[str, ...], dimensions
 def _known(table: pl.DataFrame, groups: Groups, metric: str, classes: tuple[str, ...]) -> np.ndarray:
     """(G,) clips of each group that have the label a metric is of: others are predicted and not scored."""
     truth = pl.col(f"truth_{metric.removesuffix('_ccc')}") if metric.endswith("_ccc") else pl.col("truth")
-    known = table.filter(truth.is_not_null() if metric.endswith("_ccc") else truth.is_in(list(classes)))
+    known = table.filter(truth.is_not_null() if metric.endswith("_ccc") else truth.is_in(list(classes))).unique("id")
     return np.bincount([groups.place[clip] for clip in known["id"]], minlength=len(groups.names))
 
 

@@ -70,6 +70,11 @@ def indices(names: pl.Series, classes: tuple[str, ...]) -> np.ndarray:
     return np.array([known.get(name, -1) for name in names], dtype=np.int64)
 
 
+def is_scored(classes: tuple[str, ...], dimensions: tuple[str, ...]) -> pl.Expr:
+    """Rows of a prediction table whose truth is among what the model predicts."""
+    return pl.any_horizontal(pl.col("truth").is_in(list(classes)), *(pl.col(f"truth_{n}").is_not_null() for n in dimensions))
+
+
 def clip_parts(tables: list[pl.DataFrame], groups: Groups, classes: tuple[str, ...], dimensions: tuple[str, ...]) -> list[Part]:
     """All metrics of clips, from one prediction table per seed (folds pooled)."""
     found = []
