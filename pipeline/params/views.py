@@ -39,7 +39,7 @@ def check_views(views: Sequence[str], modality: str) -> tuple[str, ...]:
         ValueError: a view that there is not, or one twice.
     """
     if views and modality not in KNOWN:
-        raise ValueError(f"{modality} has no views; leave views empty")
+        raise ValueError(f"there are no views of {modality}; leave views empty")
     seen: list[object] = []
     for view in views:
         meaning: object = read_speed(view) if modality == "audio" else view if view == MIRROR else None

@@ -135,16 +135,22 @@ def select(states: Sequence[torch.Tensor], layer: Layer) -> torch.Tensor:
     Raises:
         ParamsError: the model has no such layer, or one is named twice.
     """
-    import torch
-
     if isinstance(layer, str) and layer not in NAMED:
         raise one_of("layer", layer, NAMED)
     check_layer(layer, len(states) - 1)
     if isinstance(layer, int):
         return states[layer]
-    if keeps_several(layer):
-        return torch.stack([states[i] for i in (range(len(states)) if layer == "all" else layer)], -2)
-    return torch.stack([states[i] for i in (layer.sum if isinstance(layer, Sum) else range(-4, 0))]).sum(0)
+    if isinstance(layer, Sum):
+        return _stack(states, layer.sum).sum(-2)
+    if layer == "last4":
+        return _stack(states, range(-4, 0)).sum(-2)
+    return _stack(states, range(len(states)) if isinstance(layer, str) else layer)
+
+
+def _stack(states: Sequence[torch.Tensor], layers: Sequence[int]) -> torch.Tensor:
+    import torch
+
+    return torch.stack([states[i] for i in layers], -2)
 
 
 def keeps_several(layer: Layer) -> bool:
