@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal, TypeAlias
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from .base import Count, Group, Positive, Whole
 from .views import check_views
+
+#: Layers to be added up, as they are written on a command line.
+SUM = re.compile(r"-?\d+(\+-?\d+)+")
 
 
 class StoreLayout(Group):
@@ -16,7 +20,7 @@ class StoreLayout(Group):
 
 
 class Sum(Group):
-    """Hidden layers that are added up, row by row."""
+    """Hidden layers that are added up, row by row; in short `2+3+4`."""
 
     sum: tuple[Whole, ...] = Field(min_length=1)
 
@@ -37,7 +41,7 @@ class Stream(Group):
     weights: str
     #: Architecture of a `random:` stand-in; of no use with real weights.
     architecture: dict[str, Any] = {}
-    #: Hidden layer(s): -1 last, an index, `last4` (sum), `all` or a list (kept, for a learned weighted sum), `{sum: [2, 3]}`.
+    #: Hidden layer(s): -1 last, an index, `last4` (sum), `all` or a list (kept, for a learned weighted sum), `2+3+4` (sum).
     layer: Layer = -1
     #: Over time: `none` keeps rows.
     pooling: Literal["none", "mean", "max", "mean_max", "first", "last", "statistics"] = "none"
@@ -55,7 +59,9 @@ class Stream(Group):
     @field_validator("layer", mode="before")
     @classmethod
     def _layers(cls, value: object) -> object:
-        """One fault of a list, in place of one per kind of layer there is."""
+        """One fault of a list, in place of one per kind of layer there is; `2+3+4`, which can take any other's place with -S."""
+        if isinstance(value, str) and SUM.fullmatch(value):
+            value = {"sum": [int(one) for one in value.split("+")]}
         chosen = value["sum"] if isinstance(value, dict) and set(value) == {"sum"} else value
         if isinstance(chosen, list | tuple):
             if not chosen:
@@ -65,7 +71,7 @@ class Stream(Group):
             if twice := [one for one in chosen if list(chosen).count(one) > 1]:
                 raise ValueError(f"layer {twice[0]} is named twice")
         elif isinstance(value, dict) or chosen is not value:
-            raise ValueError("of several layers, write [2, 3, 4] to keep them or {sum: [2, 3, 4]} to add them up")
+            raise ValueError("of several layers, write [2, 3, 4] to keep them or 2+3+4 to add them up")
         return value
 
     @field_validator("views")

@@ -133,7 +133,9 @@ def check_layout(contents: Contents, path: Path, remedy: str, *, group: str = ""
     except DAMAGE:
         fits = False
     if not fits:
-        raise StoreError(f"{path}: {f'arrays of {group}' if group else 'its arrays'} do not fit each other. {remedy}")
+        raise StoreError(
+            f"{path}: {'the arrays of ' + group.rstrip('/') if group else 'its arrays'} do not fit each other. {remedy}"
+        )
 
 
 def _rises(numbers: np.ndarray) -> bool:
