@@ -14,6 +14,7 @@ from PIL import Image
 
 from pipeline import params as parameters
 from pipeline.errors import ParamsError, QuarantineError, StoreError
+from pipeline.evaluation.provenance import describe_streams
 from pipeline.features import index
 from pipeline.features.encoders import registry
 from pipeline.features.encoders.extractor import Clip
@@ -242,6 +243,8 @@ def test_a_view_that_cannot_be_had_is_named_with_its_reason(corpus, caplog):
     assert found.views["speed:1.5"].status.tolist() == [1, 0, 0, 0, 1]
     assert found.views["speed:1.5"].attributes["failures"] == {"clip0": "too short to hear anything"}
     assert "audio, view speed:1.5: 1 clips are without it; clip0: too short to hear anything" in caplog.text
+    (facts,) = describe_streams(settings("speed:0.9", "speed:1.5"), corpus / "features")
+    assert facts.failures == {"clip3": f"view speed:0.9: {LONG}", "clip0": "view speed:1.5: too short to hear anything"}
     with pytest.raises(QuarantineError, match="view speed:0.8: 1 of 5 clips failed"):
         store("speed:0.8", max_rate=0.1)
 
