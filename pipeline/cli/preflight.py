@@ -65,7 +65,8 @@ def _look(subject: str, look: Callable[[], str]) -> Line:
 def _build(stream: Stream) -> str:
     from pipeline.features.encoders import registry
 
-    registry.build(stream)
+    for view in (None, *stream.views):
+        registry.build(stream, view)
     return f"{stream.encoder}, {stream.weights}"
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,8 @@ from pipeline.storage.feature_store import Status
 from .prediction import Prediction, StreamUse
 from .source import Source, Spoken, missing_reason
 
+log = logging.getLogger(__name__)
+
 
 @dataclass
 class Predictor:
@@ -42,7 +45,7 @@ class Predictor:
     device: str = "cpu"
     #: What each of `runs` is worth in the mean; None = all alike.
     weights: Sequence[float] | None = None
-    _extractors: dict[str, Extractor] = field(default_factory=dict, repr=False)
+    _extractors: dict[tuple[str, str | None], Extractor] = field(default_factory=dict, repr=False)
     _forwards: dict[str, Forward] = field(default_factory=dict, repr=False)
     _recognise: Callable[[Sequence[np.ndarray]], list[str]] | None = field(default=None, repr=False)
 
@@ -101,7 +104,7 @@ class Predictor:
         if not features:
             why = "; ".join(f"{name}: {one.reason}" for name, one in use.items())
             raise UserError(f"{path} has nothing this model can read ({why}).")
-        output = self.estimate(features)
+        output = average_looks([self.estimate(look) for look in self.looks(source, features)])
         return self._prediction(source, duration, output, use)
 
     def estimate(self, features: dict[str, Features]) -> Estimate:
@@ -123,36 +126,59 @@ class Predictor:
         """Rows (T, ...) float32 and times (T, 2) of each stream that is there, and the use of every stream."""
         features: dict[str, Features] = {}
         use: dict[str, StreamUse] = {}
-        for name, stream in self.encoders.items():
-            try:
-                prepared = self._extractor(name).prepare(source.clip(stream))
-            except (Missing, DecodeError) as error:
-                status = Status.FAILED if isinstance(error, DecodeError) else Status.MISSING
-                use[name] = StreamUse(status, reason=missing_reason(error))
-                continue
-            stats = Stats()
-            entry = encode_batch(self._forward(name), [(Job(source.path.name, name), prepared)], stats).get(name)
-            if entry is None:
-                use[name] = StreamUse(Status.FAILED, reason=stats.failures[name])
-                continue
-            if not len(entry.values):
-                use[name] = StreamUse(Status.MISSING, reason="the encoder gave no row")
-                continue
-            # The store rounds; the model was trained on what came out of it.
-            values = entry.values.astype(stream.store.dtype).astype(np.float32)
-            features[name] = (values, entry.times.astype(np.float32))
-            use[name] = StreamUse(Status.OK, len(values))
+        for name in self.encoders:
+            found = self._encode(source, name)
+            if isinstance(found, StreamUse):
+                use[name] = found
+            else:
+                features[name], use[name] = found, StreamUse(Status.OK, len(found[0]))
         return features, use
+
+    def views(self, source: Source, features: dict[str, Features]) -> dict[str, dict[str, Features]]:
+        """Stream → view → rows and times, of the streams in `features`; a view that cannot be had is left out, with a line."""
+        result: dict[str, dict[str, Features]] = {name: {} for name in features}
+        for name in features:
+            for view in self.encoders[name].views:
+                found = self._encode(source, name, view)
+                if isinstance(found, StreamUse):
+                    log.warning("%s: stream %s is without view %s (%s)", source.path, name, view, found.reason)
+                else:
+                    result[name][view] = found
+        return result
+
+    def looks(self, source: Source, features: dict[str, Features]) -> list[dict[str, Features]]:
+        """What is predicted from: the plain features, then look k with the k-th view of every stream that has one."""
+        views = [(name, list(seen.values())) for name, seen in self.views(source, features).items()]
+        count = max((len(seen) for _, seen in views), default=0)
+        return [features, *(features | {name: seen[k] for name, seen in views if k < len(seen)} for k in range(count))]
+
+    def _encode(self, source: Source, name: str, view: str | None = None) -> Features | StreamUse:
+        """Rows (T, ...) float32 and times (T, 2) of one stream, or why it has none."""
+        stream = self.encoders[name]
+        try:
+            prepared = self._extractor(name, view).prepare(source.clip(stream))
+        except (Missing, DecodeError) as error:
+            status = Status.FAILED if isinstance(error, DecodeError) else Status.MISSING
+            return StreamUse(status, reason=missing_reason(error))
+        stats = Stats()
+        # The network of a view is that of its stream.
+        entry = encode_batch(self._forward(name), [(Job(source.path.name, name), prepared)], stats).get(name)
+        if entry is None:
+            return StreamUse(Status.FAILED, reason=stats.failures[name])
+        if not len(entry.values):
+            return StreamUse(Status.MISSING, reason="the encoder gave no row")
+        # The store rounds; the model was trained on what came out of it.
+        return entry.values.astype(stream.store.dtype).astype(np.float32), entry.times.astype(np.float32)
 
     def _hear(self, waveform: np.ndarray) -> str:
         if self._recognise is None:
             self._recognise = transcribe.make_recogniser(self.params, self.params.decode.audio.rate).load(self.device)
         return self._recognise([waveform])[0]
 
-    def _extractor(self, name: str) -> Extractor:
-        if name not in self._extractors:
-            self._extractors[name] = registry.build(self.encoders[name])
-        return self._extractors[name]
+    def _extractor(self, name: str, view: str | None = None) -> Extractor:
+        if (name, view) not in self._extractors:
+            self._extractors[name, view] = registry.build(self.encoders[name], view)
+        return self._extractors[name, view]
 
     def _forward(self, name: str) -> Forward:
         if name not in self._forwards:
@@ -177,3 +203,22 @@ class Predictor:
             models=len(self.runs),
             heard=source.heard,
         )
+
+
+def average_looks(estimates: list[Estimate]) -> Estimate:
+    """The mean of what is said of one clip seen in several ways; over time, what is said of it as it is.
+
+    Args:
+        estimates: the plain clip's first.
+    """
+    plain = estimates[0]
+
+    def mean(values: list[np.ndarray | None]) -> np.ndarray | None:
+        there = [one for one in values if one is not None]
+        return np.mean(there, 0) if there else None
+
+    return replace(
+        plain,
+        probabilities=mean([one.probabilities for one in estimates]),
+        dimensions=mean([one.dimensions for one in estimates]),
+    )
