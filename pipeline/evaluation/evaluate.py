@@ -2,7 +2,8 @@
 
 Writes below `out`: `predictions.parquet`, `traces.parquet`, `metrics.json`, `per_class.json`, `per_speaker.parquet`,
 `comparisons.json`, `baselines.json` (chance, majority), `run.json` (where the figures come from), `summary.json` (the few
-figures `dvc exp show` lists), and for DVC and the report `plots/{confusion,variants,missing,calibration,history}.csv`.
+figures `dvc exp show` lists), `trust.json` and `probe.json` (see `trust`), and for DVC and the report
+`plots/{confusion,variants,missing,calibration,selective,difficulty,history}.csv`.
 """
 
 from __future__ import annotations
@@ -21,12 +22,16 @@ from pipeline.storage import atomic, tables
 from pipeline.threads import computing
 from pipeline.training.data.dataset import Dataset
 
-from . import intervals, summary
+from . import intervals, probe, summary
 from .baselines import find_baselines
+from .calibration import find_temperature
 from .intervals import Draws, Interval
+from .missing import measure_missing
 from .predictions import predict_rows, subsets, trace_rows, truth_table
 from .record import describe_run
 from .sums import Groups, clip_parts, indices, probabilities
+from .transductive import find_transductive
+from .trust import write_trust
 
 KEYS = ("variant", "fold", "seed")
 
@@ -60,7 +65,7 @@ def evaluate(
     classes, names = spec.classes, spec.dimensions
     known, frames = truth_table(truth, truth_annotations, names)
     with computing(params.training.threads):  # else the last digits would be the machine's
-        predictions, traces, kept = _predict(params, loaded, index, manifest, folds, frames)
+        predictions, traces, kept, probed = _predict(params, loaded, index, manifest, folds, frames)
     predictions = _with_truth(predictions, known, tables.read(manifest), classes, names)
     if not predictions.filter(pl.any_horizontal(pl.col("truth", *(f"truth_{n}" for n in names)).is_not_null())).height:
         raise StoreError(f"{truth} has no label of any test clip. Run `dvc repro manifest`.")
@@ -79,12 +84,18 @@ def evaluate(
     atomic.write_json(out / "metrics.json", result)
     select = params.training.select if params.training.select != "loss" else ("uar" if classes else "ccc")
     headlines = summary.pick_headlines(result, select, FUSED)
+    if unit := find_transductive(run.config for run in loaded):
+        headlines["transductive"] = unit
     atomic.write_json(out / "summary.json", headlines)
-    first = next(iter(seeds.values()))[0]
-    floor = find_baselines(first, tables.read(manifest), tables.read(folds), classes, names)
+    main = seeds.get(FUSED) or next(iter(seeds.values()))
+    floor = find_baselines(main[0], tables.read(manifest), tables.read(folds), classes, names)
     atomic.write_json(out / "baselines.json", floor)
     _details(out, seeds, groups, result, select, classes, names)
-    _plots(out, seeds, groups, result | _lines(floor), kept, known, classes, names)
+    kept = _with_truth(kept, known, tables.read(manifest), classes, names) if kept.height else kept
+    missing = measure_missing(kept, groups, classes, names)
+    _plots(out, pl.concat(main), result | _lines(floor), missing, classes)
+    labels = tables.read(truth), tables.read(manifest), tables.read(folds)
+    write_trust(out, main, kept, probed, groups, classes, labels)
     atomic.write_json(out / "run.json", describe_run(params, predictions, groups, headlines, out / "last.json"))
     history = Path(runs) / "history.csv"
     if history.is_file():
@@ -99,9 +110,10 @@ def _predict(
     manifest: str | Path,
     folds: str | Path,
     frames: dict[str, np.ndarray],
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Predictions of all runs, traces of all runs, and the fused runs with streams left out."""
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, dict[str, object]]:
+    """Predictions of all runs, traces of all runs, the fused runs with streams left out, and what `probe.Probes` says."""
     rows, traces, kept = [], [], []
+    speakers = probe.Probes()
     for fold in sorted({run.config["fold"] for run in loaded}):
         data = Dataset.load(index, manifest, folds, params, fold)
         test = data.rows("test")
@@ -111,14 +123,19 @@ def _predict(
             keys = {name: run.config[name] for name in KEYS}
             if run.config["fold"] != fold:
                 continue
-            rows.append(_frame(keys, predict_rows(run, data, test)))
+            found = _frame(keys, predict_rows(run, data, test))
+            rows.append(found.with_columns(pl.lit(find_temperature(run, data), pl.Float64()).alias("temperature")))
             if traced := trace_rows(run, data, test, frames):
                 traces.append(_frame(keys, pl.DataFrame(traced)))
             if keys["variant"] == FUSED:
+                speakers.ask(run, data)
                 for keep in subsets(run.streams):
-                    part = predict_rows(run, data, test, frozenset(run.streams) - keep)
-                    kept.append(_frame(keys, part).with_columns(pl.lit("+".join(sorted(keep))).alias("kept")))
-    return pl.concat(rows), pl.concat(traces) if traces else pl.DataFrame(), pl.concat(kept) if kept else pl.DataFrame()
+                    drop = frozenset(run.streams) - keep
+                    part = _frame(keys, predict_rows(run, data, test, drop)) if drop else found
+                    kept.append(part.with_columns(pl.lit("+".join(sorted(keep))).alias("kept")))
+    # A fusion may have shares where single streams have none.
+    tables_of = [pl.concat(found, how="diagonal") if found else pl.DataFrame() for found in (rows, traces, kept)]
+    return tables_of[0], tables_of[1], tables_of[2], speakers.summarise()
 
 
 def _frame(keys: dict, columns: dict | pl.DataFrame) -> pl.DataFrame:
@@ -200,18 +217,8 @@ def _lines(floor: dict[str, dict[str, float]]) -> dict[str, dict[str, dict[str, 
     return {name: {m: Interval(value).rounded() for m, value in values.items()} for name, values in floor.items()}
 
 
-def _plots(
-    out: Path,
-    seeds: dict[str, list[pl.DataFrame]],
-    groups: Groups,
-    result: dict,
-    kept: pl.DataFrame,
-    known: pl.DataFrame,
-    classes: tuple[str, ...],
-    names: tuple[str, ...],
-) -> None:
+def _plots(out: Path, shown: pl.DataFrame, result: dict, missing: pl.DataFrame, classes: tuple[str, ...]) -> None:
     """Tables DVC and the report draw. Confusion: the decisions of all seeds of the fused model."""
-    shown = pl.concat(seeds.get(FUSED) or next(iter(seeds.values())))
     pairs = shown.filter(pl.col("truth").is_in(list(classes))) if classes else shown.clear()
     _csv(
         out / "plots" / "confusion.csv",
@@ -226,18 +233,7 @@ def _plots(
         out / "plots" / "calibration.csv",
         pl.DataFrame(bins, schema={"confidence": pl.Float64(), "accuracy": pl.Float64(), "count": pl.Int64()}),
     )
-    missing = []
-    metric = "uar" if classes else "ccc"
-    if kept.height:
-        kept = kept.join(known.rename({"emotion": "truth", **{n: f"truth_{n}" for n in names}}), on="id", how="left")
-    for (label,), part in kept.group_by("kept", maintain_order=True) if kept.height else ():
-        tables_of = part.partition_by("seed", maintain_order=True)
-        found = summary.summarise(tables_of, [], groups, classes, names)[metric]
-        missing.append({"kept": label, "streams": label.count("+") + 1, "metric": metric, **found.rounded()})
-    _csv(
-        out / "plots" / "missing.csv",
-        pl.DataFrame(missing, infer_schema_length=None) if missing else pl.DataFrame(schema={"kept": pl.String()}),
-    )
+    _csv(out / "plots" / "missing.csv", missing)
 
 
 def _csv(path: Path, table: pl.DataFrame) -> None:
