@@ -16,7 +16,6 @@ from pipeline.storage import tables
 from pipeline.training.data.dataset import Dataset
 from pipeline.training.data.labels import frame_truth, interpolate
 
-
 #: Clips predicted at a time.
 BATCH = 128
 
