@@ -138,16 +138,17 @@ def show_difficulty(table: pl.DataFrame | None, fit: object) -> dict:
 
 
 def tell_probe(found: object) -> str:
-    """One sentence: how much of the speaker is left in the fused vector."""
+    """One sentence: how much of the speaker is left in the vector that decides."""
+    asked = "How much of the speaker is left in the vector that decides"
     if not isinstance(found, dict):
-        return "How much of the speaker is left in the fused vector was not measured: reports/probe.json is not there."
+        return f"{asked} was not measured: reports/probe.json is not there."
     if "reason" in found:
-        return f"How much of the speaker is left in the fused vector was not measured. {found['reason']}"
+        return f"{asked} was not measured. {found['reason']}"
     before, after = (_percent(results.read_interval(found[name])) for name in ("before", "after"))
     return (
-        f"How much of the speaker is left: a linear probe names the speaker of {after} of the clips from the fused vector, of "
-        f"{before} from the features that go in; guessing names {100 * found['chance']:.1f} %. It learns from one half of the "
-        f"clips of {found['speakers']} training speakers and is asked of the other."
+        f"{asked}: a linear probe names the speaker of {after} of the clips from it, of {before} from the features that go in; "
+        f"guessing names {100 * found['chance']:.1f} %. It learns from one half of the clips of {found['speakers']} training "
+        "speakers and is asked of the other."
     )
 
 

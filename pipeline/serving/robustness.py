@@ -22,6 +22,7 @@ from pipeline.runs.folders import FUSED, LINEAR, RunName, list_runs
 from pipeline.runs.predict import Features, predict_clip
 from pipeline.runs.run import TrainedModel, load_run
 from pipeline.storage import tables
+from pipeline.threads import computing
 
 from .disturb import DISTURBANCES, Disturbance
 
@@ -88,12 +89,13 @@ def predict_disturbed(
                         encoded[clip][name] = features
                 advance(1)
     held = tables.read(folds).filter(pl.col("role") == "test").join(pl.DataFrame({"id": list(clips)}), on="id")
-    rows = [
-        {"kind": one and one.kind, "level": one and one.level, **_predict(run, name, clip, encoded[clip])}
-        for one, encoded in ((None, plain), *changed.items())
-        for name, run in runs.items()
-        for clip in held.filter(pl.col("fold") == name.fold)["id"].sort()
-    ]
+    with computing(params.training.threads):  # else the last digits would be the machine's
+        rows = [
+            {"kind": one and one.kind, "level": one and one.level, **_predict(run, name, clip, encoded[clip])}
+            for one, encoded in ((None, plain), *changed.items())
+            for name, run in runs.items()
+            for clip in held.filter(pl.col("fold") == name.fold)["id"].sort()
+        ]
     return pl.DataFrame(rows, infer_schema_length=None), reached
 
 
