@@ -172,7 +172,8 @@ def show_robustness(reports: Path) -> dict:
     variants = list(dict.fromkeys(row["variant"] for row in rows))
     plain = {row["variant"]: row["value"] for row in rows if row["kind"] is None}
     panels = []
-    for kind in found["reaches"]:
+    reaches = {kind: found["reaches"][kind] for kind in KINDS if kind in found["reaches"]}
+    for kind in reaches:
         levels = list(dict.fromkeys(row["level"] for row in rows if row["kind"] == kind))
         at = {(row["variant"], row["level"]): row["value"] for row in rows if row["kind"] == kind}
         curves = {name: [plain[name], *(at[name, level] for level in levels)] for name in variants}
@@ -182,7 +183,8 @@ def show_robustness(reports: Path) -> dict:
     for row in rows:
         row["name"] = "as it is" if row["kind"] is None else f"{row['kind']}, {name_level(row['kind'], row['level'])}"
     keys = [{"style": f"s{rank}", "name": name} for rank, name in enumerate(variants)]
-    return {"panels": panels, "rows": rows, "keys": keys, "title": title, **{k: found[k] for k in ("clips", "seed", "reaches")}}
+    about = {"clips": found["clips"], "seed": found["seed"], "reaches": reaches}
+    return {"panels": panels, "rows": rows, "keys": keys, "title": title, **about}
 
 
 def name_level(kind: str, level: float) -> str:
