@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+from pipeline.runs.folders import LINEAR
 from pipeline.runs.run import TrainedModel
 from pipeline.training.data.dataset import Dataset
 
@@ -33,7 +34,7 @@ def find_temperature(run: TrainedModel, data: Dataset) -> float | None:
 def learns_from_validation(run: TrainedModel) -> bool:
     """Whether validation clips were learned from, so that how sure the model is of them tells nothing."""
     training = run.config.get("params", {}).get("training", {})
-    return run.model.spec.linear not in (None, False) or bool(run.config.get("refit", training.get("refit", False)))
+    return run.config.get("variant") == LINEAR or bool(run.config.get("refit", training.get("refit", False)))
 
 
 def fit_temperature(logits: Tensor, truth: Tensor) -> float:

@@ -132,8 +132,8 @@ def show_difficulty(table: pl.DataFrame | None, fit: object) -> dict:
     if fit["r"] is not None:
         p = "p < 0.001" if fit["p"] < 0.001 else f"p = {format_number(fit['p'])}"
         says = f"Pearson r = {format_number(fit['r'], 2)}, {p}, slope {format_number(fit['slope'], 2)}"
-    columns = (table[name].to_list() for name in ("difficulty", "uar", "fitted"))
-    svg = trust_plots.draw_fit(*columns, "distance from the class' mean", "UAR", says)
+    x, y, fitted = (table[name].to_list() for name in ("difficulty", "uar", "fitted"))
+    svg = trust_plots.draw_fit(x, y, fitted, "distance from the class' mean", "UAR", says)
     return {"svg": svg, "says": says, "buckets": len(table), "clips": fit["clips"], "dimensions": fit["dimensions"]}
 
 
