@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def describe_run(
-    params: Params, predictions: pl.DataFrame, groups: Groups, headlines: dict[str, float | None], last: Path
+    params: Params, predictions: pl.DataFrame, groups: Groups, headlines: dict[str, float | str | None], last: Path
 ) -> dict[str, object]:
     """The content of `run.json`.
 
@@ -44,6 +44,7 @@ def describe_run(
         "unit": groups.unit,
         "groups": len(groups.names) - groups.alone,
         "alone": groups.alone,
+        "transductive": headlines.get("transductive"),
         "before": before and {"summary": before["summary"], "changed": differences(before["params"], flat)},
     }
 

@@ -16,7 +16,7 @@ from pipeline.params import Params
 from pipeline.runs.folders import FUSED
 from pipeline.storage import atomic
 
-from . import by_fold, curves, datacard, panels, plots, provenance, results, sentences
+from . import by_fold, curves, datacard, panels, plots, provenance, results, sentences, transductive, trust_panels
 from .svg import format_number
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -29,6 +29,9 @@ SECTIONS = (
     ("calibration", "Calibration"),
     ("traces", "Valence and arousal"),
     ("missing", "Missing modalities"),
+    ("worth", "Worth of each stream"),
+    ("robustness", "Noise and blur"),
+    ("difficulty", "Difficulty"),
     ("learning", "Learning curves"),
     ("data", "Data"),
     ("quarantine", "Quarantine"),
@@ -68,6 +71,7 @@ def render_page(params: Params, data: Path, reports: Path, features: Path) -> st
     scores = {results.name_variant(variant, names): values for variant, values in found.items()}
     floors = read_floors(reports)
     record = provenance.read_record(reports)
+    unit = record.get("transductive")
     streams = provenance.describe_streams(params, features)
     card = datacard.read_card(data, Path(params.corpus.root).name)
     bins = results.fill_bins(predictions)
@@ -113,6 +117,8 @@ def render_page(params: Params, data: Path, reports: Path, features: Path) -> st
         "reliability": plots.draw_reliability(bins, ece.mean if ece else math.nan, panels.pick_floors(floors, "accuracy"))
         if bins
         else "",
+        "trust": show_trust(reports, Path(data), predictions, floors),
+        "transductive": transductive.tell(unit) if unit else "",
         "scatters": panels.show_scatters(predictions, params),
         "traces": panels.show_traces(traced[0]) if traced else [],
         "traces_total": traced[1] if traced else 0,
@@ -139,7 +145,32 @@ def render_page(params: Params, data: Path, reports: Path, features: Path) -> st
         "streams": streams,
         "parameters": dump_params(params),
     }
-    return _environment().get_template("report.html").render(values)
+    return transductive.mark(_environment().get_template("report.html").render(values), unit)
+
+
+def show_trust(reports: Path, data: Path, predictions: pl.DataFrame | None, floors: panels.Floors) -> dict[str, object]:
+    """What the page shows of how far the figures can be trusted."""
+    found = provenance.read_json(reports / "trust.json")
+    found = found if isinstance(found, dict) else {}
+    scaled = trust_panels.show_scaled(predictions)
+    scores = next(iter(results.read_scores(reports).values()), {})
+    ece = scores.get("ece_scaled")
+    if scaled:
+        scaled["ece"] = ece
+        scaled["svg"] = plots.draw_reliability(
+            scaled["bins"], ece.mean if ece else math.nan, panels.pick_floors(floors, "accuracy")
+        )
+    buckets = results.read_csv(reports / "plots" / "difficulty.csv", ("difficulty", "uar", "fitted"))
+    return {
+        "scaled": scaled,
+        "selective": trust_panels.show_selective(results.read_csv(reports / "plots" / "selective.csv", ("coverage", "mean"))),
+        "worth": trust_panels.show_worth(found.get("shapley")),
+        "shares": trust_panels.show_shares(predictions),
+        "worst": trust_panels.show_worst(predictions, data),
+        "difficulty": trust_panels.show_difficulty(buckets, found.get("difficulty")),
+        "probe": trust_panels.tell_probe(provenance.read_json(reports / "probe.json")),
+        "robustness": trust_panels.show_robustness(reports),
+    }
 
 
 def summarise_run(params: Params, predictions: pl.DataFrame | None, card: datacard.Card | None) -> str:
