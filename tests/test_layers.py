@@ -21,6 +21,7 @@ LAYERS = {
     "runs": f"{SHARED} storage models",
     "training": f"{SHARED} storage models runs",
     "evaluation": f"{SHARED} storage runs training.data",
+    "study": f"{SHARED} storage models runs training evaluation",
     "serving": f"{SHARED} storage workers weights data features models runs training",
 }
 

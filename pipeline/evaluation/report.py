@@ -135,7 +135,7 @@ def render_page(params: Params, data: Path, reports: Path, features: Path) -> st
         "streams": streams,
         "parameters": dump_params(params),
     }
-    return _environment().get_template("report.html").render(values)
+    return make_environment().get_template("report.html").render(values)
 
 
 def summarise_run(params: Params, predictions: pl.DataFrame | None, card: datacard.Card | None) -> str:
@@ -189,9 +189,10 @@ def _plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def _environment() -> jinja2.Environment:
+def make_environment(*folders: Path) -> jinja2.Environment:
+    """Templates of the page, and before them those of `folders`, with the filters that both use."""
     made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader([*folders, TEMPLATES]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
