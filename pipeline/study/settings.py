@@ -12,7 +12,7 @@ from pipeline import params as parameters
 from pipeline.errors import ParamsError, one_of
 from pipeline.models.registry import CONTEXTS, FUSIONS, LOSSES
 from pipeline.params import Fusion, Params
-from pipeline.runs.folders import FUSED
+from pipeline.runs.folders import FUSED, LINEAR
 from pipeline.training.curricula.base import CURRICULA
 from pipeline.training.curricula.pacing import PACES
 from pipeline.training.samplers.base import SAMPLERS
@@ -46,7 +46,7 @@ class Setting:
 
     def same(self, other: Setting) -> bool:
         """Whether the same runs belong to it."""
-        mine, theirs = ((s.params.model_dump(exclude={"run"}), s.variant, s.seeds) for s in (self, other))
+        mine, theirs = ((s.params.model_dump(exclude={"run"}), s.variant) for s in (self, other))
         return mine == theirs
 
 
@@ -72,7 +72,7 @@ def choose_streams(params: Params, names: Iterable[str]) -> Variant:
 
 
 def list_settings(question: Question, params: Params, folder: Path = Path("conf")) -> list[Setting]:
-    """The settings of a question, the reference first.
+    """The settings of a question; where they are compared, the reference first.
 
     Raises:
         ParamsError: an override, part, stream or reference that is not there.
@@ -89,6 +89,8 @@ def list_settings(question: Question, params: Params, folder: Path = Path("conf"
     found = [setting for entry in question.settings for setting in _expand(entry, values, folder)]
     if names := {one.name for one in found if [other.name for other in found].count(one.name) > 1}:
         raise ParamsError(f"two settings are named {min(names)!r}.")
+    if not question.compare:
+        return found
     if question.reference is not None:
         chosen = next((one for one in found if one.name == question.reference), None)
         if chosen is None:
@@ -138,6 +140,9 @@ def _make(name: str, overrides: list[str], entry: Entry, values: dict, folder: P
     except ParamsError as error:
         raise ParamsError(f"setting {name!r}: {str(error).removeprefix(f'setting {name!r}: ')}") from error
     check_parts(params)
+    if entry.variant == LINEAR and params.training.linear is None:
+        training = params.training.model_copy(update={"linear": parameters.Linear()})
+        params = params.model_copy(update={"training": training})
     variant = find_variant(params, entry.variant or FUSED)
     setting = Setting(name, params, variant)
     if entry.modalities:
