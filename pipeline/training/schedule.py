@@ -1,4 +1,4 @@
-"""Jobs side by side: in worker processes where that pays."""
+"""Jobs side by side: on a Ray cluster, in worker processes where that pays, or one after the other."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pipeline.devices import pick_devices
 from pipeline.params import Params
 from pipeline.stop import follow_parent, sparing_children
 
+from . import on_ray
 from .jobs import Job, Sources, is_finished, load_fold
 
 #: Below this, starting worker processes costs more than it saves.
@@ -30,6 +31,10 @@ def run_jobs(
     Args:
         work: `run_job`, or a function of a module that calls it.
     """
+    if tasks[0][0].run.engine == "ray":
+        for place in on_ray.fill_cache(tasks, sources):
+            yield place, work(tasks[place][0], sources, tasks[place][1])
+        return
     (params, first), rest = tasks[0], range(1, len(tasks))
     yield 0, work(params, sources, first)
     workers = min(params.run.workers, len(rest) // 2)

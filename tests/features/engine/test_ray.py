@@ -14,9 +14,10 @@ import polars as pl
 import pytest
 
 from pipeline import params as parameters
+from pipeline import ray_cluster
 from pipeline.features import extract
 from pipeline.features.encoders import registry
-from pipeline.features.engine import ray_actors, ray_cluster, ray_engine
+from pipeline.features.engine import ray_actors, ray_engine
 from pipeline.features.engine.devices import compute
 from pipeline.features.engine.reader import Reader, list_jobs
 from pipeline.features.engine.task import Task
@@ -163,7 +164,7 @@ def test_an_actor_killed_at_work_is_replaced_and_nothing_is_lost(cluster, here, 
 
 LISTENING = """
 import psutil
-from pipeline.features.engine import ray_cluster
+from pipeline import ray_cluster
 
 ray = ray_cluster.load(None)
 with ray_cluster.connect(ray, None):
