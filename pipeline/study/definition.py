@@ -23,6 +23,7 @@ class Entry(Group):
         variant: what is compared: `fused`, `linear`, or a stream alone.
         every: `streams` (each set of them), `seeds` (one, two, …), a kind of part (`fusion`, `context`, `training.curriculum`,
             `training.sampler`: each there is), a group of `conf/` (`loss`: each file), `pace` (of the curriculum).
+        only: of what `every` names; what is not there is a row that says so.
         grid: key → values; every combination.
     """
 
@@ -31,6 +32,7 @@ class Entry(Group):
     modalities: tuple[str, ...] = ()
     variant: str | None = None
     every: str | None = None
+    only: tuple[str, ...] = ()
     grid: dict[str, tuple[str | int | float | bool | None, ...]] = {}
 
     @model_validator(mode="after")

@@ -35,7 +35,7 @@ class Row:
         validation: what its checkpoints scored when they were selected, mean over folds and seeds; NaN where that is not
             comparable with the reference.
         difference: to the reference, and its interval. p, corrected: by the paired test, and by Holm's method.
-        runs: how many there are.
+        shared: see `Outcome`. runs: how many there are.
     """
 
     setting: Setting
@@ -45,6 +45,7 @@ class Row:
     difference: Interval = NONE
     p: float = math.nan
     corrected: float = math.nan
+    shared: str = ""
     runs: int = 0
     reason: str = ""
 
@@ -83,7 +84,7 @@ class Truth:
         found = summary.summarise(seeds, [], self.groups, classes, names, number)
         scores = [one.score for one in outcomes if one.score is not None]
         validation = sum(scores) / len(scores) if len(scores) == len(outcomes) else math.nan
-        row = Row(setting, found[metric], found, validation, runs=len(outcomes))
+        row = Row(setting, found[metric], found, validation, shared=outcomes[0].shared, runs=len(outcomes))
         return row, (chosen, Draws.of(len(self.groups.names), len(seeds), variant=number))
 
     def _join(self, outcomes: Sequence[Outcome], names: tuple[str, ...]) -> list[pl.DataFrame]:

@@ -110,8 +110,10 @@ def _expand(entry: Entry, values: dict, folder: Path) -> Iterator[Setting]:
         for count in range(1, params.training.seeds + 1):
             yield Setting(f"{count} seed{'s' * (count > 1)}", params, find_variant(params, entry.variant or FUSED), count)
     else:
-        for name, more in _list_overrides(entry, folder):
-            yield _make(name, [*entry.set, *more], entry, values, folder)
+        found = dict(_list_overrides(entry, folder))
+        for name in entry.only or found:
+            setting = _make(name, [*entry.set, *found.get(name, ())], entry, values, folder)
+            yield setting if name in found else replace(setting, skipped=f"there is no {entry.every} {name}")
 
 
 def _list_overrides(entry: Entry, folder: Path) -> Iterator[tuple[str, list[str]]]:

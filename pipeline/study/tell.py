@@ -94,6 +94,7 @@ def note(answer: Answer, row: Row) -> str:
     said = ["reference"] if row is answer.reference and answer.question.compare else []
     said += ["chosen on validation"] if row is answer.chosen else []
     said += ["differs"] if row.shown else []
+    said += [f"transductive: features normalised within a {row.shared}"] if row.shared else []
     return ", ".join(said)
 
 
@@ -132,6 +133,7 @@ def list_records(found: Answers) -> list[dict[str, object]]:
                     "reference": row is one.reference and one.question.compare,
                     "chosen": row is one.chosen,
                     "differs": row.shown,
+                    "transductive": row.shared,
                     "runs": row.runs,
                     "skipped": row.reason,
                 }

@@ -18,6 +18,9 @@ from pipeline.training.schedule import run_jobs
 
 from .settings import Setting
 
+#: What features may be normalised within so that held-out clips have a part in it.
+TRANSDUCTIVE = ("speaker", "session")
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -27,6 +30,7 @@ class Outcome:
         predictions: of the fold's held-out clips, see `predict_rows`; None when it could not be run.
         classes, dimensions: that it predicts.
         score: of the checkpoint on validation; None where nothing was selected.
+        shared: `speaker` or `session` where features were normalised within each, with unlabelled held-out clips; else empty.
         trained: it was not in the cache.
         reason: why it could not be run.
     """
@@ -35,6 +39,7 @@ class Outcome:
     classes: tuple[str, ...] = ()
     dimensions: tuple[str, ...] = ()
     score: float | None = None
+    shared: str = ""
     trained: bool = False
     reason: str = ""
 
@@ -53,7 +58,9 @@ def attempt(params: Params, sources: Sources, job: Job) -> Outcome:
     with computing(params.training.threads):
         found = pl.DataFrame(predict_rows(run, data, test)).with_columns(fold=pl.lit(job.fold), seed=pl.lit(job.seed))
     spec = run.model.spec
-    return Outcome(found, spec.classes, spec.dimensions, run.config["score"], trained)
+    shared = run.config.get("normalise")
+    shared = shared if shared in TRANSDUCTIVE else ""
+    return Outcome(found, spec.classes, spec.dimensions, run.config["score"], shared, trained)
 
 
 def list_jobs(setting: Setting, folds: Sequence[int]) -> list[Job]:

@@ -1,4 +1,4 @@
-"""Jobs on a Ray cluster: each run on a node, its folder sent to the cache of the machine that asked.
+"""Jobs on a Ray cluster: each run in a node's own cache, its folder sent to that of the machine that asked.
 
 Every node must see the project at the same path, as for features. Runs go on processors, and on GPUs where the machine that
 asks has one itself: the kind of device is in a run's identity.
@@ -24,9 +24,6 @@ from pipeline.storage.clip_cache import root
 from pipeline.storage.folder_lock import use_folder
 
 from .jobs import Job, Sources, is_finished, run_job
-
-#: Environment of the machine that asks which nodes need too.
-PASSED = (OWN, "AFFECTORY_CACHE")
 
 
 class Packed(NamedTuple):
@@ -61,13 +58,13 @@ def fill_cache(tasks: Sequence[tuple[Params, Job]], sources: Sources) -> Iterato
     options = tasks[0][0].run
     ray = ray_cluster.load(options.ray_address)
     device = pick_devices(options.device)[0].partition(":")[0]
-    variables = {name: str(Path(os.environ[name]).resolve()) for name in PASSED if os.environ.get(name)}
+    own = {OWN: str(Path(os.environ[OWN]).resolve())} if os.environ.get(OWN) else {}
     with ray_cluster.connect(ray, options.ray_address):
         remote = ray.remote(run_there).options(
             num_cpus=1,
             num_gpus=int(device == "cuda"),
             scheduling_strategy="SPREAD",
-            runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parents[2]), **variables}},
+            runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parents[2]), **own}},
         )
         calls = {}
         for place in missing:

@@ -1,17 +1,22 @@
 """Studies on trained runs of fabricated features."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import ParamsError, StoreError
 from pipeline.evaluation.evaluate import evaluate
+from pipeline.evaluation.intervals import Interval
+from pipeline.params import Params
 from pipeline.study import ask
-from pipeline.study.answer import Held, answer
-from pipeline.study.definition import Study, read_study
+from pipeline.study.answer import Answer, Held, answer
+from pipeline.study.definition import Entry, Question, Study, read_study
+from pipeline.study.figures import Row
 from pipeline.study.holm import correct
-from pipeline.study.settings import list_settings
+from pipeline.study.settings import Setting, list_settings
+from pipeline.study.tell import conclude, note
 from pipeline.training.jobs import Sources
 from pipeline.training.stage import train
 
@@ -136,6 +141,7 @@ def test_what_cannot_be_run_is_a_row_that_says_why(fabricate):
                         {"name": "smell", "modalities": ["smell"]},
                         {"name": "gated", "set": ["fusion=gated"]},
                         {"name": "linear", "variant": "linear"},
+                        {"every": "context", "only": ["nothing_of_the_kind"]},
                     ],
                 },
                 {"question": "elsewhere?", "group": "corpus", "settings": [{"name": "x"}]},
@@ -147,6 +153,24 @@ def test_what_cannot_be_run_is_a_row_that_says_why(fabricate):
     assert rows["smell"].reason == "there is no stream of smell"
     assert all(rows[name].figure.mean > 0 and not rows[name].reason for name in ("present", "gated", "linear"))
     assert rows["linear"].runs == 1
+    assert rows["nothing_of_the_kind"].reason == "there is no context nothing_of_the_kind"
+
+
+def test_words_of_a_row():
+    params = Params.model_construct()
+    ours = Row(Setting("a", params, None), Interval(0.6, 0.5, 0.7), validation=0.5, shared="speaker", runs=3)
+    better = replace(ours, difference=Interval(0.1, 0.02, 0.2), p=0.01, corrected=0.03, validation=0.6, shared="")
+    other = replace(better, setting=Setting("b", params, None), figure=Interval(0.7, 0.6, 0.8), corrected=0.06, validation=0.4)
+    one = Answer(Question(question="?", settings=(Entry(name="a"),)), (ours, better, other), "uar", "uar")
+    assert [note(one, row) for row in one.rows] == [
+        "reference, transductive: features normalised within a speaker",
+        "chosen on validation, differs",
+        "",
+    ]
+    said = " ".join(conclude(one, 2))
+    assert "Validation chooses a, which reaches UAR 0.600 (0.500 to 0.700)" in said
+    assert "Highest on held-out clips is b with 0.700" in said and "choose on validation" in said
+    assert "after Holm's correction over 2 comparisons: a (+0.100)" in said
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,4 @@
-"""Training runs on a Ray cluster are those of this machine."""
-
-import shutil
+"""Training runs on a Ray cluster; on a real one in tests/features/engine/test_ray.py, which has it."""
 
 import pytest
 
@@ -11,26 +9,6 @@ from pipeline.training.stage import train
 
 def files(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_runs_on_a_cluster_are_those_of_this_machine(fabricate, monkeypatch, tmp_path):
-    pytest.importorskip("ray")
-    corpus = fabricate(clips=30)
-    training = {"epochs": 2, "seeds": 2, "linear": {}}
-    here = corpus.params(training=training)
-    there = corpus.params(training=training, run={"engine": "ray"})
-    train(here, corpus.index(here), **corpus.files, out=corpus.path("here"))
-    monkeypatch.setenv("AFFECTORY_CACHE", str(tmp_path / "other"))
-    train(there, corpus.path("data/index.h5"), **corpus.files, out=corpus.path("there"))
-    assert files(corpus.path("there")) == files(corpus.path("here"))
-
-    # What is in the cache asks no cluster.
-    shutil.rmtree(corpus.path("there"))
-    nowhere = corpus.params(training=training, run={"engine": "ray", "ray_address": "nowhere"})
-    train(nowhere, corpus.path("data/index.h5"), **corpus.files, out=corpus.path("there"))
-    assert files(corpus.path("there")) == files(corpus.path("here"))
 
 
 def test_a_cluster_that_is_not_there_is_one_line(fabricate):

@@ -1,4 +1,4 @@
-"""Extraction on a local two-node Ray cluster: the bytes of the local engine, whatever happens to an actor."""
+"""Extraction and training on a local two-node Ray cluster: the bytes of the local engine, whatever happens to an actor."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from pipeline.features.engine.reader import Reader, list_jobs
 from pipeline.features.engine.task import Task
 from pipeline.storage import tables
 from pipeline.storage.clip_cache import ClipCache
+from pipeline.training import stage
 
 ROOT = Path(__file__).resolve().parents[3]
 CLIPS = 48
@@ -160,6 +161,25 @@ def test_an_actor_killed_at_work_is_replaced_and_nothing_is_lost(cluster, here, 
     packed = extract.extract(settings(workers=0), "text", out="packed.h5").read_bytes()
     monkeypatch.setenv("AFFECTORY_CACHE", str(here / "other"))
     assert extract.extract(settings(workers=0), "text", out="local.h5").read_bytes() == packed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_training_runs_on_the_cluster_are_those_of_this_machine(cluster, fabricate, monkeypatch, tmp_path):
+    corpus = fabricate(clips=30)
+    training = {"epochs": 2, "seeds": 2, "linear": {}}
+
+    def train_at(name: str, **run) -> dict[str, bytes]:
+        params = corpus.params(training=training, run=run)
+        out = corpus.path(name)
+        stage.train(params, corpus.index(params), **corpus.files, out=out)
+        return {p.relative_to(out).as_posix(): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
+
+    here = train_at("here")
+    monkeypatch.setenv("AFFECTORY_CACHE", str(tmp_path / "other"))
+    assert train_at("there", engine="ray", ray_address=cluster) == here
+    # What is in the cache asks no cluster.
+    assert train_at("again", engine="ray", ray_address="nowhere:1") == here
 
 
 LISTENING = """
