@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 from pathlib import Path
+from typing import Any
 
 from pipeline import params as parameters
 from pipeline.errors import ParamsError, one_of
@@ -80,11 +81,12 @@ def list_settings(question: Question, params: Params, folder: Path = Path("conf"
     values = params.model_dump(mode="json")
     for key, value in question.defaults.items():
         *groups, last = key.split(".")
-        at = values
+        at: Any = values
         for group in groups:
-            at = at[group]
-        if at.get(last, value) is None:
-            at[last] = value
+            at = at.get(group) if isinstance(at, dict) else None
+        if not isinstance(at, dict) or last not in at:
+            raise ParamsError(f"defaults: there is no parameter {key}.")
+        at[last] = value if at[last] is None else at[last]
     present = Setting("present", params, Variant(FUSED, tuple(sorted(params.streams)), params.fusion))
     found = [setting for entry in question.settings for setting in _expand(entry, values, folder)]
     if names := {one.name for one in found if [other.name for other in found].count(one.name) > 1}:

@@ -201,6 +201,38 @@ def test_without_features_it_is_one_line(fabricate, tmp_path):
         list(ask.run(["fusion"], params, sources=Sources(str(tmp_path / "index.h5")), conf=ROOT / "conf"))
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("question: Why?\nsettings: []\n", "settings"),
+        ("question: Why?\nsettings: [{name: a, sett: [training.lr=1]}]\n", "sett: unknown key"),
+        ("question: Why?\nsettings: [{set: [training.lr=1]}]\n", "either a name"),
+        ("question: Why?\nsettings: [{name: a}, {name: a}]\n", "two settings are named 'a'"),
+        ("question: Why?\nreference: b\nsettings: [{name: a}]\n", "Unknown reference 'b'"),
+        ("question: Why?\nsettings: [{every: smell}]\n", "Unknown kind in `every` 'smell'"),
+        ("question: Why?\nsettings: [{name: a, variant: smell}]\n", "Unknown variant 'smell'"),
+        ("question: Why?\ndefaults: {training.smell.a: 1}\nsettings: [{name: a}]\n", "there is no parameter training.smell.a"),
+        ("question: Why?\nsettings: [{name: a, set: ['training.lr=1,2']}]\n", "a setting has one value"),
+    ],
+)
+def test_a_mistake_in_a_file_is_one_line(fabricate, tmp_path, content, said):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "mine.yaml").write_text(content)
+    params = fabricate(clips=20).params()
+    with pytest.raises(ParamsError) as error:
+        list_settings(read_study("mine", tmp_path).questions[0], params, tmp_path)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_study_of_the_documentation_is_one(fabricate, tmp_path):
+    block = (ROOT / "docs" / "experiments.md").read_text().split("# conf/study/mine.yaml\n")[1].split("```")[0]
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "mine.yaml").write_text(block)
+    found = list_settings(read_study("mine", tmp_path).questions[0], fabricate(clips=20).params(), ROOT / "conf")
+    assert [one.name for one in found] == ["present", "none", "a third", "the linear model"]
+    assert found[2].params.fusion.options["modality_dropout"] == 0.3 and found[3].variant.linear
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "conf" / "study").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_study_there_is_has_settings(fabricate, path):
     params = fabricate(clips=20).params(training={"seeds": 2})
