@@ -19,7 +19,7 @@ from pipeline.params import Params
 from pipeline.storage import atomic
 
 from .answer import Answer, Answers
-from .tell import HEADINGS, conclude, count_family, list_cells, list_records
+from .tell import conclude, count_family, list_cells, list_headings, list_records
 
 #: Name of the files in `reports/`.
 STEM = "study"
@@ -60,6 +60,7 @@ def describe(found: Answers, params: Params) -> dict[str, object]:
                 "question": one.question.question,
                 "metric": name_metric(one.metric) if one.metric else "",
                 "sentences": conclude(one, family),
+                "headings": list(list_headings(one)),
                 "rows": [list(cells) for cells in list_cells(one)],
                 "drawings": _draw(one),
                 "records": [r for r in records if r["question"] == one.question.question],
@@ -78,7 +79,6 @@ def render_page(studies: Mapping[str, dict]) -> str:
         "studies": studies,
         "changed": changed,
         "recipe": latest["recipe"],
-        "headings": HEADINGS,
         "markup": Markup,
     }
     return make_environment(Path(__file__).parent / "templates").get_template("study.html").render(values)
@@ -96,7 +96,7 @@ def _draw(answer: Answer) -> list[dict[str, str]]:
     apart = {row.setting.name: row.difference for row in answer.rows if math.isfinite(row.difference.mean)}
     if apart:
         against = f"{title}, difference to {answer.reference.setting.name}"
-        made.append({"title": against, "svg": str(plots.draw_intervals(apart, against, main=main, floors={"none": 0.0}))})
+        made.append({"title": against, "svg": str(plots.draw_intervals(apart, against, main=main, floors={"equal": 0.0}))})
     return made
 
 

@@ -12,7 +12,8 @@ from pipeline.evaluation.svg import format_number
 from .answer import Answer, Answers
 from .figures import Row
 
-HEADINGS = ("setting", "held out", "validation", "difference", "p", "p, Holm", "")
+#: Columns of the table; those of `COMPARED` only where settings are compared.
+PLAIN, COMPARED, NOTE = ("setting", "held out", "validation"), ("difference", "p", "p, Holm"), ("",)
 
 
 def conclude(answer: Answer, family: int) -> list[str]:
@@ -71,20 +72,20 @@ def _conclude_seeds(answer: Answer, title: str) -> list[str]:
     ]
 
 
+def list_headings(answer: Answer) -> tuple[str, ...]:
+    """Headings of the columns of `list_cells`."""
+    return (*PLAIN, *(COMPARED if answer.question.compare else ()), *NOTE)
+
+
 def list_cells(answer: Answer) -> list[tuple[str, ...]]:
-    """Cells of each row as text, in the order of `HEADINGS`."""
-    return [
-        (
-            row.setting.name,
-            _tell(row.figure),
-            format_number(row.validation),
-            _sign(row.difference.mean) + _bounds(row.difference) if math.isfinite(row.difference.mean) else "–",
-            tell_p(row.p),
-            tell_p(row.corrected),
-            note(answer, row),
-        )
-        for row in answer.rows
-    ]
+    """Cells of each row as text, in the order of `list_headings`."""
+    rows = []
+    for row in answer.rows:
+        apart = row.difference
+        told = _sign(apart.mean) + _bounds(apart) if math.isfinite(apart.mean) else "–"
+        compared = (told, tell_p(row.p), tell_p(row.corrected)) if answer.question.compare else ()
+        rows.append((row.setting.name, _tell(row.figure), format_number(row.validation), *compared, note(answer, row)))
+    return rows
 
 
 def note(answer: Answer, row: Row) -> str:
@@ -105,8 +106,8 @@ def format_text(found: Answers) -> str:
     for one in found.answers:
         lines += [one.question.question, ""]
         if one.rows:
-            heading = (HEADINGS[0], f"{name_metric(one.metric)}, held out", *HEADINGS[2:])
-            lines += [*_align([heading, *list_cells(one)]), ""]
+            first, held, *others = list_headings(one)
+            lines += [*_align([(first, f"{name_metric(one.metric)}, {held}", *others), *list_cells(one)]), ""]
         lines += [*conclude(one, family), ""]
     lines.append(f"{_count(found.runs, 'run')}, {found.trained} of them trained now.")
     return "\n".join(lines)

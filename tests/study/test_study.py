@@ -77,7 +77,7 @@ def rows_of(found):
 
 
 def test_sets_of_streams_are_the_runs_and_figures_of_train_and_evaluate(fabricate):
-    asked = Asked(fabricate(clips=60), training={"seeds": 2, "epochs": 2, "unimodal": True, "linear": {}})
+    asked = Asked(fabricate(clips=45), training={"seeds": 2, "epochs": 1, "unimodal": True, "linear": {}})
     scored, before = asked.evaluate(), asked.runs()
     found = asked.ask(read_study("modalities", ROOT / "conf"))
     rows = rows_of(found)
@@ -116,6 +116,10 @@ def test_the_page_keeps_earlier_studies_and_the_models_are_left_alone(fabricate)
     again = asked.run("training.lr=0.001,0.01")
     assert "2 runs" not in again[0] and ", 0 of them trained now" in again[0]
     assert asked.run("training.lr=0.001,0.01", only_plan=True)[0].startswith("sweep: 4 runs, 0 to be trained\n")
+    asked.params = asked.corpus.params(training={"seeds": 1, "epochs": 1})
+    asked.run("seeds")
+    page = asked.corpus.path("reports/study.html").read_text()
+    assert "Asked with other parameters than seeds" in page and "training.seeds" in page
 
 
 def test_validation_chooses_and_is_not_the_held_out_best(fabricate):
