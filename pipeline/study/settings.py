@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 from pathlib import Path
@@ -13,6 +13,7 @@ from pipeline import params as parameters
 from pipeline.errors import ParamsError, one_of
 from pipeline.models.registry import CONTEXTS, FUSIONS, LOSSES
 from pipeline.params import Fusion, Params
+from pipeline.parts import Parts
 from pipeline.runs.folders import FUSED, LINEAR
 from pipeline.training.curricula.base import CURRICULA
 from pipeline.training.curricula.pacing import PACES
@@ -23,7 +24,7 @@ from .definition import Entry, Question
 from .overrides import override
 
 #: Key of the parameters → the parts that may stand there.
-KINDS = {"fusion": FUSIONS, "context": CONTEXTS, "training.curriculum": CURRICULA, "training.sampler": SAMPLERS}
+KINDS: dict[str, Parts] = {"fusion": FUSIONS, "context": CONTEXTS, "training.curriculum": CURRICULA, "training.sampler": SAMPLERS}
 #: More streams have too many sets: all, all but one, and each alone.
 LARGEST = 4
 #: A face is a picture.
@@ -164,11 +165,11 @@ def check_parts(params: Params) -> None:
         ParamsError: a part that is named is not there.
     """
     training = params.training
-    named = [(FUSIONS, params.fusion), (CONTEXTS, params.context), (CURRICULA, training.curriculum), (SAMPLERS, training.sampler)]
-    find: list[tuple[Callable[[str], type], str]] = [(parts.find, part.name) for parts, part in named if part is not None]
-    find += [(LOSSES.find, term.name) for term in params.loss.values()]
-    for look, name in find:
-        look(name)
+    chosen = (params.fusion, params.context, training.curriculum, training.sampler)
+    named: list[tuple[Parts, str]] = [(kind, part.name) for kind, part in zip(KINDS.values(), chosen, strict=True) if part]
+    named += [(LOSSES, term.name) for term in params.loss.values()]
+    for parts, name in named:
+        parts.find(name)
 
 
 def _subsets(streams: Iterable[str]) -> list[tuple[str, ...]]:

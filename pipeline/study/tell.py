@@ -115,7 +115,7 @@ def format_text(found: Answers) -> str:
 
 def list_records(found: Answers) -> list[dict[str, object]]:
     """A flat row per setting, for CSV and JSON; null where there is nothing."""
-    records = []
+    records: list[dict[str, object]] = []
     for one in found.answers:
         for row in one.rows:
             apart = {("difference" if n == "mean" else f"difference_{n}"): v for n, v in row.difference.rounded().items()}
