@@ -145,7 +145,7 @@ def render_page(params: Params, data: Path, reports: Path, features: Path) -> st
         "streams": streams,
         "parameters": dump_params(params),
     }
-    return transductive.mark(_environment().get_template("report.html").render(values), unit)
+    return transductive.mark(make_environment().get_template("report.html").render(values), unit)
 
 
 def show_trust(reports: Path, data: Path, predictions: pl.DataFrame | None, floors: panels.Floors) -> dict[str, object]:
@@ -226,9 +226,10 @@ def _plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def _environment() -> jinja2.Environment:
+def make_environment(*folders: Path) -> jinja2.Environment:
+    """Templates of the page, and before them those of `folders`, with the filters that both use."""
     made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader([*folders, TEMPLATES]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

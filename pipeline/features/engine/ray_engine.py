@@ -15,6 +15,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline import ray_cluster
 from pipeline.errors import DeviceError
 from pipeline.features.encoders.extractor import Prepared
 from pipeline.params import Run, Stream
@@ -23,7 +24,6 @@ from pipeline.storage.clip_cache import digest
 from pipeline.storage.feature_store import Entry
 from pipeline.workers.pool import Pool
 
-from . import ray_cluster
 from .batcher import batches
 from .entries import encode_batch, settle_unprepared
 from .forward import Forward

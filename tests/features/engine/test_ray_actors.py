@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from pipeline import params as parameters
+from pipeline import ray_cluster
 from pipeline.errors import DeviceError, ParamsError, WeightsError
 from pipeline.features.encoders import registry
 from pipeline.features.encoders.extractor import Extractor
-from pipeline.features.engine import ray_actors, ray_cluster, ray_engine
+from pipeline.features.engine import ray_actors, ray_engine
 from pipeline.features.engine.devices import compute
 from pipeline.features.engine.reader import Job, Reader
 from pipeline.features.engine.stats import Stats
