@@ -48,7 +48,7 @@ class Protocol(Group):
     val_group: str | None = None
     #: Of `cross`: the one corpus to train on; null = each in turn.
     source: str | None = None
-    #: Of `file`: a table of `id` or `group`, and `fold` (see docs/experiments.md). Others do not look at it.
+    #: Of `file`: a table of `id` or `group`, and `fold` (see docs/protocols.md). Others do not look at it.
     file: str | None = None
     folds: Whole = Field(default=5, ge=2)
     val: Share = 0.15
