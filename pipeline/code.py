@@ -29,6 +29,7 @@ EXEMPT = (
     "params",
     "parts",
     "progress",
+    "ray_cluster",
     "reasons",
     "stop",
     "storage.atomic",

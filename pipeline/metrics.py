@@ -28,12 +28,12 @@ def confusion(truth: ArrayLike, predicted: ArrayLike, classes: int) -> np.ndarra
 
 def accuracy(matrix: np.ndarray) -> Figure:
     """Trace over sum: weighted accuracy (WA), and micro-F1, as every row has one class."""
-    return _ratio(_diagonal(matrix).sum(-1), matrix.sum((-2, -1)))
+    return ratio(_diagonal(matrix).sum(-1), matrix.sum((-2, -1)))
 
 
 def recall(matrix: np.ndarray) -> np.ndarray:
     """(…, K) recall per class; NaN for a class without truth."""
-    return np.asarray(_ratio(_diagonal(matrix), matrix.sum(-1)))
+    return np.asarray(ratio(_diagonal(matrix), matrix.sum(-1)))
 
 
 def uar(matrix: np.ndarray, *, strict: bool = False) -> Figure:
@@ -49,8 +49,8 @@ def uar(matrix: np.ndarray, *, strict: bool = False) -> Figure:
 def per_class(matrix: np.ndarray) -> dict[str, np.ndarray]:
     """(…, K) `precision`, `recall`, `f1` (0 where undefined) and `support`."""
     hit, support, claimed = _diagonal(matrix), matrix.sum(-1), matrix.sum(-2)
-    precision, recalled = np.nan_to_num(_ratio(hit, claimed)), np.nan_to_num(_ratio(hit, support))
-    f1 = np.nan_to_num(_ratio(2 * precision * recalled, precision + recalled))
+    precision, recalled = np.nan_to_num(ratio(hit, claimed)), np.nan_to_num(ratio(hit, support))
+    f1 = np.nan_to_num(ratio(2 * precision * recalled, precision + recalled))
     return {"precision": precision, "recall": recalled, "f1": f1, "support": support}
 
 
@@ -69,7 +69,7 @@ def macro_f1(matrix: np.ndarray, *, absent: str = "skip") -> Figure:
 def weighted_f1(matrix: np.ndarray) -> Figure:
     """Mean F1 over classes, weighted by how often they occur."""
     parts = per_class(matrix)
-    return _ratio((parts["f1"] * parts["support"]).sum(-1), matrix.sum((-2, -1)))
+    return ratio((parts["f1"] * parts["support"]).sum(-1), matrix.sum((-2, -1)))
 
 
 def micro_f1(matrix: np.ndarray) -> Figure:
@@ -116,15 +116,13 @@ def of_moments(sums: np.ndarray) -> dict[str, Figure]:
     CCC is the concordance correlation coefficient of Lin (1989) with population moments. Two equal constants agree in
     value but carry no association: 0, as PCC. SAGR is the agreement of signs, sign(0) = 0.
     """
-    a, b, aa, bb, ab, gap, square, agree = np.moveaxis(
-        np.asarray(_ratio(sums[..., 1:], sums[..., :1] + 0 * sums[..., 1:])), -1, 0
-    )
+    a, b, aa, bb, ab, gap, square, agree = np.moveaxis(np.asarray(ratio(sums[..., 1:], sums[..., :1] + 0 * sums[..., 1:])), -1, 0)
     # A constant leaves rounding in its variance, of the order of its square.
     y, p = (np.where(v - m * m > 1e-13 * v, v - m * m, 0 * v) for m, v in ((a, aa), (b, bb)))
     shared, known = np.where((y > 0) & (p > 0), ab - a * b, 0), np.isfinite(aa)
     return {
-        "ccc": np.where(known, np.nan_to_num(_ratio(2 * shared, y + p + gap * gap)), np.nan)[()],
-        "pcc": np.where(known, np.nan_to_num(_ratio(shared, np.sqrt(y * p))), np.nan)[()],
+        "ccc": np.where(known, np.nan_to_num(ratio(2 * shared, y + p + gap * gap)), np.nan)[()],
+        "pcc": np.where(known, np.nan_to_num(ratio(shared, np.sqrt(y * p))), np.nan)[()],
         "rmse": np.sqrt(square)[()],
         "sagr": agree[()],
     }
@@ -156,7 +154,18 @@ def confidence_bins(truth: ArrayLike, probabilities: ArrayLike, bins: int = BINS
 
 def ece(bins: np.ndarray) -> Figure:
     """Expected calibration error of the top class (Guo et al. 2017), from sums of `confidence_bins` (…, bins, 3)."""
-    return _ratio(np.abs(bins[..., 0] - bins[..., 1]).sum(-1), bins[..., 2].sum(-1))
+    return ratio(np.abs(bins[..., 0] - bins[..., 1]).sum(-1), bins[..., 2].sum(-1))
+
+
+def temper(probabilities: ArrayLike, temperature: ArrayLike) -> np.ndarray:
+    """(N, K) probabilities as softmax(log p / T), with T (N,): above 1 less sure, below 1 surer, the order kept.
+
+    >>> temper([[0.8, 0.2]], [0.5]).round(3).tolist()
+    [[0.941, 0.059]]
+    """
+    logs = np.log(np.maximum(np.asarray(probabilities, float), 1e-300)) / np.asarray(temperature, float)[:, None]
+    raised = np.exp(logs - logs.max(1, keepdims=True))
+    return np.asarray(raised / raised.sum(1, keepdims=True))
 
 
 def calibration(truth: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -> tuple[float, list[dict[str, float]]]:
@@ -186,10 +195,10 @@ def clip_concordance(sums: np.ndarray) -> np.ndarray:
 
 
 def _mean(values: np.ndarray, taken: np.ndarray) -> Figure:
-    return _ratio(np.where(taken, values, 0).sum(-1), taken.sum(-1))
+    return ratio(np.where(taken, values, 0).sum(-1), taken.sum(-1))
 
 
-def _ratio(part: ArrayLike, whole: ArrayLike) -> Figure:
+def ratio(part: ArrayLike, whole: ArrayLike) -> Figure:
     """NaN for a part of nothing."""
     part, whole = np.asarray(part, float), np.asarray(whole, float)
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole != 0)[()]

@@ -38,6 +38,7 @@ REASONS: dict[str, str] = {
     "too_long": "longer than integrity.max_duration, or than the hour of sound that is decoded at once",
     "drift": "the length differs from the annotation by more than integrity.max_drift",
     # What came of it.
+    "no_fold": "the protocol has no fold for it; it is neither trained nor scored on",
     "few_faces": "the chosen face is in fewer of the clip's frames than faces.min_share; no clip is lost",
     "failed": "an encoder could not make features of it",
 }
@@ -59,7 +60,7 @@ OF_BYTES = frozenset(
 )
 
 #: Rows that tell of a file nobody asked for, or of a clip that is used all the same: not failures.
-BENIGN = frozenset({"surplus", "few_faces"})
+BENIGN = frozenset({"surplus", "few_faces", "no_fold"})
 
 
 def known(reason: str) -> str:

@@ -280,6 +280,7 @@ def make_reports(folder: Path, ids: list[str], rng) -> None:
     ).write_parquet(folder / "traces.parquet")
     (folder / "plots" / "history.csv").write_text("\n".join(history) + "\n")
     (folder / "plots" / "confusion.csv").write_text("\n".join(confusion) + "\n")
+    make_trust(folder)
     missing = [
         "kept,streams,metric,mean,low,high",
         "audio+text+video,3,uar,0.86,0.84,0.88",
@@ -291,6 +292,32 @@ def make_reports(folder: Path, ids: list[str], rng) -> None:
         "video,1,uar,0.66,0.6,0.72",
     ]
     (folder / "plots" / "missing.csv").write_text("\n".join(missing) + "\n")
+
+
+def make_trust(folder: Path) -> None:
+    """What tells how far the figures can be trusted."""
+
+    def interval(mean, half=0.05):
+        return {"mean": mean, "low": mean - half, "high": mean + half}
+
+    worth = {"audio": 0.2, "text": 0.1, "video": 0.42}
+    recall = {name: {c: interval(value - 0.06 * k) for k, c in enumerate(CLASSES)} for name, value in worth.items()}
+    shapley = {"streams": list(worth), "none": interval(0.14, 0), "full": interval(0.86), "recall": recall}
+    shapley["uar"] = {name: interval(value) for name, value in worth.items()}
+    fit = {"r": -0.71, "p": 0.0005, "slope": -0.3, "intercept": 0.95, "clips": 48, "dimensions": ["valence", "arousal"]}
+    write_json(folder / "trust.json", {"shapley": shapley, "difficulty": fit})
+    probe = {"before": interval(0.8), "after": interval(0.45), "chance": 1 / 12, "speakers": 12, "clips": 100, "runs": []}
+    write_json(folder / "probe.json", probe)
+    rows = ["coverage,metric,mean,low,high,least,most"]
+    for k in range(1, 21):
+        rows += [f"{k / 20},{m},{0.99 - k / 160},{0.95 - k / 140},{min(1, 1.02 - k / 200)},," for m in ("accuracy", "uar")]
+    (folder / "plots" / "selective.csv").write_text("\n".join(rows) + "\n")
+    rows = ["bucket,clips,easiest,hardest,difficulty,uar,fitted"]
+    for k in range(20):
+        rows.append(
+            f"{k + 1},3,{k / 20},{k / 20 + 0.04},{k / 20 + 0.02},{0.95 - 0.015 * k + 0.04 * np.sin(k * 2.3)},{0.95 - 0.015 * k}"
+        )
+    (folder / "plots" / "difficulty.csv").write_text("\n".join(rows) + "\n")
 
 
 def make_run(folder: Path) -> Path:

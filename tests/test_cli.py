@@ -36,6 +36,7 @@ def test_help_names_every_stage_of_the_dag():
     [
         (("extract", "smell"), "Unknown stream 'smell'"),
         (("inspect", "none.h5"), "none.h5 is not there"),
+        (("study", "none"), "Unknown study 'none'"),
         (("predict", "none.mp4"), "models/runs holds no trained model"),
         (("index", "--params", "none.yaml"), "none.yaml is not there"),
     ],

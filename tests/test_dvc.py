@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 
 from pipeline import cli, code
 from pipeline.cli import corpora, stages
+from pipeline.compose import compose
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = {
@@ -109,6 +110,14 @@ def test_what_is_written_is_read():
     read = {path for stage in STAGES.values() for path in stage["deps"]} | {"data/faces.h5", "data/transcripts.parquet"}
     unread = {path for path in written if path not in read and str(Path(path).parent) not in read}
     assert unread == {"reports/index.html", "data/faces.parquet"}
+
+
+def test_an_edited_file_of_folds_is_seen():
+    """The stage depends on the file itself; where the protocol has none, on something that it depends on anyway."""
+    manifest = STAGES["manifest"]["deps"]
+    assert "${protocol.file}" in manifest
+    assert YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))["protocol"]["file"] in manifest
+    assert compose(["protocol=file", "protocol.file=mine.csv"], ROOT / "conf")["protocol"]["file"] == "mine.csv"
 
 
 def test_parts_found_by_name_count(tmp_path):

@@ -9,7 +9,7 @@ from pipeline import code
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Files at the root that every room may import.
-SHARED = "code compose devices errors metrics params parts progress reasons stop threads"
+SHARED = "code compose devices errors metrics params parts progress ray_cluster reasons stop threads"
 #: Room → what it may import besides itself; of the files at the root, the lowest rooms take only those named.
 LAYERS = {
     "storage": "errors stop",
@@ -21,6 +21,7 @@ LAYERS = {
     "runs": f"{SHARED} storage models",
     "training": f"{SHARED} storage models runs data.names",
     "evaluation": f"{SHARED} storage runs training.data",
+    "study": f"{SHARED} storage models runs training evaluation",
     "serving": f"{SHARED} storage workers weights data features models runs training",
 }
 

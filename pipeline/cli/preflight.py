@@ -65,7 +65,8 @@ def _look(subject: str, look: Callable[[], str]) -> Line:
 def _build(stream: Stream) -> str:
     from pipeline.features.encoders import registry
 
-    registry.build(stream)
+    for view in (None, *stream.views):
+        registry.build(stream, view)
     return f"{stream.encoder}, {stream.weights}"
 
 
@@ -143,18 +144,20 @@ class Preflight:
         return f"{len(self.tables.clips)} clips in {self.params.corpus.root}{problems}"
 
     def _protocol(self) -> str:
-        from pipeline.data import leakage, split
+        from pipeline.data import coverage, leakage, split
         from pipeline.training.data.rotation import check_rotation
 
         protocol = self.params.protocol
         folds = split.make_folds(self.table, protocol)
+        coverage.check_labels(self.table, folds)
         if self.params.training.rotate:
             check_rotation(folds, "data/folds.parquet")
         leaks = leakage.find_leaks(self.table, folds, tuple(column for column in protocol.leakage if column != "content"))
         leakage.enforce(leaks, protocol)
-        return (
-            f"{folds['fold'].n_unique()} folds by {protocol.group}" if not split.is_single(protocol) else f"by {protocol.group}"
-        )
+        if split.is_single(folds):
+            return f"by {protocol.group}" if protocol.kind in ("official", "split") else f"{folds['name'][0]}, one split"
+        by = {"file": f"of {protocol.file}", "cross": "by corpus"}.get(protocol.kind, f"by {protocol.group}")
+        return f"{folds['fold'].n_unique()} folds {by}"
 
     def _modalities(self) -> Iterator[Line]:
         """Streams that no clip has anything for."""

@@ -52,6 +52,29 @@ def predict(
 
 
 @app.command(rich_help_panel=TOOLS)
+def robustness(
+    clips: Annotated[int, typer.Option(help="How many held-out clips.")] = 32,
+    seed: Annotated[int, typer.Option(help="Which clips, what noise.")] = 0,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Held-out clips with noise and blur, encoded again → reports/robustness.json, and the page anew."""
+    from pipeline.evaluation import robustness as figures
+    from pipeline.evaluation.report import write_report
+    from pipeline.serving.robustness import predict_disturbed
+    from pipeline.storage.atomic import write_json
+
+    given, reports = parameters.read(params), Path("reports")
+    evaluated = figures.name_evaluation(reports)
+    truth = "data/truth.parquet"
+    chosen_clips = figures.choose_clips("data/folds.parquet", truth, clips, seed)
+    table, reached = predict_disturbed(given, chosen_clips, seed=seed)
+    metric, rows = figures.score(table, truth, "data/truth_annotations.parquet", "data/manifest.parquet")
+    about = {"evaluated": evaluated, "clips": len(chosen_clips), "seed": seed, "reaches": reached}
+    write_json(reports / "robustness.json", {**about, "metric": metric, "figures": rows})
+    out.print(f"Open {write_report(given)}")
+
+
+@app.command(rich_help_panel=TOOLS)
 def inspect(
     store: Path,
     export: Annotated[Path | None, typer.Option(help="Write a media store's files here.")] = None,

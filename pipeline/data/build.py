@@ -8,13 +8,14 @@ from pathlib import Path
 import polars as pl
 
 from pipeline.errors import QuarantineError
-from pipeline.params import Params
+from pipeline.params import Params, Protocol
 from pipeline.storage import tables as manifest
 from pipeline.storage.atomic import write_json
 
-from . import leakage, split, turns
+from . import coverage, fold_file, leakage, split, turns
 from .card import make_card
 from .checked import ORDER, check_media
+from .corpora.folder import problem
 
 log = logging.getLogger(__name__)
 
@@ -46,17 +47,21 @@ def build_manifest(params: Params, out: Path = Path("data"), *, strict: bool = F
     for modality, lost in found.without.items():
         log.warning("%d of %d clips lost their %s; data/quarantine.parquet says why", lost, table.height, modality)
     folds = split.make_folds(table, params.protocol)
+    coverage.check_labels(table, folds)
+    quarantine = pl.concat([found.quarantine, _list_unplaced(table, folds)]).sort(*ORDER, nulls_last=True)
+    manifest.write(quarantine, out / "quarantine.parquet", sort=ORDER)
     leaks = leakage.find_leaks(table, folds, params.protocol.leakage)
     leakage.enforce(leaks, params.protocol)
     near = leakage.find_similar_texts(table, folds) if "text" not in params.protocol.leakage else []
+    told = _tell_folds(table, folds, params.protocol)
     write_json(
         out / "card.json",
         make_card(
-            found.adapter, table, folds, found.quarantine, leakage.keep_worst(leaks), leakage.keep_worst(near), found.notes
+            found.adapter, table, folds, quarantine, leakage.keep_worst(leaks), leakage.keep_worst(near), found.notes | told
         ),
     )
-    held_out = _select_held_out(table, folds, params)
-    single = split.is_single(params.protocol)
+    held_out = _select_held_out(table, folds)
+    single = split.is_single(folds)
     if single:
         table = turns.share_split(table, folds)
     else:
@@ -75,8 +80,28 @@ def build_manifest(params: Params, out: Path = Path("data"), *, strict: bool = F
     manifest.write(folds, out / "folds.parquet", sort=("fold", "id"))
 
 
-def _select_held_out(table: pl.DataFrame, folds: pl.DataFrame, params: Params) -> pl.DataFrame:
+def _select_held_out(table: pl.DataFrame, folds: pl.DataFrame) -> pl.DataFrame:
     """Ids of the clips whose truth is evaluated."""
-    if split.is_single(params.protocol):
+    if split.is_single(folds):
         return folds.filter(pl.col("role") == "test").select("id")
     return table.filter("target").select("id")
+
+
+def _tell_folds(table: pl.DataFrame, folds: pl.DataFrame, protocol: Protocol) -> dict[str, object]:
+    """What the card says of the folds: nothing where nothing is amiss."""
+    table = table.filter("target")
+    told: dict[str, object] = dict(coverage.find_untaught(table, folds))
+    if protocol.kind in ("kfold", "leave_one_out", "split"):
+        told |= coverage.find_groupless(table, protocol.group)
+    if protocol.kind == "file":
+        told |= fold_file.find_strangers(table, protocol)
+    for what, value in told.items():
+        log.warning("%s: %s", what, value)
+    return told
+
+
+def _list_unplaced(table: pl.DataFrame, folds: pl.DataFrame) -> pl.DataFrame:
+    """Rows of quarantine of the clips that no fold has."""
+    lone = table.filter("target").join(folds, on="id", how="anti")["id"]
+    detail = "the protocol has no fold for it: neither trained nor scored on"
+    return manifest.frame([problem(clip, None, "no_fold", detail) for clip in lone], manifest.QUARANTINE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipeline.errors import CorpusError, ParamsError
 from pipeline.params import Params
 
-from . import leakage, split
+from . import coverage, leakage, split
 from .card import histogram
 from .checked import Checked, check_media
 
@@ -30,6 +30,7 @@ def check_corpus(params: Params, *, strict: bool = False) -> dict:
     leaks, similar = [], []
     try:
         folds = split.make_folds(table, params.protocol)
+        coverage.check_labels(table, folds)
         overlaps = leakage.find_leaks(table, folds, params.protocol.leakage)
         leaks = [str(leak) for leak in leakage.keep_worst(overlaps)]
         similar = [leak.sentence() for leak in leakage.keep_worst(leakage.find_similar_texts(table, folds))]

@@ -136,7 +136,7 @@ def _splits(table: pl.DataFrame, data: Path) -> list[dict]:
     folds = data / "folds.parquet"
     known = table.select("id", "duration", "speaker")
     if folds.is_file() and not table.is_empty():
-        joined = pl.read_parquet(folds).join(known, on="id", how="inner").rename({"role": "name"})
+        joined = pl.read_parquet(folds).select("id", "fold", name="role").join(known, on="id", how="inner")
     else:
         joined = known.with_columns(table["split"].alias("name"), pl.lit(0).alias("fold"))
     joined = joined.drop_nulls("name")

@@ -41,9 +41,11 @@ def add_ensemble(table: pl.DataFrame, weights: Mapping[RunName, float], classes:
     keys = ["variant", "fold", "seed"]
     members = table.join(worth, on=keys, how="inner", maintain_order="left")
     share = pl.col("weight") / pl.col("weight").sum()
+    own = [n for n in given if n == "temperature" or n.startswith("share_")]  # of a network, not of a mean
     mean = members.group_by(by, maintain_order=True).agg(
-        pl.col(n).first() if n.startswith("truth") else (pl.col(n).cast(pl.Float64) * share).sum() for n in given
+        pl.col(n).first() if n.startswith("truth") else (pl.col(n).cast(pl.Float64) * share).sum() for n in given if n not in own
     )
+    mean = mean.with_columns(pl.lit(None).alias(n) for n in own)
     mean = mean.with_columns(variant=pl.lit(ENSEMBLE), seed=pl.lit(0))
     if "predicted" in table.columns:
         likeliest = mean.select(f"p_{name}" for name in classes).to_numpy().argmax(1)

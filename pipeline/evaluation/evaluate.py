@@ -1,8 +1,9 @@
 """Stage `evaluate`: every trained run on the held-out clips of its fold; the only stage that reads the truth.
 
-Writes below `out`: `predictions.parquet`, `traces.parquet`, `metrics.json`, `per_class.json`, `per_speaker.parquet`,
-`comparisons.json`, `baselines.json` (chance, majority), `run.json` (where the figures come from), `summary.json` (the few
-figures `dvc exp show` lists), and for DVC and the report `plots/{confusion,variants,missing,calibration,history}.csv`.
+Writes below `out`: `predictions.parquet`, `traces.parquet`, `metrics.json`, `per_class.json`, `per_fold.json`,
+`per_speaker.parquet`, `comparisons.json`, `baselines.json` (chance, majority), `run.json` (where the figures come from),
+`summary.json` (the few figures `dvc exp show` lists), `trust.json` and `probe.json` (see `trust`), and for DVC and the report
+`plots/{confusion,variants,missing,calibration,selective,difficulty,history}.csv`.
 """
 
 from __future__ import annotations
@@ -21,14 +22,18 @@ from pipeline.storage import atomic, tables
 from pipeline.threads import computing
 from pipeline.training.data.dataset import Dataset
 
-from . import summary
+from . import by_fold, probe, summary
 from .baselines import find_baselines
+from .calibration import find_temperature
 from .comparisons import compare_variants
 from .ensemble import add_ensemble, count_members, weigh_members
 from .intervals import Interval
-from .predictions import predict_rows, subsets, trace_rows, truth_table
+from .missing import measure_missing
+from .predictions import mean_trace, predict_rows, subsets, trace_rows, truth_table
 from .record import describe_run
-from .sums import Groups, indices, probabilities
+from .sums import Groups, indices, is_scored, probabilities
+from .transductive import find_transductive
+from .trust import write_trust
 
 KEYS = ("variant", "fold", "seed")
 
@@ -64,11 +69,14 @@ def evaluate(
     known, frames = truth_table(truth, truth_annotations, names)
     members = weigh_members(runs)
     with computing(params.training.threads):  # else the last digits would be the machine's
-        found = _predict(params, loaded, index, manifest, folds, frames, {FUSED, *(name.variant for name in members)})
+        *found, probed = _predict(params, loaded, index, manifest, folds, frames, {FUSED, *(name.variant for name in members)})
     predictions, traces, kept = (add_ensemble(table, members, classes) for table in found)
-    predictions = _with_truth(predictions, known, tables.read(manifest), classes, names)
-    if not predictions.filter(pl.any_horizontal(pl.col("truth", *(f"truth_{n}" for n in names)).is_not_null())).height:
-        raise StoreError(f"{truth} has no label of any test clip. Run `dvc repro manifest`.")
+    clips, roles = tables.read(manifest), tables.read(folds)
+    predictions = _with_truth(predictions, known, clips, classes, names)
+    if not predictions.filter(is_scored(classes, names)).height:
+        raise StoreError(
+            f"{truth} has no label of any test clip that the model predicts; see `protocol` and `task` in params.yaml."
+        )
     seeds = {
         variant: predictions.filter(pl.col("variant") == variant).partition_by("seed", maintain_order=True)
         # Last, so that the draws of the others are what they are without it.
@@ -79,18 +87,30 @@ def evaluate(
         variant: summary.summarise(parts, _held(traces, variant, parts), groups, classes, names, number)
         for number, (variant, parts) in enumerate(seeds.items())
     }
-    result = {variant: {name: one.rounded() for name, one in found.items()} for variant, found in intervals_of.items()}
+    per_fold = by_fold.score_folds(seeds, roles, clips, classes, names)
+    result = {
+        variant: {name: one.rounded() for name, one in found.items()} | by_fold.over_folds(per_fold[variant])
+        for variant, found in intervals_of.items()
+    }
     tables.write(predictions, out / "predictions.parquet", sort=(*KEYS, "id"))
-    tables.write(_mean_trace(traces, names), out / "traces.parquet", sort=("id", "time"))
+    tables.write(mean_trace(traces, names), out / "traces.parquet", sort=("id", "time"))
     atomic.write_json(out / "metrics.json", result)
     select = params.training.select if params.training.select not in ("loss", "last") else ("uar" if classes else "ccc")
+    atomic.write_json(out / "per_fold.json", per_fold)
     headlines = summary.pick_headlines(result, select, FUSED)
+    main = seeds.get(FUSED) or next(iter(seeds.values()))
+    headlines |= by_fold.pick_headlines(per_fold.get(FUSED) or next(iter(per_fold.values())), select)
+    if unit := find_transductive(run.config for run in loaded):
+        headlines["transductive"] = unit
     atomic.write_json(out / "summary.json", headlines)
-    first = next(iter(seeds.values()))[0]
-    floor = find_baselines(first, tables.read(manifest), tables.read(folds), classes, names)
+    floor = find_baselines(main[0], clips, roles, classes, names)
     atomic.write_json(out / "baselines.json", floor)
     _details(out, seeds, groups, result, select, classes, names)
-    _plots(out, seeds, groups, result | _lines(floor), kept, known, classes, names)
+    kept = _with_truth(kept, known, clips, classes, names) if kept.height else kept
+    missing = measure_missing(kept, groups, classes, names)
+    _plots(out, pl.concat(main), result | _lines(floor), missing, classes)
+    fused = kept.filter(pl.col("variant") == FUSED) if kept.height else kept
+    write_trust(out, main, fused, probed, groups, classes, (tables.read(truth), clips, roles))
     record = describe_run(params, predictions, groups, headlines, out / "last.json")
     atomic.write_json(out / "run.json", record | {"ensemble": count_members(members)})
     history = Path(runs) / "history.csv"
@@ -107,9 +127,11 @@ def _predict(
     folds: str | Path,
     frames: dict[str, np.ndarray],
     thinned: set[str],
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Predictions of all runs, traces of all runs, and the runs of the variants `thinned` with streams left out."""
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, dict[str, object]]:
+    """Predictions of all runs, traces of all runs, the runs of the variants `thinned` with streams left out, and what
+    `probe.Probes` says."""
     rows, traces, kept = [], [], []
+    speakers = probe.Probes()
     for fold in sorted({run.config["fold"] for run in loaded}):
         data = Dataset.load(index, manifest, folds, params, fold)
         test = data.rows("test")
@@ -119,14 +141,20 @@ def _predict(
             keys = {name: run.config[name] for name in KEYS}
             if run.config["fold"] != fold:
                 continue
-            rows.append(_frame(keys, predict_rows(run, data, test)))
+            found = _frame(keys, predict_rows(run, data, test))
+            rows.append(found.with_columns(pl.lit(find_temperature(run, data), pl.Float64()).alias("temperature")))
             if traced := trace_rows(run, data, test, frames):
                 traces.append(_frame(keys, pl.DataFrame(traced)))
+            if keys["variant"] == FUSED:
+                speakers.ask(run, data)
             if keys["variant"] in thinned:
                 for keep in subsets(run.streams):
-                    part = predict_rows(run, data, test, frozenset(run.streams) - keep)
-                    kept.append(_frame(keys, part).with_columns(pl.lit("+".join(sorted(keep))).alias("kept")))
-    return pl.concat(rows), pl.concat(traces) if traces else pl.DataFrame(), pl.concat(kept) if kept else pl.DataFrame()
+                    drop = frozenset(run.streams) - keep
+                    part = _frame(keys, predict_rows(run, data, test, drop)) if drop else found
+                    kept.append(part.with_columns(pl.lit("+".join(sorted(keep))).alias("kept")))
+    # A fusion may have shares where single streams have none.
+    tables_of = [pl.concat(found, how="diagonal") if found else pl.DataFrame() for found in (rows, traces, kept)]
+    return tables_of[0], tables_of[1], tables_of[2], speakers.summarise()
 
 
 def _frame(keys: dict, columns: dict | pl.DataFrame) -> pl.DataFrame:
@@ -150,15 +178,6 @@ def _held(traces: pl.DataFrame, variant: str, parts: list[pl.DataFrame]) -> list
         return []
     mine = traces.filter(pl.col("variant") == variant)
     return [mine.filter(pl.col("seed") == part["seed"][0]) for part in parts] if mine.height else []
-
-
-def _mean_trace(traces: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:
-    """The fused runs' traces, mean over seeds; an empty table when there are no frames."""
-    columns = [f"{side}_{name}" for name in names for side in ("truth", "pred")]
-    if not traces.height:
-        return pl.DataFrame(schema={"id": pl.String(), "time": pl.Float64(), **dict.fromkeys(columns, pl.Float64())})
-    fused = traces.filter(pl.col("variant") == FUSED)
-    return fused.group_by("id", "time", maintain_order=True).agg(pl.col(columns).mean())
 
 
 def _details(
@@ -189,18 +208,8 @@ def _lines(floor: dict[str, dict[str, float]]) -> dict[str, dict[str, dict[str, 
     return {name: {m: Interval(value).rounded() for m, value in values.items()} for name, values in floor.items()}
 
 
-def _plots(
-    out: Path,
-    seeds: dict[str, list[pl.DataFrame]],
-    groups: Groups,
-    result: dict,
-    kept: pl.DataFrame,
-    known: pl.DataFrame,
-    classes: tuple[str, ...],
-    names: tuple[str, ...],
-) -> None:
+def _plots(out: Path, shown: pl.DataFrame, result: dict, missing: pl.DataFrame, classes: tuple[str, ...]) -> None:
     """Tables DVC and the report draw. Confusion: the decisions of all seeds of the fused model."""
-    shown = pl.concat(seeds.get(FUSED) or next(iter(seeds.values())))
     pairs = shown.filter(pl.col("truth").is_in(list(classes))) if classes else shown.clear()
     _csv(
         out / "plots" / "confusion.csv",
@@ -215,20 +224,7 @@ def _plots(
         out / "plots" / "calibration.csv",
         pl.DataFrame(bins, schema={"confidence": pl.Float64(), "accuracy": pl.Float64(), "count": pl.Int64()}),
     )
-    missing = []
-    metric = "uar" if classes else "ccc"
-    if kept.height:
-        kept = kept.join(known.rename({"emotion": "truth", **{n: f"truth_{n}" for n in names}}), on="id", how="left")
-        kept = kept.filter(pl.col("variant").is_in([FUSED, ENSEMBLE]))
-    for (variant, label), part in kept.group_by("variant", "kept", maintain_order=True) if kept.height else ():
-        tables_of = part.partition_by("seed", maintain_order=True)
-        found = summary.summarise(tables_of, [], groups, classes, names)[metric]
-        row = {"variant": variant, "kept": label, "streams": str(label).count("+") + 1, "metric": metric}
-        missing.append(row | found.rounded())
-    _csv(
-        out / "plots" / "missing.csv",
-        pl.DataFrame(missing, infer_schema_length=None) if missing else pl.DataFrame(schema={"kept": pl.String()}),
-    )
+    _csv(out / "plots" / "missing.csv", missing)
 
 
 def _csv(path: Path, table: pl.DataFrame) -> None:

@@ -10,22 +10,29 @@ import numpy as np
 import polars as pl
 import torch
 
+from pipeline.runs.folders import FUSED
 from pipeline.runs.run import TrainedModel
 from pipeline.storage import tables
 from pipeline.training.data.dataset import Dataset
 from pipeline.training.data.labels import frame_truth, interpolate
 from pipeline.training.data.views import predict_views
 
+#: Clips predicted at a time.
+BATCH = 128
+
+#: With more streams, not every set of them is predicted.
+MOST_STREAMS = 4
+
 
 def predict_test(
     run: TrainedModel, data: Dataset, rows: torch.Tensor, drop: frozenset[str] = frozenset()
 ) -> dict[str, torch.Tensor]:
     """Outputs of the clips at `rows`, with the streams `drop` missing in all of them."""
-    return predict_views(run.model, data.read(run.model.spec.streams), rows, drop)
+    return predict_views(run.model, data.read(run.model.spec.streams), rows, drop, size=BATCH)
 
 
 def predict_rows(run: TrainedModel, data: Dataset, rows: torch.Tensor, drop: frozenset[str] = frozenset()) -> dict:
-    """Columns `predicted`, `p_<class>`, one per dimension, for the clips at `rows`."""
+    """Columns `predicted`, `p_<class>`, one per dimension, and `share_<stream>` where a fusion gives them."""
     outputs, spec = predict_test(run, data, rows, drop), run.model.spec
     columns: dict[str, object] = {"id": [data.ids[i] for i in rows.tolist()]}
     if "emotion" in outputs:
@@ -34,6 +41,8 @@ def predict_rows(run: TrainedModel, data: Dataset, rows: torch.Tensor, drop: fro
         columns |= {f"p_{name}": p[:, k] for k, name in enumerate(spec.classes)}
     if "dimensions" in outputs:
         columns |= {name: outputs["dimensions"][:, k].numpy() for k, name in enumerate(spec.dimensions)}
+    if "shares" in outputs and len(run.streams) > 1:
+        columns |= {f"share_{name}": outputs["shares"][:, k].numpy() for k, name in enumerate(run.streams)}
     return columns
 
 
@@ -43,8 +52,11 @@ def trace_rows(run: TrainedModel, data: Dataset, rows: torch.Tensor, truth: dict
     Predictions sit at the token centres of the run's base stream and are interpolated to the annotations, so that
     all variants are compared at the same instants. A clip without that stream gets the clip's value.
     """
-    outputs, spec = predict_test(run, data, rows), run.model.spec
-    if "frames" not in outputs or spec.base is None:
+    spec = run.model.spec
+    if spec.base is None:
+        return []
+    outputs = predict_test(run, data, rows)
+    if "frames" not in outputs:
         return []
     tokens = data.batch(rows, [spec.base]).streams[spec.base]
     result = []
@@ -69,11 +81,17 @@ def trace_rows(run: TrainedModel, data: Dataset, rows: torch.Tensor, truth: dict
     return result
 
 
-def subsets(streams: Iterable[str], largest: int = 4) -> list[frozenset[str]]:
-    """Non-empty sets of streams to keep, the whole set first; with more than `largest` streams, only leave-one-out."""
+def subsets(streams: Iterable[str], largest: int = MOST_STREAMS) -> list[frozenset[str]]:
+    """Sets of streams to keep, the whole set first and none last; with more than `largest` streams, only leave-one-out.
+
+    >>> [sorted(kept) for kept in subsets(["text", "audio"])]
+    [['audio', 'text'], ['audio'], ['text'], []]
+    """
     names = sorted(streams)
-    sizes = range(len(names), 0, -1) if len(names) <= largest else (len(names), len(names) - 1)
-    return [frozenset(c) for size in sizes for c in combinations(names, size)]
+    if len(names) > largest:
+        return [frozenset(c) for size in (len(names), len(names) - 1) for c in combinations(names, size)]
+    least = 0 if len(names) > 1 else 1  # what a single stream's model says without it is of no use to anyone
+    return [frozenset(c) for size in range(len(names), least - 1, -1) for c in combinations(names, size)]
 
 
 def truth_table(truth: str | Path, annotations: str | Path, names: tuple[str, ...]) -> tuple[pl.DataFrame, dict[str, np.ndarray]]:
@@ -103,3 +121,12 @@ def truth_table(truth: str | Path, annotations: str | Path, names: tuple[str, ..
 def _mean(values: np.ndarray) -> float | None:
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else None
+
+
+def mean_trace(traces: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:
+    """The fused runs' traces, mean over seeds; an empty table when there are no frames."""
+    columns = [f"{side}_{name}" for name in names for side in ("truth", "pred")]
+    if not traces.height:
+        return pl.DataFrame(schema={"id": pl.String(), "time": pl.Float64(), **dict.fromkeys(columns, pl.Float64())})
+    fused = traces.filter(pl.col("variant") == FUSED)
+    return fused.group_by("id", "time", maintain_order=True).agg(pl.col(columns).mean())

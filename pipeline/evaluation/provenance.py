@@ -132,6 +132,16 @@ def describe_streams(params: Params, features: Path) -> list[StreamFacts]:
     return [_stream(name, params, features / f"{name}.h5") for name in sorted(params.streams)]
 
 
+def _read_failures(file: h5py.File) -> dict[str, str]:
+    """Clip → why it failed, or of which of its views and why."""
+    failures: dict[str, str] = {}
+    for view in sorted(file.get("views", {})):
+        for clip, reason in json.loads(file["views"][view].attrs.get("failures", "{}")).items():
+            before = f"{failures[clip]}; " if clip in failures else ""
+            failures[clip] = f"{before}view {view}: {reason}"
+    return failures | json.loads(file.attrs.get("failures", "{}"))
+
+
 def _stream(name: str, params: Params, path: Path) -> StreamFacts:
     spec = params.streams[name]
     facts = StreamFacts(name, spec.modality, spec.encoder, spec.weights, spec.weights.startswith("random:"))
@@ -145,7 +155,7 @@ def _stream(name: str, params: Params, path: Path) -> StreamFacts:
             source, digest = name_weights(identity, file.attrs.get("weights_sha256", ""))
             status = file["status"][:]
             values = file["values"].shape
-            failures = json.loads(file.attrs.get("failures", "{}"))
+            failures = _read_failures(file)
             error = file.attrs.get("float16_error") if file["values"].dtype == "float16" else None
     except (OSError, KeyError, ValueError) as problem:
         return replace(facts, trouble=f"{path.name} cannot be read ({problem})")

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def describe_run(
-    params: Params, predictions: pl.DataFrame, groups: Groups, headlines: dict[str, float | None], last: Path
+    params: Params, predictions: pl.DataFrame, groups: Groups, headlines: dict[str, float | str | None], last: Path
 ) -> dict[str, object]:
     """The content of `run.json`.
 
@@ -30,7 +30,7 @@ def describe_run(
         last: file that outlives runs. It holds this run and the latest one with other parameters or figures, so that
             evaluating the same again compares with the same run before.
     """
-    flat = _flat(params.model_dump(mode="json", exclude={"run"}))
+    flat = flatten(params.model_dump(mode="json", exclude={"run"}))
     now = {"params": flat, "summary": headlines}
     kept = _read(last)
     before = _entry(kept.get("before" if kept.get("now") == now else "now"))
@@ -44,6 +44,7 @@ def describe_run(
         "unit": groups.unit,
         "groups": len(groups.names) - groups.alone,
         "alone": groups.alone,
+        "transductive": headlines.get("transductive"),
         "before": before and {"summary": before["summary"], "changed": differences(before["params"], flat)},
     }
 
@@ -81,13 +82,13 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _flat(value: object, key: str = "") -> dict[str, object]:
+def flatten(value: object, key: str = "") -> dict[str, object]:
     """Nested parameters as one level of `a.b.c`."""
     if isinstance(value, dict) and value:
         return {
             name: one
             for inner, part in value.items()
-            for name, one in _flat(part, f"{key}.{inner}" if key else str(inner)).items()
+            for name, one in flatten(part, f"{key}.{inner}" if key else str(inner)).items()
         }
     return {key: value}
 

@@ -16,7 +16,7 @@ from pipeline.params import Params
 from pipeline.runs.folders import FUSED
 from pipeline.storage import atomic
 
-from . import curves, datacard, panels, plots, provenance, results, sentences
+from . import by_fold, curves, datacard, panels, plots, provenance, results, sentences, transductive, trust_panels
 from .svg import format_number
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -29,6 +29,9 @@ SECTIONS = (
     ("calibration", "Calibration"),
     ("traces", "Valence and arousal"),
     ("missing", "Missing modalities"),
+    ("worth", "Worth of each stream"),
+    ("robustness", "Noise and blur"),
+    ("difficulty", "Difficulty"),
     ("learning", "Learning curves"),
     ("data", "Data"),
     ("quarantine", "Quarantine"),
@@ -68,6 +71,7 @@ def render_page(params: Params, data: Path, reports: Path, features: Path) -> st
     scores = {results.name_variant(variant, names): values for variant, values in found.items()}
     floors = read_floors(reports)
     record = provenance.read_record(reports)
+    unit = record.get("transductive")
     streams = provenance.describe_streams(params, features)
     card = datacard.read_card(data, Path(params.corpus.root).name)
     bins = results.fill_bins(predictions)
@@ -101,6 +105,7 @@ def render_page(params: Params, data: Path, reports: Path, features: Path) -> st
         "ensemble": sentences.tell_ensemble(record, params.training.rotate),
         "ensemble_worth": sentences.judge_ensemble(differences),
         "comparisons": compared,
+        "folds": by_fold.show_folds(provenance.read_json(reports / "per_fold.json"), main, found.get(main, {})),
         "confusion": confusion,
         "mistakes": panels.show_mistakes(confusion),
         "per_class": panels.show_classes(provenance.read_json(reports / "per_class.json"), main),
@@ -112,6 +117,8 @@ def render_page(params: Params, data: Path, reports: Path, features: Path) -> st
         "reliability": plots.draw_reliability(bins, ece.mean if ece else math.nan, panels.pick_floors(floors, "accuracy"))
         if bins
         else "",
+        "trust": show_trust(reports, Path(data), predictions, floors),
+        "transductive": transductive.tell(unit) if unit else "",
         "scatters": panels.show_scatters(predictions, params),
         "traces": panels.show_traces(traced[0]) if traced else [],
         "traces_total": traced[1] if traced else 0,
@@ -138,7 +145,32 @@ def render_page(params: Params, data: Path, reports: Path, features: Path) -> st
         "streams": streams,
         "parameters": dump_params(params),
     }
-    return _environment().get_template("report.html").render(values)
+    return transductive.mark(make_environment().get_template("report.html").render(values), unit)
+
+
+def show_trust(reports: Path, data: Path, predictions: pl.DataFrame | None, floors: panels.Floors) -> dict[str, object]:
+    """What the page shows of how far the figures can be trusted."""
+    found = provenance.read_json(reports / "trust.json")
+    found = found if isinstance(found, dict) else {}
+    scaled = trust_panels.show_scaled(predictions)
+    scores = next(iter(results.read_scores(reports).values()), {})
+    ece = scores.get("ece_scaled")
+    if scaled:
+        scaled["ece"] = ece
+        scaled["svg"] = plots.draw_reliability(
+            scaled["bins"], ece.mean if ece else math.nan, panels.pick_floors(floors, "accuracy")
+        )
+    buckets = results.read_csv(reports / "plots" / "difficulty.csv", ("difficulty", "uar", "fitted"))
+    return {
+        "scaled": scaled,
+        "selective": trust_panels.show_selective(results.read_csv(reports / "plots" / "selective.csv", ("coverage", "mean"))),
+        "worth": trust_panels.show_worth(found.get("shapley")),
+        "shares": trust_panels.show_shares(predictions),
+        "worst": trust_panels.show_worst(predictions, data),
+        "difficulty": trust_panels.show_difficulty(buckets, found.get("difficulty")),
+        "probe": trust_panels.tell_probe(provenance.read_json(reports / "probe.json")),
+        "robustness": trust_panels.show_robustness(reports),
+    }
 
 
 def summarise_run(params: Params, predictions: pl.DataFrame | None, card: datacard.Card | None) -> str:
@@ -167,6 +199,8 @@ def describe_protocol(params: Params) -> str:
         "split": f"one split grouped by {spec.group}",
         "kfold": f"{spec.folds} folds grouped by {spec.group}",
         "leave_one_out": f"leave one {spec.group} out",
+        "cross": f"trained on {spec.source or 'each corpus in turn'}, tested on the others",
+        "file": f"folds of {Path(spec.file or '').name}",
     }[spec.kind]
 
 
@@ -192,9 +226,10 @@ def _plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def _environment() -> jinja2.Environment:
+def make_environment(*folders: Path) -> jinja2.Environment:
+    """Templates of the page, and before them those of `folders`, with the filters that both use."""
     made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader([*folders, TEMPLATES]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

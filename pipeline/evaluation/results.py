@@ -25,6 +25,10 @@ TITLES = {
     "weighted_f1": "Weighted F1",
     "micro_f1": "Micro F1",
     "ece": "ECE",
+    "ece_scaled": "ECE, temperature scaled",
+    "accuracy_at_80": "Accuracy, surest 80 %",
+    "uar_at_80": "UAR, surest 80 %",
+    "selective_accuracy": "Accuracy, mean over coverages",
     "ccc": "CCC, mean",
     "pcc": "PCC",
     "rmse": "RMSE",
@@ -51,9 +55,12 @@ def name_metric(metric: str) -> str:
         return TITLES[metric]
     if metric.endswith("_per_clip"):
         return f"{name_metric(metric.removesuffix('_per_clip'))}, mean of clips"
-    words = metric.split("_")
-    first = [w for w in words if w in ("ccc", "pcc", "rmse", "sagr", "mae")]
-    rest = [w for w in words if w not in first]
+    for suffix, words in (("_mean_of_folds", "mean of folds"), ("_sd_of_folds", "sd of folds")):
+        if metric.endswith(suffix):
+            return f"{name_metric(metric.removesuffix(suffix))}, {words}"
+    parts = metric.split("_")
+    first = [w for w in parts if w in ("ccc", "pcc", "rmse", "sagr", "mae")]
+    rest = [w for w in parts if w not in first]
     text = " ".join([w.upper() for w in first] + rest)
     return text[:1].upper() + text[1:]
 

@@ -11,6 +11,7 @@ from pipeline.runs.folders import ENSEMBLE, LINEAR
 
 from . import intervals
 from .intervals import Draws, Interval
+from .selective import selective_part
 from .sums import Groups, Part, class_part, clip_parts, frame_parts
 
 #: Metrics that a list of experiments shows, where they exist.
@@ -39,6 +40,7 @@ def summarise(
     """
     parts = clip_parts(tables, groups, classes, dimensions)
     parts += frame_parts(traces, groups, dimensions) if traces else []
+    parts += [selective_part(tables, groups, classes)] if classes else []
     return intervals.estimate(parts, draws_of(tables, groups, variant))
 
 
@@ -48,7 +50,7 @@ def draws_of(tables: list[pl.DataFrame], groups: Groups, variant: int) -> Draws 
     return Draws.of(count, len(tables), variant=variant) if count >= intervals.FEW else None
 
 
-def pick_headlines(result: dict[str, dict[str, dict]], select: str, fused: str) -> dict[str, float | None]:
+def pick_headlines(result: dict[str, dict[str, dict]], select: str, fused: str) -> dict[str, float | str | None]:
     """What a list of experiments shows: the means of `SHOWN`, and of the selecting metric the interval, and what the
     ensemble, the linear model and the best stream alone reach.
 
@@ -58,7 +60,7 @@ def pick_headlines(result: dict[str, dict[str, dict]], select: str, fused: str) 
         fused: name of the variant that is shown.
     """
     ours = result.get(fused) or next(iter(result.values()))
-    shown: dict[str, float | None] = {}
+    shown: dict[str, float | str | None] = {}
     for name in (select, *(name for name in SHOWN if name != select)):
         if name not in ours:
             continue
@@ -117,7 +119,7 @@ def per_speaker(tables: list[pl.DataFrame], classes: tuple[str, ...], dimensions
 def _known(table: pl.DataFrame, groups: Groups, metric: str, classes: tuple[str, ...]) -> np.ndarray:
     """(G,) clips of each group that have the label a metric is of: others are predicted and not scored."""
     truth = pl.col(f"truth_{metric.removesuffix('_ccc')}") if metric.endswith("_ccc") else pl.col("truth")
-    known = table.filter(truth.is_not_null() if metric.endswith("_ccc") else truth.is_in(list(classes)))
+    known = table.filter(truth.is_not_null() if metric.endswith("_ccc") else truth.is_in(list(classes))).unique("id")
     return np.bincount([groups.place[clip] for clip in known["id"]], minlength=len(groups.names))
 
 

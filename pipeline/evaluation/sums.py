@@ -70,18 +70,33 @@ def indices(names: pl.Series, classes: tuple[str, ...]) -> np.ndarray:
     return np.array([known.get(name, -1) for name in names], dtype=np.int64)
 
 
+def is_scored(classes: tuple[str, ...], dimensions: tuple[str, ...]) -> pl.Expr:
+    """Rows of a prediction table whose truth is among what the model predicts."""
+    return pl.any_horizontal(pl.col("truth").is_in(list(classes)), *(pl.col(f"truth_{n}").is_not_null() for n in dimensions))
+
+
 def clip_parts(tables: list[pl.DataFrame], groups: Groups, classes: tuple[str, ...], dimensions: tuple[str, ...]) -> list[Part]:
     """All metrics of clips, from one prediction table per seed (folds pooled)."""
     found = []
     if classes:
-        found.append(Part(_decisions(tables, groups, classes), metrics.of_confusion))
+        found.append(decision_part(tables, groups, classes))
         bins = [metrics.confidence_bins(indices(t["truth"], classes), probabilities(t, classes)) for t in tables]
         sums = [groups.sum(t["id"].to_list(), rows) for t, rows in zip(tables, bins, strict=True)]
         found.append(Part(np.stack(sums), lambda summed: {"ece": metrics.ece(summed)}))
+        if all("temperature" in table.columns and not table["temperature"].null_count() for table in tables):
+            scaled = [metrics.temper(probabilities(t, classes), t["temperature"].to_numpy()) for t in tables]
+            bins = [metrics.confidence_bins(indices(t["truth"], classes), p) for t, p in zip(tables, scaled, strict=True)]
+            sums = [groups.sum(t["id"].to_list(), rows) for t, rows in zip(tables, bins, strict=True)]
+            found.append(Part(np.stack(sums), lambda summed: {"ece_scaled": metrics.ece(summed)}))
     if dimensions:
         sums = [groups.sum(t["id"].to_list(), _moments(t, dimensions, "")) for t in tables]
         found.append(Part(np.stack(sums), partial(_regression, dimensions=dimensions, prefix="")))
     return found
+
+
+def decision_part(tables: list[pl.DataFrame], groups: Groups, classes: tuple[str, ...]) -> Part:
+    """What the confusion matrix says."""
+    return Part(_decisions(tables, groups, classes), metrics.of_confusion)
 
 
 def class_part(tables: list[pl.DataFrame], groups: Groups, classes: tuple[str, ...]) -> Part:

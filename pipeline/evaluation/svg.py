@@ -106,6 +106,14 @@ class Axes:
         if drawn:
             self.parts.append(f'<path d="{"".join(drawn)}" class="{style}"/>')
 
+    def area(self, xs: Sequence[float], lows: Sequence[float], highs: Sequence[float], style: str) -> None:
+        """The ground between two lines, where both are known."""
+        ends = [(x, a, b) for x, a, b in zip(xs, lows, highs, strict=True) if math.isfinite(a) and math.isfinite(b)]
+        if ends:
+            there = [f"{self.px(x):.1f} {self.py(b):.1f}" for x, _, b in ends]
+            back = [f"{self.px(x):.1f} {self.py(a):.1f}" for x, a, _ in reversed(ends)]
+            self.parts.append(f'<path d="M{"L".join(there + back)}Z" class="{style}"/>')
+
     def frame(
         self,
         x_label: str = "",

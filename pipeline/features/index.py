@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.errors import StoreError
-from pipeline.params import Params
+from pipeline.params import Params, Stream
 from pipeline.storage import seal, tables
 from pipeline.storage.classes import check_classes
 from pipeline.storage.feature_store import Status, Store
@@ -64,7 +64,7 @@ def build(
             check()
             path = Path(features) / f"{name}.h5"
             store = Store(path)
-            _belongs(store, name, params.streams[name].modality)
+            _belongs(store, name, params.streams[name])
             group = file.create_group(f"streams/{name}")
             row, status = join(store, ids)
             coverage[name] = _coverage(store, ids, row, status)
@@ -153,12 +153,15 @@ def normalisation(store: Store, row: np.ndarray, status: np.ndarray, training: n
     return mean.astype(np.float32), np.where(constant, 1, deviation).astype(np.float32)
 
 
-def _belongs(store: Store, name: str, modality: str) -> None:
-    found = store.attributes.get("modality", modality)
-    if found != modality:
+def _belongs(store: Store, name: str, stream: Stream) -> None:
+    found = store.attributes.get("modality", stream.modality)
+    if found != stream.modality:
         raise StoreError(
-            f"{store.path} holds {found} features, but stream {name!r} is {modality}. Run `dvc repro extract@{name}`."
+            f"{store.path} holds {found} features, but stream {name!r} is {stream.modality}. Run `dvc repro extract@{name}`."
         )
+    if tuple(store.views) != stream.views:
+        held, asked = (", ".join(views) or "none" for views in (store.views, stream.views))
+        raise StoreError(f"{store.path} holds the views {held}; stream {name!r} has {asked}. Run `dvc repro extract@{name}`.")
     if len(store.shape) not in (2, 3):
         raise StoreError(f"{store.path} has rows of shape {store.shape[1:]}; a stream's rows are (D,) or (L, D).")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .base import Count, Flag, Group, Name, Number, Positive, Share, Whole
 
@@ -36,16 +36,20 @@ class Protocol(Group):
     """Which clips are trained on, selected on and tested on.
 
     official: the corpus' own splits. split: one random split, grouped. kfold: `folds` grouped
-    folds. leave_one_out: a fold per group. In the last two every fold holds a validation part
-    drawn from the training groups (nested validation).
+    folds. leave_one_out: a fold per group. cross: trained on one corpus, tested on the others, each in turn. file: folds
+    from a table. In the last four every fold holds a validation part drawn from the training groups (nested validation).
     """
 
-    kind: Literal["official", "split", "kfold", "leave_one_out"] = "split"
+    kind: Literal["official", "split", "kfold", "leave_one_out", "cross", "file"] = "split"
     #: Manifest column that must not straddle a split.
     group: str = "speaker"
     #: Column by which validation is drawn from the training part, but in `split`; null = `group`. `speaker` where `group` is
-    #: `corpus`, of which two would leave one to train on and none to select on.
+    #: `corpus`, of which two would leave one to train on and none to select on, and in `cross` by default.
     val_group: str | None = None
+    #: Of `cross`: the one corpus to train on; null = each in turn.
+    source: str | None = None
+    #: Of `file`: a table of `id` or `group`, and `fold` (see docs/protocols.md). Others do not look at it.
+    file: str | None = None
     folds: Whole = Field(default=5, ge=2)
     val: Share = 0.15
     test: Share = 0.2
@@ -55,6 +59,14 @@ class Protocol(Group):
     leakage: tuple[str, ...] = ("speaker", "dialogue", "session", "content")
     #: What a leak does: stop, or report (an official split that leaks by design).
     on_leak: Literal["stop", "report"] = "stop"
+
+    @model_validator(mode="after")
+    def _has_source(self) -> Protocol:
+        if self.source is not None and self.kind != "cross":
+            raise ValueError(
+                f"source is {self.source}, but kind is {self.kind}; only cross trains on one corpus (protocol=cross_corpus)"
+            )
+        return self
 
 
 class DecodeVideo(Group):

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from typing import Any, Literal, TypeAlias
+
+from pydantic import Field, ValidationInfo, field_validator
 
 from .base import Count, Group, Positive, Whole
+from .views import check_views
+
+#: Layers to be added up, as they are written on a command line.
+SUM = re.compile(r"-?\d+(\+-?\d+)+")
 
 
 class StoreLayout(Group):
     dtype: Literal["float16", "float32"] = "float16"
     compression: Literal["gzip"] | None = None
+
+
+class Sum(Group):
+    """Hidden layers that are added up, row by row; in short `2+3+4`."""
+
+    sum: tuple[Whole, ...] = Field(min_length=1)
+
+
+#: What is kept of an encoder's hidden states; see `Stream.layer`.
+Layer: TypeAlias = Whole | Literal["last4", "all"] | tuple[Whole, ...] | Sum
 
 
 class Stream(Group):
@@ -24,8 +41,8 @@ class Stream(Group):
     weights: str
     #: Architecture of a `random:` stand-in; of no use with real weights.
     architecture: dict[str, Any] = {}
-    #: Hidden layer(s): -1 last, an index, `last4` (sum), `all` (kept for a learned weighted sum).
-    layer: Whole | Literal["last4", "all"] = -1
+    #: Hidden layer(s): -1 last, an index, `last4` (sum), `all` or a list (kept, for a learned weighted sum), `2+3+4` (sum).
+    layer: Layer = -1
     #: Over time: `none` keeps rows.
     pooling: Literal["none", "mean", "max", "mean_max", "first", "last", "statistics"] = "none"
     #: Rows per second that frame-level features are pooled to; null keeps the model's own.
@@ -35,4 +52,30 @@ class Stream(Group):
     threads: Count = 1
     #: What the family alone knows, e.g. Whisper's `padding: exact`.
     options: dict[str, Any] = {}
+    #: The clip seen otherwise, encoded too: `speed:0.9` of sound, `mirror` of pictures. Their order decides nothing.
+    views: tuple[str, ...] = ()
     store: StoreLayout = StoreLayout()
+
+    @field_validator("layer", mode="before")
+    @classmethod
+    def _layers(cls, value: object) -> object:
+        """One fault of a list, in place of one per kind of layer there is; `2+3+4`, which can take any other's place with -S."""
+        if isinstance(value, str) and SUM.fullmatch(value):
+            value = {"sum": [int(one) for one in value.split("+")]}
+        chosen = value["sum"] if isinstance(value, dict) and set(value) == {"sum"} else value
+        if isinstance(chosen, list | tuple):
+            if not chosen:
+                raise ValueError("an empty list names no layer")
+            if wrong := [one for one in chosen if not isinstance(one, int) or isinstance(one, bool)]:
+                raise ValueError(f"{wrong[0]!r} is no layer; a list holds whole numbers")
+            if twice := [one for one in chosen if list(chosen).count(one) > 1]:
+                raise ValueError(f"layer {twice[0]} is named twice")
+        elif isinstance(value, dict) or chosen is not value:
+            raise ValueError("of several layers, write [2, 3, 4] to keep them or 2+3+4 to add them up")
+        return value
+
+    @field_validator("views")
+    @classmethod
+    def _views(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        imported = info.data.get("encoder") == "import"
+        return check_views(value, "imported features" if imported else info.data.get("modality", ""))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -207,4 +207,23 @@ def average(estimates: Sequence[Estimate], weights: Sequence[float] | None = Non
         estimates[0].classes,
         estimates[0].names,
         *(mean(name) for name in ("probabilities", "dimensions", "trace", "times", "shares")),
+    )
+
+
+def average_looks(estimates: list[Estimate]) -> Estimate:
+    """The mean of what is said of one clip seen in several ways; over time, what is said of it as it is.
+
+    Args:
+        estimates: the plain clip's first.
+    """
+    plain = estimates[0]
+
+    def mean(values: list[np.ndarray | None]) -> np.ndarray | None:
+        there = [one for one in values if one is not None]
+        return np.mean(there, 0) if there else None
+
+    return replace(
+        plain,
+        probabilities=mean([one.probabilities for one in estimates]),
+        dimensions=mean([one.dimensions for one in estimates]),
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,18 +20,19 @@ from pipeline.features.engine.entries import encode_batch
 from pipeline.features.engine.forward import Forward
 from pipeline.features.engine.reader import Job
 from pipeline.features.engine.stats import Stats
-from pipeline.models.attention import read_attention
-from pipeline.models.batch import Inputs
 from pipeline.params import Params, Stream
 from pipeline.runs.ensemble import find_members
 from pipeline.runs.folders import FUSED
-from pipeline.runs.predict import Before, Estimate, Features, average, predict_inputs
+from pipeline.runs.predict import Before, Estimate, Features, average, average_looks, predict_inputs
 from pipeline.runs.run import TrainedModel, load_run
 from pipeline.storage.feature_store import Status
 
+from .attention import write_attention
 from .dialogue import ask, name_voices, read_turn
 from .prediction import Prediction, StreamUse
 from .source import Source, Spoken, missing_reason
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Predictor:
     device: str = "cpu"
     #: What each of `runs` is worth in the mean; None = all alike.
     weights: Sequence[float] | None = None
-    _extractors: dict[str, Extractor] = field(default_factory=dict, repr=False)
+    _extractors: dict[tuple[str, str | None], Extractor] = field(default_factory=dict, repr=False)
     _forwards: dict[str, Forward] = field(default_factory=dict, repr=False)
     _recognise: Callable[[Sequence[np.ndarray]], list[str]] | None = field(default=None, repr=False)
 
@@ -110,9 +111,10 @@ class Predictor:
             why = "; ".join(f"{name}: {one.reason}" for name, one in use.items())
             raise UserError(f"{path} has nothing this model can read ({why}).")
         before = self.recall(context, speaker)
-        output = self.estimate(features, before, 0 if speaker else -1)
+        voice = 0 if speaker else -1
+        output = average_looks([self.estimate(look, before, voice) for look in self.looks(source, features)])
         if attention is not None:
-            self._write_attention(attention, ask(self.runs[0], features, before, 0 if speaker else -1))
+            write_attention(attention, self.runs[0].model, ask(self.runs[0], features, before, voice))
         if output.shares is not None:
             shares = dict(zip(self.runs[0].model.spec.streams, output.shares.tolist(), strict=True))
             use = {name: replace(one, share=shares[name]) if one.status == Status.OK else one for name, one in use.items()}
@@ -135,21 +137,10 @@ class Predictor:
         voices = name_voices(context, speaker)
         found = []
         for i in range(max(0, len(context) - window) if window else len(context), len(context)):
-            features, _ = self._encode(partial(read_turn, context[: i + 1]), f"turn {i + 1}")
-            found.append(Before(features, voices[i]))
+            read = partial(read_turn, context[: i + 1])
+            each = {name: self._encode(read, f"turn {i + 1}", name) for name in self.encoders}
+            found.append(Before({name: one for name, one in each.items() if not isinstance(one, StreamUse)}, voices[i]))
         return found
-
-    def _write_attention(self, path: Path, inputs: Inputs) -> None:
-        """Weights of every attention (of the clip: heads, queries, keys), and the seconds of the tokens of each stream."""
-        maps: dict[str, Any] = {name: one[-1].numpy() for name, one in read_attention(self.runs[0].model, inputs).items()}
-        if not maps:
-            raise UserError("this model has no attention to write; take another fusion, or temporal.layers of 1 or more.")
-        arrays: dict[str, Any] = {f"times.{name}": one.times[-1][one.mask[-1]].numpy() for name, one in inputs.streams.items()}
-        try:
-            with path.open("wb") as file:  # by its name, numpy would add a suffix
-                np.savez_compressed(file, **maps, **arrays)
-        except OSError as error:
-            raise UserError(f"{path} cannot be written: {error.strerror}.") from error
 
     def source(
         self,
@@ -163,41 +154,61 @@ class Predictor:
 
     def features(self, source: Source) -> tuple[dict[str, Features], dict[str, StreamUse]]:
         """Rows (T, ...) float32 and times (T, 2) of each stream that is there, and the use of every stream."""
-        return self._encode(source.clip, source.path.name)
-
-    def _encode(self, read: Callable[[Stream], Clip], label: str) -> tuple[dict[str, Features], dict[str, StreamUse]]:
         features: dict[str, Features] = {}
         use: dict[str, StreamUse] = {}
-        for name, stream in self.encoders.items():
-            try:
-                prepared = self._extractor(name).prepare(read(stream))
-            except (Missing, DecodeError) as error:
-                status = Status.FAILED if isinstance(error, DecodeError) else Status.MISSING
-                use[name] = StreamUse(status, reason=missing_reason(error))
-                continue
-            stats = Stats()
-            entry = encode_batch(self._forward(name), [(Job(label, name), prepared)], stats).get(name)
-            if entry is None:
-                use[name] = StreamUse(Status.FAILED, reason=stats.failures[name])
-                continue
-            if not len(entry.values):
-                use[name] = StreamUse(Status.MISSING, reason="the encoder gave no row")
-                continue
-            # The store rounds; the model was trained on what came out of it.
-            values = entry.values.astype(stream.store.dtype).astype(np.float32)
-            features[name] = (values, entry.times.astype(np.float32))
-            use[name] = StreamUse(Status.OK, len(values))
+        for name in self.encoders:
+            found = self._encode(source.clip, source.path.name, name)
+            if isinstance(found, StreamUse):
+                use[name] = found
+            else:
+                features[name], use[name] = found, StreamUse(Status.OK, len(found[0]))
         return features, use
+
+    def views(self, source: Source, features: dict[str, Features]) -> dict[str, dict[str, Features]]:
+        """Stream → view → rows and times, of the streams in `features`; a view that cannot be had is left out, with a line."""
+        result: dict[str, dict[str, Features]] = {name: {} for name in features}
+        for name in features:
+            for view in self.encoders[name].views:
+                found = self._encode(source.clip, source.path.name, name, view)
+                if isinstance(found, StreamUse):
+                    log.warning("%s: stream %s is without view %s (%s)", source.path, name, view, found.reason)
+                else:
+                    result[name][view] = found
+        return result
+
+    def looks(self, source: Source, features: dict[str, Features]) -> list[dict[str, Features]]:
+        """What is predicted from: the plain features, then look k with the k-th view of every stream that has one."""
+        views = [(name, list(seen.values())) for name, seen in self.views(source, features).items()]
+        count = max((len(seen) for _, seen in views), default=0)
+        return [features, *(features | {name: seen[k] for name, seen in views if k < len(seen)} for k in range(count))]
+
+    def _encode(self, read: Callable[[Stream], Clip], label: str, name: str, view: str | None = None) -> Features | StreamUse:
+        """Rows (T, ...) float32 and times (T, 2) of one stream, or why it has none."""
+        stream = self.encoders[name]
+        try:
+            prepared = self._extractor(name, view).prepare(read(stream))
+        except (Missing, DecodeError) as error:
+            status = Status.FAILED if isinstance(error, DecodeError) else Status.MISSING
+            return StreamUse(status, reason=missing_reason(error))
+        stats = Stats()
+        # The network of a view is that of its stream.
+        entry = encode_batch(self._forward(name), [(Job(label, name), prepared)], stats).get(name)
+        if entry is None:
+            return StreamUse(Status.FAILED, reason=stats.failures[name])
+        if not len(entry.values):
+            return StreamUse(Status.MISSING, reason="the encoder gave no row")
+        # The store rounds; the model was trained on what came out of it.
+        return entry.values.astype(stream.store.dtype).astype(np.float32), entry.times.astype(np.float32)
 
     def _hear(self, waveform: np.ndarray) -> str:
         if self._recognise is None:
             self._recognise = transcribe.make_recogniser(self.params, self.params.decode.audio.rate).load(self.device)
         return self._recognise([waveform])[0]
 
-    def _extractor(self, name: str) -> Extractor:
-        if name not in self._extractors:
-            self._extractors[name] = registry.build(self.encoders[name])
-        return self._extractors[name]
+    def _extractor(self, name: str, view: str | None = None) -> Extractor:
+        if (name, view) not in self._extractors:
+            self._extractors[name, view] = registry.build(self.encoders[name], view)
+        return self._extractors[name, view]
 
     def _forward(self, name: str) -> Forward:
         if name not in self._forwards:

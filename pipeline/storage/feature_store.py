@@ -1,18 +1,16 @@
 """The feature store: an HDF5 file anyone can open, written once, complete or absent.
 
-Layout (docs/feature-store.md): `ids`, `offsets`, `values`, `times`, `status`, `sums` and JSON attributes.
-Rows `offsets[i]:offsets[i+1]` of `values` and `times` belong to clip `ids[i]`; `seal.py` checks that all is as it was written.
+Layout (docs/feature-store.md): `ids`, `offsets`, `values`, `times`, `status`, `sums` and JSON attributes; the same, but `ids`,
+in a group `views/<name>` per view of the stream. Rows `offsets[i]:offsets[i+1]` of `values` and `times` belong to clip
+`ids[i]`; `seal.py` checks that all is as it was written.
 """
 
 from __future__ import annotations
 
 import json
-import mmap
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from functools import cached_property
 from pathlib import Path
 
 import h5py
@@ -22,12 +20,13 @@ from pipeline.errors import StoreError
 
 from . import seal
 from .hdf5 import atomic_hdf5
+from .rows import REMEDY, Rows
 
 SCHEMA_VERSION = 2
 #: Bytes of rows gathered before a write: one write a clip costs more than all the rest of packing.
 BLOCK = 4 << 20
-#: What to do about a store that is not as it was written.
-REMEDY = "Delete it and run `dvc repro`."
+#: The group that holds a group per view.
+VIEWS = "views"
 
 
 class Status(IntEnum):
@@ -57,6 +56,32 @@ class Entry:
     extras: dict[str, np.ndarray] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class View:
+    """What `write` is given of a view: as of the plain rows, one entry per id in that order, and how many rows each has."""
+
+    entries: Iterable[Entry]
+    rows: Sequence[int]
+    attributes: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the plain rows of a store and those of its views have in common."""
+
+    path: str | Path
+    ids: list[str]
+    shape: tuple[int, ...]
+    dtype: str
+    compression: str | None
+
+    def options(self, total: int) -> dict[str, object]:
+        """Of a data set with `total` rows of `values`."""
+        if not self.compression or not total:
+            return {}
+        return {"compression": "gzip", "compression_opts": 4, "shuffle": True, "chunks": (min(total, 1024), *self.shape)}
+
+
 def write(
     path: str | Path,
     ids: Sequence[str],
@@ -67,6 +92,7 @@ def write(
     dtype: str = "float16",
     compression: str | None = None,
     attributes: dict[str, object] | None = None,
+    views: Mapping[str, View] | None = None,
 ) -> None:
     """Write a store; the same input gives the same bytes.
 
@@ -78,6 +104,7 @@ def write(
         dtype: `float16` (default), `float32` or `uint8`.
         compression: None (contiguous, memory-mappable) or `gzip` (with shuffle).
         attributes: JSON values written as attributes, e.g. `stream`, `modality`, `identity`.
+        views: by name, the same clips seen otherwise; rows of the same shape.
 
     Raises:
         StoreError: ids are unsorted or doubled, an entry does not fit `rows` and `shape`, a value
@@ -94,57 +121,66 @@ def write(
         raise StoreError(f"{path}: clip ids must be sorted and unique.")
     if compression not in (None, "gzip"):
         raise StoreError(f"{path}: compression {compression!r} is not reproducible or not built in; use null or gzip.")
-    offsets = np.concatenate([[0], np.cumsum(np.asarray(rows, dtype=np.int64))]).astype(np.int64)
-    total = int(offsets[-1])
-    layout: dict[str, object] = {}
-    if compression:
-        layout = {
-            "compression": "gzip",
-            "compression_opts": 4,
-            "shuffle": True,
-            "chunks": (max(1, min(total or 1, 1024)), *shape),
-        }
-    worst = 0.0
+    layout = Layout(path, ids, tuple(shape), dtype, compression)
     with atomic_hdf5(path) as (file, check):
         file.create_dataset("ids", data=np.array([i.encode() for i in ids], dtype=object), dtype=h5py.string_dtype("utf-8"))
-        file.create_dataset("offsets", data=offsets)
-        codes = file.create_dataset("status", (len(ids),), "uint8")
-        values = file.create_dataset("values", (total, *shape), dtype, **(layout if total else {}))
-        times = file.create_dataset("times", (total, 2), "float32")
-        bounds, status, sums = offsets.tolist(), np.zeros(len(ids), np.uint8), np.zeros(len(ids), np.uint64)
-        held: list[tuple[np.ndarray, np.ndarray]] = []
-        begun = size = 0
-        for position, entry in enumerate(entries):
-            low, high = bounds[position : position + 2]
-            status[position] = int(entry.status)
-            if entry.values.shape[0] != high - low or entry.times.shape != (high - low, 2):
-                raise StoreError(f"{path}: clip {ids[position]} has {entry.values.shape[0]} rows, expected {high - low}.")
-            if high == low:
-                continue
-            if entry.values.shape[1:] != tuple(shape):
-                raise StoreError(f"{path}: clip {ids[position]} has rows of shape {entry.values.shape[1:]}, expected {shape}.")
-            stored = entry.values.astype(dtype)
-            if not np.isfinite(stored).all():
-                raise StoreError(
-                    f"{path}: clip {ids[position]} holds values {dtype} cannot hold; set the stream's store.dtype to float32."
-                )
-            if dtype == "float16":
-                worst = max(worst, float(np.abs(stored.astype(np.float32) - entry.values).max()))
-            sums[position] = seal.sum_rows(stored)
-            held.append((stored, entry.times))
-            size += stored.nbytes
-            if size >= BLOCK:
-                begun, size = _flush(values, times, held, begun), 0
-                check()
-        if held:
-            _flush(values, times, held, begun)
-        codes[:] = status
-        file.create_dataset("sums", data=sums)
+        worst = _write_rows(file, layout, entries, rows, check)
         file.attrs["schema"] = SCHEMA_VERSION
-        for name, value in sorted((attributes or {}).items()):
-            file.attrs[name] = value if isinstance(value, (str, int, float)) else json.dumps(value, sort_keys=True)
-        file.attrs["float16_error"] = worst
+        _describe(file, attributes or {}, worst)
+        for name, view in sorted((views or {}).items()):
+            group = file.create_group(f"{VIEWS}/{name}")
+            _describe(group, view.attributes, _write_rows(group, layout, view.entries, view.rows, check))
         seal.seal(file)
+
+
+def _describe(group: h5py.Group, attributes: dict[str, object], worst: float) -> None:
+    for name, value in sorted(attributes.items()):
+        group.attrs[name] = value if isinstance(value, (str, int, float)) else json.dumps(value, sort_keys=True)
+    group.attrs["float16_error"] = worst
+
+
+def _write_rows(
+    group: h5py.Group, layout: Layout, entries: Iterable[Entry], rows: Sequence[int], check: Callable[[], None]
+) -> float:
+    """Write all arrays but `ids` into a group. Returns the largest rounding error."""
+    ids, shape, dtype = layout.ids, layout.shape, layout.dtype
+    where = layout.path if group.name == "/" else f"{layout.path}, {group.name.lstrip('/')}"
+    offsets = np.concatenate([[0], np.cumsum(np.asarray(rows, dtype=np.int64))]).astype(np.int64)
+    total, worst = int(offsets[-1]), 0.0
+    group.create_dataset("offsets", data=offsets)
+    codes = group.create_dataset("status", (len(ids),), "uint8")
+    values = group.create_dataset("values", (total, *shape), dtype, **layout.options(total))
+    times = group.create_dataset("times", (total, 2), "float32")
+    bounds, status, sums = offsets.tolist(), np.zeros(len(ids), np.uint8), np.zeros(len(ids), np.uint64)
+    held: list[tuple[np.ndarray, np.ndarray]] = []
+    begun = size = 0
+    for position, entry in enumerate(entries):
+        low, high = bounds[position : position + 2]
+        status[position] = int(entry.status)
+        if entry.values.shape[0] != high - low or entry.times.shape != (high - low, 2):
+            raise StoreError(f"{where}: clip {ids[position]} has {entry.values.shape[0]} rows, expected {high - low}.")
+        if high == low:
+            continue
+        if entry.values.shape[1:] != shape:
+            raise StoreError(f"{where}: clip {ids[position]} has rows of shape {entry.values.shape[1:]}, expected {shape}.")
+        stored = entry.values.astype(dtype)
+        if not np.isfinite(stored).all():
+            raise StoreError(
+                f"{where}: clip {ids[position]} holds values {dtype} cannot hold; set the stream's store.dtype to float32."
+            )
+        if dtype == "float16":
+            worst = max(worst, float(np.abs(stored.astype(np.float32) - entry.values).max()))
+        sums[position] = seal.sum_rows(stored)
+        held.append((stored, entry.times))
+        size += stored.nbytes
+        if size >= BLOCK:
+            begun, size = _flush(values, times, held, begun), 0
+            check()
+    if held:
+        _flush(values, times, held, begun)
+    codes[:] = status
+    group.create_dataset("sums", data=sums)
+    return worst
 
 
 def _flush(values: h5py.Dataset, times: h5py.Dataset, held: list[tuple[np.ndarray, np.ndarray]], low: int) -> int:
@@ -156,8 +192,11 @@ def _flush(values: h5py.Dataset, times: h5py.Dataset, held: list[tuple[np.ndarra
     return high
 
 
-class Store:
+class Store(Rows):
     """Reader of a feature store. Values are memory-mapped when they are contiguous on disk.
+
+    Attributes:
+        views: by name, the rows of the same clips seen otherwise, in the order of the names; empty when there are none.
 
     Safe under fork and for many readers: after opening, nothing but the map is used.
 
@@ -167,61 +206,19 @@ class Store:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        contents = seal.open_sealed(self.path, SCHEMA_VERSION, REMEDY)
-        seal.check_layout(contents, self.path, REMEDY)
-        arrays = contents.arrays
-        self.ids: list[str] = contents.strings("ids")
-        self.offsets, self.status, self.times, self.sums = (arrays[name] for name in ("offsets", "status", "times", "sums"))
-        self.attributes: dict[str, object] = {name: _parse(value) for name, value in contents.attributes[""].items()}
-        self.shape, self.dtype = contents.shape, contents.dtype
-        self._offset, self._loaded = contents.offset, contents.loaded
+        contents = seal.open_sealed(Path(path), SCHEMA_VERSION, REMEDY)
+        super().__init__(Path(path), contents)
+        groups = [place.split("/") for place in contents.attributes if place.startswith(f"{VIEWS}/")]
+        self.views: dict[str, Rows] = {
+            parts[1]: Rows(self.path, contents, f"{VIEWS}/{parts[1]}/") for parts in sorted(groups) if len(parts) == 2
+        }
         self.seal = contents.seal  # which covers all, by the hashes of the rows
 
-    @cached_property
-    def values(self) -> np.ndarray:
-        """(ΣT, ...) all rows, read-only; a view of the file, not a copy.
-
-        Raises:
-            StoreError: the rows of a clip are not those that were written.
-        """
-        self.verify()
-        return self._rows
-
     def verify(self) -> None:
-        """Check the rows of all clips; raises `StoreError` as reading them does."""
-        for i in range(len(self)):
-            self._check(i)
-
-    @cached_property
-    def _rows(self) -> np.ndarray:
-        if self._loaded is not None or self._offset is None:
-            return np.empty(self.shape, self.dtype) if self._loaded is None else self._loaded
-        count = int(np.prod(self.shape))
-        if count == 0:
-            return np.empty(self.shape, self.dtype)
-        with open(self.path, "rb") as file:
-            view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return np.frombuffer(view, self.dtype, count, self._offset).reshape(self.shape)
-
-    def _check(self, i: int) -> None:
-        low, high = self._bounds[i : i + 2]
-        if low == high or seal.sum_rows(self._rows[low:high]) == self.sums[i]:
-            return
-        good = np.isfinite(self._rows[low:high].reshape(high - low, -1)).all(1)
-        what = "other rows than were written" if good.all() else f"NaN or infinity in row {low + int(np.argmin(good))}"
-        raise StoreError(f"{self.path} holds {what}, of clip {self.ids[i]}. {REMEDY}")
-
-    @cached_property
-    def position(self) -> dict[str, int]:
-        return {clip: i for i, clip in enumerate(self.ids)}
-
-    @cached_property
-    def _bounds(self) -> list[int]:
-        return self.offsets.tolist()  # plain values: numpy's scalars are slow
-
-    def __len__(self) -> int:
-        return len(self.ids)
+        """Check the rows of all clips, those of the views too; raises `StoreError` as reading them does."""
+        super().verify()
+        for view in self.views.values():
+            view.verify()
 
     def __contains__(self, clip: str) -> bool:
         return clip in self.position
@@ -236,15 +233,4 @@ class Store:
             i = self.position[clip]
         except KeyError:
             raise StoreError(f"{self.path} has no clip {clip!r}.") from None
-        if "values" not in self.__dict__:  # else all have been checked
-            self._check(i)
-        rows = slice(*self._bounds[i : i + 2])
-        return Entry(self._rows[rows], self.times[rows], Status(int(self.status[i])))
-
-
-def _parse(value: object) -> object:
-    """What an attribute says: JSON as what it stands for."""
-    if isinstance(value, str) and value[:1] in ("[", "{"):
-        with suppress(json.JSONDecodeError):
-            return json.loads(value)
-    return value
+        return Entry(*self.read(i), Status(int(self.status[i])))

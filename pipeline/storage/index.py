@@ -17,6 +17,7 @@ from pipeline.errors import StoreError
 
 from . import seal
 from .feature_store import Store
+from .rows import Rows
 
 SCHEMA_VERSION = 2
 #: What to do about an index that is not as it was written.
@@ -40,6 +41,11 @@ class IndexedStream:
     mean: np.ndarray
     std: np.ndarray
     facts: dict[str, object]
+
+    @property
+    def views(self) -> dict[str, Rows]:
+        """By name, the same clips seen otherwise, in the order of the store: `row` is their position there too."""
+        return self.store.views
 
 
 class Index:

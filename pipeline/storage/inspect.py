@@ -47,9 +47,11 @@ def _lines(path: Path, file: h5py.File) -> list[str]:
     for name in {*names, *file}:
         refuse_foreign(file, name)
     lines += [f"  {name:22} {file[name].shape} {file[name].dtype}" for name in names if isinstance(file[name], h5py.Dataset)]
-    if "status" in file:
-        counts = np.bincount(file["status"][:].ravel(), minlength=len(Status))
-        lines.append("  clips: " + ", ".join(f"{counts[s]} {s.name.lower()}" for s in Status))
+    for name in names:
+        if name.rpartition("/")[2] == "status" and not name.startswith("streams/"):
+            counts = np.bincount(file[name][:].ravel(), minlength=len(Status))
+            what = "clips" if name == "status" else f"clips of {name.rpartition('/')[0]}"
+            lines.append(f"  {what}: " + ", ".join(f"{counts[s]} {s.name.lower()}" for s in Status))
     if "ids" in file and "offsets" in file:
         ids, offsets = file["ids"][:6], file["offsets"][:7]
         for i, clip in enumerate(ids):

@@ -129,7 +129,7 @@ class Media:
         self.times, self.status = arrays["times"], arrays["status"]
         self.modality: str = attributes["modality"]
         self.identity: dict = json.loads(attributes["identity"])
-        self._offset = contents.offset
+        self._offset = contents.large["values"].offset
 
     @property
     def rate(self) -> int:

@@ -1,7 +1,8 @@
 """The seal of an HDF5 file of ours: it holds what was written, and holds it itself.
 
-The attribute `seal` is a hash over all attributes, links, shapes and arrays but `values`, which is too large to be read
-whenever a file is opened. The rows of each clip in `values` have a hash of their own in `sums`, checked when they are read.
+The attribute `seal` is a hash over all attributes, links, shapes and arrays but those called `values`, which are too large to
+be read whenever a file is opened. The rows of each clip in `values` have a hash of their own in `sums`, checked when they are
+read.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .hdf5 import refuse_foreign
 
 #: What h5py and numpy raise over a file that is not as it was written.
 DAMAGE = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, IndexError, MemoryError, OverflowError)
-#: The array that is left out of the seal.
+#: The arrays that are left out of the seal, in whatever group.
 LARGE = "values"
 #: Bytes in an array for a text of any length, which stands elsewhere in the file.
 TEXT = 16
@@ -31,21 +32,32 @@ DEPTH = 3
 
 
 @dataclass
+class Large:
+    """An array of `values`, which is read only when it cannot be mapped.
+
+    Attributes:
+        offset: its place in the file; None when its bytes are in `loaded`, or there are none.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    offset: int | None = None
+    loaded: np.ndarray | None = None
+
+
+@dataclass
 class Contents:
     """What a sealed file holds.
 
     Attributes:
-        arrays: by path, all but `values`. attributes: by path of their group, `` is the file's. links: external ones, by path.
-        shape, dtype: of `values`. offset: its place in the file; None when its bytes are in `loaded`.
+        arrays: by path, all but those called `values`, which are in `large`.
+        attributes: by path of their group, `` is the file's. links: external ones, by path.
     """
 
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    large: dict[str, Large] = field(default_factory=dict)
     attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
-    shape: tuple[int, ...] = ()
-    dtype: np.dtype = np.dtype("uint8")
-    offset: int | None = None
-    loaded: np.ndarray | None = None
     seal: str = ""
 
     def strings(self, name: str) -> list[str]:
@@ -86,50 +98,55 @@ def open_sealed(path: Path, schema: int, remedy: str) -> Contents:
             contents.seal = _survey(file, contents)
             if contents.seal != file.attrs.get("seal"):
                 raise StoreError(f"{path} is not as it was written. {remedy}")
-            if LARGE in file:
-                _describe_large(file[LARGE], contents, path)
+            for place, large in contents.large.items():
+                _locate(file[place], large, path)
             return contents
     except DAMAGE as error:
         raise StoreError(f"{path} cannot be read as HDF5 of ours ({' '.join(str(error).split())[:160]}). {remedy}") from error
 
 
-def check_layout(contents: Contents, path: Path, remedy: str, *, last: str = "offsets") -> None:
-    """Whether the arrays of a store fit each other.
+def check_layout(contents: Contents, path: Path, remedy: str, *, group: str = "", last: str = "offsets") -> None:
+    """Whether the arrays of a store, or of a group in it, fit each other and its ids.
 
     Args:
+        group: where they are, with a `/` at its end; `` is the file itself.
         last: the array whose last number is the length of `values`.
 
     Raises:
         StoreError: they do not.
     """
-    arrays = contents.arrays
     try:
-        ids, offsets = contents.strings("ids"), arrays["offsets"]
+        ids = contents.strings("ids")
+        offsets, ends, times, status, sums = (
+            contents.arrays[group + name] for name in ("offsets", last, "times", "status", "sums")
+        )
         fits = (
             ids == sorted(set(ids))
             and offsets.shape == (len(ids) + 1,)
-            and arrays["times"].shape == (offsets[-1], 2)
-            and arrays["status"].shape == arrays["sums"].shape == (len(ids),)
-            and bool((arrays["status"] <= 2).all())
-            and all(_rises(arrays[name]) for name in {"offsets", last})
-            and contents.shape[:1] == (arrays[last][-1],)
+            and times.shape == (offsets[-1], 2)
+            and status.shape == sums.shape == (len(ids),)
+            and bool((status <= 2).all())
+            and _rises(offsets)
+            and _rises(ends)
+            and contents.large[group + LARGE].shape == (ends[-1], *contents.large[LARGE].shape[1:])
         )
     except DAMAGE:
         fits = False
     if not fits:
-        raise StoreError(f"{path}: its arrays do not fit each other. {remedy}")
+        raise StoreError(
+            f"{path}: {'the arrays of ' + group.rstrip('/') if group else 'its arrays'} do not fit each other. {remedy}"
+        )
 
 
 def _rises(numbers: np.ndarray) -> bool:
     return numbers.dtype == np.int64 and numbers[0] == 0 and bool((np.diff(numbers) >= 0).all())
 
 
-def _describe_large(data: h5py.Dataset, contents: Contents, path: Path) -> None:
-    contents.shape, contents.dtype = data.shape, data.dtype
-    contents.offset = data.id.get_offset()
-    if contents.offset is None:
-        contents.loaded = data[:]
-    elif contents.offset + data.nbytes > path.stat().st_size:
+def _locate(data: h5py.Dataset, large: Large, path: Path) -> None:
+    large.offset = data.id.get_offset()
+    if large.offset is None:
+        large.loaded = data[:]
+    elif large.offset + data.nbytes > path.stat().st_size:
         raise OSError("it ends within its values")
 
 
@@ -147,7 +164,9 @@ def _survey(file: h5py.File, contents: Contents) -> str:
         hashed.update(json.dumps(attributes, sort_keys=True).encode())
         if isinstance(item, h5py.Dataset):
             hashed.update(f"{item.dtype.str}{item.shape}".encode())
-            if path != LARGE:
+            if path.rpartition("/")[2] == LARGE:
+                contents.large[path] = Large(item.shape, item.dtype)
+            else:
                 contents.arrays[path] = array = _read_small(item)
                 hashed.update(b"".join(_framed(array)) if array.dtype == object else np.ascontiguousarray(array).data)
     return hashed.hexdigest()

@@ -7,30 +7,21 @@ from __future__ import annotations
 
 import csv
 import io
-import multiprocessing
 import shutil
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.devices import pick_devices
 from pipeline.errors import StoreError
 from pipeline.params import Params
 from pipeline.progress import track
 from pipeline.runs.ensemble import choose_shares, write_shares
 from pipeline.runs.folders import RunName
-from pipeline.stop import follow_parent, sparing_children
 from pipeline.storage.atomic import atomic_folder, write_text
 
 from .data.labels import check_labels, fold_numbers
-from .jobs import History, Job, Sources, is_finished, load_fold, run_job
+from .jobs import History, Job, Sources, run_job
+from .schedule import run_jobs
 from .variants import list_variants
-
-#: Below this, starting worker processes costs more than it saves.
-FEW = 4
-
-#: Above this many bytes of features, copies for worker processes are not made.
-LARGE = 512 * 2**20
 
 
 def train(
@@ -67,7 +58,8 @@ def train(
     _clear(out, {job.name.path for job in jobs})
     histories: dict[RunName, History] = {}
     with track(len(jobs), "train") as advance:
-        for done, (job, folder, history) in enumerate(_run_jobs(params, sources, jobs), 1):
+        for done, (place, (folder, history)) in enumerate(run_jobs([(params, job) for job in jobs], sources, run_job), 1):
+            job = jobs[place]
             with atomic_folder(out / job.name.path) as made:
                 shutil.copytree(folder, made, dirs_exist_ok=True)
             histories[job.name] = history
@@ -77,34 +69,6 @@ def train(
     write_text(out / "history.csv", _format_history(histories))
     write_shares(out, choose_shares(params.training.ensemble.linear) if params.training.ensemble else None)
     return [out / job.name.path for job in jobs]
-
-
-def _run_jobs(params: Params, sources: Sources, jobs: list[Job]) -> Iterator[tuple[Job, Path, History]]:
-    """Run all jobs, in worker processes when that pays; in whatever order they end."""
-    first, rest = jobs[0], jobs[1:]
-    yield first, *run_job(params, sources, first)
-    workers = min(params.run.workers, len(rest) // 2)
-    devices = pick_devices(params.run.device)
-    data = load_fold(params, sources, first.fold, devices[0])
-    large = devices != ["cpu"] or data.nbytes > LARGE
-    if workers < 2 or len(rest) < FEW or large or all(is_finished(params, sources, job) for job in rest):
-        for job in rest:
-            yield job, *run_job(params, sources, job)
-        return
-    # spawn: torch's thread pools do not survive a fork.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), follow_parent) as pool:
-        with sparing_children():
-            pending = {pool.submit(run_job, params, sources, job): job for job in rest}
-        try:
-            for future in as_completed(pending):
-                yield pending[future], *future.result()
-        except BaseException:
-            # A run takes minutes and its state is saved: nobody waits for it to end.
-            for child in multiprocessing.active_children():
-                child.kill()
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _clear(out: Path, wanted: set[str]) -> None:

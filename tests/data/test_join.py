@@ -76,6 +76,18 @@ def test_from_two_folders_to_folds(root, tmp_path, settings):
         assert not set(part["train"]["speaker"]) & set(part["val"]["speaker"])
 
 
+def test_corpora_without_a_common_class_are_one_line_of_the_stage(root, tmp_path, settings):
+    """Neutral and angry here, happy and sad there: nothing is decoded for a test that can say nothing."""
+    for path in (root / "emo_db/wav").glob("*Fa.wav"):
+        path.unlink()
+    params = settings("joined", root, options(), protocol={"kind": "cross", "val": 0.25})
+    with pytest.raises(
+        CorpusError, match="'emo_db → ravdess' trains on anger, neutral and tests joy, sadness: no class"
+    ) as caught:
+        build.build_manifest(params, tmp_path / "data")
+    assert "\n" not in str(caught.value)
+
+
 def test_one_recording_in_two_corpora_is_seen(root, tmp_path, settings):
     shutil.copy(root / "emo_db/wav/08a01Fa.wav", root / "ravdess/Actor_01/03-01-03-01-01-01-01.wav")
     (root / "ravdess/Actor_01/01-01-03-01-01-01-01.mp4").unlink()

@@ -44,7 +44,7 @@ def test_groups_never_straddle_and_every_clip_has_one_role(protocol, sizes, seed
         assert all(part.values()), "a role is empty"
         ids = folds.filter(pl.col("fold") == fold)["id"].to_list()
         assert sorted(ids) == clips["id"].to_list()
-    if not split.is_single(protocol):
+    if not split.is_single(folds):
         tested = folds.filter(pl.col("role") == "test")["id"].to_list()
         assert sorted(tested) == clips["id"].to_list(), "each clip is tested exactly once"
 

@@ -227,7 +227,7 @@ def test_nothing_there_says_so(tmp_path):
     outline = Outline()
     outline.feed(text)
     assert not outline.bad
-    assert text.count('class="none"') == 9
+    assert text.count('class="none"') == 12
     assert "audio.h5 is not there" in text
 
 
@@ -245,6 +245,10 @@ def test_nothing_there_says_so(tmp_path):
         "baselines.json",
         "run.json",
         "plots/missing.csv",
+        "plots/selective.csv",
+        "plots/difficulty.csv",
+        "trust.json",
+        "probe.json",
     ],
 )
 def test_each_report_file_may_be_absent(run, name):
@@ -292,12 +296,13 @@ def test_broken_store_is_said_not_fatal(run):
 @pytest.mark.parametrize(
     "groups, folds, sections",
     [
-        ({"task": {"level": "frame"}, "training": {"seeds": 2, "epochs": 2, "unimodal": True}}, 1, 0),
-        # One seed, no annotations over time in use, no other variant: only the traces are absent.
+        # Nothing was disturbed.
+        ({"task": {"level": "frame"}, "training": {"seeds": 2, "epochs": 2, "unimodal": True}}, 1, 1),
+        # One seed, no annotations over time in use, no other variant, no classes.
         (
             {"task": {"emotion": False}, "training": {"select": "ccc", "epochs": 2}, "protocol": {"kind": "kfold", "folds": 2}},
             2,
-            3,
+            6,
         ),
     ],
 )

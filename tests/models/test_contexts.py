@@ -9,7 +9,7 @@ from pipeline.models.contexts.base import list_alone, read_alone
 from pipeline.models.model import EmotionModel
 from pipeline.models.registry import CONTEXTS
 from pipeline.models.spec import ModelSpec, OutputSpec, PartSpec, StreamSpec
-from pipeline.training.data.dialogues import find_turns
+from pipeline.training.data.dialogues import find_turns, sort_turns
 
 NAMES = sorted(CONTEXTS)
 WIDTH = 16
@@ -33,7 +33,7 @@ def fuse(count=12, seed=1):
 
 
 def turns_of(rows, before, after=0):
-    return find_turns(NUMBERS, ROLES, torch.tensor(rows), (before, after))
+    return find_turns(NUMBERS, ROLES, sort_turns(NUMBERS), torch.tensor(rows), (before, after))
 
 
 def alter(fused, clip):
@@ -93,7 +93,7 @@ def test_a_turn_lost_in_between_is_passed_over(name):
     context, fused = build(name, turns=3).eval(), fuse()
     roles = ROLES.clone()
     roles[4] = 2
-    history = find_turns(NUMBERS, roles, torch.tensor([5]), (3, 0))
+    history = find_turns(NUMBERS, roles, sort_turns(NUMBERS), torch.tensor([5]), (3, 0))
     assert history.places.tolist() == [[2, 3, -1, 5]] and history.voices.tolist() == [[2, 1, -1, 0]]
     assert find_moved(context, history, (2, 3, 4, 5)) == [[True], [True], [False], [True]]
     assert torch.isfinite(context(fused, history).vector).all()

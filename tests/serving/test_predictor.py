@@ -14,9 +14,11 @@ from pipeline import cli
 from pipeline import params as parameters
 from pipeline.data.decode.errors import DecodeError
 from pipeline.errors import DeviceError, StoreError, UserError
+from pipeline.features import extract
 from pipeline.features.encoders.extractor import Turn
 from pipeline.models.model import EmotionModel
 from pipeline.models.spec import PartSpec
+from pipeline.params import Stream
 from pipeline.runs.predict import average, predict_clip
 from pipeline.runs.run import load_run
 from pipeline.serving.predictor import Predictor
@@ -71,6 +73,47 @@ def test_features_are_the_stores(trained, predictor, number):
     for name, (values, times) in found.items():
         np.testing.assert_allclose(values, expected[name][0], atol=2e-3, rtol=2e-3)
         np.testing.assert_allclose(times, expected[name][1], atol=1e-3)
+
+
+def test_views_are_predicted_from_too(trained, predictor, monkeypatch):
+    """Look k has view k of every stream; classes and dimensions are the mean over looks, the trace is of the clip as it is."""
+    views = {"audio": ("speed:1.1", "speed:0.9"), "video": ("mirror",), "text": ()}
+    encoders = {name: Stream(**stream.model_dump() | {"views": views[name]}) for name, stream in predictor.encoders.items()}
+    seeing = replace(predictor, encoders=encoders)
+    path, said = trained.folder / "corpus" / "clip0.mp4", Spoken(trained.rows[0]["text"])
+    source = seeing.source(path, said)
+    plain, _ = seeing.features(source)
+    seen = seeing.views(source, plain)
+    assert {name: list(of) for name, of in seen.items()} == {
+        "audio": ["speed:0.9", "speed:1.1"],
+        "video": ["mirror"],
+        "text": [],
+    }
+    monkeypatch.chdir(trained.folder)
+    store = Store(extract.extract(trained.params.model_copy(update={"streams": encoders}), "audio", out="seen.h5"))
+    for name, (values, times) in seen["audio"].items():
+        expected, when = store.views[name].read(store.position["clip0"])
+        np.testing.assert_allclose(values, expected, atol=2e-3, rtol=2e-3)
+        np.testing.assert_allclose(times, when, atol=1e-3)
+    first = plain | {"audio": seen["audio"]["speed:0.9"], "video": seen["video"]["mirror"]}
+    second = plain | {"audio": seen["audio"]["speed:1.1"]}
+    said_of = [average([predict_clip(run, look) for run in seeing.runs]) for look in (plain, first, second)]
+    found = seeing.predict(path, text=trained.rows[0]["text"])
+    chances = np.mean([one.probabilities for one in said_of], 0)
+    assert [found.emotions[c] for c in said_of[0].classes] == pytest.approx(chances.tolist(), abs=1e-5)
+    dimensions = np.mean([one.dimensions for one in said_of], 0)
+    assert list(found.dimensions.values()) == pytest.approx(dimensions.tolist(), abs=1e-5)
+    np.testing.assert_allclose(np.stack(list(found.trace.values()), 1), said_of[0].trace, atol=1e-5)
+    assert np.abs(said_of[0].probabilities - said_of[1].probabilities).max() > 1e-6
+
+
+def test_a_clip_without_sound_has_no_views_of_it(trained, predictor):
+    encoders = {name: stream.model_copy(update={"views": ("speed:0.9",)}) for name, stream in predictor.encoders.items()}
+    seeing = replace(predictor, encoders={"audio": encoders["audio"], "text": predictor.encoders["text"]})
+    source = seeing.source(trained.folder / "corpus" / "clip5.mp4", Spoken("I saw it."))
+    plain, use = seeing.features(source)
+    assert use["audio"].status == Status.MISSING and seeing.views(source, plain) == {"text": {}}
+    assert len(seeing.looks(source, plain)) == 1
 
 
 def test_probabilities_are_sorted_and_sum_to_one(trained, predictor):

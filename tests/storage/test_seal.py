@@ -29,8 +29,13 @@ def write_features(path, compression=None):
         values = chance.normal(size=(rows, 4)).astype(np.float32)
         entries.append(Entry(values, np.stack([edges[:-1], edges[1:]], 1), Status.OK if rows else Status.MISSING))
     attributes = {"stream": "audio", "modality": "audio", "identity": {"a": [1]}}
+    views = {
+        name: feature_store.View([entries[i] for i in order], [rows[i] for i in order], {"failures": {"b": "why"}})
+        for rows in [(3, 0, 2, 5)]
+        for name, order in {"speed:0.9": (3, 1, 0, 2), "speed:1.1": (1, 2, 1, 1)}.items()
+    }
     feature_store.write(
-        path, list("abcd"), entries, rows=[3, 0, 2, 5], shape=(4,), compression=compression, attributes=attributes
+        path, list("abcd"), entries, rows=[3, 0, 2, 5], shape=(4,), compression=compression, attributes=attributes, views=views
     )
 
 
@@ -49,6 +54,10 @@ def read_features(path):
     store = Store(path)
     found = [(clip, store[clip].values.tolist(), store[clip].times.tolist(), int(store[clip].status)) for clip in store.ids]
     assert store.values.tolist() == [row for _, rows, *_ in found for row in rows]
+    for name, view in store.views.items():
+        rows = [view.read(i) for i in range(len(view))]
+        assert view.values.tolist() == [row for values, _ in rows for row in values.tolist()]
+        found.append((name, view.values.tolist(), view.times.tolist(), view.status.tolist(), view.attributes))
     return found, store.attributes
 
 
@@ -187,6 +196,33 @@ def test_swapped_rows_are_told_by_the_clip(make):
     for read in (lambda: store["a"], lambda: store.values, store.verify):
         with pytest.raises(StoreError, match="other rows than were written, of clip a"):
             read()
+
+
+@pytest.mark.parametrize("kind", ["features", "packed"])
+def test_a_view_put_in_the_place_of_another_is_told(make, kind):
+    path = make(kind)
+    whole = path.read_bytes()
+    with h5py.File(path, "r+") as file:
+        file.move("views/speed:0.9", "views/x")
+    with pytest.raises(StoreError, match="not as it was written"):
+        Store(path)
+    path.write_bytes(whole)
+    with h5py.File(path, "r+") as file:
+        file["views/speed:0.9/values"][4, 1] = 17
+    view = Store(path).views["speed:0.9"]
+    view.read(2)
+    with pytest.raises(StoreError, match="views/speed:0.9 holds other rows than were written, of clip a"):
+        view.read(0)
+    with pytest.raises(StoreError, match="of clip a"):
+        _ = view.values
+    assert Store(path).values.shape == (10, 4)
+    with pytest.raises(StoreError, match="of clip a"):
+        verify(path)
+    with h5py.File(path, "r+") as file:
+        file["views/speed:0.9/offsets"][4] = 9
+        seal.seal(file)
+    with pytest.raises(StoreError, match="the arrays of views/speed:0.9 do not fit each other"):
+        Store(path)
 
 
 def test_media_put_in_the_place_of_others(make):

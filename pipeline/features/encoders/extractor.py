@@ -101,3 +101,8 @@ class Extractor:
     threads: int = 1
     turns: int = 0
     notes: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """What `prepare` needs, for worker processes to have it imported once for all."""
+        return getattr(self.prepare, "modules", (type(self.prepare).__module__,))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import ParamsError, one_of
+from pipeline.params.features import Layer, Sum
 
 if TYPE_CHECKING:
     import torch  # imported where it is used: worker processes that only prepare clips never load it
@@ -32,6 +33,10 @@ POOLS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "last": lambda rows: rows[-1],
     "statistics": lambda rows: _pair(rows.mean(0), rows.std(0, correction=0)),
 }
+
+
+#: Layers that go by a name.
+NAMED = ("all", "last4")
 
 
 def reduce(
@@ -115,44 +120,63 @@ def to_rate(
     return pooled.cpu().numpy(), bounds.astype(np.float32)
 
 
-def select(states: Sequence[torch.Tensor], layer: int | str) -> torch.Tensor:
+def select(states: Sequence[torch.Tensor], layer: Layer) -> torch.Tensor:
     """Choose hidden states.
 
     Args:
         states: embeddings and then the output of every layer, N + 1 tensors (..., D); the last one is
             what the model calls its last hidden state (after a final norm, where it has one).
-        layer: an index into `states` (-1 last, 0 embeddings), `last4` (their sum), or `all`.
+        layer: an index into `states` (-1 last, 0 embeddings), `last4` (the sum of the last four), `all`, a list of indices
+            (both kept, in that order), or a `Sum` of some.
 
     Returns:
-        (..., D), or (..., N + 1, D) for `all`.
+        (..., D), or (..., L, D) for the L layers of `all` (N + 1) and of a list.
 
     Raises:
-        ParamsError: the model has no such layer.
+        ParamsError: the model has no such layer, or one is named twice.
     """
+    if isinstance(layer, str) and layer not in NAMED:
+        raise one_of("layer", layer, NAMED)
+    check_layer(layer, len(states) - 1)
+    if isinstance(layer, int):
+        return states[layer]
+    if isinstance(layer, Sum):
+        return _stack(states, layer.sum).sum(-2)
+    if layer == "last4":
+        return _stack(states, range(-4, 0)).sum(-2)
+    return _stack(states, range(len(states)) if isinstance(layer, str) else layer)
+
+
+def _stack(states: Sequence[torch.Tensor], layers: Sequence[int]) -> torch.Tensor:
     import torch
 
-    if layer == "all":
-        return torch.stack(list(states), -2)
-    if layer == "last4":
-        if len(states) < 5:
-            raise ParamsError(f"layer last4 needs four layers; this encoder has {len(states) - 1}.")
-        return torch.stack(list(states[-4:])).sum(0)
-    if isinstance(layer, str):
-        raise one_of("layer", layer, ["all", "last4"])
-    check_layer(layer, len(states) - 1)
-    return states[layer]
+    return torch.stack([states[i] for i in layers], -2)
 
 
-def check_layer(layer: int | str, layers: int) -> None:
+def keeps_several(layer: Layer) -> bool:
+    """Whether rows are (L, D): layers that stay apart."""
+    return layer == "all" or isinstance(layer, Sequence) and not isinstance(layer, str)
+
+
+def check_layer(layer: Layer, layers: int) -> None:
     """Refuse a layer that an encoder of `layers` layers does not have, before anything is computed.
 
     Raises:
-        ParamsError: no such layer.
+        ParamsError: no such layer, none at all, or one by two names.
     """
-    if layer == "last4" and layers < 4:
-        raise ParamsError(f"layer last4 needs four layers; this encoder has {layers}.")
-    if isinstance(layer, int) and not -layers - 1 <= layer <= layers:
-        raise ParamsError(f"layer {layer} is not there; this encoder has layers 0 (embeddings) to {layers}.")
+    if isinstance(layer, str):
+        if layer == "last4" and layers < 4:
+            raise ParamsError(f"layer last4 needs four layers; this encoder has {layers}.")
+        return
+    chosen = [layer] if isinstance(layer, int) else list(layer.sum if isinstance(layer, Sum) else layer)
+    if not chosen:
+        raise ParamsError("layer is an empty list; name one layer at least.")
+    for one in chosen:
+        if not -layers - 1 <= one <= layers:
+            raise ParamsError(f"layer {one} is not there; this encoder has layers 0 (embeddings) to {layers}.")
+    places = [one % (layers + 1) for one in chosen]
+    if twice := [one for one, place in zip(chosen, places, strict=True) if places.count(place) > 1]:
+        raise ParamsError(f"layers {twice[0]} and {twice[1]} are one and the same; this encoder has {layers}.")
 
 
 def cut(batch: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:

@@ -18,6 +18,7 @@ from pipeline.errors import ParamsError, UserError
 from pipeline.params import Stream, parse_stream
 from pipeline.parts import Parts, read_options
 
+from . import views
 from .extractor import Extractor
 from .family import Family
 
@@ -28,11 +29,14 @@ AROUND = ("pipeline.features.engine.reader", "pipeline.features.engine.forward")
 MARKS = ("<!-- encoders: python -m pipeline.features.encoders.registry -->", "<!-- end of encoders -->")
 
 
-def build(stream: Stream) -> Extractor:
+def build(stream: Stream, view: str | None = None) -> Extractor:
     """The extractor of a stream. Cheap: configuration is read and weights are hashed, no network is built.
 
+    Args:
+        view: of the clips; None encodes them as they are.
+
     Raises:
-        ParamsError: unknown family, or one that has not this modality, weight source or option.
+        ParamsError: unknown family, or one that has not this modality, weight source, option or view.
         WeightsError: the weights are not there or are of another architecture.
     """
     family = FAMILIES.find(stream.encoder)
@@ -50,7 +54,8 @@ def build(stream: Stream) -> Extractor:
         raise ParamsError(f"weights {stream.weights} need an architecture; write it under architecture: in the stream.")
     found = family.build(stream, read_options(family.Options, stream.options, f"{stream.encoder}.options"))
     identity = _complete(found.identity, stream, family)
-    return replace(found, identity=identity, pooling=stream.pooling, rate=stream.rate, threads=stream.threads)
+    plain = replace(found, identity=identity, pooling=stream.pooling, rate=stream.rate, threads=stream.threads)
+    return views.see(plain, stream, view) if view else plain
 
 
 def _complete(own: dict[str, Any], stream: Stream, family: type[Family]) -> dict[str, Any]:
@@ -59,7 +64,7 @@ def _complete(own: dict[str, Any], stream: Stream, family: type[Family]) -> dict
         "family": stream.encoder,
         "code": code_digest(family.__module__, *AROUND),
         "dtype": stream.dtype,
-        "layer": stream.layer,
+        "layer": stream.model_dump(mode="json")["layer"],
         "pooling": stream.pooling,
         "rate": stream.rate,
         "threads": stream.threads,

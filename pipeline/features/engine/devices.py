@@ -46,7 +46,7 @@ def compute(
     cache = task.cache
     place = (cache.folder.parent.name, cache.identity, cache.folder.parent.parent)
     running = [
-        context.Process(target=_serve, args=(task.stream, task.reader, share, place, options, device, results))
+        context.Process(target=_serve, args=(task.stream, task.view, task.reader, share, place, options, device, results))
         for device, share in zip(devices, split_jobs(task.jobs, among, len(devices)), strict=True)
     ]
     with sparing_children():
@@ -86,6 +86,7 @@ def split_jobs(jobs: Sequence[Job], among: Iterable[str], count: int) -> list[li
 
 def _serve(
     stream: Stream,
+    view: str | None,
     reader: Reader,
     jobs: list[Job],
     place: tuple[str, dict[str, object], Path],
@@ -100,6 +101,8 @@ def _serve(
     kind, identity, base = place
     try:
         with ClipCache(kind, identity, base=base) as cache:
-            results.put(engine.run(registry.build(stream), reader, jobs, cache, options, device=device, advance=results.put))
+            results.put(
+                engine.run(registry.build(stream, view), reader, jobs, cache, options, device=device, advance=results.put)
+            )
     except UserError as error:
         results.put(error)

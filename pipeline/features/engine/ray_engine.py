@@ -15,6 +15,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline import ray_cluster
 from pipeline.errors import DeviceError
 from pipeline.features.encoders.extractor import Prepared
 from pipeline.params import Run, Stream
@@ -23,7 +24,6 @@ from pipeline.storage.clip_cache import digest
 from pipeline.storage.feature_store import Entry
 from pipeline.workers.pool import Pool
 
-from . import ray_cluster
 from .batcher import batches
 from .entries import encode_batch, settle_unprepared
 from .forward import Forward
@@ -48,8 +48,10 @@ class Actor:
         device: `cuda` or `cpu`.
     """
 
-    def __init__(self, stream: Stream, reader: Reader, options: Run, folder: str, identity: str, device: str) -> None:
-        self._stream, self._reader, self._options = stream, reader, options
+    def __init__(
+        self, stream: Stream, reader: Reader, options: Run, folder: str, identity: str, device: str, view: str | None = None
+    ) -> None:
+        self._stream, self._view, self._reader, self._options = stream, view, reader, options
         self._folder, self._identity, self._device = folder, identity, device
         self._reading, self._inferring = threading.Lock(), threading.Lock()
 
@@ -72,13 +74,13 @@ class Actor:
                 f"Ray node {socket.gethostname()} does not see {self._folder} ({error.strerror}); "
                 "run.engine=ray needs the project at one path on every node."
             ) from None
-        extractor = registry.build(self._stream)
+        extractor = registry.build(self._stream, self._view)
         if digest(extractor.identity) != self._identity:
             raise DeviceError(
                 f"Ray node {socket.gethostname()} would compute other features: its libraries or weights "
                 "are not those of this machine; install the same requirements on every node."
             )
-        preload = (self._reader.__class__.__module__, type(extractor.prepare).__module__)
+        preload = (self._reader.__class__.__module__, *extractor.modules)
         workers = self._options.workers if self._device == "cuda" else min(1, self._options.workers)
         self._pool = Pool(
             replace(self._reader, prepare=extractor.prepare), workers=workers, timeout=self._options.timeout, preload=preload
@@ -137,7 +139,7 @@ def compute(task: Task, options: Run, advance: Callable[[int], None]) -> Stats:
             scheduling_strategy="SPREAD",
             runtime_env={"env_vars": {"PYTHONPATH": project, **own}},
         )
-        arguments = (task.stream, reader, options, os.getcwd(), digest(task.extractor.identity), device)
+        arguments = (task.stream, reader, options, os.getcwd(), digest(task.extractor.identity), device, task.view)
         pool = ActorPool(ray, lambda: actor.remote(*arguments), count)
         lost: list[Job] = []
         charged: list[Job] = []

@@ -48,7 +48,7 @@ def run(
     if not jobs:
         return stats
     by_key: dict[Hashable, Job] = {job.content: job for job in jobs}
-    preload = (reader.__class__.__module__, type(extractor.prepare).__module__)
+    preload = (reader.__class__.__module__, *extractor.modules)
     pool = Pool(reader, workers=options.workers, timeout=options.timeout, preload=preload)
     # In order: which clips meet in a batch must not depend on which reader was quicker.
     source = pool.imap(by_key.items(), window=AHEAD)

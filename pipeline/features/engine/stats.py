@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from .reader import Job
 
@@ -47,6 +47,10 @@ class Stats:
         sums = {name: value + getattr(other, name) for name, value in mine.items()}
         longest = {"total": max(self.total, other.total), "load": max(self.load, other.load)}
         return Stats(**sums | longest | {"failures": self.failures | other.failures})
+
+    def follow(self, other: Stats) -> Stats:
+        """The sum of two that ran one after the other."""
+        return replace(self.merge(other), total=self.total + other.total, load=self.load + other.load)
 
     def line(self) -> str:
         """One line for the log."""

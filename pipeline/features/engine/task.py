@@ -17,7 +17,7 @@ class Task:
     """Clips to be encoded, and the cache they end up in.
 
     Attributes:
-        stream: of `extractor`; what other processes build it from.
+        stream, view: of `extractor`; what other processes build it from.
         jobs: the clips that are missing.
     """
 
@@ -26,3 +26,4 @@ class Task:
     reader: Reader
     jobs: Sequence[Job]
     cache: ClipCache
+    view: str | None = None

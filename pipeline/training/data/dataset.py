@@ -25,7 +25,7 @@ from pipeline.params import Params
 from pipeline.storage import tables
 from pipeline.storage.index import Index
 
-from .dialogues import find_turns, number_turns, sort_turns
+from .dialogues import find_turns, gather_turns, number_roles, number_turns, sort_turns
 from .labels import (
     class_names,
     code_domains,
@@ -187,13 +187,7 @@ class Dataset:
             view: 0 = clips as they are, k = the k-th view of every stream; a stream that has fewer is as it is.
             draw: source of chance by which each clip of each stream is drawn a view instead.
         """
-        history = None
-        if any(turns):
-            found = self.find_turns(rows, turns)
-            rows, places = found.places.unique(return_inverse=True)
-            # The first of the sorted rows is -1 where any turn is lacking.
-            lacking = int(rows[0] < 0)
-            rows, history = rows[lacking:], found._replace(places=places - lacking)
+        rows, history = gather_turns(self.find_turns(rows, turns)) if any(turns) else (rows, None)
         result = {}
         for name in streams:
             stream = self.streams[name]
@@ -214,16 +208,11 @@ class Dataset:
 
     def find_turns(self, rows: Tensor, turns: tuple[int, int]) -> History:
         """The turns around the clips at `rows` (R,), with positions among all clips; see `dialogues.find_turns`."""
-        return find_turns(self.turns, self._roles, rows, turns, self._order)
+        return find_turns(self.turns, *self._sorted, rows, turns)
 
     @functools.cached_property
-    def _order(self) -> Tensor:
-        return sort_turns(self.turns)
-
-    @functools.cached_property
-    def _roles(self) -> Tensor:
-        """(N,) number of each clip's role; 0 = none."""
-        return torch.from_numpy(np.unique(["", *self.roles], return_inverse=True)[1][1:]).to(self.turns.device)
+    def _sorted(self) -> tuple[Tensor, Tensor]:
+        return number_roles(self.roles).to(self.turns.device), sort_turns(self.turns)
 
     def targets(self, rows: Tensor, base: str | None = None, weight: Tensor | None = None) -> Targets:
         """Truth of the clips at `rows` (R,); frame-level truth along the tokens of stream `base`.

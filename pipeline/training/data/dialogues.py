@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
@@ -24,19 +25,17 @@ def number_turns(table: pl.DataFrame) -> Tensor:
     return torch.from_numpy(found.select(pl.all().cast(pl.Int64).fill_null(-1)).to_numpy().copy())
 
 
-def find_turns(numbers: Tensor, roles: Tensor, rows: Tensor, turns: tuple[int, int], order: Tensor | None = None) -> History:
+def find_turns(numbers: Tensor, roles: Tensor, order: Tensor, rows: Tensor, turns: tuple[int, int]) -> History:
     """The turns around the clips at `rows` (R,), with positions in the whole table.
 
     Only clips of the same role: what is held out is nobody's history but its own. Turns without a role, which are nobody's
     target, are everybody's history. A turn that is lost is skipped: the one before it stands in its column.
 
     Args:
-        numbers: (N, 3), see `number_turns`. roles: (N,) a number for each clip's role, 0 = none.
+        numbers: (N, 3), see `number_turns`. roles: (N,), see `number_roles`. order: (N,), see `sort_turns`.
         turns: how many before the clip, and after it; K is their sum and one.
-        order: what `sort_turns` gives, where it is at hand.
     """
     before, after = turns
-    order = sort_turns(numbers) if order is None else order
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order), device=order.device)
     wanted = rank[rows, None] + torch.arange(-before, after + 1, device=rows.device)  # (R, K)
@@ -48,6 +47,19 @@ def find_turns(numbers: Tensor, roles: Tensor, rows: Tensor, turns: tuple[int, i
     places[:, before] = rows
     speaker = torch.where(places >= 0, numbers[places, 2], -1)
     return History(places, number_voices(speaker, before), before)
+
+
+def gather_turns(found: History) -> tuple[Tensor, History]:
+    """The clips that a batch needs, each once, and the turns with positions among them."""
+    rows, places = found.places.unique(return_inverse=True)
+    # The first of the sorted rows is -1 where any turn is lacking.
+    lacking = int(rows[0] < 0)
+    return rows[lacking:], found._replace(places=places - lacking)
+
+
+def number_roles(roles: np.ndarray) -> Tensor:
+    """(N,) names → (N,) a number for each, 0 = none."""
+    return torch.from_numpy(np.unique(["", *roles], return_inverse=True)[1][1:])
 
 
 def sort_turns(numbers: Tensor) -> Tensor:

@@ -117,10 +117,10 @@ def interpolate(truth: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 
 def code_domains(
-    owners: pl.DataFrame, roles: np.ndarray, device: str | torch.device
+    table: pl.DataFrame, roles: np.ndarray, device: str | torch.device
 ) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]]]:
-    """`code_column` of each column of `owners`: codes by name, and the values they stand for."""
-    coded = {name: code_column(owners[name], pl.Series(roles)) for name in owners.columns}
+    """`code_column` of each of the manifest's `DOMAINS`: codes by name, and the values they stand for."""
+    coded = {name: code_column(table[name], pl.Series(roles)) for name in DOMAINS}
     return {name: codes.to(device) for name, (codes, _) in coded.items()}, {name: known for name, (_, known) in coded.items()}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -121,7 +120,7 @@ def load_stream(
         truth: frame-level truth by clip id, (M, 1 + size) time and dimensions; None = none is wanted.
     """
     mean, std = normalisation
-    views: Mapping = getattr(stream.store, "views", {})
+    views = stream.store.views
     parts, times, targets, lengths = [], [], [], []
     for store in (stream.store, *views.values()):
         for clip, r, state in zip(ids, stream.row, stream.status, strict=True):

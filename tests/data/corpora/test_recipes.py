@@ -142,7 +142,7 @@ def truth_is_apart(table: pl.DataFrame, params: Params, expected) -> None:
     assert bool(expected.labels) == ("emotion" in labels) or params.recipe == "demo"
     if expected.labels:
         assert set(truth["emotion"]) | set(table["emotion"].drop_nulls()) == set(expected.labels)
-    if split.is_single(params.protocol):
+    if split.is_single(folds):
         held = table.filter(pl.col("id").is_in(truth["id"].implode()))
         assert held.height == truth.height < table.height
         assert all(held[name].is_null().all() for name in tables.LABELS)

@@ -60,6 +60,7 @@ SMALL = {
     "emotion2vec_base": {"width": 32, "heads": 4, "inner": 64, "blocks": 3, "front": 16, "position_groups": 4},
     "whisper_base": WHISPER,
     "whisper_tiny_en": WHISPER,
+    "whisper_tiny_en_layers": WHISPER,
     "whisper_tiny_en_steps": WHISPER,
     "whisper_large": WHISPER | {"num_mel_bins": 128},
     "clip_base": VIT | {"projection_dim": 16},

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
+from pipeline.compose import compose, text
 from pipeline.errors import ParamsError
-from pipeline.features.encoders import pooling
+from pipeline.features.encoders import pooling, registry
+from pipeline.features.encoders.extractor import Clip
+from pipeline.params import Stream, parse, parse_stream
+from pipeline.params.features import Sum
+from tests.features.encoders.small import SMALL
 
 
 def rows(count: int, width: int = 3, rate: float = 50.0, seed: int = 0):
@@ -104,7 +112,10 @@ def test_select():
     assert pooling.select(states, "all").shape == (2, 7, 3)
 
 
-@pytest.mark.parametrize(("layer", "layers"), [(7, 6), (-8, 6), ("last4", 3)])
+@pytest.mark.parametrize(
+    ("layer", "layers"),
+    [(7, 6), (-8, 6), ("last4", 3), ([2, 7], 6), ([-8], 6), ([], 6), ([6, -1], 6), (Sum(sum=[2, 7]), 6), (Sum(sum=[0, -7]), 6)],
+)
 def test_a_layer_that_is_not_there(layer, layers):
     with pytest.raises(ParamsError, match="layer"):
         pooling.check_layer(layer, layers)
@@ -152,3 +163,79 @@ def test_no_frame_lies_beyond_the_clip():
 def test_as_many_lengths_as_clips():
     with pytest.raises(ValueError, match="zip"):
         pooling.cut(torch.zeros(3, 2, 1), [1, 2])
+
+
+@pytest.mark.parametrize("chosen", [[2, 3, 4], [4, 2], [1], [0, -1]])
+def test_a_list_keeps_its_layers_and_a_sum_adds_them(chosen):
+    states = [torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(i)) for i in range(5)]
+    kept = pooling.select(states, chosen)
+    torch.testing.assert_close(kept, pooling.select(states, "all")[..., chosen, :], rtol=0, atol=0)
+    torch.testing.assert_close(pooling.select(states, Sum(sum=chosen)), sum(states[i] for i in chosen))
+    torch.testing.assert_close(pooling.select(states, "last4"), pooling.select(states, Sum(sum=[1, 2, 3, 4])), rtol=0, atol=0)
+    assert pooling.keeps_several(chosen) and pooling.keeps_several("all")
+    assert not any(pooling.keeps_several(one) for one in (-1, "last4", Sum(sum=chosen)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        ([], "an empty list names no layer"),
+        ({"sum": []}, "an empty list names no layer"),
+        ([2, 3, 2], "layer 2 is named twice"),
+        ({"sum": [1, 1]}, "layer 1 is named twice"),
+        ("2+3+2", "layer 2 is named twice"),
+        ([1, 2.5], "2.5 is no layer"),
+        ([True, 2], "True is no layer"),
+        (["last4"], "'last4' is no layer"),
+        ({"sum": 3}, "write [2, 3, 4] to keep them or 2+3+4"),
+        ({"mean": [1, 2]}, "write [2, 3, 4] to keep them or 2+3+4"),
+    ],
+)
+def test_a_list_of_layers_that_cannot_be_is_one_line(layer, said):
+    with pytest.raises(ParamsError) as error:
+        parse_stream({"modality": "audio", "source": "a", "encoder": "hubert", "weights": "random:0", "layer": layer}, "p.yaml")
+    assert said in str(error.value) and str(error.value).startswith("p.yaml: layer: ") and "\n" not in str(error.value)
+    assert str(error.value).count("p.yaml") == 1
+
+
+CHOICES = {
+    "hubert": ("audio", "hubert_base"),
+    "whisper": ("audio", "whisper_tiny_en"),
+    "emotion2vec": ("audio", "emotion2vec_base"),
+    "text": ("text", "bert_base"),
+    "dialogue": ("text", "gpt2_dialogue"),
+    "vit": ("face", "vit_base"),
+    "mae": ("face", "face_mae"),
+    "clip": ("face", "clip_base"),
+}
+
+
+@pytest.mark.parametrize("family", CHOICES)
+def test_every_family_keeps_and_adds_the_layers_it_is_asked_for(family, frames_clip, encode):
+    modality, name = CHOICES[family]
+    film, wave = frames_clip(1), np.random.default_rng(0).normal(size=16000).astype(np.float32) / 9
+    clip = Clip("a", film.frames, film.frame_times, wave, text="I am happy", speaker="A", duration=1.0)
+    options = {"readout": "cls"} if family == "clip" else {}
+
+    def rows(layer):
+        spec = {"modality": modality, "source": "a", "encoder": family, "weights": "random:0", "architecture": SMALL[name]}
+        extractor = registry.build(Stream(**spec, layer=layer, options=options))
+        assert extractor.identity["layer"] == layer
+        return encode(extractor, [clip])[0][0]
+
+    whole = rows("all")
+    assert whole.ndim == 3
+    np.testing.assert_array_equal(rows([2, 1]), whole[:, [2, 1]])
+    np.testing.assert_allclose(rows({"sum": [2, 1]}), whole[:, 2] + whole[:, 1], atol=1e-5)
+    with pytest.raises(ParamsError, match="layer 99 is not there"):
+        rows([1, 99])
+
+
+def test_layers_are_chosen_on_the_command_line():
+    folder = Path(__file__).resolve().parents[3] / "conf"
+    for override, kept in (("[2,3]", (2, 3)), ("2+3", Sum(sum=(2, 3))), ("2+-1", Sum(sum=(2, -1))), ("all", "all"), ("-2", -2)):
+        for recipe in ("ravdess", "demo"):  # which has a list in its place, and a number
+            values = compose([f"recipe={recipe}", f"streams.audio.layer={override}"], folder)
+            assert parse(YAML(typ="safe", pure=True).load(text(values))).stream("audio").layer == kept
+    values = compose(["+streams.audio.views=[speed:0.9,speed:1.25]"], folder)
+    assert parse(YAML(typ="safe", pure=True).load(text(values))).stream("audio").views == ("speed:0.9", "speed:1.25")

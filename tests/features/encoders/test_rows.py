@@ -70,6 +70,7 @@ GOLDEN: dict[str, tuple[float, float, float, float]] = {
     "whisper_large": (0.86978, 0.000, -0.855, 1.314),
     "whisper_random": (0.69199, 0.210, -1.048, 0.032),
     "whisper_tiny_en": (0.36543, 0.944, 0.003, 0.027),
+    "whisper_tiny_en_layers": (0.47274, 0.706, -0.004, 0.125),
     "whisper_tiny_en_steps": (0.43802, 0.563, 0.043, 0.013),
     "xlm_roberta": (1, 0.000, 1.653, -1.226),
 }

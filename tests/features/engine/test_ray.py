@@ -1,4 +1,4 @@
-"""Extraction on a local two-node Ray cluster: the bytes of the local engine, whatever happens to an actor."""
+"""Extraction and training on a local two-node Ray cluster: the bytes of the local engine, whatever happens to an actor."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ import polars as pl
 import pytest
 
 from pipeline import params as parameters
+from pipeline import ray_cluster
 from pipeline.features import extract
 from pipeline.features.encoders import registry
-from pipeline.features.engine import ray_actors, ray_cluster, ray_engine
+from pipeline.features.engine import ray_actors, ray_engine
 from pipeline.features.engine.devices import compute
 from pipeline.features.engine.reader import Reader, list_jobs
 from pipeline.features.engine.task import Task
 from pipeline.storage import tables
 from pipeline.storage.clip_cache import ClipCache
+from pipeline.training import stage
 
 ROOT = Path(__file__).resolve().parents[3]
 CLIPS = 48
@@ -161,9 +163,28 @@ def test_an_actor_killed_at_work_is_replaced_and_nothing_is_lost(cluster, here, 
     assert extract.extract(settings(workers=0), "text", out="local.h5").read_bytes() == packed
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_training_runs_on_the_cluster_are_those_of_this_machine(cluster, fabricate, monkeypatch, tmp_path):
+    corpus = fabricate(clips=30)
+    training = {"epochs": 2, "seeds": 2, "linear": {}}
+
+    def train_at(name: str, **run) -> dict[str, bytes]:
+        params = corpus.params(training=training, run=run)
+        out = corpus.path(name)
+        stage.train(params, corpus.index(params), **corpus.files, out=out)
+        return {p.relative_to(out).as_posix(): p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
+
+    here = train_at("here")
+    monkeypatch.setenv("AFFECTORY_CACHE", str(tmp_path / "other"))
+    assert train_at("there", engine="ray", ray_address=cluster) == here
+    # What is in the cache asks no cluster.
+    assert train_at("again", engine="ray", ray_address="nowhere:1") == here
+
+
 LISTENING = """
 import psutil
-from pipeline.features.engine import ray_cluster
+from pipeline import ray_cluster
 
 ray = ray_cluster.load(None)
 with ray_cluster.connect(ray, None):

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from pipeline import params as parameters
+from pipeline import ray_cluster
 from pipeline.errors import DeviceError, ParamsError, WeightsError
 from pipeline.features.encoders import registry
 from pipeline.features.encoders.extractor import Extractor
-from pipeline.features.engine import ray_actors, ray_cluster, ray_engine
+from pipeline.features.engine import ray_actors, ray_engine
 from pipeline.features.engine.devices import compute
 from pipeline.features.engine.reader import Job, Reader
 from pipeline.features.engine.stats import Stats
@@ -212,7 +213,7 @@ def test_a_device_the_cluster_lacks_is_a_line(monkeypatch, device):
 
 def test_an_actor_on_another_installation_refuses(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # an actor changes its folder; this one is in the test's own process
-    monkeypatch.setattr(registry, "build", lambda stream: SimpleNamespace(identity={"family": "double"}))
+    monkeypatch.setattr(registry, "build", lambda *_: SimpleNamespace(identity={"family": "double"}))
     stream = settings().stream("text")
     made = ray_engine.Actor(stream, Reader(None, "text", None), settings().run, str(tmp_path), "another identity", "cpu")
     with pytest.raises(DeviceError, match="would compute other features"):

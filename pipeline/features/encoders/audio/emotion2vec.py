@@ -17,6 +17,7 @@ from pipeline.features.encoders.encoder import Encoder
 from pipeline.features.encoders.extractor import Extractor, Prepared
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
+from pipeline.params.features import Layer
 
 from .emotion2vec_shape import Shape
 from .waveforms import RATE, Prepare, count_frames
@@ -46,7 +47,7 @@ def size_stand_in(architecture: dict) -> Shape:
 class Emotion2vecEncoder(Encoder):
     """emotion2vec's network over whole clips."""
 
-    def __init__(self, network: Any, layer: int | str, dtype: torch.dtype, device: str) -> None:
+    def __init__(self, network: Any, layer: Layer, dtype: torch.dtype, device: str) -> None:
         self.network, self.layer, self.dtype, self.device = network, layer, dtype, device
 
     def encode(self, batch: Sequence[Prepared]) -> list[torch.Tensor]:

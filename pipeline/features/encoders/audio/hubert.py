@@ -21,6 +21,7 @@ from pipeline.features.encoders.extractor import Extractor, Prepared
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
 from pipeline.params.base import Flag, Group, Positive
+from pipeline.params.features import Layer
 from pipeline.storage import memo
 
 from . import sound
@@ -60,7 +61,7 @@ class SpeechEncoder(Encoder):
         layer: as in `Stream.layer`.
     """
 
-    def __init__(self, network: Any, prepare: Prepare, layer: int | str, device: str) -> None:
+    def __init__(self, network: Any, prepare: Prepare, layer: Layer, device: str) -> None:
         from .unpadded import Unpadded
 
         self.network, self.layer, self.device = network, layer, device

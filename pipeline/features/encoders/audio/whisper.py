@@ -24,6 +24,7 @@ from pipeline.features.encoders.extractor import Clip, Extractor, Prepared
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
 from pipeline.params.base import Group
+from pipeline.params.features import Layer
 from pipeline.storage import memo
 
 from . import mel, sound
@@ -73,7 +74,7 @@ class Prepare:
 class WhisperEncoder(Encoder):
     """Whisper's encoder over pieces of at most `whole` mel frames."""
 
-    def __init__(self, network: Any, whole: int, layer: int | str, device: str) -> None:
+    def __init__(self, network: Any, whole: int, layer: Layer, device: str) -> None:
         self.network, self.whole, self.layer, self.device = network, whole, layer, device
 
     def encode(self, batch: Sequence[Prepared]) -> list[torch.Tensor]:

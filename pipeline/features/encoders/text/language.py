@@ -16,6 +16,7 @@ from pipeline.features.encoders.encoder import Encoder
 from pipeline.features.encoders.extractor import Prepared
 from pipeline.params import Stream
 from pipeline.params.base import Whole
+from pipeline.params.features import Layer
 from pipeline.storage import memo
 
 from . import tokenizer_files, tokens
@@ -145,7 +146,7 @@ class LanguageEncoder(Encoder):
     """
 
     def __init__(
-        self, network: Any, layer: int | str, device: str, *, padding: int = 0, typed: bool = False, **arguments: object
+        self, network: Any, layer: Layer, device: str, *, padding: int = 0, typed: bool = False, **arguments: object
     ) -> None:
         self.network, self.layer, self.device = network, layer, device
         self.padding, self.typed, self.arguments = padding, typed, arguments

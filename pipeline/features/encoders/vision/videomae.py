@@ -21,12 +21,13 @@ import numpy as np
 
 from pipeline import weights
 from pipeline.errors import ParamsError
-from pipeline.features.encoders import outputs, transfer
+from pipeline.features.encoders import outputs, pooling, transfer
 from pipeline.features.encoders.encoder import Encoder
 from pipeline.features.encoders.extractor import Clip, Extractor, Prepared
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
 from pipeline.params.base import Group
+from pipeline.params.features import Layer
 
 from . import framewise, images
 from .statistics import STATISTICS, Named, choose_statistics
@@ -104,7 +105,7 @@ def load_network(stream: Stream) -> Any:
 class VideoEncoder(Encoder):
     """VideoMAE over `prepare.frames` frames of each clip."""
 
-    def __init__(self, network: Any, prepare: Prepare, layer: int | str, device: str) -> None:
+    def __init__(self, network: Any, prepare: Prepare, layer: Layer, device: str) -> None:
         self.network, self.layer, self.device = network, layer, device
         self.images, self.output, self.steps = prepare.images, prepare.output, prepare.frames // prepare.tubelet
 
@@ -161,10 +162,10 @@ class Videomae(Family):
 
         Raises:
             WeightsError: absent weights, another architecture, no word on preprocessing.
-            ParamsError: `layer: all`.
+            ParamsError: several layers to be kept.
         """
-        if stream.layer == "all":
-            raise ParamsError("encoder videomae keeps one layer; set layer to an index or last4.")
+        if pooling.keeps_several(stream.layer):
+            raise ParamsError("encoder videomae keeps one layer; set layer to an index, last4 or a sum.")
         source = weights.parse(stream.weights)
         path = None if source.random else weights.locate(source)
         config = weights.config(path) if path is not None and path.is_dir() else dict(stream.architecture)

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from pipeline.errors import DeviceError, ParamsError
-from pipeline.params import Run
+from .errors import DeviceError, ParamsError
+from .params import Run
 
 #: Where a cluster that is started here listens: no other machine reaches it.
 HERE = "127.0.0.1"
