@@ -103,7 +103,7 @@ class _Encode:
     """One stream: stored media of a clip, and a clip to rows as the store would have them."""
 
     def __init__(self, plan: Plan, device: str) -> None:
-        self.plan, self.forward = plan, Forward(plan.extractor, device)
+        self.plan, self.forward = plan, Forward(plan.parts[0].extractor, device)
         self.reader = Reader(None, plan.stream.modality, plan.source)
         self.jobs = {job.id: job for job in plan.jobs}
 
@@ -113,7 +113,7 @@ class _Encode:
 
     def __call__(self, clip: Clip) -> Features | None:
         try:
-            prepared = self.plan.extractor.prepare(clip)
+            prepared = self.plan.parts[0].extractor.prepare(clip)
         except Missing:
             return None
         entry = encode_batch(self.forward, [(Job(clip.id, clip.id), prepared)], Stats()).get(clip.id)
