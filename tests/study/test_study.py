@@ -90,7 +90,7 @@ def test_sets_of_streams_are_the_runs_and_figures_of_train_and_evaluate(fabricat
     assert (found.runs, found.trained, len(set(asked.runs()) - set(before))) == (14, 6, 6)
     for name, variant in (("audio + text + video", "fused"), ("audio", "audio"), ("text", "text"), ("video", "video")):
         scored[variant].pop("ece_scaled")  # which asks the validation clips as well
-            assert {m: one.rounded() for m, one in rows[name].figures.items()} == scored[variant]
+        assert {m: one.rounded() for m, one in rows[name].figures.items()} == scored[variant]
     compared = json.loads(asked.corpus.path("reports/comparisons.json").read_text())
     for name in ("audio", "text", "video"):
         assert rows[name].p == pytest.approx(compared[name]["p"], abs=1e-6)
