@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from pipeline.errors import ParamsError, StoreError
 from pipeline.evaluation.evaluate import evaluate
@@ -124,7 +125,7 @@ def test_the_page_keeps_earlier_studies_and_the_models_are_left_alone(fabricate)
 
 
 def test_validation_chooses_and_is_not_the_held_out_best(fabricate):
-    fusion = {"name": "concat", "options": {"modality_dropout": 0.0}}
+    fusion = YAML(typ="safe").load((ROOT / "conf/fusion/concat.yaml").read_text())
     asked = Asked(fabricate(clips=60, folds=2), fusion=fusion, training={"seeds": 1, "epochs": 1})
     found = asked.ask(read_study("fusion", ROOT / "conf"))
     one = found.answers[0]
