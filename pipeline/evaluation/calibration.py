@@ -34,8 +34,7 @@ def find_temperature(run: TrainedModel, data: Dataset) -> float | None:
 
 def learns_from_validation(run: TrainedModel) -> bool:
     """Whether validation clips were learned from, so that how sure the model is of them tells nothing."""
-    training = run.config.get("params", {}).get("training", {})
-    return run.config.get("variant") == LINEAR or bool(run.config.get("refit", training.get("refit", False)))
+    return run.config["variant"] == LINEAR or bool(run.config["params"]["training"]["refit"])
 
 
 def fit_temperature(logits: Tensor, truth: Tensor) -> float:

@@ -9,9 +9,8 @@ import re
 from collections.abc import Iterable
 
 from pipeline.errors import StoreError
+from pipeline.params.learning import TRANSDUCTIVE
 
-#: What features are normalised over when held-out clips take part.
-GROUPED = ("speaker", "session")
 #: Sections without a figure of a model.
 PLAIN = ("data", "quarantine", "streams", "parameters")
 
@@ -29,19 +28,13 @@ def find_transductive(configs: Iterable[dict]) -> str | None:
     Raises:
         StoreError: some runs are one thing and some another, which no table could tell apart.
     """
-    found = {name_normalisation(config) for config in configs}
+    found = {config["normalise"] for config in configs}
     if len(found) > 1:
         raise StoreError(
             f"the trained models are normalised in {len(found)} ways ({', '.join(sorted(found))}). Run `dvc repro train`."
         )
     (name,) = found
-    return name if name in GROUPED else None
-
-
-def name_normalisation(config: dict) -> str:
-    """What the features of a run were normalised over, by its `config.json`; runs that do not say, over the training clips."""
-    training = config.get("params", {}).get("training", {})
-    return str(config.get("normalise") or training.get("normalise") or "train")
+    return name if name in TRANSDUCTIVE else None
 
 
 def tell(unit: str) -> str:

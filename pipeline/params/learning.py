@@ -108,6 +108,10 @@ class Ensemble(Group):
     linear: Flag = True
 
 
+#: What features may be normalised within so that unlabelled held-out clips have a part in every figure.
+TRANSDUCTIVE = ("speaker", "session")
+
+
 class Training(Group):
     seeds: Count = 5
     epochs: Count = 40
@@ -158,6 +162,8 @@ class Training(Group):
     def _leaves_validation(self) -> Training:
         if self.refit and (self.select != "last" or self.tau):
             raise ValueError("refit learns from the validation clips, so that select must be last, and tau empty")
+        if self.tau and self.select in ("ccc", "loss"):
+            raise ValueError(f"tau is chosen by a metric of classes, not by {self.select}; select another, or leave tau empty")
         return self
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ import polars as pl
 from pipeline.errors import ParamsError, StoreError
 from pipeline.evaluation.predictions import predict_rows
 from pipeline.params import Params
+from pipeline.params.learning import TRANSDUCTIVE
 from pipeline.runs.run import load_run
 from pipeline.threads import computing
 from pipeline.training.data.labels import fold_numbers
@@ -17,9 +18,6 @@ from pipeline.training.jobs import Job, Sources, is_finished, load_fold, run_job
 from pipeline.training.schedule import run_jobs
 
 from .settings import Setting
-
-#: What features may be normalised within so that held-out clips have a part in it.
-TRANSDUCTIVE = ("speaker", "session")
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def attempt(params: Params, sources: Sources, job: Job) -> Outcome:
     with computing(params.training.threads):
         found = pl.DataFrame(predict_rows(run, data, test)).with_columns(fold=pl.lit(job.fold), seed=pl.lit(job.seed))
     spec = run.model.spec
-    shared = run.config.get("normalise")
+    shared = run.config["normalise"]
     shared = shared if shared in TRANSDUCTIVE else ""
     return Outcome(found, spec.classes, spec.dimensions, run.config["score"], shared, trained)
 

@@ -56,15 +56,14 @@ def fit_linear(spec: ModelSpec, data: Dataset, params: Params) -> tuple[LinearMo
     rows = torch.cat([train, val]).sort().values
     if not len(rows):
         raise StoreError(f"fold {data.fold} has no labelled clip to learn from; see `protocol` in params.yaml.")
-    tau = 0.0
+    tau, measure = 0.0, name_measure(params.training.select, spec)
     prior = log_prior(data.emotion[rows], len(spec.classes))
     if params.training.tau and spec.classes and len(train) and len(val):
         first, _ = _fit_rows(spec, data, params, train)
         outputs, targets = predict_views(first, data, val), data.targets(val)
-        tau = choose_shift(first, prior, outputs["emotion"], targets, params.training.tau, params.training.select)
+        tau = choose_shift(first, prior, outputs["emotion"], targets, params.training.tau, measure)
     model, loss = _fit_rows(spec, data, params, rows)
     model.shift.copy_(tau * prior)
-    measure = name_measure(params.training.select, spec)
     record: dict[str, float | str] = {"phase": "linear", "epoch": 1, "train_loss": loss, "val_loss": math.nan}
     progress = Progress(epoch=1, best_epoch=1, history=[record | {f"val_{measure}": math.nan}])
     progress.key = (math.nan, math.nan)

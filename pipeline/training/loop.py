@@ -127,7 +127,7 @@ def _adjust(model: EmotionModel, course: Course) -> None:
     if training.tau and "emotion" in course.spec.outputs:
         prior = log_prior(course.data.emotion[course.train], len(course.spec.classes))
         logits = predict_views(model, course.data, course.val)["emotion"]
-        choose_shift(model, prior, logits, course.targets(course.val), training.tau, training.select)
+        choose_shift(model, prior, logits, course.targets(course.val), training.tau, name_measure(training.select, course.spec))
 
 
 def _lose_mixed(

@@ -376,11 +376,10 @@ def test_one_speaker_is_not_asked_about(fabricate):
 @pytest.mark.parametrize(
     "config, unit",
     [
-        ({}, None),
         ({"normalise": "none"}, None),
         ({"normalise": "train"}, None),
         ({"normalise": "speaker"}, "speaker"),
-        ({"params": {"training": {"normalise": "session"}}}, "session"),
+        ({"normalise": "session"}, "session"),
     ],
 )
 def test_what_is_transductive(config, unit):
@@ -389,7 +388,7 @@ def test_what_is_transductive(config, unit):
 
 def test_models_of_two_kinds_cannot_stand_in_one_table():
     with pytest.raises(StoreError, match="normalised in 2 ways"):
-        transductive.find_transductive([{}, {"normalise": "speaker"}])
+        transductive.find_transductive([{"normalise": "train"}, {"normalise": "speaker"}])
 
 
 def test_every_table_and_drawing_of_figures_says_transductive(judged):

@@ -22,6 +22,7 @@ from pipeline.models.batch import History, Inputs, Targets
 from pipeline.models.pooled import Pooling
 from pipeline.models.spec import StreamSpec
 from pipeline.params import Params
+from pipeline.params.learning import TRANSDUCTIVE
 from pipeline.storage import tables
 from pipeline.storage.index import Index
 
@@ -37,7 +38,7 @@ from .labels import (
     with_means,
     without_test_labels,
 )
-from .resident import GROUPED, Resident, choose_normalisation, load_stream
+from .resident import Resident, choose_normalisation, load_stream
 from .rotation import count_parts, rotate
 
 
@@ -132,7 +133,7 @@ class Dataset:
             table=table,
             fold=fold,
             folds=drawn.filter(pl.col("fold") == fold),
-            within=number_groups(table, normalise).to(device) if normalise in GROUPED else None,
+            within=number_groups(table, normalise).to(device) if normalise in TRANSDUCTIVE else None,
         )
 
     def read(self, streams: Mapping[str, StreamSpec]) -> Dataset:
@@ -185,7 +186,8 @@ class Dataset:
         Args:
             turns: how many turns of its dialogue before each clip, and after it, stand in `Inputs.history`.
             view: 0 = clips as they are, k = the k-th view of every stream; a stream that has fewer is as it is.
-            draw: source of chance by which each clip of each stream is drawn a view instead.
+            draw: source of chance by which each clip of each stream is drawn a view instead; not of streams with truth over
+                time, whose instants a view may not share.
         """
         rows, history = gather_turns(self.find_turns(rows, turns)) if any(turns) else (rows, None)
         result = {}
@@ -194,7 +196,7 @@ class Dataset:
             if not len(stream.values):
                 raise StoreError(f"stream {name!r} has no token at all.")
             chosen: Tensor | int = view if view <= len(stream.views) else 0
-            if draw is not None and stream.views:
+            if draw is not None and stream.views and stream.targets is None:
                 chosen = torch.randint(len(stream.views) + 1, (len(rows),), generator=draw).to(rows.device)
             result[name] = stream.tokens(rows + chosen * stream.clips)
         return Inputs(result, history=history)
@@ -233,14 +235,8 @@ class Dataset:
         """Hash of what is learnt from beside the features: ids, roles, labels, frame-level truth."""
         total = hashlib.sha256("\n".join([*self.ids, *self.roles, *self.classes, *self.dimension_names]).encode())
         targets = [self.streams[name].targets for name in sorted(names)]
-        learned = (
-            self.emotion,
-            self.dimensions,
-            self.turns,
-            *self.domain.values(),
-            *([] if self.within is None else [self.within]),
-        )
-        for tensor in (*learned, *(t for t in targets if t is not None)):
+        learned = (self.emotion, self.dimensions, self.turns, *self.domain.values(), self.within, *targets)
+        for tensor in (one for one in learned if one is not None):
             total.update(tensor.cpu().numpy().tobytes())
         return total.hexdigest()
 

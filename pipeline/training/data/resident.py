@@ -15,9 +15,6 @@ from pipeline.storage.index import IndexedStream
 
 from .labels import interpolate
 
-#: Normalisations over a group of clips, held-out ones among them, whose labels nobody needs: transductive.
-GROUPED = ("speaker", "session")
-
 #: Clips pooled at a time.
 CHUNK = 256
 
