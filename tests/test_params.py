@@ -27,6 +27,13 @@ def test_committed_params_are_the_composition(composed):
     assert text(composed) == (ROOT / "params.yaml").read_text(encoding="utf-8")
 
 
+def test_every_parameter_of_phase_2_can_be_set_for_one_experiment(composed):
+    """`-S temporal.pooling=statistics` wants the key to be there."""
+    known = params.parse(composed)
+    for group in ("task", "temporal", "training"):
+        assert set(composed[group]) == set(type(getattr(known, group)).model_fields), group
+
+
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in (ROOT / "conf" / "recipe").glob("*.yaml")))
 def test_every_recipe_composes_to_valid_parameters(recipe):
     assert params.parse(compose([f"recipe={recipe}"], ROOT / "conf")).recipe == recipe
