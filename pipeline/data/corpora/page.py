@@ -57,9 +57,10 @@ hour of sound is decoded at once.
 ## Turns that are no targets
 
 What nobody labelled, and what was said in clips that are in quarantine, is still part of its dialogue: such turns are in the
-manifest with `target` false and without labels. They are in no fold, so nobody is trained, selected or scored on them, and no
-figure counts them; encoders that read earlier turns (`dialogue`) and `context: attention` see them. A clip that has some of a
-corpus' labels (valence, but none of the emotions asked for) is a target of the tasks it has a label of, and a turn to the others.
+manifest with `target` false and without labels. A line of a table whose label or time cannot be read is one of them too, with
+its media where only the label is wrong. They are in no fold, so nobody is trained, selected or scored on them, and no figure
+counts them; encoders that read earlier turns (`dialogue`) and every `context` see them. A clip that has some of a corpus'
+labels (valence, but none of the emotions asked for) is a target of the tasks it has a label of, and a turn to the others.
 """
 
 
