@@ -1,6 +1,6 @@
 """The linear model that every network is held against: one matrix on each clip's pooled tokens.
 
-On frozen features of a thousand clips it is hard to beat. It is fitted by `pipeline.training.linear`.
+On frozen features of a thousand clips it is hard to beat: see docs/results.md. It is fitted by `pipeline.training.linear`.
 """
 
 from __future__ import annotations
