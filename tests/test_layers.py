@@ -18,7 +18,7 @@ LAYERS = {
     "models": "errors params parts",
     "data": f"{SHARED} storage workers weights",
     "features": f"{SHARED} storage workers weights",
-    "runs": f"{SHARED} storage models",
+    "runs": f"{SHARED} storage weights models",
     "training": f"{SHARED} storage models runs data.names",
     "evaluation": f"{SHARED} storage runs training.data",
     "study": f"{SHARED} storage models runs training evaluation",

@@ -122,7 +122,7 @@ def join(store: Store, ids: list[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def normalisation(store: Store, row: np.ndarray, status: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over all rows of each fold's training clips.
+    """Mean and standard deviation over all rows of each fold's training clips; a trunk's prompt is left out.
 
     Args:
         training: (F, N) bool; only these clips are read for fold f.
@@ -130,12 +130,15 @@ def normalisation(store: Store, row: np.ndarray, status: np.ndarray, training: n
     Returns:
         (F, D) or (F, L, D) float32 each; standard deviation 1 where the feature is constant.
     """
-    shape = store.shape[1:]
+    shape, prompted = store.shape[1:], trunk_of(store) is not None
     total, squares = np.zeros((2, len(training), *shape))
     count = np.zeros(len(training))
     for clip in np.flatnonzero(training.any(0) & (status == Status.OK)):
         low, high = store.offsets[row[clip]], store.offsets[row[clip] + 1]
         values = store.values[low:high].astype(np.float64)
+        if prompted:
+            spans = store.times[low:high]
+            values = values[spans[:, 1] > spans[:, 0]]
         inside = training[:, clip]
         total[inside] += values.sum(0)
         squares[inside] += np.square(values).sum(0)
@@ -201,6 +204,12 @@ def _coverage(store: Store, ids: list[str], row: np.ndarray, status: np.ndarray)
     }
 
 
+def trunk_of(store: Store) -> dict | None:
+    """`depth` and `base` of a language model whose states the store holds; None of any other store."""
+    identity = store.attributes.get("identity")
+    return identity.get("trunk") if isinstance(identity, dict) else None
+
+
 def _facts(store: Store, path: Path) -> dict[str, object]:
     """What the report and the checkpoints say about a stream."""
     identity = store.attributes.get("identity")
@@ -214,4 +223,5 @@ def _facts(store: Store, path: Path) -> dict[str, object]:
         "levels": int(store.shape[1]) if len(store.shape) == 3 else 0,
         "source": source,
         "random": source.startswith("random:"),
+        "trunk": json.dumps(trunk_of(store), sort_keys=True),
     }

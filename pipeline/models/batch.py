@@ -152,6 +152,12 @@ def drop_streams(inputs: Inputs, names: Iterable[str]) -> Inputs:
     )
 
 
+def leave_out_prompt(values: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows (T, ...) that last some time: those of a prompt around a clip's words last none."""
+    lasting = times[:, 1] > times[:, 0]
+    return values[lasting], times[lasting]
+
+
 def shorten(values: np.ndarray, times: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
     """At most `limit` rows: adjacent rows are averaged, their times joined.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +67,9 @@ class Model(nn.Module):
 class EmotionModel(Model):
     """Emotion classes and valence–arousal from token streams, some of which may be missing.
 
+    Args:
+        language: frozen weights of the layers that `spec.language` names, for a fusion that holds them.
+
     Raises:
         ParamsError: unknown part or option.
 
@@ -80,13 +83,14 @@ class EmotionModel(Model):
     fusion: Fusion
     context: Context | None
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, language: Mapping[str, Tensor] | None = None) -> None:
         super().__init__(spec)
         width, heads, dropout = spec.width, spec.heads, spec.dropout
         self.encoders = nn.ModuleDict({name: build_encoder(stream, spec) for name, stream in spec.streams.items()})
         part = FUSIONS.find(spec.fusion.name)
         options = read_options(part.Options, spec.fusion.options, "fusion.options")
-        self.fusion = part({name: stream.width for name, stream in spec.streams.items()}, width, heads, dropout, options)
+        held = {"language": spec.language, "state": language} if part.holds_language else {}
+        self.fusion = part({name: stream.width for name, stream in spec.streams.items()}, width, heads, dropout, options, **held)
         self.fusion.choose_readout(spec.readout)
         self.context = None
         if spec.context is not None:
@@ -164,6 +168,8 @@ class EmotionModel(Model):
 
 def build_encoder(stream: StreamSpec, spec: ModelSpec) -> nn.Module:
     """What a stream's tokens, or its one row per clip, first go through."""
+    if stream.pooling == "states":
+        return nn.Identity()
     if stream.pooling != "none":
         return PooledEncoder(stream.reads, spec.width, spec.dropout, spec.noise)
     return StreamEncoder(stream.width, spec.width, spec.layers, spec.heads, spec.dropout, stream.levels)

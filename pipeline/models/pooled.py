@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from .batch import Tokens
 
-#: How a clip's tokens are read: as they are, their mean, or mean and standard deviation.
-Pooling = Literal["none", "mean", "statistics"]
+#: How a clip's tokens are read: normalised, their mean, mean and standard deviation, or as they were stored (`states`).
+Pooling = Literal["none", "mean", "statistics", "states"]
 
 
 def pool_tokens(tokens: Tokens, pooling: Pooling) -> Tokens:
@@ -22,7 +22,7 @@ def pool_tokens(tokens: Tokens, pooling: Pooling) -> Tokens:
     >>> pool_tokens(tokens, "statistics").values.tolist()
     [[[2.0, 1.0]]]
     """
-    if pooling == "none":
+    if pooling in ("none", "states"):
         return tokens
     values, mask = tokens.values.flatten(2), tokens.mask[..., None]
     count = mask.sum(1, keepdim=True).clamp(min=1)

@@ -8,13 +8,18 @@ from .pooled import Pooling
 
 
 class StreamSpec(BaseModel):
-    """Shape of one stream's tokens: width D, L when several hidden layers were kept (else 0), and how they are read."""
+    """Shape of one stream's tokens: width D, L when several hidden layers were kept (else 0), and how they are read.
+
+    Attributes:
+        prompted: rows that last no time are a prompt's; only a language model reads them (`pooling: states`).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     width: int
     levels: int = 0
     pooling: Pooling = "none"
+    prompted: bool = False
 
     @property
     def reads(self) -> int:
@@ -29,6 +34,30 @@ class PartSpec(BaseModel):
 
     name: str
     options: dict[str, object] = {}
+
+
+class LanguageSpec(BaseModel):
+    """The layers of a language model that a fusion holds.
+
+    Attributes:
+        weights: address of the whole. architecture: of a stand-in.
+        base: name of the whole's weights, whatever their address.
+        config: of the layers held, as transformers says it.
+        below, layers: how many lie below those held, and how many the whole has.
+        dtype: of the weights, which are frozen.
+        stream: holds the states after layer `below`; None where nothing is read from words.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weights: str
+    architecture: dict[str, object] = {}
+    base: str
+    config: dict[str, object]
+    below: int
+    layers: int
+    dtype: str = "float32"
+    stream: str | None = None
 
 
 class OutputSpec(PartSpec):
@@ -50,6 +79,7 @@ class ModelSpec(BaseModel):
         base: stream at whose instants frame-level dimensions are predicted; None = per clip only.
         noise: added to pooled rows in training, in deviations of each number.
         linear: a linear model; else a network.
+        language: of a fusion that holds a language model.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,3 +99,4 @@ class ModelSpec(BaseModel):
     base: str | None = None
     noise: float = 0.0
     linear: bool = False
+    language: LanguageSpec | None = None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import StoreError, one_of
-from pipeline.models.batch import History, Inputs, Outputs, Tokens, drop_streams, shorten
+from pipeline.models.batch import History, Inputs, Outputs, Tokens, drop_streams, leave_out_prompt, shorten
 from pipeline.models.model import Model
 from pipeline.models.pooled import pool_tokens
 
@@ -113,8 +113,11 @@ def read_tokens(run: TrainedModel, features: dict[str, Features]) -> dict[str, T
                 f"stream {name!r} has rows of shape {values.shape[1:]}; this model was trained "
                 f"on {shape}. Use the encoder it was trained with."
             )
-        mean, std = run.normalisation[name]
-        values, times = shorten((values - mean) / std, times, run.config["max_tokens"])
+        if spec.pooling != "states":
+            if spec.prompted:
+                values, times = leave_out_prompt(values, times)
+            mean, std = run.normalisation[name]
+            values, times = shorten((values - mean) / std, times, run.config["max_tokens"])
         here = len(values) > 0
         tokens = Tokens(
             torch.from_numpy(values if here else np.zeros((1, *shape), np.float32)).float()[None],

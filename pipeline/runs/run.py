@@ -17,12 +17,12 @@ import safetensors.numpy
 import safetensors.torch
 
 from pipeline.errors import StoreError
-from pipeline.models.build import build_model
 from pipeline.models.model import Model
 from pipeline.models.spec import ModelSpec
 from pipeline.storage.atomic import atomic_file, atomic_folder, write_json
 
 from .folders import CONFIG, HISTORY, WEIGHTS
+from .language import build
 
 VERSION = 3
 #: Stream → mean and standard deviation, each (D,) or (L, D).
@@ -79,7 +79,7 @@ def load_run(folder: str | Path) -> TrainedModel:
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     if config.get("version") != VERSION:
         raise StoreError(f"{folder} was made by another version of this pipeline. Run `dvc repro train`.")
-    model = build_model(ModelSpec.model_validate(config["model"]))
+    model = build(ModelSpec.model_validate(config["model"]))
     tensors = safetensors.torch.load_file(folder / WEIGHTS)
     try:
         model.load_trainable({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})

@@ -15,6 +15,7 @@ from pipeline.models.model import EmotionModel
 from pipeline.models.pooled import PooledEncoder, Standardise
 from pipeline.models.spec import ModelSpec
 from pipeline.params import Params, Phase
+from pipeline.runs.language import build
 from pipeline.runs.predict import predict_batches
 
 from .adjustment import choose_shift, log_prior
@@ -28,7 +29,7 @@ from .optimiser import build_optimiser
 from .plan import Plan, recall_losses
 from .schedules import Moment
 from .selection import check_selection, name_measure, score
-from .standardise import fit_statistics
+from .standardise import fit_statistics, observe_words
 from .state import Progress, read_progress, read_state, restore_state, save_state
 
 
@@ -66,9 +67,11 @@ def fit(
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         order = torch.Generator().manual_seed(seed)
-        model = EmotionModel(spec).to(device)
+        model = build(spec).to(device)
+        assert isinstance(model, EmotionModel), "the linear model is fitted elsewhere"
         _check_parts(model, params)
         fit_statistics(pooled_parts(model), spec, data, course.train, params)
+        observe_words(model, data, course.train)
         plan = Plan.make(params, model, call_roll(data, course.train, params.training.batch_size, seed))
         saved = read_state(state)
         progress = read_progress(saved, device) if saved else Progress()

@@ -1,4 +1,4 @@
-"""Statistics of pooled rows, taken before a model learns."""
+"""Statistics of features, taken before a model learns."""
 
 from __future__ import annotations
 
@@ -8,11 +8,24 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from pipeline.errors import one_of
+from pipeline.models.fusion.llama import Llama
+from pipeline.models.model import EmotionModel
 from pipeline.models.pooled import Standardise
 from pipeline.models.spec import ModelSpec
 from pipeline.params import Params
 
 from .data.dataset import Dataset
+
+#: Clips whose words are looked at.
+SAMPLE = 512
+
+
+def observe_words(model: EmotionModel, data: Dataset, rows: Tensor) -> None:
+    """Let a fusion that holds a language model see what its words look like, of some of the clips at `rows`."""
+    language = model.spec.language
+    if isinstance(model.fusion, Llama) and language is not None and language.stream is not None:
+        stream = data.streams[language.stream]
+        model.fusion.observe(stream.tokens(rows[stream.present[rows]][:SAMPLE]))
 
 
 def fit_statistics(parts: Mapping[str, Standardise], spec: ModelSpec, data: Dataset, rows: Tensor, params: Params) -> None:

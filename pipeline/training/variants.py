@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from pipeline.errors import ParamsError, one_of
 from pipeline.models.pooled import Pooling
-from pipeline.models.registry import CONTEXTS, HEADS
-from pipeline.models.spec import ModelSpec, OutputSpec, PartSpec, StreamSpec
+from pipeline.models.registry import CONTEXTS, FUSIONS, HEADS
+from pipeline.models.spec import LanguageSpec, ModelSpec, OutputSpec, PartSpec, StreamSpec
 from pipeline.params import Fusion, Params, Part
 from pipeline.parts import read_options
 from pipeline.runs.folders import ENSEMBLE, FUSED, LINEAR
+from pipeline.runs.language import describe_language
 
 from .data.dataset import Dataset
 from .objective import EMBEDDING, PROJECTION
@@ -77,7 +78,9 @@ def specify_model(params: Params, variant: Variant, data: Dataset) -> ModelSpec:
     Raises:
         ParamsError: a head or context that is not known, or a loss on an output that nothing predicts.
     """
-    streams = {name: _describe_stream(params, name, data, variant.linear) for name in variant.streams}
+    language = _describe_language(params, variant, data)
+    reader = language.stream if language else None
+    streams = {name: _describe_stream(params, name, data, variant.linear, name == reader) for name in variant.streams}
     if variant.linear:
         return ModelSpec(streams=streams, classes=data.classes, dimensions=data.dimension_names, linear=True)
     base = choose_time_base(params, variant.streams)
@@ -107,16 +110,31 @@ def specify_model(params: Params, variant: Variant, data: Dataset) -> ModelSpec:
         dimensions=data.dimension_names,
         base=base,
         noise=float(params.temporal.noise),
+        language=language,
     )
 
 
-def _describe_stream(params: Params, name: str, data: Dataset, linear: bool) -> StreamSpec:
+def _describe_language(params: Params, variant: Variant, data: Dataset) -> LanguageSpec | None:
+    part = FUSIONS.find(variant.fusion.name)
+    if variant.linear or not part.holds_language:
+        return None
+    options = read_options(part.Options, variant.fusion.options, "fusion.options")
+    trunks = {name: trunk for name in variant.streams if (trunk := data.streams[name].trunk) is not None}
+    return describe_language(options, trunks, params.streams)
+
+
+def _describe_stream(params: Params, name: str, data: Dataset, linear: bool, states: bool) -> StreamSpec:
     stream = data.streams[name]
     pooling: Pooling = "statistics" if linear else params.temporal.pooling
     # A stream of one token per clip has no deviation over it.
     if pooling == "statistics" and int(stream.offsets.diff().max()) <= 1:
         pooling = "mean"
-    return StreamSpec(width=int(str(stream.facts["width"])), levels=int(str(stream.facts["levels"])), pooling=pooling)
+    return StreamSpec(
+        width=int(str(stream.facts["width"])),
+        levels=int(str(stream.facts["levels"])),
+        pooling="states" if states else pooling,
+        prompted=stream.trunk is not None,
+    )
 
 
 def _list_outputs(params: Params, variant: Variant, data: Dataset, base: str | None) -> dict[str, OutputSpec]:

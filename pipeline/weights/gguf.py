@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,8 +127,11 @@ def tokenizer(path: Path) -> tuple[str, int]:
     return result.to_str(), header.whole("llama.context_length")
 
 
-def state(path: Path) -> dict[str, torch.Tensor]:
+def state(path: Path, wanted: Callable[[str], bool] | None = None) -> dict[str, torch.Tensor]:
     """float32 weights, under the names of `LlamaForCausalLM`; a tied output matrix is left out.
+
+    Args:
+        wanted: by its name, whether a tensor is; others are not unpacked.
 
     Raises:
         WeightsError: see `read_header`; a tensor that ends beyond the file, of an unknown quantisation or name, or
@@ -146,6 +150,10 @@ def state(path: Path) -> dict[str, torch.Tensor]:
     data = np.memmap(path, np.uint8, "r")
     result = {}
     for name, place in header.tensors.items():
+        inside = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name)
+        known = f"model.layers.{inside[1]}.{_BLOCK.get(inside[2], inside[2])}.weight" if inside else _OUTSIDE.get(name, name)
+        if wanted is not None and not wanted(known):
+            continue
         try:
             kind = GGMLQuantizationType(place.kind)
             block, size = GGML_QUANT_SIZES[kind]
@@ -157,7 +165,6 @@ def state(path: Path) -> dict[str, torch.Tensor]:
                 f"{path}: {name} cannot be read ({' '.join(str(error).split())[:100]}); "
                 "fetch it again, or another quantisation of it."
             ) from error
-        inside = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name)
         if inside and inside[2] in groups:
             # llama.cpp keeps the two halves of each head's rotation side by side.
             try:
@@ -166,6 +173,5 @@ def state(path: Path) -> dict[str, torch.Tensor]:
                 raise WeightsError(
                     f"{path}: {name} does not divide into {groups[inside[2]]} heads; convert the model again."
                 ) from error
-        known = f"model.layers.{inside[1]}.{_BLOCK.get(inside[2], inside[2])}.weight" if inside else _OUTSIDE.get(name, name)
         result[known] = torch.from_numpy(np.require(values, np.float32, ["C", "W"]))
     return result

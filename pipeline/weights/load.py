@@ -9,7 +9,7 @@ import argparse
 import pickle
 import struct
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,14 +62,16 @@ def check_coverage(
     raise WeightsError(f"{origin} covers {share:.1f} % of the model: {'; '.join(parts)}. {reason}")
 
 
-def state(path: Path, first: Sequence[str] = ()) -> dict[str, torch.Tensor]:
+def state(path: Path, first: Sequence[str] = (), *, wanted: Callable[[str], bool] | None = None) -> dict[str, torch.Tensor]:
     """State dict of one file or of a folder's weight files, without running pickled code.
+
+    Args:
+        first: as in `files`. wanted: by its name, whether a tensor is; of safetensors, others are not read at all.
 
     Raises:
         WeightsError: a file is damaged, or a pickle that needs code to run.
     """
     import safetensors
-    import safetensors.torch
     import torch
 
     if ctranslate2.is_folder(path):
@@ -82,7 +84,7 @@ def state(path: Path, first: Sequence[str] = ()) -> dict[str, torch.Tensor]:
             # Training checkpoints keep their command line; a Namespace holds values and runs nothing.
             with torch.serialization.safe_globals([argparse.Namespace]):
                 part = (
-                    safetensors.torch.load_file(file)
+                    _read_safetensors(file, wanted)
                     if file.suffix == ".safetensors"
                     else torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
                 )
@@ -111,7 +113,14 @@ def state(path: Path, first: Sequence[str] = ()) -> dict[str, torch.Tensor]:
         while inside := next((part[name] for name in WRAPPERS if isinstance(part.get(name), dict)), None):
             part = inside
         result.update({key: value for key, value in part.items() if isinstance(value, torch.Tensor)})
-    return result
+    return {key: value for key, value in result.items() if wanted is None or wanted(key)}
+
+
+def _read_safetensors(file: Path, wanted: Callable[[str], bool] | None) -> dict[str, torch.Tensor]:
+    import safetensors
+
+    with safetensors.safe_open(file, framework="pt") as tensors:
+        return {key: tensors.get_tensor(key) for key in tensors.keys() if wanted is None or wanted(key)}  # noqa: SIM118
 
 
 @contextmanager

@@ -44,10 +44,12 @@ class Fusion(Component, ABC):
     Attributes:
         width: W of what goes out; heads are built from it.
         late: the decision is the mean of each stream's own (`Fused.parts` has a head per stream).
+        holds_language: it is built with the layers of a language model (`ModelSpec.language`), and reads that one's states.
     """
 
     Options: ClassVar[type[FusionOptions]] = FusionOptions
     late: ClassVar[bool] = False
+    holds_language: ClassVar[bool] = False
 
     def __init__(self, streams: Mapping[str, int], width: int, heads: int, dropout: float, options: FusionOptions) -> None:
         super().__init__()

@@ -143,8 +143,11 @@ class Dataset:
     def _read(self, name: str, pooling: Pooling) -> Resident:
         if (name, pooling) not in self._readings:
             stream = self.streams[name]
-            stream = stream if pooling == "none" else stream.pool(pooling)
-            self._readings[name, pooling] = stream if self.within is None else stream.normalise_within(self.within)
+            if stream.trunk is not None and pooling != "states":
+                stream = stream.take_words()
+            stream = stream.pool(pooling) if pooling in ("mean", "statistics") else stream
+            within = None if pooling == "states" else self.within
+            self._readings[name, pooling] = stream if within is None else stream.normalise_within(within)
         return self._readings[name, pooling]
 
     def count_views(self, names: Iterable[str]) -> int:

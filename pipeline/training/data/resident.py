@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +23,8 @@ CHUNK = 256
 
 @dataclass(frozen=True)
 class Resident:
-    """One stream of all clips, normalised, in one piece: each clip as it is, then all clips in each view.
+    """One stream of all clips, normalised (a trunk's states as they were stored), in one piece: each clip as it is, then all
+    clips in each view.
 
     Attributes:
         values: (ΣT, D) or (ΣT, L, D) float32. times: (ΣT, 2) seconds.
@@ -40,6 +43,12 @@ class Resident:
     std: np.ndarray
     facts: dict[str, object]
     views: tuple[str, ...] = ()
+
+    @property
+    def trunk(self) -> dict | None:
+        """`depth` and `base` of a language model whose states these are."""
+        found: dict | None = json.loads(str(self.facts.get("trunk", "null")))
+        return found
 
     @property
     def clips(self) -> int:
@@ -63,6 +72,19 @@ class Resident:
         where, mask = self.gather(rows)
         values = self.values[where] * mask.reshape(*mask.shape, *[1] * (self.values.dim() - 1))
         return Tokens(values, mask, self.times[where] * mask[..., None])
+
+    def take_words(self) -> Resident:
+        """Of a trunk's states the rows of the clips' own words, normalised."""
+        lasting = self.times[:, 1] > self.times[:, 0]  # (ΣT,)
+        counts = torch.cat([lasting.new_zeros(1, dtype=torch.int64), lasting.cumsum(0)])
+        mean, std = (torch.from_numpy(one).to(self.values.device) for one in (self.mean, self.std))
+        return replace(
+            self,
+            values=(self.values[lasting] - mean) / std,
+            times=self.times[lasting],
+            offsets=counts[self.offsets],
+            targets=None if self.targets is None else self.targets[lasting],
+        )
 
     def pool(self, pooling: Pooling) -> Resident:
         """The same with one row per clip and view, see `pool_tokens`; frame-level truth has no place in it."""
@@ -117,6 +139,10 @@ def load_stream(
         truth: frame-level truth by clip id, (M, 1 + size) time and dimensions; None = none is wanted.
     """
     mean, std = normalisation
+    centre, spread = mean, std
+    if stream.facts.get("trunk", "null") != "null":
+        # A language model goes on from states as they are, token by token.
+        centre, spread, limit = np.zeros_like(mean), np.ones_like(std), sys.maxsize
     views = stream.store.views
     parts, times, targets, lengths = [], [], [], []
     for store in (stream.store, *views.values()):
@@ -126,7 +152,7 @@ def load_stream(
                 continue
             source = store if store.status[r] == Status.OK else stream.store
             low, high = source.offsets[r], source.offsets[r + 1]
-            values = (source.values[low:high].astype(np.float32) - mean) / std
+            values = (source.values[low:high].astype(np.float32) - centre) / spread
             values, spans = shorten(values, source.times[low:high], limit)
             parts.append(values)
             times.append(spans)

@@ -76,6 +76,10 @@ class Words:
         spans = np.array([span for _, span in words], np.float64).reshape(-1, 2)
         return Encoding(ids, np.zeros(len(ids), np.int64), spans, np.ones(len(ids), bool), np.zeros(len(ids), bool))
 
+    def plain(self, text: str) -> Encoding:
+        """All words of `text`, without markers."""
+        return self.tail(text, len(text))
+
     def _id(self, word: str) -> int:
         return 3 + zlib.crc32(word.encode()) % (self.size - 3)
 
@@ -127,6 +131,14 @@ class Fast:
         spans = np.array(whole.offsets, np.float64).reshape(-1, 2)
         return Encoding(np.array(whole.ids, np.int64), np.zeros(len(special), np.int64), spans, ~special, special)
 
+    def plain(self, text: str) -> Encoding:
+        """All tokens of `text`, without markers."""
+        found = _tokenizer(self.json).encode(text, add_special_tokens=False)
+        spans = np.array(found.offsets, np.float64).reshape(-1, 2)
+        count = len(found.ids)
+        own = np.ones(count, bool)
+        return Encoding(np.array(found.ids, np.int64), np.zeros(count, np.int64), spans, own, ~own)
+
     @property
     def digest(self) -> str:
         return xxhash.xxh3_128_hexdigest(self.json.encode())
@@ -160,6 +172,18 @@ def seconds(clip: Clip) -> float:
     if clip.waveform is not None and len(clip.waveform):
         return len(clip.waveform) / clip.rate
     return 1.0
+
+
+def encode_plainly(tokenizer: Words | Fast, text: str) -> Encoding:
+    """All tokens of a text, without markers.
+
+    Raises:
+        Missing: it has none.
+    """
+    found = tokenizer.plain(text)
+    if not len(found.ids):
+        raise Missing("the transcript has no token")
+    return found
 
 
 def pad(rows: Sequence[np.ndarray], value: int) -> tuple[np.ndarray, np.ndarray]:

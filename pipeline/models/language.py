@@ -1,0 +1,158 @@
+"""The upper layers of a language model, frozen, with low-rank adapters (LoRA; Hu et al. 2021) that learn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from pipeline.errors import ParamsError
+from pipeline.params.base import Count, Flag, Group, Number, Positive, Share
+
+from .spec import LanguageSpec
+
+#: Ready-made sets of projections that adapters stand beside.
+TARGETS = {
+    "qv": ("q_proj", "v_proj"),
+    "all": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+}
+
+
+class Lora(Group):
+    """r: rank. alpha: the update is scaled by alpha / r. targets: `qv`, `all` or names of projections."""
+
+    r: Count = 8
+    alpha: Positive = 16.0
+    dropout: Share = 0.05
+    targets: Literal["qv", "all"] | tuple[str, ...] = "qv"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the projections."""
+        return TARGETS[self.targets] if isinstance(self.targets, str) else self.targets
+
+
+class LanguageModel(nn.Module):
+    """Hidden states after layer k in, those after the last layer and norm out; k = 0 are the embeddings.
+
+    Nothing of it is learned but the adapters, which are float32 whatever the frozen weights are.
+
+    Args:
+        state: the frozen weights, named as in a model of these layers alone; they are held, not copied.
+        lora: None = no adapters.
+        checkpointing: keep no activations of the layers, compute them again for the gradient.
+
+    Raises:
+        ParamsError: weights that do not fit, or adapters beside what is not there.
+    """
+
+    def __init__(self, spec: LanguageSpec, state: Mapping[str, Tensor], lora: Lora | None, *, checkpointing: Flag = False) -> None:
+        super().__init__()
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+        from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+        settings = dict(spec.config)
+        config = CONFIG_MAPPING[str(settings.pop("model_type"))](**settings)
+        # Fused attention's backward is half as fast again on a processor (measured).
+        attention = "sdpa" if torch.cuda.is_available() else "eager"
+        with torch.device("meta"):
+            network: Any = MODEL_MAPPING[type(config)]._from_config(config, attn_implementation=attention)
+        network.embed_tokens = None
+        network.rotary_emb = type(network.rotary_emb)(config)
+        found = network.load_state_dict(state, strict=False, assign=True)
+        if wrong := [*found.missing_keys, *found.unexpected_keys]:
+            raise ParamsError(f"{spec.weights} does not fit the layers above {spec.below}: {', '.join(wrong[:3])}.")
+        network.requires_grad_(False)
+        self.width, self.dtype = int(config.hidden_size), getattr(torch, spec.dtype)
+        self.limit = int(config.max_position_embeddings)
+        self.network = network
+        if lora is not None:
+            self._adapt(lora)
+        if checkpointing:
+            network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    def _adapt(self, lora: Lora) -> None:
+        from peft import LoraConfig, inject_adapter_in_model
+
+        config = LoraConfig(
+            r=lora.r, lora_alpha=lora.alpha, lora_dropout=float(lora.dropout), target_modules=list(lora.names), bias="none"
+        )
+        try:
+            inject_adapter_in_model(config, self.network)
+        except ValueError as error:
+            raise ParamsError(f"fusion.options.lora.targets: {' '.join(str(error).split())[:160]}") from error
+        for name, value in self.network.named_parameters():
+            if "lora_" in name:
+                value.data = value.data.float()
+                value.requires_grad_(True)
+
+    def forward(self, states: Tensor, mask: Tensor, cache: Any = None, start: int = 0) -> Tensor:
+        """(B, T, W) → (B, T, W) float32; where `mask` (B, T) is false, a row is seen by nobody and counts as no place.
+
+        Args:
+            cache: transformers' cache of what came before, grown by this call; then B is 1 and all is there.
+            start: places taken before.
+        """
+        places = (mask.long().cumsum(1) - 1).clamp(min=0) + start
+        output = self.network(
+            inputs_embeds=states.to(self.dtype),
+            attention_mask=mask.long() if cache is None else None,
+            position_ids=places,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        return output.last_hidden_state.float()
+
+    def make_cache(self) -> Any:
+        """An empty cache for `forward`."""
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self.network.config)
+
+
+class Projector(nn.Module):
+    """A stream's tokens as k tokens of a language model.
+
+    Args:
+        inputs: H. width: W. tokens: k.
+        kind: `linear` and `mlp` take the mean of the tokens; `resampler` has k learned queries look at them
+            (Perceiver; Jaegle et al. 2021).
+    """
+
+    def __init__(self, inputs: int, width: int, tokens: int, kind: Literal["linear", "mlp", "resampler"], heads: int) -> None:
+        super().__init__()
+        self.count, self.width = tokens, width
+        self.queries = nn.Parameter(torch.randn(tokens, inputs) * 0.02) if kind == "resampler" else None
+        self.look = nn.MultiheadAttention(inputs, heads, batch_first=True) if kind == "resampler" else None
+        outputs = width * (1 if kind == "resampler" else tokens)
+        hidden = [nn.Linear(inputs, width), nn.GELU(), nn.Linear(width, outputs)]
+        self.project = nn.Sequential(*hidden) if kind == "mlp" else nn.Linear(inputs, outputs)
+
+    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, H), (B, T) → (B, k, W); what a clip without the stream gets means nothing."""
+        values = values * mask[..., None]
+        if self.look is None or self.queries is None:
+            mean = values.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+            return self.project(mean).unflatten(-1, (self.count, self.width))
+        # A clip without any token lets its padding be looked at: a softmax over nothing is no number.
+        unseen = ~(mask | ~mask.any(1, keepdim=True))
+        queries = self.queries.expand(len(values), -1, -1)
+        seen, _ = self.look(queries, values, values, key_padding_mask=unseen, need_weights=False)
+        return self.project(queries + seen)
+
+    def project_each(self, values: Tensor) -> Tensor:
+        """(B, T, H) → (B, T, W): every token alone."""
+        return self.project(values).unflatten(-1, (-1, self.width)).mean(-2)
+
+
+def median_scale(rows: Sequence[Tensor] | Tensor) -> float:
+    """The median root mean square of rows (n, W)."""
+    rows = rows if isinstance(rows, Tensor) else torch.cat(list(rows))
+    return float(rows.float().square().mean(-1).sqrt().median())
+
+
+#: What a number of heads or tokens may be, for options of fusions that hold a language model.
+Depth = Annotated[Number, Field(ge=0)]
