@@ -10,8 +10,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.errors import ParamsError
-from pipeline.params.base import Count, Flag, Group, Number, Positive, Share
+from pipeline.params.base import Count, Group, Number, Positive, Share
 
+from .batch import Tokens
 from .spec import LanguageSpec
 
 #: Ready-made sets of projections that adapters stand beside.
@@ -49,7 +50,9 @@ class LanguageModel(nn.Module):
         ParamsError: weights that do not fit, or adapters beside what is not there.
     """
 
-    def __init__(self, spec: LanguageSpec, state: Mapping[str, Tensor], lora: Lora | None, *, checkpointing: Flag = False) -> None:
+    def __init__(
+        self, spec: LanguageSpec, state: Mapping[str, Tensor], lora: Lora | None, *, checkpointing: bool = False
+    ) -> None:
         super().__init__()
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
         from transformers.models.auto.modeling_auto import MODEL_MAPPING
@@ -118,7 +121,7 @@ class Projector(nn.Module):
 
     Args:
         inputs: H. width: W. tokens: k.
-        kind: `linear` and `mlp` take the mean of the tokens; `resampler` has k learned queries look at them
+        kind: `linear` and `mlp` take the vector that the tokens are read as; `resampler` has k learned queries look at them
             (Perceiver; Jaegle et al. 2021).
     """
 
@@ -131,12 +134,11 @@ class Projector(nn.Module):
         hidden = [nn.Linear(inputs, width), nn.GELU(), nn.Linear(width, outputs)]
         self.project = nn.Sequential(*hidden) if kind == "mlp" else nn.Linear(inputs, outputs)
 
-    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, H), (B, T) → (B, k, W); what a clip without the stream gets means nothing."""
-        values = values * mask[..., None]
+    def forward(self, tokens: Tokens, vector: Tensor) -> Tensor:
+        """Tokens (B, T, H), read as one vector (B, H), → (B, k, W); what a clip without the stream gets means nothing."""
         if self.look is None or self.queries is None:
-            mean = values.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
-            return self.project(mean).unflatten(-1, (self.count, self.width))
+            return self.project(vector).unflatten(-1, (self.count, self.width))
+        values, mask = tokens.values * tokens.mask[..., None], tokens.mask
         # A clip without any token lets its padding be looked at: a softmax over nothing is no number.
         unseen = ~(mask | ~mask.any(1, keepdim=True))
         queries = self.queries.expand(len(values), -1, -1)

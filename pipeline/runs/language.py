@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from torch import Tensor
-
 from pipeline import weights
 from pipeline.errors import ParamsError, StoreError, WeightsError
 from pipeline.models.build import build_model
@@ -46,7 +44,9 @@ def describe_language(options: Llama.Options, trunks: Mapping[str, dict], stream
     stream = streams[name]
     base = layers.name_base(weights.identity(stream.weights, architecture=stream.architecture))
     if base != trunk["base"]:
-        raise WeightsError(f"stream {name} was made with other weights than {stream.weights} has now. Run `dvc repro extract@{name}`.")
+        raise WeightsError(
+            f"stream {name} was made with other weights than {stream.weights} has now. Run `dvc repro extract@{name}`."
+        )
     config, below, count = layers.describe_above(stream.weights, stream.architecture, trunk["depth"], NAME)
     if options.from_layer is not None and layers.resolve_depth(float(options.from_layer), count, NAME) != below:
         raise ParamsError(

@@ -13,15 +13,20 @@ from pipeline.models.batch import Inputs, Tokens
 from pipeline.models.blocks import Attention, CrossBlock, attend, weigh
 from pipeline.models.fusion.base import align, keep_one, mean_tokens
 from pipeline.models.fusion.multihead import divide_width, find_divisor
-from pipeline.models.model import EmotionModel
 from pipeline.models.registry import FUSIONS
 from pipeline.models.spec import ModelSpec, OutputSpec, PartSpec, StreamSpec
+from tests import tiny_language
+from tests.tiny_language import build_with_language
 
 
 def build(name, streams, width, heads=2, dropout=0.0, **options):
     part = FUSIONS.find(name)
     sizes = streams if isinstance(streams, dict) else dict.fromkeys(streams, width)
-    return part(sizes, width, heads, dropout, part.Options(**options))
+    held = {}
+    if part.holds_language:
+        language = tiny_language.describe(width)
+        held = {"language": language, "state": tiny_language.weights_of(language)}
+    return part(sizes, width, heads, dropout, part.Options(**options), **held)
 
 
 def tokens(values, mask=None):
@@ -37,7 +42,7 @@ def test_fusion_takes_the_shapes_of_the_reference(name):
     outputs = {"emotion": OutputSpec(name="emotion", size=4)}
     part = PartSpec(name=name)
     spec = ModelSpec(streams=streams, width=512, layers=0, heads=8, fusion=part, outputs=outputs, classes=tuple("nhsa"))
-    output = EmotionModel(spec)(Inputs({n: tokens(torch.randn(4, 1, 768)) for n in streams}))
+    output = build_with_language(spec)(Inputs({n: tokens(torch.randn(4, 1, 768)) for n in streams}))
     assert output["embedding"].shape == (4, 512) and output["emotion"].shape == (4, 4)
 
 

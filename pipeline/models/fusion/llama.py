@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from pipeline.errors import ParamsError
 from pipeline.models.batch import Fused, Text, Tokens
 from pipeline.models.language import Depth, LanguageModel, Lora, Projector, median_scale
+from pipeline.models.readout import Readout
 from pipeline.models.spec import LanguageSpec
 from pipeline.params.base import Count, Flag
 
-from .base import Fusion, FusionOptions, Streams
+from .base import Fusion, FusionOptions, Streams, align, mean_tokens
 
 
 class Llama(Fusion):
@@ -74,13 +75,16 @@ class Llama(Fusion):
         super().__init__(streams, width, heads, dropout, options)
         if language is None or state is None:
             raise ParamsError("fusion llama holds a language model, and none was handed to it.")
+        if options.l2 and options.projector == "resampler":
+            raise ParamsError("fusion.options.l2 scales one vector of a stream, and a resampler makes none; set one of the two.")
         self.language = LanguageModel(language, state, options.lora, checkpointing=options.checkpointing)
-        self.width = self.language.width
+        self.readable, self.width = width, self.language.width
         self.words = language.stream
         self.seen = tuple(name for name in self.streams if name != self.words)
         self.projectors = nn.ModuleDict(
             {name: Projector(width, self.width, options.tokens, options.projector, heads) for name in self.seen}
         )
+        self.readouts = nn.ModuleDict()
         self.last = self.words is not None and options.order == "words_last"
         marked = len(self.seen) + self.last
         self.markers = nn.Parameter(torch.randn(marked, 2, self.width)) if marked else None
@@ -88,6 +92,13 @@ class Llama(Fusion):
         self.norm = nn.LayerNorm(self.width)
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("sink", torch.zeros(self.width))
+
+    def choose_readout(self, name: str) -> None:
+        """See `Fusion.choose_readout`."""
+        if self.options.projector == "resampler":
+            super().choose_readout(name)
+        elif name != "mean":
+            self.readouts.update({stream: Readout(self.readable, name == "attentive") for stream in self.seen})
 
     def observe(self, words: Tokens) -> None:
         """Take the first token and the scale of the others from clips that have words, before anything is learned."""
@@ -106,7 +117,9 @@ class Llama(Fusion):
         seen: list[tuple[Tensor, Tensor]] = []
         for place, name in enumerate(self.seen):
             tokens = streams[name]
-            rows = self.projectors[name](tokens.values, tokens.mask)  # (B, k, W)
+            vector = self.readouts[name](tokens) if name in self.readouts else mean_tokens(tokens)
+            vector = nn.functional.normalize(vector, dim=-1) if self.options.l2 else vector
+            rows = self.projectors[name](tokens, vector)  # (B, k, W)
             vectors[name] = rows.mean(1)
             rows = torch.cat([self._mark(place, 0, count), rows, self._mark(place, 1, count)], 1) * self.scale
             seen.append((rows, tokens.present[:, None].expand(-1, rows.shape[1])))
@@ -135,7 +148,7 @@ class Llama(Fusion):
         return self.markers[place, side].expand(count, 1, -1)
 
     def forward(self, streams: Streams, base: str | None = None, text: Text | None = None) -> Fused:
-        """See `Fusion.forward`. An instant of the base stream is its own token beside the clip's vector."""
+        """See `Fusion.forward`. An instant of the base stream is the clip's vector and what each stream has there."""
         kept = self.drop(streams)
         present = torch.stack([kept[name].present for name in self.streams], 1)  # (B, M)
         states, mask, vectors = self.assemble(kept)
@@ -148,11 +161,9 @@ class Llama(Fusion):
         parts = torch.stack([vectors[name] for name in self.streams], 1) * present[..., None]  # (B, M, W)
         tokens = None
         if base is not None:
-            instants, own = streams[base], kept[base]
-            each = (
-                nn.functional.layer_norm(own.values, (self.width,))
-                if base == self.words
-                else self.projectors[base].project_each(own.values)
-            )
-            tokens = instants._replace(values=(vector[:, None] + each * own.mask[..., None]) * instants.mask[..., None])
+            instants = streams[base]
+            each = [self.projectors[name].project_each(align(kept[name], instants)) for name in self.seen]
+            here = [kept[name].present[:, None, None] for name in self.seen]
+            values = sum((one * there for one, there in zip(each, here, strict=True)), vector[:, None])
+            tokens = instants._replace(values=values * instants.mask[..., None])
         return Fused(vector, tokens, parts, present, None)
