@@ -50,6 +50,7 @@ SMALL = {
     "gpt2_dialogue": {"vocab_size": 512, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128},
     "smollm2": LLAMA,
     "smollm2_dialogue": LLAMA,
+    "smollm2_trunk": LLAMA,
     "hubert_base": SPEECH,
     "mhubert": SPEECH,
     "hubert_large": LARGE_SPEECH,

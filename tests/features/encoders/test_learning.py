@@ -31,6 +31,7 @@ LEARNERS = {
     "emotion2vec": (AUDIO | {"architecture": SMALL["emotion2vec_base"]}, "front.0.conv.weight", "blocks.2.mlp.fc2"),
     "text": (TEXT | {"architecture": SMALL["bert_base"]}, "embeddings.word_embeddings.weight", "layer.3.output.dense"),
     "dialogue": (TEXT | {"architecture": SMALL["smollm2"]}, "embed_tokens.weight", "layers.1.mlp.down_proj"),
+    "trunk": (TEXT | {"architecture": SMALL["smollm2"]}, "embed_tokens.weight", "layers.0.mlp.down_proj"),
     "clip": (VISION | {"architecture": SMALL["clip_base"]}, "patch_embedding.weight", "visual_projection.weight"),
     "zero_shot": (VISION | {"architecture": SMALL["clip_zero_shot"]}, "text_model.embeddings.token_", "visual_projection.weight"),
     "open_clip": (VISION | {"architecture": SMALL["open_clip_convnext"]}, "stem.0.weight", "head.proj.weight"),

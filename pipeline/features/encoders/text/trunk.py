@@ -147,9 +147,7 @@ class Trunk(Family):
             ParamsError: a length or depth out of range, or rows that would be mixed.
         """
         if stream.pooling != "none" or stream.rate is not None or stream.layer != -1:
-            raise ParamsError(
-                "encoder trunk keeps the rows of one layer: set pooling none, rate null, layer -1; depth is options.depth."
-            )
+            raise ParamsError("encoder trunk keeps the rows of options.depth: set pooling none, rate null and layer -1.")
         model = language.open_model(stream, "llama", dialogue.classes)
         if model.kind not in layers.KINDS:
             raise WeightsError(f"{model.source} is a {model.kind!r} model; a trunk can be cut from {', '.join(layers.KINDS)}.")
