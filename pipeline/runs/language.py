@@ -44,9 +44,7 @@ def describe_language(options: Llama.Options, trunks: Mapping[str, dict], stream
     stream = streams[name]
     base = layers.name_base(weights.identity(stream.weights, architecture=stream.architecture))
     if base != trunk["base"]:
-        raise WeightsError(
-            f"stream {name} was made with other weights than {stream.weights} has now. Run `dvc repro extract@{name}`."
-        )
+        raise WeightsError(f"stream {name} was made with other weights than {stream.weights} is now; run `dvc repro`.")
     config, below, count = layers.describe_above(stream.weights, stream.architecture, trunk["depth"], NAME)
     if options.from_layer is not None and layers.resolve_depth(float(options.from_layer), count, NAME) != below:
         raise ParamsError(
