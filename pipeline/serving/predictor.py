@@ -138,7 +138,7 @@ class Predictor:
         found = []
         for i in range(max(0, len(context) - window) if window else len(context), len(context)):
             read = partial(read_turn, context[: i + 1])
-            each = {name: self._encode(read, f"turn {i + 1}", name) for name in self.encoders}
+            each = {name: self.encode(read, f"turn {i + 1}", name) for name in self.encoders}
             found.append(Before({name: one for name, one in each.items() if not isinstance(one, StreamUse)}, voices[i]))
         return found
 
@@ -150,14 +150,14 @@ class Predictor:
         end: float | None = None,
     ) -> Source:
         """A file to be looked at as this model's training clips were."""
-        return Source(Path(path), self.params, start, end, spoken, self._hear if self.params.asr.weights else None)
+        return Source(Path(path), self.params, start, end, spoken, self.hear if self.params.asr.weights else None)
 
     def features(self, source: Source) -> tuple[dict[str, Features], dict[str, StreamUse]]:
         """Rows (T, ...) float32 and times (T, 2) of each stream that is there, and the use of every stream."""
         features: dict[str, Features] = {}
         use: dict[str, StreamUse] = {}
         for name in self.encoders:
-            found = self._encode(source.clip, source.path.name, name)
+            found = self.encode(source.clip, source.path.name, name)
             if isinstance(found, StreamUse):
                 use[name] = found
             else:
@@ -169,7 +169,7 @@ class Predictor:
         result: dict[str, dict[str, Features]] = {name: {} for name in features}
         for name in features:
             for view in self.encoders[name].views:
-                found = self._encode(source.clip, source.path.name, name, view)
+                found = self.encode(source.clip, source.path.name, name, view)
                 if isinstance(found, StreamUse):
                     log.warning("%s: stream %s is without view %s (%s)", source.path, name, view, found.reason)
                 else:
@@ -182,37 +182,44 @@ class Predictor:
         count = max((len(seen) for _, seen in views), default=0)
         return [features, *(features | {name: seen[k] for name, seen in views if k < len(seen)} for k in range(count))]
 
-    def _encode(self, read: Callable[[Stream], Clip], label: str, name: str, view: str | None = None) -> Features | StreamUse:
+    def encode(self, read: Callable[[Stream], Clip], label: str, name: str, view: str | None = None) -> Features | StreamUse:
         """Rows (T, ...) float32 and times (T, 2) of one stream, or why it has none."""
         stream = self.encoders[name]
         try:
-            prepared = self._extractor(name, view).prepare(read(stream))
+            prepared = self.extractor(name, view).prepare(read(stream))
         except (Missing, DecodeError) as error:
             status = Status.FAILED if isinstance(error, DecodeError) else Status.MISSING
             return StreamUse(status, reason=missing_reason(error))
         stats = Stats()
         # The network of a view is that of its stream.
-        entry = encode_batch(self._forward(name), [(Job(label, name), prepared)], stats).get(name)
+        entry = encode_batch(self.forward(name), [(Job(label, name), prepared)], stats).get(name)
         if entry is None:
             return StreamUse(Status.FAILED, reason=stats.failures[name])
         if not len(entry.values):
             return StreamUse(Status.MISSING, reason="the encoder gave no row")
-        # The store rounds; the model was trained on what came out of it.
-        return entry.values.astype(stream.store.dtype).astype(np.float32), entry.times.astype(np.float32)
+        return self.round(name, (entry.values, entry.times))
 
-    def _hear(self, waveform: np.ndarray) -> str:
+    def round(self, name: str, found: Features) -> Features:
+        """Rows as the store of a stream would give them back: the model was trained on those."""
+        values, times = found
+        return values.astype(self.encoders[name].store.dtype).astype(np.float32), times.astype(np.float32)
+
+    def hear(self, waveform: np.ndarray) -> str:
+        """What is said in (S,) samples at `decode.audio.rate`; `asr.weights` must be set."""
         if self._recognise is None:
             self._recognise = transcribe.make_recogniser(self.params, self.params.decode.audio.rate).load(self.device)
         return self._recognise([waveform])[0]
 
-    def _extractor(self, name: str, view: str | None = None) -> Extractor:
+    def extractor(self, name: str, view: str | None = None) -> Extractor:
+        """That of a stream, made once."""
         if (name, view) not in self._extractors:
             self._extractors[name, view] = registry.build(self.encoders[name], view)
         return self._extractors[name, view]
 
-    def _forward(self, name: str) -> Forward:
+    def forward(self, name: str) -> Forward:
+        """The network of a stream, loaded once."""
         if name not in self._forwards:
-            self._forwards[name] = Forward(self._extractor(name), self.device)
+            self._forwards[name] = Forward(self.extractor(name), self.device)
         return self._forwards[name]
 
     def _prediction(self, source: Source, duration: float, output: Estimate, use: dict[str, StreamUse]) -> Prediction:

@@ -9,6 +9,7 @@ the prompt last no time, and readers that want the words alone leave them out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Literal
@@ -18,7 +19,7 @@ from pydantic import Field
 
 from pipeline import weights
 from pipeline.errors import ParamsError, WeightsError
-from pipeline.features.encoders.extractor import Clip, Extractor, Prepared
+from pipeline.features.encoders.extractor import Clip, Extractor, Prepared, Turn
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
 from pipeline.params.base import Count, Group, Number
@@ -28,7 +29,8 @@ from . import dialogue, language, tokens
 
 #: Part of the identity: another wording is another feature.
 INSTRUCTION = "You recognise emotions in conversation. Which emotion does the last speaker show?"
-TURN = "\n{speaker}: "
+NAME = "\n{speaker}:"
+WORDS = " {text}"
 CUE = "\nThe emotion of {speaker} is"
 NOBODY = "someone"
 
@@ -60,6 +62,38 @@ class Prompt:
         return times.astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Utterance:
+    """A turn as tokens: ids of the name (N,), of the words (L,), and spans (L, 2), characters of the words."""
+
+    name: np.ndarray
+    words: np.ndarray
+    spans: np.ndarray
+
+
+def open_prompt(tokenizer: tokens.Words | tokens.Fast, limit: int) -> np.ndarray:
+    """Ids (L,) of the instruction, after the token that the model's texts begin with."""
+    opening = tokenizer(INSTRUCTION, None, limit)
+    # A marker that closes a text would close this one too early.
+    return opening.ids[: np.flatnonzero(opening.own)[-1] + 1]
+
+
+def write_turn(tokenizer: tokens.Words | tokens.Fast, speaker: str | None, text: str) -> Utterance:
+    """A turn; name and words are tokenised apart, so that a turn is the same tokens whatever is around it.
+
+    Raises:
+        Missing: the words have no token.
+    """
+    said = tokens.encode_plainly(tokenizer, WORDS.format(text=text))
+    name = tokens.encode_plainly(tokenizer, NAME.format(speaker=speaker or NOBODY)).ids
+    return Utterance(name, said.ids, (said.spans - (len(WORDS.format(text=text)) - len(text))).clip(min=0))
+
+
+def write_cue(tokenizer: tokens.Words | tokens.Fast, speaker: str | None) -> np.ndarray:
+    """Ids (L,) of what is asked."""
+    return tokens.encode_plainly(tokenizer, CUE.format(speaker=speaker or NOBODY)).ids
+
+
 def write_prompt(tokenizer: tokens.Words | tokens.Fast, clip: Clip, turns: int, limit: int) -> Prompt:
     """Instruction, earlier turns (oldest first), the clip's words, and what is asked, each part tokenised by itself.
 
@@ -69,32 +103,28 @@ def write_prompt(tokenizer: tokens.Words | tokens.Fast, clip: Clip, turns: int, 
         Missing: the clip has no transcript, or it has no token.
         ParamsError: `limit` has no room for the words that do not change.
     """
-    text = tokens.transcript(clip)
-    opening = tokenizer(INSTRUCTION, None, limit)
-    # A marker that closes a text would close this one too early.
-    head = opening.ids[: np.flatnonzero(opening.own)[-1] + 1]
-    speaker = clip.speaker or NOBODY
-    own = tokens.encode_plainly(tokenizer, text)
-    name, cue = (tokens.encode_plainly(tokenizer, part.format(speaker=speaker)).ids for part in (TURN, CUE))
-    room = limit - len(head) - len(name) - len(cue)
+    own = write_turn(tokenizer, clip.speaker, tokens.transcript(clip))
+    head, cue = open_prompt(tokenizer, limit), write_cue(tokenizer, clip.speaker)
+    room = limit - len(head) - len(own.name) - len(cue)
     if room < 1:
         raise ParamsError(f"trunk.options.max_length: {limit} tokens have no room for the instruction; take more.")
-    ids, spans = own.ids[:room], own.spans[:room]
-    earlier = "".join(TURN.format(speaker=turn.speaker or NOBODY) + turn.text.strip() for turn in _spoken(clip, turns))
-    before = tokens.encode_plainly(tokenizer, earlier).ids if earlier else ids[:0]
-    before = before[max(0, len(before) - (room - len(ids))) :]
-    parts = [head, before, name, ids, cue]
+    words = own.words[:room]
+    earlier = [write_turn(tokenizer, turn.speaker, turn.text.strip()) for turn in choose_turns(clip.context, turns) if turn.text]
+    before = np.concatenate([words[:0], *(part for turn in earlier for part in (turn.name, turn.words))])
+    before = before[max(0, len(before) - (room - len(words))) :]
+    parts = [head, before, own.name, words, cue]
     start = sum(len(part) for part in parts[:3])
     whole = np.concatenate(parts)
     mine = np.zeros(len(whole), bool)
-    mine[start : start + len(ids)] = True
+    mine[start : start + len(words)] = True
     places = np.zeros((len(whole), 2))
-    places[mine] = spans
+    places[mine] = own.spans[: len(words)]
     return Prompt(whole, mine, places)
 
 
-def _spoken(clip: Clip, turns: int) -> list:
-    return [turn for turn in (clip.context[-turns:] if turns else ()) if turn.text and turn.text.strip()]
+def choose_turns(context: Sequence[Turn], turns: int) -> list[Turn]:
+    """Of the last `turns` those in which something is said."""
+    return [turn for turn in (context[-turns:] if turns else ()) if turn.text and turn.text.strip()]
 
 
 @dataclass(frozen=True)
@@ -164,7 +194,7 @@ class Trunk(Family):
                 "max_length": limit,
                 "turns": options.turns,
                 "keep": options.keep,
-                "prompt": [INSTRUCTION, TURN, CUE, NOBODY],
+                "prompt": [INSTRUCTION, NAME, WORDS, CUE, NOBODY],
             },
         }
         prepare = Prepare(model.tokenizer, limit, options.turns, options.keep == "all")

@@ -38,13 +38,13 @@ def rows(made, clip=CLIP):
 
 def test_a_prompt_is_instruction_turns_words_and_question():
     prompt = trunk.write_prompt(WORDS, CLIP, 2, 256)
-    parts = [trunk.INSTRUCTION, "\nBob: Look, it rains.", "\nAnn: ", CLIP.text, trunk.CUE.format(speaker="Ann")]
+    parts = [trunk.INSTRUCTION, "\nBob:", " Look, it rains.", "\nAnn:", " " + CLIP.text, trunk.CUE.format(speaker="Ann")]
     wanted = [1, *np.concatenate([WORDS.plain(part).ids for part in parts])]
     assert prompt.ids.tolist() == wanted
-    start = 1 + sum(len(WORDS.plain(part).ids) for part in parts[:3])
+    start = 1 + sum(len(WORDS.plain(part).ids) for part in parts[:4])
     assert np.flatnonzero(prompt.own).tolist() == [*range(start, start + 5)]
     assert [CLIP.text[int(a) : int(b)] for a, b in prompt.spans[prompt.own]] == ["I", "am", "so", "glad", "!"]
-    alone = [1, *np.concatenate([WORDS.plain(part).ids for part in parts if "Bob" not in part])]
+    alone = [1, *np.concatenate([WORDS.plain(part).ids for part in parts if part not in parts[1:3]])]
     assert trunk.write_prompt(WORDS, CLIP, 0, 256).ids.tolist() == alone
 
 
