@@ -16,7 +16,7 @@ from pydantic import Field
 
 from pipeline.errors import ParamsError, one_of
 from pipeline.params import Training
-from pipeline.params.base import Count, Group, Positive
+from pipeline.params.base import Count, Group, Positive, Share
 from pipeline.parts import read_options
 
 from .curricula.base import last_epoch
@@ -93,11 +93,19 @@ class Constant(Warmed):
 
 
 class Cosine(Warmed):
-    """Along a cosine to 0."""
+    """Along a cosine to `least`."""
+
+    class Options(Group):
+        """least: of the peak, where it ends."""
+
+        least: Share = 0.0
+
+    options: Options
 
     def fall(self, now: Moment, rise: int) -> float:
         """See `Warmed.fall`."""
-        return fall_cosine(max(0, now.done - rise), now.total - rise)
+        least = float(self.options.least)
+        return least + (1 - least) * fall_cosine(max(0, now.done - rise), now.total - rise)
 
 
 class Step(Warmed):

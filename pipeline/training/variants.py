@@ -153,6 +153,6 @@ def _list_outputs(params: Params, variant: Variant, data: Dataset, base: str | N
         whole = output.partition("@")[0]
         part = params.heads.get(output) or Part(name="adversary" if whole in data.domains else whole)
         HEADS.find(part.name)
-        options = part.options | ({"frames": True} if output in over_time and base is not None else {})
+        options = part.options | ({"frames": True} if whole == PROJECTION and output in over_time and base is not None else {})
         result[output] = OutputSpec(name=part.name, options=options, size=size)
     return result
