@@ -17,7 +17,7 @@ from .memory import NEVER, QueueOptions
 class WindowContrastive(EmbeddingLoss):
     """InfoNCE in the batch: -log e^{s_ip/τ} / (e^{s_ip/τ} + Σ_n e^{s_in/τ}), the mean over the windows p of i's clip.
 
-    n are the windows of other clips, in the batch and in the queue, never those of the same. `training.phases.windows` shows
+    n are the windows of other clips, in the batch and in the queue, never those of the same. `training.pairs` shows
     every clip as two windows; one that is there once takes no part.
     """
 
