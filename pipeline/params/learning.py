@@ -69,6 +69,12 @@ class Term(Part):
     on: str | None = None
     weight: Number = 1.0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _spell(cls, values: object) -> object:
+        """In the YAML of `conf/` (1.1) the key `on` is the truth value."""
+        return {"on" if key is True else key: value for key, value in values.items()} if isinstance(values, dict) else values
+
 
 Loss = dict[str, Term]
 
