@@ -6,7 +6,8 @@ C classes, K dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -110,6 +111,7 @@ class Targets(NamedTuple):
         domain: (R,) int64 each, -1 unknown: whose clip it is (`speaker`, `corpus`).
         weight: (R,) float32; 0 takes no part.
         clip: (R,) int64 which clip a row is of, where clips are there more than once; None = each is another.
+        taught: (R, D) float32 each, NaN where it is lacking: the mean row of a stream that is a teacher.
     """
 
     emotion: Tensor
@@ -118,6 +120,7 @@ class Targets(NamedTuple):
     domain: dict[str, Tensor]
     weight: Tensor
     clip: Tensor | None = None
+    taught: Mapping[str, Tensor] = MappingProxyType({})
 
     @property
     def owner(self) -> Tensor:

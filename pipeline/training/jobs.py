@@ -176,6 +176,7 @@ def choose_parameters(params: Params, variant: Variant) -> dict:
 
 def identify(params: Params, job: Job, data: Dataset, spec: ModelSpec, device: str) -> dict:
     """All that decides the run, as JSON values."""
+    read = (*job.variant.streams, *(() if job.variant.linear else params.teachers))
     return {
         "params": choose_parameters(params, job.variant),
         "fold": job.fold,
@@ -183,8 +184,8 @@ def identify(params: Params, job: Job, data: Dataset, spec: ModelSpec, device: s
         "part": data.part,
         "variant": job.variant.name,
         "model": spec.model_dump(mode="json"),
-        "streams": {name: data.streams[name].facts for name in job.variant.streams},
-        "encoders": {name: params.streams[name].model_dump(mode="json") for name in job.variant.streams},
+        "streams": {name: data.streams[name].facts for name in read},
+        "encoders": {name: params.streams[name].model_dump(mode="json") for name in read},
         "labels": data.fingerprint(job.variant.streams),
         "curriculum": None if job.variant.linear else fingerprint(params, data),
         "code": code_digest(*_list_modules(params, spec)),

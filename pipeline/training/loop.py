@@ -90,7 +90,7 @@ def fit(
 
 def _check_parts(model: EmotionModel, params: Params) -> None:
     """Parts that are named must be there; a variant of fewer streams may lack what the whole has."""
-    if len(model.spec.streams) < len(params.streams):
+    if len(model.spec.streams) < len(params.inputs):
         return
     for step in params.training.dropout:
         model.check_part(step.part, "training.dropout")

@@ -26,6 +26,7 @@ def mix_targets(targets: Targets, partner: Tensor) -> Targets:
         {name: codes[partner] for name, codes in targets.domain.items()},
         targets.weight[partner],
         targets.owner[partner],
+        {name: rows[partner] for name, rows in targets.taught.items()},
     )
 
 

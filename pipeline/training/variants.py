@@ -39,7 +39,7 @@ def list_variants(params: Params) -> list[Variant]:
     A stream alone has nothing to fuse; it always goes through `concat`, so that its result does not
     depend on the fusion under study (and is not computed again when that changes).
     """
-    names = tuple(sorted(params.streams))
+    names = params.inputs
     for taken, what in ((FUSED, "the fused model"), (LINEAR, "the linear model"), (ENSEMBLE, "the mean of several models")):
         if taken in names:
             raise ParamsError(f"a stream is named {taken!r}, as {what} is; rename it in `streams`.")
@@ -63,8 +63,8 @@ def choose_time_base(params: Params, streams: tuple[str, ...]) -> str | None:
         return None
     wanted = params.task.time_base
     if wanted is not None:
-        if wanted not in params.streams:
-            raise one_of("stream in task.time_base", wanted, params.streams)
+        if wanted not in params.inputs:
+            raise one_of("stream in task.time_base", wanted, params.inputs)
         if wanted in streams:
             return wanted
     seen = [name for name in streams if params.streams[name].modality in ("video", "face")]
@@ -129,8 +129,8 @@ def _list_outputs(params: Params, variant: Variant, data: Dataset, base: str | N
     for name, term in ((name, term) for named in terms for name, term in named.items()):
         output = term.on or name
         whole, at, stream = output.partition("@")
-        if at and stream not in params.streams:
-            raise one_of(f"stream of loss.{name}", stream, params.streams)
+        if at and stream not in params.inputs:
+            raise one_of(f"stream of loss.{name}", stream, params.inputs)
         if whole in data.domains:
             sizes[output] = len(data.domains[whole])
         elif output == EMBEDDING:

@@ -27,7 +27,8 @@ QUEUES = [name for name in NAMES if issubclass(LOSSES.find(name), QueueLoss)]
 WEIGHTED = ("cross_entropy", "focal", "multilabel")
 #: Every loss as it comes, and in its other forms.
 FORMS = [
-    *((name, {}) for name in NAMES),
+    *((name, {}) for name in NAMES if name != "pseudo_label"),
+    ("pseudo_label", {"teacher": "face", "classes": ["a", "b", None, "c"]}),
     *((name, {"class_weights": rule}) for name in WEIGHTED for rule in ("inverse", "sqrt", "balanced", [0, 1, 2, 3])),
     ("cross_entropy", {"class_weights": [0, 1, 2, 3], "label_smoothing": 0.3}),
     ("focal", {"gamma": 0.5, "temperature": 3}),
@@ -64,6 +65,12 @@ def build(name, on=None, size=4, classes=(), **options):
     return part(on, size, read_options(part.Options, options, "loss"), classes)
 
 
+def taught_by(*columns, on=None, names=("a", "b", "c", "d")):
+    """A loss whose teacher is the stream `face`."""
+    part, size = LOSSES.find("pseudo_label"), 2 if on else 4
+    return part(on, size, part.Options(teacher="face", classes=columns), names if on is None else ())
+
+
 def of_classes(name, logits, truth, weight=None, observed=None, **options):
     loss = build(name, size=logits.shape[1], **options)
     loss.observe(targets(truth if observed is None else observed))
@@ -80,7 +87,8 @@ def whole(seed, size=12, *, unknown=0.0):
     weight = weight * (torch.rand(size, generator=generator) >= unknown)
     dimensions = dimensions.masked_fill(lost[:, None], torch.nan)
     frames = torch.stack([dimensions, dimensions.roll(1, 1), dimensions / 2], 1)
-    truth = Targets(torch.where(lost, -1, emotion), dimensions, frames, {}, weight, torch.arange(size) // 2)
+    chances = {"face": torch.rand(size, 4, generator=generator)}
+    truth = Targets(torch.where(lost, -1, emotion), dimensions, frames, {}, weight, torch.arange(size) // 2, chances)
     return torch.randn(size, 4, generator=generator), truth
 
 
@@ -91,7 +99,8 @@ def give(loss, outputs):
 
 
 def prepared(name, options, seed=99):
-    loss = build(name, **options)
+    part = LOSSES.find(name)
+    loss = part(None, 4, read_options(part.Options, options, "loss"), tuple("abcd"))
     loss.observe(whole(seed, 40)[1])
     return loss
 
@@ -99,6 +108,7 @@ def prepared(name, options, seed=99):
 def keep(truth, rows):
     return truth._replace(
         **{name: getattr(truth, name)[rows] for name in ("emotion", "dimensions", "frames", "weight", "clip")},
+        taught={name: value[rows] for name, value in truth.taught.items()},
     )
 
 
@@ -468,3 +478,49 @@ def test_many_clips_are_compared_piece_by_piece(monkeypatch):
 def test_what_is_compared_needs_labels(name, options):
     with pytest.raises(ParamsError, match="no training clip has the labels"):
         build(name, **options).observe(targets(torch.full((4,), -1)))
+
+
+def taught(name, rows, **known):
+    truth = targets(**known) if known else targets(torch.full((len(rows),), -1))
+    return truth._replace(taught={name: rows})
+
+
+def test_a_teacher_of_classes_is_cross_entropy_with_its_chances():
+    logits, _ = sample()
+    rows = torch.rand(12, 3, generator=torch.Generator().manual_seed(2))
+    rows[4], rows[7, 1] = torch.nan, torch.nan
+    rows[5] = torch.tensor([0.0, 1.0, 0.0])  # all of it on what is no class
+    loss = taught_by("c", None, "a")
+    known = [i for i in range(12) if i not in (4, 5, 7)]
+    chance = torch.zeros(12, 4)
+    chance[:, 2], chance[:, 0] = rows[:, 0], rows[:, 2]
+    expected = F.cross_entropy(logits[known], (chance / chance.sum(1, keepdim=True))[known])
+    torch.testing.assert_close(loss({"emotion": logits}, taught("face", rows)), expected)
+    weight = torch.ones(12).index_fill(0, torch.tensor(known), 0.0)
+    nobody = loss({"emotion": logits.requires_grad_()}, taught("face", rows)._replace(weight=weight))
+    nobody.backward()
+    assert nobody == 0 and (logits.grad == 0).all()
+
+
+def test_a_teacher_of_dimensions_is_squared_error():
+    values, rows = torch.randn(6, 2), torch.rand(6, 2) * 2 - 1
+    rows[2] = torch.nan
+    loss = taught_by(on="dimensions")
+    here = torch.arange(6) != 2
+    torch.testing.assert_close(loss({"dimensions": values}, taught("face", rows)), F.mse_loss(values[here], rows[here]))
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "said"),
+    [
+        (["a", "e"], None, "Unknown class of the teacher 'e'"),
+        ([], None, "classes names what the numbers of the teacher's rows are of; this term is on emotion"),
+        (["a", "b"], torch.rand(3, 5), "the teacher face has rows of 5 numbers, and 2 are wanted"),
+        (["a", "b"], torch.full((3, 2), torch.nan), "no training clip has the stream face"),
+        (["a", "b"], torch.full((3, 2), -0.3), "the rows of the teacher face are no chances from 0 to 1"),
+    ],
+)
+def test_a_teacher_that_does_not_fit_is_one_line(columns, rows, said):
+    with pytest.raises(ParamsError) as caught:
+        taught_by(*columns).observe(taught("face", rows))
+    assert said in str(caught.value) and "\n" not in str(caught.value)

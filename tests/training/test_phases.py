@@ -5,6 +5,7 @@ import io
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,12 +13,13 @@ from pipeline.errors import ParamsError
 from pipeline.models.batch import Inputs, Targets, Tokens
 from pipeline.models.model import EmotionModel
 from pipeline.params import Pairs, Training
+from pipeline.storage import feature_store
 from pipeline.training.average import average, averaged
 from pipeline.training.course import prepare as choose
 from pipeline.training.data.dataset import Dataset
 from pipeline.training.data.hiding import hide_labels
 from pipeline.training.data.pairs import pair_windows
-from pipeline.training.jobs import Job, Sources, run_job
+from pipeline.training.jobs import Job, Sources, identify, run_job
 from pipeline.training.learner import Learner
 from pipeline.training.loop import fit
 from pipeline.training.optimiser import build_optimiser
@@ -265,6 +267,69 @@ def test_windows_of_a_clip_begin_near_each_other_and_every_stream_is_cut_to_them
     apart = (starts[..., 0] - starts[..., 1]).abs()
     assert (apart[:, :2] >= 1).all() and apart[:, 0].max() == 3 and (apart[:, 2:] == 0).all()
     assert starts[:, 0].unique().tolist() == list(range(8)) and starts[:, 1].unique().tolist() == list(range(5))
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """A corpus whose stream `text` holds chances of the classes, mostly right; every ninth clip lacks it."""
+    from tests.fabricated import CLASSES, Fabricated
+
+    corpus = Fabricated(tmp_path_factory.mktemp("taught"), clips=60)
+    status, entries = feature_store.Status, []
+    for i, kind in enumerate(corpus.classes):
+        rows = np.full((2, 4), 0.05, np.float32)
+        rows[:, kind] = 0.85
+        there = i % 9 != 4
+        times = np.array([[0, 2], [2, 4]], np.float32)[: 2 * there]
+        entries.append(feature_store.Entry(rows[: 2 * there], times, status.OK if there else status.MISSING))
+    attributes = {"stream": "text", "modality": "text", "identity": {"weights": {"source": "local:x"}}}
+    rows = [len(entry.values) for entry in entries]
+    feature_store.write(corpus.path("features/text.h5"), corpus.ids, entries, rows=rows, shape=(4,), attributes=attributes)
+    term = {"name": "pseudo_label", "on": "emotion", "options": {"teacher": "text", "classes": list(CLASSES)}}
+    return corpus, {"emotion": {"name": "cross_entropy"}, "pseudo": term}
+
+
+def test_a_stream_teaches_and_is_not_read(taught):
+    """With the labels of two clips a model learns the classes from what a teacher says of the others."""
+    corpus, loss = taught
+    found = {}
+    for name, terms in {"alone": {"emotion": loss["emotion"]}, "taught": loss}.items():
+        training = {"epochs": 25, "lr": 5e-3, "select": "last"}
+        params, data, spec = prepare(corpus, loss=terms, training=training, task={"dimensions": []})
+        data = hide_labels(data, 0.05, 0)
+        assert sorted(spec.streams) == (["audio", "text", "video"] if name == "alone" else ["audio", "video"])
+        model, _ = fit(spec, data, params, 0)
+        rows = data.rows("val")
+        guess = model(data.batch(rows, spec.streams))["emotion"].argmax(1)
+        found[name] = float((guess == data.emotion[rows]).float().mean())
+        if name == "taught":
+            assert torch.isnan(data.taught["text"]).all(1).tolist() == [i % 9 == 4 for i in range(60)]
+            raw = torch.full((4,), 0.05).index_fill(0, torch.tensor(corpus.classes[0]), 0.85)
+            torch.testing.assert_close(data.taught["text"][0], raw, atol=1e-3, rtol=0)
+    assert found["taught"] > found["alone"] + 0.2 and found["taught"] > 0.8
+
+
+def test_a_teacher_is_part_of_what_decides_a_run(taught):
+    corpus, loss = taught
+    params, data, spec = prepare(corpus, loss=loss, task={"dimensions": []})
+    job = Job(list_variants(params)[0], 0, 0)
+    identity = identify(params, job, data, spec, "cpu")
+    assert identity["streams"]["text"] == data.streams["text"].facts and "text" in identity["encoders"]
+    assert job.variant.streams == ("audio", "video")
+
+
+@pytest.mark.parametrize(
+    ("teacher", "said"),
+    [("txt", "a loss has the teacher txt, which is no stream; known: audio, text, video"), (None, "every stream")],
+)
+def test_a_teacher_is_a_stream_beside_others(taught, teacher, said):
+    corpus, loss = taught
+    terms = {
+        name: {"name": "pseudo_label", "on": "dimensions", "options": {"teacher": teacher or name}}
+        for name in ("audio", "text", "video")
+    }
+    with pytest.raises(ParamsError, match=said):
+        corpus.params(loss=terms)
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,9 @@ def pair_windows(inputs: Inputs, targets: Targets, base: str, pairs: Pairs, draw
         )
     rows = torch.arange(len(length), device=length.device) // 2
     domain = {name: codes[rows] for name, codes in targets.domain.items()}
-    cut = Targets(targets.emotion[rows], targets.dimensions[rows], frames, domain, targets.weight[rows], targets.owner[rows])
-    return Inputs(streams), cut
+    taught = {name: taught[rows] for name, taught in targets.taught.items()}
+    known = (targets.emotion[rows], targets.dimensions[rows])
+    return Inputs(streams), Targets(*known, frames, domain, targets.weight[rows], targets.owner[rows], taught)
 
 
 def join_targets(parts: Sequence[Targets]) -> Targets:
@@ -60,6 +61,7 @@ def join_targets(parts: Sequence[Targets]) -> Targets:
         {name: torch.cat([part.domain[name] for part in parts]) for name in parts[0].domain},
         torch.cat([part.weight for part in parts]),
         torch.cat([part.owner for part in parts]),
+        {name: torch.cat([part.taught[name] for part in parts]) for name in parts[0].taught},
     )
 
 

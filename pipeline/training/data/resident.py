@@ -71,6 +71,16 @@ class Resident:
         of = clips.repeat(len(self.views) + 1).repeat_interleave(self.offsets.diff())  # (ΣT,)
         return replace(self, targets=self.targets.masked_fill(of[:, None], float("nan")))
 
+    def average(self) -> Tensor:
+        """(N, D) the mean row of each clip as its encoder gave it, before it was normalised; NaN where there is none."""
+        rows = torch.arange(self.clips, device=self.values.device)
+        raw = self.values * torch.as_tensor(self.std).to(self.values) + torch.as_tensor(self.mean).to(self.values)
+        means = []
+        for part in rows.split(CHUNK):
+            where, mask = self.gather(part)
+            means.append((raw[where] * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))  # 0 / 0 is no number
+        return torch.cat(means)
+
     def pool(self, pooling: Pooling) -> Resident:
         """The same with one row per clip and view, see `pool_tokens`; frame-level truth has no place in it."""
         rows = torch.arange(len(self.offsets) - 1, device=self.offsets.device)
