@@ -25,7 +25,7 @@ class GlobalContrastive(InstantQueueLoss):
     def score(self, instants: Instants) -> Tensor:
         """See `InstantLoss.score`."""
         temperature = float(self.options.temperature)
-        others, some = repel(instants.clips, instants.owner, self.list_others(instants), temperature)
+        others, some = repel(instants.clips[:, None], instants.owner, self.list_others(instants), temperature)
         near = (instants.clips[:, None] * instants.vectors).sum(-1) / temperature  # (R, T)
-        values = F.softplus(others[:, None] - near)
+        values = F.softplus(others - near)
         return mean_rows(values.flatten(), (instants.weight * some[:, None]).flatten())

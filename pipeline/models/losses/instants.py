@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -69,6 +70,14 @@ class InstantLoss(Loss, ABC):
         """A scalar; 0 with gradients of 0 when no instant takes part."""
 
 
+class Others(NamedTuple):
+    """Instants compared with: (N, P) vectors, (N,) whose they are, and (N,) bool whether they take part."""
+
+    vectors: Tensor
+    owner: Tensor
+    there: Tensor
+
+
 class InstantQueueLoss(InstantLoss, QueueLoss, ABC):
     """One that compares instants with those of other clips, and with earlier ones."""
 
@@ -79,33 +88,38 @@ class InstantQueueLoss(InstantLoss, QueueLoss, ABC):
             here = instants.weight > 0
             self.push(instants.vectors[here], instants.owner[:, None].expand(here.shape)[here])
 
-    def list_others(self, instants: Instants) -> tuple[Tensor, Tensor, Tensor]:
-        """What is compared with: (N, P) vectors, (N,) whose they are, and (N,) whether they take part; the queue's last."""
-        others = instants.vectors.flatten(0, 1)
-        owner = instants.owner[:, None].expand(instants.weight.shape).flatten()
-        there = (instants.weight > 0).flatten()
-        if not self.queued:
-            return others, owner, there
-        others = torch.cat([others, self.queue.to(others)])
-        return others, torch.cat([owner, self.queue_truth.to(owner)]), torch.cat([there, there.new_ones(self.queued)])
+    def list_others(self, instants: Instants) -> list[Others]:
+        """What is compared with: the instants of the batch, and the queue where there is one."""
+        vectors, owner = instants.vectors.flatten(0, 1), instants.owner[:, None].expand(instants.weight.shape).flatten()
+        found = [Others(vectors, owner, (instants.weight > 0).flatten())]
+        if self.queued:
+            owner = self.queue_truth.to(owner)
+            found.append(Others(self.queue.to(vectors), owner, torch.ones_like(owner, dtype=torch.bool)))
+        return found
 
 
-def repel(anchors: Tensor, owner: Tensor, others: tuple[Tensor, Tensor, Tensor], temperature: float) -> tuple[Tensor, Tensor]:
+def repel(anchors: Tensor, owner: Tensor, others: Sequence[Others], temperature: float) -> tuple[Tensor, Tensor]:
     """How near the instants of other clips are to each anchor.
 
     Args:
-        anchors: (A, P). owner: (A,). others: see `InstantQueueLoss.list_others`.
+        anchors: (R, T, P). owner: (R,).
 
     Returns:
-        (A,) log Σ_n exp(cos / τ) over the others that are not the anchor's own clip, and (A,) whether there are any.
+        (R, T) log Σ_n exp(cos / τ) over the others that are not of the anchors' own clip, and (R,) whether there are any.
     """
-    vectors, owners, there = others
-    sums, some = [], []
-    for rows, whose in zip(anchors.split(AT_ONCE), owner.split(AT_ONCE), strict=True):
-        negative = there & (whose[:, None] != owners)
-        sums.append((rows @ vectors.T / temperature).masked_fill(~negative, NEVER).logsumexp(1))
+    scaled, sums, some = anchors / temperature, [], []
+    # The queue by itself: it learns nothing, and a gradient of it costs a third of the whole.
+    for vectors, owners, there in others:
+        negative = there & (owner[:, None] != owners)  # (R, N): of a clip's anchors all are held against the same
+        bias = torch.where(negative, 0.0, NEVER)
+        clips = max(1, AT_ONCE // max(1, anchors.shape[1]))
+        # In place, and by adding: a copy of (r, T, N) costs as much as the product itself.
+        near = [
+            (r @ vectors.T).add_(b[:, None]).logsumexp(-1) for r, b in zip(scaled.split(clips), bias.split(clips), strict=True)
+        ]
+        sums.append(torch.cat(near))
         some.append(negative.any(1))
-    return torch.cat(sums), torch.cat(some)
+    return torch.stack(sums).logsumexp(0), torch.stack(some).any(0)
 
 
 def step_apart(instants: Instants) -> Tensor:

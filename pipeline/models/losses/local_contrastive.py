@@ -34,8 +34,7 @@ class LocalContrastive(InstantQueueLoss):
         """See `InstantLoss.score`."""
         anchors, following = instants.vectors[:, :-1], instants.vectors[:, 1:]
         weight = pair_weight(instants) * (-float(self.options.beta) * step_apart(instants)).exp()
-        owner = instants.owner[:, None].expand(weight.shape)
         temperature = float(self.options.temperature)
-        others, some = repel(anchors.flatten(0, 1), owner.flatten(), self.list_others(instants), temperature)
-        near = (anchors * following).sum(-1).flatten() / temperature
-        return mean_rows(F.softplus(others - near), weight.flatten() * some)
+        others, some = repel(anchors, instants.owner, self.list_others(instants), temperature)
+        values = F.softplus(others - (anchors * following).sum(-1) / temperature)
+        return mean_rows(values.flatten(), (weight * some[:, None]).flatten())
