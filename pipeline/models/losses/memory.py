@@ -17,7 +17,7 @@ from .base import Loss
 #: Instead of -∞, whose differences are no number.
 NEVER = -1e9
 #: Vectors compared with all others at once: validation is one batch, and the square of it may be more than fits.
-AT_ONCE = 1024
+AT_ONCE = 256
 
 
 class QueueOptions(Group):
