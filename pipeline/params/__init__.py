@@ -15,7 +15,7 @@ from .base import Count, Flag, Group, Name, Number, Positive, Share, Whole, chec
 from .data import Asr, Corpus, Decode, DecodeAudio, DecodeVideo, Faces, Integrity, Protocol, Quarantine
 from .features import StoreLayout, Stream
 from .file import load
-from .learning import Dropout, Ensemble, Fusion, Linear, Loss, Part, Phase, Task, Temporal, Term, Training
+from .learning import Dropout, Ensemble, Fusion, Linear, Loss, Pairs, Part, Phase, Task, Temporal, Term, Training
 
 __all__ = [
     "Asr",
@@ -35,6 +35,7 @@ __all__ = [
     "Loss",
     "Name",
     "Number",
+    "Pairs",
     "Params",
     "Part",
     "Phase",
@@ -122,7 +123,24 @@ class Params(Group):
             raise ValueError("streams is empty; keep at least one")
         if not self.task.emotion and not self.task.dimensions:
             raise ValueError("task predicts nothing; set task.emotion or task.dimensions")
+        for name in self.teachers:
+            if name not in self.streams:
+                raise ValueError(f"a loss has the teacher {name}, which is no stream; known: {', '.join(sorted(self.streams))}")
+        if not self.inputs:
+            raise ValueError("every stream is the teacher of a loss, which the model does not read; add one that it does")
         return self
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """Streams that are the truth of a term of the loss (its `options.teacher`)."""
+        terms = [self.loss, *(phase.loss for phase in self.training.phases if phase.loss)]
+        named = {term.options.get("teacher") for loss in terms for term in loss.values()}
+        return tuple(sorted(str(name) for name in named if name is not None))
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Streams that the model reads: all but the teachers."""
+        return tuple(sorted(set(self.streams) - set(self.teachers)))
 
     @field_validator("streams", mode="before")
     @classmethod

@@ -68,7 +68,7 @@ def find_variant(params: Params, name: str) -> Variant:
 def choose_streams(params: Params, names: Iterable[str]) -> Variant:
     """The fused model of some of the streams; of one, the variant that is trained beside it anyway."""
     chosen = tuple(sorted(names))
-    if len(chosen) == 1 and len(params.streams) > 1:
+    if len(chosen) == 1 and len(params.inputs) > 1:
         return Variant(chosen[0], chosen, Fusion(name="concat"))
     return Variant(FUSED, chosen, params.fusion)
 
@@ -88,7 +88,7 @@ def list_settings(question: Question, params: Params, folder: Path = Path("conf"
         if not isinstance(at, dict) or last not in at:
             raise ParamsError(f"defaults: there is no parameter {key}.")
         at[last] = value if at[last] is None else at[last]
-    present = Setting("present", params, Variant(FUSED, tuple(sorted(params.streams)), params.fusion))
+    present = Setting("present", params, Variant(FUSED, params.inputs, params.fusion))
     found = [setting for entry in question.settings for setting in _expand(entry, values, folder)]
     if names := {one.name for one in found if [other.name for other in found].count(one.name) > 1}:
         raise ParamsError(f"two settings are named {min(names)!r}.")
@@ -106,7 +106,7 @@ def list_settings(question: Question, params: Params, folder: Path = Path("conf"
 def _expand(entry: Entry, values: dict, folder: Path) -> Iterator[Setting]:
     if entry.every == "streams":
         params = parameters.parse(override(values, entry.set, folder))
-        for names in _subsets(params.streams):
+        for names in _subsets(params.inputs):
             yield Setting(" + ".join(names), params, choose_streams(params, names))
     elif entry.every == "seeds":
         params = parameters.parse(override(values, entry.set, folder))

@@ -25,6 +25,8 @@ def mix_targets(targets: Targets, partner: Tensor) -> Targets:
         None,
         {name: codes[partner] for name, codes in targets.domain.items()},
         targets.weight[partner],
+        targets.owner[partner],
+        {name: rows[partner] for name, rows in targets.taught.items()},
     )
 
 

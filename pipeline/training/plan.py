@@ -44,7 +44,7 @@ class Plan:
         curriculum, length = read_curriculum(training.curriculum), last_epoch(training.curriculum)
         if curriculum is not None:
             curriculum.observe(roll)
-        whole = len(model.spec.streams) >= len(params.streams)
+        whole = len(model.spec.streams) >= len(params.inputs)
         dropout = DropoutPlan(model, training.dropout, length, strict=whole)
         return cls(curriculum, read_schedule(training), dropout, length or 0 if training.patience_from == "curriculum" else 0)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import ParamsError, one_of
 from pipeline.models.pooled import Pooling
-from pipeline.models.registry import CONTEXTS, FUSIONS, HEADS
+from pipeline.models.registry import CONTEXTS, FUSIONS, HEADS, LOSSES
 from pipeline.models.spec import LanguageSpec, ModelSpec, OutputSpec, PartSpec, StreamSpec
 from pipeline.params import Fusion, Params, Part
 from pipeline.parts import read_options
@@ -40,7 +40,7 @@ def list_variants(params: Params) -> list[Variant]:
     A stream alone has nothing to fuse; it always goes through `concat`, so that its result does not
     depend on the fusion under study (and is not computed again when that changes).
     """
-    names = tuple(sorted(params.streams))
+    names = params.inputs
     for taken, what in ((FUSED, "the fused model"), (LINEAR, "the linear model"), (ENSEMBLE, "the mean of several models")):
         if taken in names:
             raise ParamsError(f"a stream is named {taken!r}, as {what} is; rename it in `streams`.")
@@ -64,8 +64,8 @@ def choose_time_base(params: Params, streams: tuple[str, ...]) -> str | None:
         return None
     wanted = params.task.time_base
     if wanted is not None:
-        if wanted not in params.streams:
-            raise one_of("stream in task.time_base", wanted, params.streams)
+        if wanted not in params.inputs:
+            raise one_of("stream in task.time_base", wanted, params.inputs)
         if wanted in streams:
             return wanted
     seen = [name for name in streams if params.streams[name].modality in ("video", "face")]
@@ -147,8 +147,8 @@ def _list_outputs(params: Params, variant: Variant, data: Dataset, base: str | N
     for name, term in ((name, term) for named in terms for name, term in named.items()):
         output = term.on or name
         whole, at, stream = output.partition("@")
-        if at and stream not in params.streams:
-            raise one_of(f"stream of loss.{name}", stream, params.streams)
+        if at and stream not in params.inputs:
+            raise one_of(f"stream of loss.{name}", stream, params.inputs)
         if whole in data.domains:
             sizes[output] = len(data.domains[whole])
         elif output == EMBEDDING:
@@ -165,10 +165,12 @@ def _list_outputs(params: Params, variant: Variant, data: Dataset, base: str | N
     for output in params.heads:
         if output.partition("@")[0] not in (*TASK, *data.domains, PROJECTION):
             raise one_of("output in heads", output, [*TASK, *data.domains, PROJECTION])
+    over_time = {term.on or name for named in terms for name, term in named.items() if LOSSES.find(term.name).over_time}
     result = {}
     for output, size in sizes.items():
         whole = output.partition("@")[0]
         part = params.heads.get(output) or Part(name="adversary" if whole in data.domains else whole)
         HEADS.find(part.name)
-        result[output] = OutputSpec(**part.model_dump(), size=size)
+        options = part.options | ({"frames": True} if whole == PROJECTION and output in over_time and base is not None else {})
+        result[output] = OutputSpec(name=part.name, options=options, size=size)
     return result

@@ -9,7 +9,7 @@ import torch
 from pipeline.errors import ParamsError, StoreError
 from pipeline.runs.run import load_run
 from pipeline.storage import tables
-from pipeline.training import loop, stage
+from pipeline.training import learner, stage
 from pipeline.training.data.dataset import Dataset
 from pipeline.training.jobs import Job, Sources, run_job
 from pipeline.training.loop import fit
@@ -149,15 +149,15 @@ def test_best_epoch_is_kept_and_patience_ends_the_run(fabricate, monkeypatch):
     params = corpus.params(training={"epochs": 20, "patience": 3})
     data = load(corpus, params)
     scores = iter([0.1, 0.5, 0.4, 0.45, 0.3])
-    monkeypatch.setattr(loop, "score", lambda *a: next(scores))
+    monkeypatch.setattr(learner, "score", lambda *a: next(scores))
     states = []
-    real = loop._validate
+    real = learner.Learner._validate
 
-    def spy(model, *args):
-        real(model, *args)
-        states.append({k: v.clone() for k, v in model.state_dict().items()})
+    def spy(self, loss):
+        real(self, loss)
+        states.append({k: v.clone() for k, v in self.model.state_dict().items()})
 
-    monkeypatch.setattr(loop, "_validate", spy)
+    monkeypatch.setattr(learner.Learner, "_validate", spy)
     model, progress = fit(specify_model(params, list_variants(params)[0], data), data, params, 0)
     assert (progress.best_epoch, progress.epoch) == (2, 5)
     assert all(torch.equal(v, states[1][k]) for k, v in model.state_dict().items())
@@ -167,7 +167,7 @@ def test_equal_scores_are_decided_by_the_loss(fabricate, monkeypatch):
     corpus = fabricate(clips=30)
     params = corpus.params(training={"epochs": 6})
     data = load(corpus, params)
-    monkeypatch.setattr(loop, "score", lambda *a: 0.5)
+    monkeypatch.setattr(learner, "score", lambda *a: 0.5)
     _, progress = fit(specify_model(params, list_variants(params)[0], data), data, params, 0)
     assert progress.best_epoch == min(progress.history, key=lambda row: row["val_loss"])["epoch"]
 

@@ -73,6 +73,8 @@ class Dataset:
     part: int = 0
     #: (N,) number of the speaker or session within whose clips features are normalised, -1 unknown; None = no such.
     within: Tensor | None = None
+    #: (N, D) each: the mean rows of the streams that are teachers.
+    taught: dict[str, Tensor] = field(default_factory=dict)
     _readings: dict[tuple[str, Pooling], Resident] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -108,21 +110,22 @@ class Dataset:
         limit = params.temporal.max_tokens
         normalise = params.training.normalise
         domain, domains = code_domains(table, roles, device)
+        streams = {
+            name: load_stream(
+                one := stored.stream(name),
+                stored.ids,
+                choose_normalisation(one, stored.folds.index(fold), normalise),
+                limit,
+                along,
+                len(names),
+                device,
+            )
+            for name in params.streams
+        }
         return cls(
             ids=stored.ids,
             roles=roles,
-            streams={
-                name: load_stream(
-                    one := stored.stream(name),
-                    stored.ids,
-                    choose_normalisation(one, stored.folds.index(fold), normalise),
-                    limit,
-                    along,
-                    len(names),
-                    device,
-                )
-                for name in params.streams
-            },
+            streams=streams,
             emotion=labels(table["emotion"], classes if params.task.emotion else ()).to(device),
             dimensions=with_means(dimension_values(table, names), stored.ids, truth).to(device),
             classes=classes if params.task.emotion else (),
@@ -134,6 +137,7 @@ class Dataset:
             fold=fold,
             folds=drawn.filter(pl.col("fold") == fold),
             within=number_groups(table, normalise).to(device) if normalise in TRANSDUCTIVE else None,
+            taught={name: streams[name].average() for name in params.teachers},
         )
 
     def read(self, streams: Mapping[str, StreamSpec]) -> Dataset:
@@ -142,12 +146,7 @@ class Dataset:
 
     def _read(self, name: str, pooling: Pooling) -> Resident:
         if (name, pooling) not in self._readings:
-            stream = self.streams[name]
-            if stream.trunk is not None and pooling != "states":
-                stream = stream.take_words()
-            stream = stream.pool(pooling) if pooling in ("mean", "statistics") else stream
-            within = None if pooling == "states" else self.within
-            self._readings[name, pooling] = stream if within is None else stream.normalise_within(within)
+            self._readings[name, pooling] = self.streams[name].read(pooling, self.within)
         return self._readings[name, pooling]
 
     def count_views(self, names: Iterable[str]) -> int:
@@ -231,8 +230,8 @@ class Dataset:
             frames = along[where].masked_fill(~mask[..., None], float("nan"))
         if weight is None:
             weight = torch.ones(len(rows), device=rows.device)
-        domain = {name: codes[rows] for name, codes in self.domain.items()}
-        return Targets(self.emotion[rows], self.dimensions[rows], frames, domain, weight)
+        domain, taught = ({name: part[rows] for name, part in parts.items()} for parts in (self.domain, self.taught))
+        return Targets(self.emotion[rows], self.dimensions[rows], frames, domain, weight, rows, taught)
 
     def fingerprint(self, names: Iterable[str]) -> str:
         """Hash of what is learnt from beside the features: ids, roles, labels, frame-level truth."""

@@ -45,7 +45,7 @@ def check_labels(params: Params, index: str | Path, manifest: str | Path, folds:
         turns = min(params.training.seeds, count_parts(drawn))
     if params.task.emotion:
         stored = Index(index)
-        usable = np.logical_or.reduce([stored.stream(name).status == Status.OK for name in params.streams])
+        usable = np.logical_or.reduce([stored.stream(name).status == Status.OK for name in params.inputs])
         ids = [clip for clip, there in zip(stored.ids, usable, strict=True) if there]
         table = tables.read(manifest)
         for turn in range(turns):

@@ -73,6 +73,18 @@ class Resident:
         values = self.values[where] * mask.reshape(*mask.shape, *[1] * (self.values.dim() - 1))
         return Tokens(values, mask, self.times[where] * mask[..., None])
 
+    def read(self, pooling: Pooling, within: Tensor | None = None) -> Resident:
+        """The same as a model reads it; a trunk's words alone, unless its states are wanted.
+
+        Args:
+            within: (N,) group of each clip to normalise within, see `normalise_within`.
+        """
+        if pooling == "states":
+            return self
+        words = self if self.trunk is None else self.take_words()
+        pooled = words if pooling == "none" else words.pool(pooling)
+        return pooled if within is None else pooled.normalise_within(within)
+
     def take_words(self) -> Resident:
         """Of a trunk's states the rows of the clips' own words, normalised."""
         lasting = self.times[:, 1] > self.times[:, 0]  # (ΣT,)
@@ -85,6 +97,25 @@ class Resident:
             offsets=counts[self.offsets],
             targets=None if self.targets is None else self.targets[lasting],
         )
+
+    def hide(self, clips: Tensor) -> Resident:
+        """Without frame-level truth of these clips, (N,) bool."""
+        if self.targets is None:
+            return self
+        of = clips.repeat(len(self.views) + 1).repeat_interleave(self.offsets.diff())  # (ΣT,)
+        return replace(self, targets=self.targets.masked_fill(of[:, None], float("nan")))
+
+    def average(self) -> Tensor:
+        """(N, D) the mean row of each clip as its encoder gave it, before it was normalised; NaN where there is none."""
+        rows = torch.arange(self.clips, device=self.values.device)
+        if self.trunk is not None:
+            return self.take_words().average()
+        raw = self.values * torch.as_tensor(self.std).to(self.values) + torch.as_tensor(self.mean).to(self.values)
+        means = []
+        for part in rows.split(CHUNK):
+            where, mask = self.gather(part)
+            means.append((raw[where] * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))  # 0 / 0 is no number
+        return torch.cat(means)
 
     def pool(self, pooling: Pooling) -> Resident:
         """The same with one row per clip and view, see `pool_tokens`; frame-level truth has no place in it."""

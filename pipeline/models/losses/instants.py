@@ -1,0 +1,133 @@
+"""What losses on embeddings over time have in common: a vector of each instant of each clip."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.models.batch import Outputs, Targets
+
+from .base import Loss
+from .memory import AT_ONCE, NEVER, QueueLoss
+
+
+class Instants(NamedTuple):
+    """The instants of R clips.
+
+    Attributes:
+        clips: (R, P) a vector of each clip, vectors: (R, T, P) of each instant, all of length 1.
+        weight: (R, T), 0 = takes no part. truth: (R, T, K), 0 where unknown. known: (R, T) bool, all K are.
+        owner: (R,) int64 which clip a row is of; two rows may be of the same.
+    """
+
+    clips: Tensor
+    vectors: Tensor
+    weight: Tensor
+    truth: Tensor
+    known: Tensor
+    owner: Tensor
+
+
+class InstantLoss(Loss, ABC):
+    """A loss on the vectors of a projection over time; an instant whose vector is zero is padding."""
+
+    reads: ClassVar[tuple[str, ...]] = ("projection",)
+    over_time: ClassVar[bool] = True
+
+    @property
+    def unlabelled(self) -> bool:
+        """See `Loss.unlabelled`: neighbours in time are known of every clip."""
+        return True
+
+    def forward(self, outputs: Outputs, targets: Targets) -> Tensor:
+        """See `Loss.forward`."""
+        return self.score(self.look(outputs, targets))
+
+    def look(self, outputs: Outputs, targets: Targets) -> Instants:
+        """The instants of a batch."""
+        raw = outputs[f"{self.on}.frames"].float()  # (R, T, P)
+        there = (raw != 0).any(-1)
+        truth = targets.frames if targets.frames is not None else raw.new_full((*raw.shape[:2], 1), torch.nan)
+        # Beside longer turns of its dialogue a clip is padded further than its truth is.
+        truth = F.pad(truth, (0, 0, 0, raw.shape[1] - truth.shape[1]), value=torch.nan)
+        known = torch.isfinite(truth).all(-1) & there
+        return Instants(
+            F.normalize(outputs[self.on].float(), dim=-1),
+            F.normalize(raw, dim=-1),
+            targets.weight[:, None] * there,
+            truth.masked_fill(~known[..., None], 0.0),
+            known,
+            targets.owner,
+        )
+
+    @abstractmethod
+    def score(self, instants: Instants) -> Tensor:
+        """A scalar; 0 with gradients of 0 when no instant takes part."""
+
+
+class Others(NamedTuple):
+    """Instants compared with: (N, P) vectors, (N,) whose they are, and (N,) bool whether they take part."""
+
+    vectors: Tensor
+    owner: Tensor
+    there: Tensor
+
+
+class InstantQueueLoss(InstantLoss, QueueLoss, ABC):
+    """One that compares instants with those of other clips, and with earlier ones."""
+
+    def remember(self, outputs: Outputs, targets: Targets) -> None:
+        """See `Loss.remember`."""
+        if self.keeps:
+            instants = self.look(outputs, targets)
+            here = instants.weight > 0
+            self.push(instants.vectors[here], instants.owner[:, None].expand(here.shape)[here])
+
+    def list_others(self, instants: Instants) -> list[Others]:
+        """What is compared with: the instants of the batch, and the queue where there is one."""
+        vectors, owner = instants.vectors.flatten(0, 1), instants.owner[:, None].expand(instants.weight.shape).flatten()
+        found = [Others(vectors, owner, (instants.weight > 0).flatten())]
+        if self.queued:
+            owner = self.queue_truth.to(owner)
+            found.append(Others(self.queue.to(vectors), owner, torch.ones_like(owner, dtype=torch.bool)))
+        return found
+
+
+def repel(anchors: Tensor, owner: Tensor, others: Sequence[Others], temperature: float) -> tuple[Tensor, Tensor]:
+    """How near the instants of other clips are to each anchor.
+
+    Args:
+        anchors: (R, T, P). owner: (R,).
+
+    Returns:
+        (R, T) log Σ_n exp(cos / τ) over the others that are not of the anchors' own clip, and (R,) whether there are any.
+    """
+    scaled, sums, some = anchors / temperature, [], []
+    # The queue by itself: it learns nothing, and a gradient of it costs a third of the whole.
+    for vectors, owners, there in others:
+        negative = there & (owner[:, None] != owners)  # (R, N): of a clip's anchors all are held against the same
+        bias = torch.where(negative, 0.0, NEVER)
+        clips = max(1, AT_ONCE // max(1, anchors.shape[1]))
+        # In place, and by adding: a copy of (r, T, N) costs as much as the product itself.
+        near = [
+            (r @ vectors.T).add_(b[:, None]).logsumexp(-1) for r, b in zip(scaled.split(clips), bias.split(clips), strict=True)
+        ]
+        sums.append(torch.cat(near))
+        some.append(negative.any(1))
+    return torch.stack(sums).logsumexp(0), torch.stack(some).any(0)
+
+
+def step_apart(instants: Instants) -> Tensor:
+    """(R, T-1) the Euclidean distance of each instant's truth to the next one's; 0 where either is unknown."""
+    apart = (instants.truth[:, 1:] - instants.truth[:, :-1]).square().sum(-1).sqrt()
+    return apart * (instants.known[:, 1:] & instants.known[:, :-1])
+
+
+def pair_weight(instants: Instants) -> Tensor:
+    """(R, T-1) weight of each instant and the next; 0 where either is not there."""
+    return torch.minimum(instants.weight[:, 1:], instants.weight[:, :-1])
