@@ -1,24 +1,17 @@
-"""What a network makes of each instant: how steadily it moves, where it moves, and whether halves of a clip find each other.
-
-`embed` looks at what the heads read (B, T, W), which no output of the model shows.
-"""
+"""What a network makes of each instant: how steadily it moves, where it moves, and whether halves of a clip find each other."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 import polars as pl
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline import metrics
-from pipeline.models.batch import Fused, Inputs, Tokens
-from pipeline.models.model import EmotionModel
+from pipeline.runs.embed import compare_halves, embed_tokens
 from pipeline.runs.run import TrainedModel
 from pipeline.training.data.dataset import Dataset
-from pipeline.training.objective import PROJECTION
 
 from . import intervals
 from .intervals import Draws, Interval
@@ -37,47 +30,25 @@ def look_over_time(
 
     Returns:
         `id`, `consistency` (mean cosine of what follows on each other; null for fewer than two tokens) and `found` (whether the
-        clip's halves find each other, see `compare_halves`; null without a projection); and per clip with tokens its id,
-        seconds (T,) and embeddings (T, W). Both empty for a model that predicts nothing over time.
+        clip's halves find each other, see `runs.embed.compare_halves`; null without a projection); and per clip with tokens its
+        id, seconds (T,) and embeddings (T, W). Both empty for a model that predicts nothing over time.
     """
-    base = run.model.spec.base
-    if base is None or not isinstance(run.model, EmotionModel):
+    spec = run.model.spec
+    if spec.base is None:
         return pl.DataFrame(schema={"id": pl.String(), "consistency": pl.Float64(), "found": pl.Float64()}), []
     steady, paths = [], []
-    for tokens in embed(run.model, data, rows):
+    batches = list(data.read(spec.streams).batches(rows, list(spec.streams), spec.turns, BATCH))
+    for tokens in embed_tokens(run.model, batches):
         for values, mask, times in zip(tokens.values, tokens.mask, tokens.times, strict=True):
             z = values[mask].double().numpy()
             steady.append(_consistency(z))
             paths.append((times[mask].double().numpy().mean(1), z))
     ids = [data.ids[row] for row in rows.tolist()]
-    found = compare_halves(run.model, data, rows)
+    found = compare_halves(run.model, batches)
     table = pl.DataFrame(
         {"id": ids, "consistency": steady, "found": found}, schema_overrides=dict.fromkeys(("consistency", "found"), pl.Float64())
     )
     return table, [(name, *path) for name, path in zip(ids, paths, strict=True) if len(path[0])]
-
-
-@torch.inference_mode()
-def embed(model: EmotionModel, data: Dataset, rows: Tensor) -> Iterator[Tokens]:
-    """The fused tokens of the clips at `rows`, a batch at a time."""
-    seen: list[Fused] = []
-
-    def keep(_: nn.Module, __: object, fused: Fused) -> None:
-        seen.append(fused)
-
-    handle = (model.context if model.context is not None else model.fusion).register_forward_hook(keep)
-    try:
-        for inputs in _batches(model, data, rows):
-            seen.clear()
-            model(inputs)
-            assert seen[-1].tokens is not None
-            yield seen[-1].tokens
-    finally:
-        handle.remove()
-
-
-def _batches(model: EmotionModel, data: Dataset, rows: Tensor) -> Iterator[Inputs]:
-    return data.read(model.spec.streams).batches(rows, list(model.spec.streams), model.spec.turns, BATCH)
 
 
 def _consistency(z: np.ndarray) -> float | None:
@@ -85,40 +56,6 @@ def _consistency(z: np.ndarray) -> float | None:
         return None
     z = z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
     return float((z[1:] * z[:-1]).sum(1).mean())
-
-
-@torch.inference_mode()
-def compare_halves(model: EmotionModel, data: Dataset, rows: Tensor) -> list[float | None]:
-    """Contrastive accuracy, clip by clip: 1 where the projection of its first half is nearer to that of its second half than to
-    that of the first half of any other clip of the fold, else 0.
-
-    None without a projection, or for a clip that is not there in both halves.
-    """
-    if PROJECTION not in model.spec.outputs:
-        return [None] * len(rows)
-    halves = []
-    for late in (False, True):
-        parts = [model(_halve(inputs, late)) for inputs in _batches(model, data, rows)]
-        here = torch.cat([part["present"].any(1) for part in parts])
-        halves.append((nn.functional.normalize(torch.cat([part[PROJECTION] for part in parts]).double(), dim=1), here))
-    (first, one), (second, two) = halves
-    there = one & two
-    own = (first * second).sum(1)  # (N,) cosine of a clip's halves
-    others = (first @ first.T).masked_fill(~there[None] | torch.eye(len(rows), dtype=torch.bool), -2.0)
-    right = own > others.max(1).values
-    return [float(r) if t else None for r, t in zip(right.tolist(), there.tolist(), strict=True)]
-
-
-def _halve(inputs: Inputs, late: bool) -> Inputs:
-    """The batch with only the first, or only the second, half of each stream's tokens."""
-
-    def cut(tokens: Tokens) -> Tokens:
-        length = tokens.mask.sum(1, keepdim=True)  # (B, 1)
-        place = tokens.mask.cumsum(1) - 1  # (B, T) among the tokens that are there
-        half = place >= (length + 1) // 2 if late else place < length // 2
-        return tokens._replace(mask=tokens.mask & half)
-
-    return inputs._replace(streams={name: cut(tokens) for name, tokens in inputs.streams.items()})
 
 
 def reduce_paths(paths: list[tuple[str, np.ndarray, np.ndarray]]) -> pl.DataFrame:
