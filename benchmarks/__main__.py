@@ -15,7 +15,7 @@ from rich.table import Table
 
 from pipeline.storage.atomic import write_json
 
-from . import cache, dag, efficiency, invariance, machine, manifest, naive, store
+from . import cache, contrast, dag, efficiency, invariance, machine, manifest, naive, store
 from .figures import Figure
 
 BENCHMARKS = {
@@ -25,6 +25,7 @@ BENCHMARKS = {
     "efficiency": efficiency,
     "naive": naive,
     "invariance": invariance,
+    "contrast": contrast,
     "dag": dag,
 }
 RESULTS = Path(__file__).with_name("results.json")

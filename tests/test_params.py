@@ -314,3 +314,12 @@ def test_the_loss_of_version_0_1_is_one_line_that_names_the_new_keys(loss):
         params.parse(values)
     said = str(caught.value)
     assert "loss.emotion.name" in said and "loss.dimensions.weight" in said and said.count("params.yaml:") == 1
+
+
+def test_the_output_of_a_term_may_be_written_without_quotes_in_conf():
+    """YAML 1.1, which composes them, takes `on` for a truth value."""
+    read = YAML(typ="safe", pure=True)
+    read.version = (1, 1)
+    term = read.load("{name: dice, on: emotion@audio}")
+    assert True in term and params.Term(**{"name": "x"}).on is None
+    assert params.Term.model_validate(term) == params.Term(name="dice", on="emotion@audio")

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 #: Predictions by name: `emotion` (R, C) logits, `dimensions` (R, K), `frames` (R, T, K) along the base stream, `embedding`
-#: (R, W), `shares` (R, M); `emotion@audio` is the output `emotion` of the stream `audio` alone.
+#: (R, W), `shares` (R, M), `projection` (R, P), `projection.frames` (R, T, P), zero where there is no token; `emotion@audio`
+#: is the output `emotion` of the stream `audio` alone.
 Outputs = dict[str, Tensor]
 
 
@@ -40,6 +41,15 @@ class Tokens(NamedTuple):
     def to(self, device: str | torch.device) -> Tokens:
         """The same on another device."""
         return Tokens(self.values.to(device), self.mask.to(device), self.times.to(device))
+
+
+def is_over_time(output: str) -> bool:
+    """Whether an output has a row for each instant of the time base.
+
+    >>> is_over_time("frames"), is_over_time("projection.frames"), is_over_time("projection")
+    (True, True, False)
+    """
+    return output.partition("@")[0].rpartition(".")[2] == "frames"
 
 
 class Text(NamedTuple):
@@ -99,6 +109,7 @@ class Targets(NamedTuple):
         frames: (R, T, K) float32 along the base stream's tokens, NaN unknown, or None.
         domain: (R,) int64 each, -1 unknown: whose clip it is (`speaker`, `corpus`).
         weight: (R,) float32; 0 takes no part.
+        clip: (R,) int64 which clip a row is of, where clips are there more than once; None = each is another.
     """
 
     emotion: Tensor
@@ -106,6 +117,12 @@ class Targets(NamedTuple):
     frames: Tensor | None
     domain: dict[str, Tensor]
     weight: Tensor
+    clip: Tensor | None = None
+
+    @property
+    def owner(self) -> Tensor:
+        """(R,) int64 which clip each row is of."""
+        return torch.arange(len(self.weight), device=self.weight.device) if self.clip is None else self.clip
 
     def of(self, output: str) -> Tensor:
         """The truth that an output is held against: `emotion@audio` against `emotion`, `speaker` against the domain."""

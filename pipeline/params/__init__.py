@@ -15,7 +15,7 @@ from .base import Count, Flag, Group, Name, Number, Positive, Share, Whole, chec
 from .data import Asr, Corpus, Decode, DecodeAudio, DecodeVideo, Faces, Integrity, Protocol, Quarantine
 from .features import StoreLayout, Stream
 from .file import load
-from .learning import Dropout, Ensemble, Fusion, Linear, Loss, Part, Phase, Task, Temporal, Term, Training
+from .learning import Dropout, Ensemble, Fusion, Linear, Loss, Pairs, Part, Phase, Task, Temporal, Term, Training
 
 __all__ = [
     "Asr",
@@ -35,6 +35,7 @@ __all__ = [
     "Loss",
     "Name",
     "Number",
+    "Pairs",
     "Params",
     "Part",
     "Phase",

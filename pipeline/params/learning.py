@@ -69,8 +69,27 @@ class Term(Part):
     on: str | None = None
     weight: Number = 1.0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _spell(cls, values: object) -> object:
+        """In the YAML of `conf/` (1.1) the key `on` is the truth value."""
+        return {"on" if key is True else key: value for key, value in values.items()} if isinstance(values, dict) else values
+
 
 Loss = dict[str, Term]
+
+
+class Pairs(Group):
+    """Every clip as two windows of itself, cut from the tokens of the time base; shorter clips as they are."""
+
+    #: Tokens of a window.
+    length: Count = 8
+    #: How many tokens apart the two begin, at most.
+    apart: Count = 5
+
+
+#: Names of what selects the checkpoint on validation.
+Select = Literal["uar", "macro_f1", "weighted_f1", "accuracy", "ccc", "loss", "last"]
 
 
 class Phase(Group):
@@ -80,6 +99,14 @@ class Phase(Group):
     loss: Loss | None = None
     epochs: Count | None = None
     lr: Positive | None = None
+    schedule: Part | None = None
+    warmup: Share | None = None
+    batch_size: Count | None = None
+    accumulate: Count | None = None
+    patience: Count | None = None
+    #: Null with a loss of its own that does not teach what is selected by: `loss`.
+    select: Select | None = None
+    pairs: Pairs | None = None
     #: Parts that learn nothing: `encoders`, `encoders.audio`, `fusion`, `context`, `heads.emotion`, …
     freeze: tuple[str, ...] = ()
 
@@ -116,6 +143,8 @@ class Training(Group):
     seeds: Count = 5
     epochs: Count = 40
     batch_size: Count = 32
+    #: Batches of one step; those left over at the end of an epoch make a step, too.
+    accumulate: Count = 1
     lr: Positive = 1e-3
     weight_decay: Number = 0.01
     warmup: Share = 0.1
@@ -128,13 +157,19 @@ class Training(Group):
     patience_from: Literal["start", "curriculum"] = "start"
     clip_norm: Positive = 1.0
     #: Validation metric that selects the checkpoint; `last`: nothing does, the last epoch stays.
-    select: Literal["uar", "macro_f1", "weighted_f1", "accuracy", "ccc", "loss", "last"] = "uar"
+    select: Select = "uar"
+    #: How much of the averaged weights each step keeps; it is they that are judged and saved. 0 = the last step's weights.
+    ema: Annotated[Share, Field(lt=1)] = 0.0
+    #: Share of the training clips whose labels are seen; which, the seed draws. All are seen where a loss needs no labels.
+    labels: Annotated[Share, Field(gt=0)] = 1.0
     #: Learn from the validation clips too; then nothing can be selected on them.
     refit: Flag = False
     #: What features are normalised over: the training clips, or all clips of the same speaker or session, held-out ones too.
     normalise: Literal["none", "train", "speaker", "session"] = "train"
     #: α of Beta(α, α), by which pairs of clips are mixed, features and losses; 0 = not. For pooled rows.
     mixup: Annotated[Number, Field(ge=0)] = 0.0
+    #: Show every clip as two windows of itself, for losses that compare windows; null = whole.
+    pairs: Pairs | None = None
     #: Of the shifts τ · log prior taken off the emotion logits, the one that is best on validation; empty = none.
     tau: tuple[Number, ...] = ()
     #: Also train each stream alone, for the comparison in the report.
@@ -162,6 +197,8 @@ class Training(Group):
     def _leaves_validation(self) -> Training:
         if self.refit and (self.select != "last" or self.tau):
             raise ValueError("refit learns from the validation clips, so that select must be last, and tau empty")
+        if self.refit and any(phase.select not in (None, "last") for phase in self.phases):
+            raise ValueError("refit learns from the validation clips, so that select must be last in phases, too")
         if self.tau and self.select in ("ccc", "loss"):
             raise ValueError(f"tau is chosen by a metric of classes, not by {self.select}; select another, or leave tau empty")
         return self

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import StoreError, one_of
-from pipeline.models.batch import History, Inputs, Outputs, Tokens, drop_streams, shorten
+from pipeline.models.batch import History, Inputs, Outputs, Tokens, drop_streams, is_over_time, shorten
 from pipeline.models.model import Model
 from pipeline.models.pooled import pool_tokens
 
@@ -49,7 +49,7 @@ class Estimate:
 
 @torch.inference_mode()
 def predict_batches(model: Model, batches: Iterable[Inputs], drop: Iterable[str] = ()) -> Outputs:
-    """Outputs of all batches, in order, as one batch; `frames` are padded to the longest.
+    """Outputs of all batches, in order, as one batch; what goes over time is padded to the longest.
 
     Args:
         drop: streams treated as missing in every clip.
@@ -63,7 +63,7 @@ def join_outputs(parts: list[Outputs]) -> Outputs:
     joined = {}
     for name in parts[0]:
         values = [part[name] for part in parts]
-        if name.partition("@")[0] == "frames":
+        if is_over_time(name):
             longest = max(v.shape[1] for v in values)
             values = [nn.functional.pad(v, (0, 0, 0, longest - v.shape[1])) for v in values]
         joined[name] = torch.cat(values)

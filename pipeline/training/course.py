@@ -9,13 +9,17 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ParamsError, StoreError
-from pipeline.models.batch import Targets
+from pipeline.models.batch import Inputs, Targets
 from pipeline.models.spec import ModelSpec
 from pipeline.params import Params, Part
 from pipeline.parts import read_options
 
 from .data.dataset import Dataset
+from .data.pairs import join_targets, pair_windows
 from .samplers.base import SAMPLERS, Sampler
+
+#: Clips predicted at a time.
+AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,37 @@ class Course:
         """Truth of the clips at `rows`."""
         return self.data.targets(rows, self.spec.base, weight)
 
+    def show(self, places: Tensor, weight: Tensor | None, order: torch.Generator) -> tuple[Inputs, Targets]:
+        """A batch to learn from: the clips at `places` of `train`, in a view drawn by `order`, or as two windows each.
+
+        Args:
+            weight: (n,) of all training clips; None = all alike.
+        """
+        rows = self.train[places]
+        inputs = self.data.batch(rows, tuple(self.spec.streams), self.turns, draw=order)
+        return self._pair(inputs, self.targets(rows, None if weight is None else weight[places]), order)
+
+    def examine(self) -> tuple[Iterator[Inputs], Targets]:
+        """The validation clips in batches, and the truth of all of them; windows are the same every time."""
+        if self.params.training.pairs is None:
+            return self.batches(self.val), self.targets(self.val)
+        order, inputs, targets = torch.Generator().manual_seed(0), [], []
+        for rows, whole in zip(self.val.split(AT_ONCE), self.batches(self.val), strict=True):
+            cut, truth = self._pair(whole, self.targets(rows), order)
+            inputs.append(cut)
+            targets.append(truth)
+        return iter(inputs), join_targets(targets)
+
+    def batches(self, rows: Tensor) -> Iterator[Inputs]:
+        """The clips at `rows`, in order."""
+        return self.data.batches(rows, tuple(self.spec.streams), self.turns, AT_ONCE)
+
+    def _pair(self, inputs: Inputs, targets: Targets, order: torch.Generator) -> tuple[Inputs, Targets]:
+        pairs, base = self.params.training.pairs, self.spec.base
+        if pairs is None or base is None:
+            return inputs, targets
+        return pair_windows(inputs, targets, base, pairs, order)
+
     def sample(self, order: torch.Generator, weight: Tensor | None) -> Iterator[Tensor]:
         """Places in `train`, batch by batch, for one epoch: of the clips that weigh something.
 
@@ -52,21 +87,24 @@ class Course:
             yield seen[places]
 
 
-def prepare(spec: ModelSpec, data: Dataset, params: Params) -> Course:
-    """Choose the clips of a run.
+def prepare(spec: ModelSpec, data: Dataset, params: Params, *, unlabelled: bool = False) -> Course:
+    """Choose the clips of a run, or of a phase of it.
+
+    Args:
+        unlabelled: take those without labels, too.
 
     Raises:
         StoreError: no labelled training clip, or no labelled validation clip.
         ParamsError: an unknown sampler or option.
     """
     names = tuple(spec.streams)
-    usable = data.labelled() & data.present(names)
+    usable = data.present(names) & (data.labelled() | unlabelled)
     refit = params.training.refit
     train, val = (part[usable[part]] for part in (data.rows("train", *(["val"] if refit else [])), data.rows("val")))
     for part, role in ((train, "training"), (val, "validation")):
         if not len(part) and not (refit and role == "validation"):
             raise StoreError(
-                f"fold {data.fold} has no labelled {role} clip with {' or '.join(names)}; "
+                f"fold {data.fold} has no {'' if unlabelled else 'labelled '}{role} clip with {' or '.join(names)}; "
                 "see `protocol` in params.yaml and the coverage that `index` prints."
             )
     return Course(params, data, spec, train, val, spec.turns, build_sampler(params))

@@ -32,6 +32,7 @@ from .course import build_sampler
 from .curricula.base import CURRICULA
 from .curricula.roll import fingerprint
 from .data.dataset import Dataset
+from .data.hiding import hide_labels
 from .linear import fit_linear
 from .loop import fit
 from .state import Progress
@@ -143,9 +144,14 @@ def load_fold(params: Params, sources: Sources, fold: int, device: str) -> Datas
 
 
 def load_job(params: Params, sources: Sources, job: Job, device: str) -> Dataset:
-    """The fold's data with the validation part that is the job's. The linear model selects nothing and needs none."""
+    """The fold's data with the validation part, and the labels, that are the job's.
+
+    The linear model selects nothing and needs no part of its own.
+    """
     data = load_fold(params, sources, job.fold, device)
-    return data.rotate(job.seed) if params.training.rotate and not job.variant.linear else data
+    data = data.rotate(job.seed) if params.training.rotate and not job.variant.linear else data
+    share = float(params.training.labels)
+    return data if share == 1 else hide_labels(data, share, job.seed)
 
 
 def choose_parameters(params: Params, variant: Variant) -> dict:

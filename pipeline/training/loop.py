@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from pipeline.errors import ParamsError
-from pipeline.models.batch import Inputs, Targets
 from pipeline.models.model import EmotionModel
 from pipeline.models.pooled import PooledEncoder, Standardise
 from pipeline.models.spec import ModelSpec
 from pipeline.params import Params, Phase
-from pipeline.runs.predict import predict_batches
 
 from .adjustment import choose_shift, log_prior
 from .course import Course, prepare
-from .curricula.roll import call_roll
 from .data.dataset import Dataset
 from .data.views import predict_views
-from .mixup import mix_inputs, mix_targets
-from .objective import Objective
+from .learner import Learner
 from .optimiser import build_optimiser
-from .plan import Plan, recall_losses
-from .schedules import Moment
-from .selection import check_selection, name_measure, score
+from .phases import settle
+from .selection import check_selection, name_measure
 from .standardise import fit_statistics
 from .state import Progress, read_progress, read_state, restore_state, save_state
 
@@ -58,10 +52,11 @@ def fit(
         ParamsError: the selection metric needs a head the task does not have; a part or option is unknown.
     """
     check_selection(params.training.select, spec)
+    phases = params.training.phases or (Phase(),)
+    settled = [settle(params, phase, spec) for phase in phases]
     check_mixup(params, spec)
     course = prepare(spec, data, params)
     device = data.emotion.device
-    phases = params.training.phases or (Phase(),)
     # Dropout draws from torch's own generators; the caller's are put back afterwards.
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -69,19 +64,19 @@ def fit(
         model = EmotionModel(spec).to(device)
         _check_parts(model, params)
         fit_statistics(pooled_parts(model), spec, data, course.train, params)
-        plan = Plan.make(params, model, call_roll(data, course.train, params.training.batch_size, seed))
         saved = read_state(state)
         progress = read_progress(saved, device) if saved else Progress()
         clock = time.monotonic()
         for number, phase in list(enumerate(phases))[progress.phase :]:
             model.freeze(phase.freeze)
-            optimiser = build_optimiser(model, params.training, float(phase.lr or params.training.lr))
+            optimiser = build_optimiser(model, settled[number].training)
             if saved:
                 restore_state(saved, model, optimiser, order)
                 saved = None
             else:
                 progress.begin_phase(number)
-            for _ in _run_phase(model, phase, course, plan, optimiser, order, progress):
+            learner = Learner.begin(phase.name, spec, data, settled[number], model, optimiser, order, progress, seed)
+            for _ in learner.run():
                 if state is not None and time.monotonic() - clock >= every:
                     save_state(state, model, optimiser, order, progress)
                     clock = time.monotonic()
@@ -128,94 +123,3 @@ def _adjust(model: EmotionModel, course: Course) -> None:
         prior = log_prior(course.data.emotion[course.train], len(course.spec.classes))
         logits = predict_views(model, course.data, course.val)["emotion"]
         choose_shift(model, prior, logits, course.targets(course.val), training.tau, name_measure(training.select, course.spec))
-
-
-def _lose_mixed(
-    model: EmotionModel, objective: Objective, inputs: Inputs, targets: Targets, alpha: float, order: torch.Generator
-) -> Tensor:
-    """The loss of pairs of clips mixed by one share of Beta(α, α)."""
-    partner = torch.randperm(len(targets.weight), generator=order).to(targets.weight.device)
-    share = torch.distributions.Beta(alpha, alpha).sample().to(targets.weight.device)
-    outputs = model(mix_inputs(inputs, partner, share))
-    return share * objective(outputs, targets) + (1 - share) * objective(outputs, mix_targets(targets, partner))
-
-
-def _run_phase(
-    model: EmotionModel,
-    phase: Phase,
-    course: Course,
-    plan: Plan,
-    optimiser: torch.optim.Optimizer,
-    order: torch.Generator,
-    progress: Progress,
-) -> Iterator[None]:
-    """Epochs until the last, or until patience ends; yields after each."""
-    training, device = course.params.training, course.data.emotion.device
-    epochs = phase.epochs or training.epochs
-    objective = Objective(phase.loss or course.params.loss, course.spec).to(device)
-    objective.observe(course.targets(course.train))
-    if training.mixup and objective.keeps:
-        raise ParamsError("training.mixup leaves no clip as it is for the queue of a loss; set its options.queue to 0.")
-    objective.recall(progress.memory)
-    patience = float("inf") if training.patience is None or training.select == "last" else training.patience
-    while progress.epoch < epochs and progress.waited < patience:
-        model.train()
-        total, seen = 0.0, 0.0
-        if progress.weight is None:
-            progress.weight = plan.weigh(progress.epoch, course.targets(course.train), None)
-        losses = recall_losses(progress.history, progress.epoch)
-        batches = list(course.sample(order, progress.weight))
-        for i, places in enumerate(batches):
-            plan.step(model, optimiser, Moment(progress.epoch, i, len(batches), epochs, losses))
-            weight = None if progress.weight is None else progress.weight[places]
-            rows = course.train[places]
-            inputs = course.data.batch(rows, tuple(course.spec.streams), course.turns, draw=order)
-            targets = course.targets(rows, weight)
-            if training.mixup:
-                loss = _lose_mixed(model, objective, inputs, targets, float(training.mixup), order)
-            else:
-                outputs = model(inputs)
-                loss = objective(outputs, targets)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), training.clip_norm)
-            optimiser.step()
-            if not training.mixup:
-                objective.remember(outputs, targets)
-            total, seen = total + float(loss.detach()) * len(rows), seen + len(rows)
-        _validate(model, objective, course, progress, phase.name, total / seen)
-        if progress.epoch <= plan.spared:
-            progress.waited = 0
-        last = predict_batches(model, _batches(course, course.train)) if plan.looks else None
-        progress.weight = plan.weigh(progress.epoch, course.targets(course.train), last)
-        progress.memory = objective.memory()
-        yield
-
-
-def _batches(course: Course, rows: Tensor) -> Iterator:
-    return course.data.batches(rows, tuple(course.spec.streams), course.turns, 256)
-
-
-@torch.inference_mode()
-def _validate(
-    model: EmotionModel, objective: Objective, course: Course, progress: Progress, phase: str, train_loss: float
-) -> None:
-    """Score the epoch, keep what was learned when it is the best so far."""
-    select, refit = course.params.training.select, course.params.training.refit
-    measure = name_measure(select, course.spec)
-    loss = value = float("nan")
-    # All of validation as one batch, so that CCC is over all of it and not a mean over batches.
-    if not refit:
-        outputs, targets = predict_batches(model, _batches(course, course.val)), course.targets(course.val)
-        loss = float(objective(outputs, targets))
-        value = score(measure, outputs, targets, loss)
-    progress.epoch += 1
-    progress.history.append(
-        {"phase": phase, "epoch": progress.epoch, "train_loss": train_loss, "val_loss": loss, f"val_{measure}": value}
-    )
-    # Few validation clips make equal scores common: the lower loss decides.
-    if select == "last" or (value, -loss) > progress.key or not progress.best:
-        progress.key, progress.best_epoch, progress.waited = (value, -loss), progress.epoch, 0
-        progress.best = {name: tensor.clone() for name, tensor in model.trainable().items()}
-    else:
-        progress.waited += 1

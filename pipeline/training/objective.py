@@ -39,6 +39,10 @@ class Objective(nn.Module):
             if whole not in part.reads:
                 reads = ", ".join(part.reads)
                 raise ParamsError(f"loss.{name}: {term.name} reads {reads}, not {output}; choose another loss or `on`.")
+            if part.over_time and spec.base is None:
+                raise ParamsError(f"loss.{name}: {term.name} compares instants, and task.level is clip; set it to frame.")
+            if part.over_time and whole != output:
+                raise ParamsError(f"loss.{name}: {term.name} compares instants of what is fused, not {output}; write {whole}.")
             options = read_options(part.Options, term.options, f"loss.{name}.options")
             compared = whole in (EMBEDDING, PROJECTION)
             size = len(spec.classes) if compared else spec.outputs[output].size
@@ -60,10 +64,24 @@ class Objective(nn.Module):
         """Whether a loss keeps anything of a batch."""
         return any(term.keeps for term in self._losses().values())
 
-    def remember(self, outputs: Outputs, targets: Targets) -> None:
-        """Show the losses a batch after its step."""
+    @property
+    def lags(self) -> bool:
+        """Whether a loss keeps what the averaged weights make of a batch."""
+        return any(term.lags for term in self._losses().values())
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether a loss learns from clips without any label."""
+        return any(term.unlabelled for term in self._losses().values())
+
+    def remember(self, outputs: Outputs, targets: Targets, lagging: Outputs | None = None) -> None:
+        """Show the losses a batch after its step.
+
+        Args:
+            lagging: what the averaged weights make of it, where a loss `lags`.
+        """
         for term in self._losses().values():
-            term.remember(outputs, targets)
+            term.remember(lagging if lagging is not None and term.lags else outputs, targets)
 
     def memory(self) -> dict[str, Tensor]:
         """What the losses keep of earlier batches, by name; its size changes as it fills."""

@@ -10,7 +10,7 @@ from pipeline.models.model import EmotionModel, is_within
 from pipeline.params import Training
 
 
-def group_parameters(model: EmotionModel, training: Training, lr: float) -> list[dict]:
+def group_parameters(model: EmotionModel, training: Training) -> list[dict]:
     """Groups for the optimiser: a rate per part (`training.rates`), and no decay of norms, biases and embeddings.
 
     Each group holds its peak rate as `peak`.
@@ -24,7 +24,7 @@ def group_parameters(model: EmotionModel, training: Training, lr: float) -> list
             continue
         # The longest name that fits is the nearest part.
         part = max((p for p in training.rates if is_within(name, p)), key=len, default=None)
-        rate = lr * (float(training.rates[part]) if part else 1.0)
+        rate = float(training.lr) * (float(training.rates[part]) if part else 1.0)
         groups.setdefault((rate, value.ndim > 1), []).append(value)
     if not groups:
         raise ParamsError("training.phases.freeze leaves nothing to learn; take a part out of it.")
@@ -34,13 +34,13 @@ def group_parameters(model: EmotionModel, training: Training, lr: float) -> list
     ]
 
 
-def build_optimiser(model: EmotionModel, training: Training, lr: float) -> torch.optim.Optimizer:
+def build_optimiser(model: EmotionModel, training: Training) -> torch.optim.Optimizer:
     """The optimiser of `training.optimiser` over what learns.
 
     `adamw` takes the decay from the weights (Loshchilov & Hutter 2019), the others add it to the gradient; `sgd` has
     Nesterov's momentum of 0.9.
     """
-    groups = group_parameters(model, training, lr)
+    groups, lr = group_parameters(model, training), float(training.lr)
     if training.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, fused=True)
     kind = torch.optim.Adam if training.optimiser == "adam" else torch.optim.AdamW

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from pipeline.errors import ParamsError, one_of
 from pipeline.params import Training
-from pipeline.params.base import Count, Group, Positive
+from pipeline.params.base import Count, Group, Positive, Share
 from pipeline.parts import read_options
 
 from .curricula.base import last_epoch
@@ -62,10 +62,6 @@ class Schedule(ABC):
     def __init__(self, options: Group, warmup: float, curriculum: int | None) -> None:
         self.options, self.warmup, self.curriculum = options, warmup, curriculum
 
-    def count_rise(self, now: Moment) -> int:
-        """Steps of the warm-up."""
-        return round(self.warmup * now.total)
-
     @abstractmethod
     def factor(self, now: Moment) -> float:
         """Of the peak rate, in this step."""
@@ -76,7 +72,7 @@ class Warmed(Schedule):
 
     def factor(self, now: Moment) -> float:
         """See `Schedule.factor`."""
-        rise = self.count_rise(now)
+        rise = round(self.warmup * now.total)
         return min(1.0, (now.done + 1) / rise if rise else 1.0) * self.fall(now, rise)
 
     @abstractmethod
@@ -93,11 +89,19 @@ class Constant(Warmed):
 
 
 class Cosine(Warmed):
-    """Along a cosine to 0."""
+    """Along a cosine to `least`."""
+
+    class Options(Group):
+        """least: of the peak, where it ends."""
+
+        least: Share = 0.0
+
+    options: Options
 
     def fall(self, now: Moment, rise: int) -> float:
         """See `Warmed.fall`."""
-        return fall_cosine(max(0, now.done - rise), now.total - rise)
+        least = float(self.options.least)
+        return least + (1 - least) * fall_cosine(max(0, now.done - rise), now.total - rise)
 
 
 class Step(Warmed):
@@ -170,7 +174,7 @@ class OneCycle(Schedule):
 
     def factor(self, now: Moment) -> float:
         """See `Schedule.factor`."""
-        rise = self.count_rise(now)
+        rise = round(self.warmup * now.total)
         first, last = 1 / self.options.divisor, float(self.options.least)
         if now.done < rise:
             return 1 - (1 - first) * fall_cosine(now.done, rise)

@@ -24,6 +24,7 @@ class Progress:
         history: per epoch `phase`, `epoch`, `train_loss`, `val_loss`, `val_<metric>`.
         weight: (n,) weights of the training clips in the next epoch, or None: all alike.
         memory: what the losses keep of earlier batches.
+        average: the averaged weights, empty without; steps: what they are averaged over.
     """
 
     phase: int = 0
@@ -35,11 +36,14 @@ class Progress:
     history: list[dict[str, float | str]] = field(default_factory=list)
     weight: Tensor | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
+    average: dict[str, Tensor] = field(default_factory=dict)
+    steps: int = 0
 
     def begin_phase(self, number: int) -> None:
         """Forget what belongs to the phase before."""
         self.phase, self.epoch, self.waited, self.best, self.best_epoch = number, 0, 0, {}, 0
         self.key, self.weight, self.memory = (float("-inf"), float("-inf")), None, {}
+        self.average, self.steps = {}, 0
 
 
 def save_state(
@@ -79,6 +83,7 @@ def read_progress(state: dict, device: torch.device) -> Progress:
     """The progress in a state, its tensors on `device`."""
     progress = Progress(**state["progress"])
     progress.best = {name: value.to(device) for name, value in progress.best.items()}
+    progress.average = {name: value.to(device) for name, value in progress.average.items()}
     if progress.weight is not None:
         progress.weight = progress.weight.to(device)
     return progress

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import ParamsError, one_of
 from pipeline.models.pooled import Pooling
-from pipeline.models.registry import CONTEXTS, HEADS
+from pipeline.models.registry import CONTEXTS, HEADS, LOSSES
 from pipeline.models.spec import ModelSpec, OutputSpec, PartSpec, StreamSpec
 from pipeline.params import Fusion, Params, Part
 from pipeline.parts import read_options
@@ -147,10 +147,12 @@ def _list_outputs(params: Params, variant: Variant, data: Dataset, base: str | N
     for output in params.heads:
         if output.partition("@")[0] not in (*TASK, *data.domains, PROJECTION):
             raise one_of("output in heads", output, [*TASK, *data.domains, PROJECTION])
+    over_time = {term.on or name for named in terms for name, term in named.items() if LOSSES.find(term.name).over_time}
     result = {}
     for output, size in sizes.items():
         whole = output.partition("@")[0]
         part = params.heads.get(output) or Part(name="adversary" if whole in data.domains else whole)
         HEADS.find(part.name)
-        result[output] = OutputSpec(**part.model_dump(), size=size)
+        options = part.options | ({"frames": True} if whole == PROJECTION and output in over_time and base is not None else {})
+        result[output] = OutputSpec(name=part.name, options=options, size=size)
     return result

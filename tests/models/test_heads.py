@@ -39,3 +39,15 @@ def test_prototypes_are_the_cosine_by_the_temperature():
     with torch.no_grad():
         head.prototypes[3] = 7 * head.net(fused().vector[:1])[0]  # its length does not matter
     assert head(fused())["prototypes"][0, 3].item() == pytest.approx(10, abs=1e-4)
+
+
+def test_a_projection_over_time_is_that_of_the_clip_at_each_instant_and_zero_where_there_is_none():
+    torch.manual_seed(0)
+    part = HEADS.find("projection")
+    head, whole = part("projection", 8, 5, 0.0, part.Options(frames=True)), fused()
+    mask = torch.arange(3) < torch.tensor([3, 2, 1, 3, 2, 1])[:, None]
+    found = head(whole._replace(tokens=whole.tokens._replace(mask=mask)))
+    torch.testing.assert_close(found["projection.frames"].norm(dim=-1), mask.float())
+    at = whole._replace(vector=whole.tokens.values[:, 0])
+    torch.testing.assert_close(found["projection.frames"][:, 0], head(at)["projection"])
+    assert set(head(whole._replace(tokens=None))) == {"projection"}

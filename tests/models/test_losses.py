@@ -16,12 +16,14 @@ from pipeline.models.losses.base import ClassLoss, count_classes
 from pipeline.models.losses.class_weights import weigh_classes
 from pipeline.models.losses.concordance import concord
 from pipeline.models.losses.embeddings import EmbeddingLoss
+from pipeline.models.losses.memory import QueueLoss
 from pipeline.models.registry import LOSSES
 from pipeline.parts import read_options
 
 NAMES = sorted(LOSSES)
 CLASSES = [name for name in NAMES if issubclass(LOSSES.find(name), ClassLoss)]
-EMBEDDINGS = [name for name in NAMES if issubclass(LOSSES.find(name), EmbeddingLoss)]
+EMBEDDINGS = [name for name in NAMES if issubclass(LOSSES.find(name), EmbeddingLoss) and name != "window_contrastive"]
+QUEUES = [name for name in NAMES if issubclass(LOSSES.find(name), QueueLoss)]
 WEIGHTED = ("cross_entropy", "focal", "multilabel")
 #: Every loss as it comes, and in its other forms.
 FORMS = [
@@ -33,6 +35,8 @@ FORMS = [
     ("concordance", {"share": 1.0}),
     ("supervised_contrastive", {"labels": "dimensions"}),
     ("triplet", {"form": "margin", "margin": 0.5}),
+    ("local_contrastive", {"beta": 0.0}),
+    ("smoothness", {"relief": 0.0}),
 ]
 #: Clips of the training part of MELD: anger, disgust, fear, joy, neutral, sadness, surprise.
 MELD = torch.tensor([1109, 271, 268, 1743, 4710, 683, 1205])
@@ -74,8 +78,16 @@ def whole(seed, size=12, *, unknown=0.0):
     lost = torch.rand(size, generator=generator) < unknown
     weight = torch.rand(size, generator=generator) + 0.1
     weight = weight * (torch.rand(size, generator=generator) >= unknown)
-    truth = Targets(torch.where(lost, -1, emotion), dimensions.masked_fill(lost[:, None], torch.nan), None, {}, weight)
+    dimensions = dimensions.masked_fill(lost[:, None], torch.nan)
+    frames = torch.stack([dimensions, dimensions.roll(1, 1), dimensions / 2], 1)
+    truth = Targets(torch.where(lost, -1, emotion), dimensions, frames, {}, weight, torch.arange(size) // 2)
     return torch.randn(size, 4, generator=generator), truth
+
+
+def give(loss, outputs):
+    """Outputs (R, 4) as the loss reads them; where it reads instants, with three of each clip."""
+    over_time = {f"{loss.on}.frames": torch.stack([outputs, outputs.roll(1, -1), outputs.flip(-1)], 1)} if loss.over_time else {}
+    return {loss.on: outputs} | over_time
 
 
 def prepared(name, options, seed=99):
@@ -85,25 +97,27 @@ def prepared(name, options, seed=99):
 
 
 def keep(truth, rows):
-    return truth._replace(emotion=truth.emotion[rows], dimensions=truth.dimensions[rows], weight=truth.weight[rows])
+    return truth._replace(
+        **{name: getattr(truth, name)[rows] for name in ("emotion", "dimensions", "frames", "weight", "clip")},
+    )
 
 
 @pytest.mark.parametrize(("name", "options"), FORMS)
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**31), queued=st.booleans())
 def test_rows_that_take_no_part_do_nothing_and_the_order_does_not_matter(name, options, seed, queued):
-    if queued and name in EMBEDDINGS:
+    if queued and name in QUEUES:
         options = options | {"queue": 7}
     loss, (outputs, truth) = prepared(name, options), whole(seed, unknown=0.3)
     if queued:
-        loss.remember({loss.on: whole(seed + 1)[0]}, whole(seed + 1)[1])
-    there = (truth.emotion >= 0) & (truth.weight > 0)
-    found = loss({loss.on: outputs}, truth)
-    torch.testing.assert_close(found, loss({loss.on: outputs[there]}, keep(truth, there)), atol=2e-6, rtol=2e-5)
+        loss.remember(give(loss, whole(seed + 1)[0]), whole(seed + 1)[1])
+    there = ((truth.emotion >= 0) | loss.unlabelled) & (truth.weight > 0)
+    found = loss(give(loss, outputs), truth)
+    torch.testing.assert_close(found, loss(give(loss, outputs[there]), keep(truth, there)), atol=2e-6, rtol=2e-5)
     shuffled = torch.randperm(12, generator=torch.Generator().manual_seed(seed))
-    torch.testing.assert_close(found, loss({loss.on: outputs[shuffled]}, keep(truth, shuffled)), atol=2e-6, rtol=2e-5)
+    torch.testing.assert_close(found, loss(give(loss, outputs[shuffled]), keep(truth, shuffled)), atol=2e-6, rtol=2e-5)
     wild = torch.where(there[:, None], outputs, 1e4)
-    torch.testing.assert_close(found, loss({loss.on: wild}, truth), atol=2e-6, rtol=2e-5)
+    torch.testing.assert_close(found, loss(give(loss, wild), truth), atol=2e-6, rtol=2e-5)
 
 
 @pytest.mark.parametrize(("name", "options"), FORMS)
@@ -112,7 +126,7 @@ def test_rows_that_take_no_part_do_nothing_and_the_order_does_not_matter(name, o
 def test_value_and_gradient_are_finite_and_reach_the_outputs(name, options, seed, scale):
     loss, (outputs, truth) = prepared(name, options), whole(seed)
     outputs = (outputs.sign() * scale if scale != 1 else outputs).requires_grad_()
-    found = loss({loss.on: outputs}, truth)
+    found = loss(give(loss, outputs), truth)
     found.backward()
     assert found.dtype == torch.float32 and torch.isfinite(found) and torch.isfinite(outputs.grad).all()
     assert scale != 1 or outputs.grad.abs().sum() > 0
@@ -125,20 +139,24 @@ def test_nobody_takes_part(name, options, why):
     if why == "weight":
         truth = truth._replace(weight=torch.zeros(12))
     else:
-        truth = truth._replace(emotion=torch.full((12,), -1), dimensions=torch.full((12, 4), torch.nan))
-    found = loss({loss.on: outputs.requires_grad_()}, truth)
+        unknown = {"dimensions": torch.full((12, 4), torch.nan), "frames": torch.full((12, 3, 4), torch.nan)}
+        truth = truth._replace(emotion=torch.full((12,), -1), **unknown)
+        if loss.unlabelled:
+            assert torch.isfinite(loss(give(loss, outputs), truth))
+            return
+    found = loss(give(loss, outputs.requires_grad_()), truth)
     found.backward()
     assert found == 0 and (outputs.grad == 0).all()
 
 
-@pytest.mark.parametrize(("name", "options"), [*FORMS, *((name, {"queue": 5}) for name in EMBEDDINGS)])
+@pytest.mark.parametrize(("name", "options"), [*FORMS, *((name, {"queue": 5}) for name in QUEUES)])
 def test_losses_run_under_vmap(name, options):
     """Several seeds at once: no branch on values, no waiting for the device."""
     loss, (_, truth) = prepared(name, options), whole(0, unknown=0.2)
-    loss.remember({loss.on: whole(1)[0]}, truth)
+    loss.remember(give(loss, whole(1)[0]), truth)
     outputs = torch.randn(3, 12, 4, generator=torch.Generator().manual_seed(0))
-    found = torch.func.vmap(lambda x: loss({loss.on: x}, truth))(outputs)
-    torch.testing.assert_close(found, torch.stack([loss({loss.on: x}, truth) for x in outputs]))
+    found = torch.func.vmap(lambda x: loss(give(loss, x), truth))(outputs)
+    torch.testing.assert_close(found, torch.stack([loss(give(loss, x), truth) for x in outputs]))
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])

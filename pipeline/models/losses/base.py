@@ -28,9 +28,11 @@ class Loss(Component, ABC):
 
     Attributes:
         reads: outputs it is made for; the head of the one it is `on` is built for it.
+        over_time: it reads that output at each instant of the time base as well, `projection.frames`.
     """
 
     reads: ClassVar[tuple[str, ...]]
+    over_time: ClassVar[bool] = False
 
     def __init__(self, on: str | None, size: int, options: Group, classes: tuple[str, ...] = ()) -> None:
         super().__init__()
@@ -46,6 +48,16 @@ class Loss(Component, ABC):
     @property
     def keeps(self) -> bool:
         """Whether it keeps anything of a batch."""
+        return False
+
+    @property
+    def lags(self) -> bool:
+        """Whether it wants to keep what the averaged weights make of a batch."""
+        return False
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether clips without any label teach it something."""
         return False
 
     def remember(self, outputs: Outputs, targets: Targets) -> None:

@@ -3,47 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
 from pipeline.errors import ParamsError
 from pipeline.models.batch import Outputs, Targets
-from pipeline.params.base import Group, Whole
 
-from .base import Loss, mean_rows
-
-#: Clips compared with all others at once: validation is one batch, and the square of it may be more than fits.
-AT_ONCE = 1024
-#: Instead of -∞, whose differences are no number.
-NEVER = -1e9
+from .base import mean_rows
+from .memory import AT_ONCE, QueueLoss
 
 
-class EmbeddingOptions(Group):
-    """queue: earlier clips that a batch is compared with besides itself (He et al. 2020); 0 = none."""
-
-    queue: Annotated[Whole, Field(ge=0)] = 0
-
-
-class EmbeddingLoss(Loss, ABC):
-    """A loss on vectors (R, W), compared by cosine with N others: those of the batch, then those of the queue.
-
-    Attributes:
-        queue: (Q, W) vectors of length 1, the latest first; empty before the first step. queue_truth: (Q,) or (Q, K).
-    """
+class EmbeddingLoss(QueueLoss, ABC):
+    """A loss on vectors (R, W), compared by cosine with N others: those of the batch, then those of the queue."""
 
     reads: ClassVar[tuple[str, ...]] = ("projection", "embedding")
-    options: EmbeddingOptions
-    queue: Tensor
-    queue_truth: Tensor
-
-    def __init__(self, on: str | None, size: int, options: Group, classes: tuple[str, ...] = ()) -> None:
-        super().__init__(on, size, options, classes)
-        self.register_buffer("queue", torch.zeros(0))
-        self.register_buffer("queue_truth", torch.zeros(0))
 
     def find_truth(self, targets: Targets) -> tuple[Tensor, Tensor]:
         """What clips are told apart by, (R,) or (R, K), and (R,) whether it is known."""
@@ -54,22 +30,12 @@ class EmbeddingLoss(Loss, ABC):
         if not bool(self.find_truth(targets)[1].any()):
             raise ParamsError("no training clip has the labels that clips are told apart by; see `task`, or leave the term out.")
 
-    @property
-    def keeps(self) -> bool:
-        """See `Loss.keeps`."""
-        return self.options.queue > 0
-
-    @torch.no_grad()
     def remember(self, outputs: Outputs, targets: Targets) -> None:
         """See `Loss.remember`."""
-        if not self.keeps:
-            return
-        truth, known = self.find_truth(targets)
-        here = known & (targets.weight > 0)
-        for name, latest in (("queue", F.normalize(outputs[self.on], dim=-1)[here]), ("queue_truth", truth[here])):
-            before = getattr(self, name).to(latest)
-            joined = torch.cat([latest, before]) if before.numel() else latest.clone()
-            setattr(self, name, joined[: self.options.queue])
+        if self.keeps:
+            truth, known = self.find_truth(targets)
+            here = known & (targets.weight > 0)
+            self.push(outputs[self.on][here], truth[here])
 
     def forward(self, outputs: Outputs, targets: Targets) -> Tensor:
         """See `Loss.forward`."""
@@ -77,9 +43,9 @@ class EmbeddingLoss(Loss, ABC):
         truth, known = self.find_truth(targets)
         weight = targets.weight * known
         others, beside, there = vectors, truth, weight > 0
-        if len(self.queue):
+        if self.queued:
             others, beside = torch.cat([vectors, self.queue.to(vectors)]), torch.cat([truth, self.queue_truth.to(truth)])
-            there = torch.cat([there, there.new_ones(len(self.queue))])
+            there = torch.cat([there, there.new_ones(self.queued)])
         places = torch.arange(len(others), device=truth.device)
         values, counted = [], []
         for rows in places[: len(truth)].split(AT_ONCE):

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from pipeline.params.base import Positive
 
-from .embeddings import NEVER, EmbeddingLoss, EmbeddingOptions
+from .embeddings import EmbeddingLoss
+from .memory import NEVER, QueueOptions
 
 
 class Prototype(EmbeddingLoss):
@@ -18,7 +19,7 @@ class Prototype(EmbeddingLoss):
     are those of the head `prototypes`.
     """
 
-    class Options(EmbeddingOptions):
+    class Options(QueueOptions):
         """temperature: τ."""
 
         temperature: Positive = 0.1

@@ -10,7 +10,8 @@ from torch import Tensor
 from pipeline.models.batch import Targets
 from pipeline.params.base import Positive
 
-from .embeddings import NEVER, EmbeddingLoss, EmbeddingOptions, tell_apart
+from .embeddings import EmbeddingLoss, tell_apart
+from .memory import NEVER, QueueOptions
 
 
 class SupervisedContrastive(EmbeddingLoss):
@@ -20,7 +21,7 @@ class SupervisedContrastive(EmbeddingLoss):
     exp(-β ‖d_i - d_p‖) for all others. A clip alone of its class takes no part.
     """
 
-    class Options(EmbeddingOptions):
+    class Options(QueueOptions):
         """labels: by which clips are alike. temperature: τ. beta: β, for dimensions in [-1, 1]."""
 
         labels: Literal["emotion", "dimensions"] = "emotion"

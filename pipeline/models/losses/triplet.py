@@ -10,7 +10,8 @@ from torch import Tensor
 from pipeline.params.base import Positive
 
 from .base import EPSILON, mean_rows
-from .embeddings import EmbeddingLoss, EmbeddingOptions, tell_apart
+from .embeddings import EmbeddingLoss, tell_apart
+from .memory import QueueOptions
 
 
 class Triplet(EmbeddingLoss):
@@ -21,7 +22,7 @@ class Triplet(EmbeddingLoss):
     (Schroff et al. 2015). An anchor that lacks either takes no part.
     """
 
-    class Options(EmbeddingOptions):
+    class Options(QueueOptions):
         """form: `ratio` or `margin`. margin: m."""
 
         form: Literal["ratio", "margin"] = "ratio"

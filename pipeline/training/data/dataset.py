@@ -229,7 +229,7 @@ class Dataset:
         if weight is None:
             weight = torch.ones(len(rows), device=rows.device)
         domain = {name: codes[rows] for name, codes in self.domain.items()}
-        return Targets(self.emotion[rows], self.dimensions[rows], frames, domain, weight)
+        return Targets(self.emotion[rows], self.dimensions[rows], frames, domain, weight, rows)
 
     def fingerprint(self, names: Iterable[str]) -> str:
         """Hash of what is learnt from beside the features: ids, roles, labels, frame-level truth."""

@@ -64,6 +64,13 @@ class Resident:
         values = self.values[where] * mask.reshape(*mask.shape, *[1] * (self.values.dim() - 1))
         return Tokens(values, mask, self.times[where] * mask[..., None])
 
+    def hide(self, clips: Tensor) -> Resident:
+        """Without frame-level truth of these clips, (N,) bool."""
+        if self.targets is None:
+            return self
+        of = clips.repeat(len(self.views) + 1).repeat_interleave(self.offsets.diff())  # (ΣT,)
+        return replace(self, targets=self.targets.masked_fill(of[:, None], float("nan")))
+
     def pool(self, pooling: Pooling) -> Resident:
         """The same with one row per clip and view, see `pool_tokens`; frame-level truth has no place in it."""
         rows = torch.arange(len(self.offsets) - 1, device=self.offsets.device)
