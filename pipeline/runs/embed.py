@@ -62,11 +62,17 @@ def _join(parts: list[Outputs], name: str) -> Tensor:
 
 
 def _halve(inputs: Inputs, late: bool) -> Inputs:
-    """The batch with only the first, or only the second, half of each stream's tokens; an odd one in the middle in neither."""
+    """The batch with only the first, or only the second, half of each stream's tokens; an odd one in the middle in neither.
+
+    Each half begins at 0 s: halves of one place in time are not alike for it.
+    """
 
     def cut(tokens: Tokens) -> Tokens:
         length = tokens.mask.sum(1, keepdim=True)  # (B, 1)
         place = tokens.mask.cumsum(1) - 1  # (B, T) among the tokens that are there
-        return tokens._replace(mask=tokens.mask & (place >= (length + 1) // 2 if late else place < length // 2))
+        mask = tokens.mask & (place >= (length + 1) // 2 if late else place < length // 2)
+        begin = tokens.times[..., 0].masked_fill(~mask, torch.inf).min(1).values  # (B,)
+        begin = begin.nan_to_num(posinf=0.0)[:, None, None]
+        return tokens._replace(mask=mask, times=(tokens.times - begin) * mask[..., None])
 
     return inputs._replace(streams={name: cut(tokens) for name, tokens in inputs.streams.items()})

@@ -213,7 +213,8 @@ def make_model(base="audio", outputs=("frames", "projection")):
 
 def make_inputs(values):
     values = torch.as_tensor(values, dtype=torch.float32)
-    times = torch.zeros(*values.shape[:2], 2)  # at one instant, so that only what they hold tells tokens apart
+    ends = torch.arange(values.shape[1] + 1) / 8
+    times = torch.stack([ends[:-1], ends[1:]], 1).expand(len(values), -1, 2)
     return Inputs({"audio": Tokens(values, torch.ones(values.shape[:2], dtype=torch.bool), times)})
 
 
@@ -230,7 +231,7 @@ def test_contrastive_accuracy_of_known_cases():
     rng = np.random.default_rng(0)
     half = rng.normal(size=(4, 3, 6))
     alike = make_inputs(np.concatenate([half, half], 1))  # halves are the same, clips are not
-    assert compare_halves(make_model(), [alike]) == [1.0] * 4
+    assert compare_halves(make_model(), [alike]) == [1.0] * 4, "that they come later makes them no others"
     one = make_inputs(np.repeat(np.concatenate([half[:1], half[:1]], 1), 4, 0))
     assert compare_halves(make_model(), [one]) == [0.0] * 4, "as near to the others as to itself is not nearer"
     single = make_inputs(rng.normal(size=(2, 1, 6)))
