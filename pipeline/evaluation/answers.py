@@ -73,8 +73,8 @@ def ask_runs(
                 continue
             found = _frame(keys, predict_rows(run, data, test))
             rows.append(found.with_columns(pl.lit(find_temperature(run, data), pl.Float64()).alias("temperature")))
-            if traced := trace_rows(run, data, test, frames):
-                traces.append(_frame(keys, pl.DataFrame(traced)))
+            if course := trace_rows(run, data, test, frames):
+                traces.append(_frame(keys, pl.DataFrame(course)))
             if keys["variant"] == FUSED:
                 speakers.ask(run, data)
                 seen, moved = embeddings.look_over_time(run, data, test)
@@ -86,8 +86,8 @@ def ask_runs(
                     part = _frame(keys, predict_rows(run, data, test, drop)) if drop else found
                     kept.append(part.with_columns(pl.lit("+".join(sorted(keep))).alias("kept")))
     # A fusion may have shares where single streams have none.
-    tables = [pl.concat(found, how="diagonal") if found else pl.DataFrame() for found in (rows, traces, kept)]
-    return Answers(*tables, [pl.concat(parts) for parts in looks.values()], pl.concat(paths), speakers.summarise())
+    said, traced, thin = (pl.concat(found, how="diagonal") if found else pl.DataFrame() for found in (rows, traces, kept))
+    return Answers(said, traced, thin, [pl.concat(parts) for parts in looks.values()], pl.concat(paths), speakers.summarise())
 
 
 def _frame(keys: dict, columns: dict | pl.DataFrame) -> pl.DataFrame:

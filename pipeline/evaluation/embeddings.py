@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 
 import numpy as np
 import polars as pl
@@ -82,7 +82,7 @@ def estimate_looks(tables: list[pl.DataFrame], groups: Groups, draws: Draws | No
     Args:
         tables: one per seed, all folds, of `look_over_time`.
     """
-    kinds = {"consistency": _steadiness, "found": partial(_share, name="contrastive_accuracy")}
+    kinds: dict[str, Callable[[np.ndarray], Figures]] = {"consistency": _steadiness, "found": _share}
     parts = []
     for column, figures in kinds.items():
         known = [table.filter(pl.col(column).is_not_null()) for table in tables]
@@ -96,8 +96,8 @@ def estimate_looks(tables: list[pl.DataFrame], groups: Groups, draws: Draws | No
     return intervals.estimate(parts, draws) if parts else {}
 
 
-def _share(summed: np.ndarray, name: str) -> Figures:
-    return {name: metrics.ratio(summed[..., 0], summed[..., 2])}
+def _share(summed: np.ndarray) -> Figures:
+    return {"contrastive_accuracy": metrics.ratio(summed[..., 0], summed[..., 2])}
 
 
 def _steadiness(summed: np.ndarray) -> Figures:

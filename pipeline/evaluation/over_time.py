@@ -75,7 +75,7 @@ def show_paths(reports: Path, chosen: Sequence[results.Trace]) -> list[dict]:
             known = [(t, v) for t, v in zip(trace.time, truth, strict=True) if v is not None]
             if known:
                 dimension = name.removeprefix("truth_")
-                values = np.interp(times, *zip(*known, strict=True))
+                values = np.interp(times, [t for t, _ in known], [v for _, v in known])
                 svgs.append(_draw(spots, values, f"path of {trace.id}, coloured by {dimension}", dimension))
         shown.append({"id": trace.id, "share": float(part["share"][0]), "svgs": svgs})
     return shown
