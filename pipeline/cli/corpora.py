@@ -39,7 +39,7 @@ def corpus_generate(
     folder: Path,
     options: Annotated[list[str] | None, typer.Argument(help="Of the corpus, e.g. seed=1; none = its defaults.")] = None,
 ) -> None:
-    """Write a generated corpus (demo, afew_va_demo) into an empty folder, outside any run."""
+    """Write a generated corpus (demo, demo_afew_va) into an empty folder, outside any run."""
     from pipeline.data.prepare import generate_corpus
 
     generate_corpus(name, folder, options or ())

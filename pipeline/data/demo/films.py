@@ -37,7 +37,7 @@ face follows them. Everything here was computed from a seed; no person is shown 
 
 
 class Options(Group):
-    """`corpus.options` of the corpus `afew_va_demo`. The same options give the same bytes."""
+    """`corpus.options` of the corpus `demo_afew_va`. The same options give the same bytes."""
 
     seed: int = Field(default=0, ge=0)
     actors: int = Field(default=15, ge=2, le=99)

@@ -211,7 +211,7 @@ def test_the_generated_films_go_through_both_phases(tmp_path, monkeypatch):
         "run.workers=0",
         "run.device=cpu",
     )
-    corpus = ("recipe=afew_va_cached", "corpus=afew_va_demo", "stream@streams.face=face_mae_tiny")
+    corpus = ("recipe=afew_va_cached", "corpus=demo_afew_va", "stream@streams.face=face_mae_tiny")
     command("params", "--write", *corpus, *options, *quick)
     params = read()
     assert [phase.name for phase in params.training.phases] == ["pretrain", "fit"]

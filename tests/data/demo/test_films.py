@@ -78,7 +78,7 @@ def test_the_face_follows_valence_and_arousal():
 
 def test_one_command_writes_it(tmp_path):
     done = CliRunner().invoke(
-        app, ["corpus", "generate", "afew_va_demo", str(tmp_path / "x"), "actors=2", "films=1", "least=5", "most=5", "size=48"]
+        app, ["corpus", "generate", "demo_afew_va", str(tmp_path / "x"), "actors=2", "films=1", "least=5", "most=5", "size=48"]
     )
     assert done.exit_code == 0, done.output
     assert sorted(p.name for p in (tmp_path / "x").iterdir()) == ["001", "002", "README.md"]
@@ -89,11 +89,11 @@ def test_one_command_writes_it(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "said", "kind"),
     [
-        ("ravdess", (), "Unknown generated corpus 'ravdess'.*afew_va_demo", CorpusError),
-        ("afew_va_demo", ("actors",), "'actors' is no option; write KEY=VALUE", CorpusError),
-        ("afew_va_demo", ("actor=3",), "actor.*actors", ParamsError),
-        ("afew_va_demo", ("least=9", "most=8"), "most 8 is below least 9", ParamsError),
-        ("afew_va_demo", ("actors=99", "films=99"), "999", ParamsError),
+        ("ravdess", (), "Unknown generated corpus 'ravdess'.*demo_afew_va", CorpusError),
+        ("demo_afew_va", ("actors",), "'actors' is no option; write KEY=VALUE", CorpusError),
+        ("demo_afew_va", ("actor=3",), "actor.*actors", ParamsError),
+        ("demo_afew_va", ("least=9", "most=8"), "most 8 is below least 9", ParamsError),
+        ("demo_afew_va", ("actors=99", "films=99"), "999", ParamsError),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, name, options, said, kind):

@@ -9,12 +9,12 @@ from pipeline.data.demo import films
 from . import afew_va
 
 
-class AfewVaDemo(afew_va.AfewVa):
+class DemoAfewVa(afew_va.AfewVa):
     """Adapter of the generated corpus: read as AFEW-VA is."""
 
     title = "Generated films of drawn faces in the layout of AFEW-VA"
     licence = "none needed: computed from a seed"
-    homepage = "docs/corpora/afew_va_demo.md"
+    homepage = "docs/corpora/demo_afew_va.md"
     checked = "all of it, it is made here"
     generated = True
 
