@@ -48,8 +48,8 @@ def read_both(value: object) -> tuple[Interval | None, Interval | None]:
     """(the interval by speaker or what stands in for it, the one by clip) of an entry of `metrics.json`."""
     if not isinstance(value, Mapping):
         return None, None
-    by_clip = {"mean": value.get("mean")} | {side: value.get(f"{side}_by_clip") for side in ("low", "high")}
-    return results.read_interval(value), results.read_interval(by_clip)
+    by_clip = {side: value[f"{side}_by_clip"] for side in ("low", "high") if f"{side}_by_clip" in value}
+    return results.read_interval(value), results.read_interval({"mean": value.get("mean"), **by_clip}) if by_clip else None
 
 
 def show_paths(reports: Path, chosen: Sequence[results.Trace]) -> list[dict]:
