@@ -15,6 +15,9 @@ from numpy.typing import ArrayLike
 #: A float of one matrix, an array (…) of a stack of them.
 Figure = Any
 
+#: Of regression: those that a truth which never varies does not define.
+CORRELATIONS = ("ccc", "pcc", "icc")
+
 #: Bins of equal width in which confidence is compared with the share that is right.
 BINS = 10
 
@@ -111,21 +114,38 @@ def moments(truth: ArrayLike, predicted: ArrayLike) -> np.ndarray:
 
 
 def of_moments(sums: np.ndarray) -> dict[str, Figure]:
-    """`ccc`, `pcc`, `rmse` and `sagr` from sums of `moments` (9,), or of each of a stack (…, 9).
+    """`ccc`, `pcc`, `icc`, `rmse`, `mse` and `sagr` from sums of `moments` (9,), or of each of a stack (…, 9).
 
-    CCC is the concordance correlation coefficient of Lin (1989) with population moments. Two equal constants agree in
-    value but carry no association: 0, as PCC. SAGR is the agreement of signs, sign(0) = 0.
+    CCC is the concordance correlation coefficient of Lin (1989) with population moments, ICC the intraclass correlation
+    ICC(3,1) of Shrout and Fleiss (1979) with truth and prediction as the two raters, 2 cov / (var + var). Two equal constants
+    agree in value but carry no association: 0, as PCC; `is_constant` tells them. SAGR is the agreement of signs, sign(0) = 0.
     """
     a, b, aa, bb, ab, gap, square, agree = np.moveaxis(np.asarray(ratio(sums[..., 1:], sums[..., :1] + 0 * sums[..., 1:])), -1, 0)
-    # A constant leaves rounding in its variance, of the order of its square.
-    y, p = (np.where(v - m * m > 1e-13 * v, v - m * m, 0 * v) for m, v in ((a, aa), (b, bb)))
+    y, p = _variance(a, aa), _variance(b, bb)
     shared, known = np.where((y > 0) & (p > 0), ab - a * b, 0), np.isfinite(aa)
     return {
         "ccc": np.where(known, np.nan_to_num(ratio(2 * shared, y + p + gap * gap)), np.nan)[()],
         "pcc": np.where(known, np.nan_to_num(ratio(shared, np.sqrt(y * p))), np.nan)[()],
+        "icc": np.where(known, np.nan_to_num(ratio(2 * shared, y + p)), np.nan)[()],
         "rmse": np.sqrt(square)[()],
+        "mse": square[()],
         "sagr": agree[()],
     }
+
+
+def is_constant(sums: np.ndarray) -> np.ndarray:
+    """(…) whether the truth in sums of `moments` (…, 9) is one value, of which no correlation can be told; also without rows.
+
+    >>> bool(is_constant(moments([0.2, 0.2], [0.1, 0.3]).sum(0)))
+    True
+    """
+    means = np.asarray(ratio(sums[..., 1:], sums[..., :1] + 0 * sums[..., 1:]))
+    return ~(_variance(means[..., 0], means[..., 2]) > 0)
+
+
+def _variance(mean: np.ndarray, square: np.ndarray) -> np.ndarray:
+    # A constant leaves rounding in its variance, of the order of its square.
+    return np.where(square - mean * mean > 1e-13 * square, square - mean * mean, 0 * square)
 
 
 def regression(truth: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
@@ -186,12 +206,18 @@ def calibration(truth: ArrayLike, probabilities: ArrayLike, bins: int = BINS) ->
     return ece(sums), rows
 
 
-def clip_concordance(sums: np.ndarray) -> np.ndarray:
-    """(…, 2) CCC inside each clip and 1, from its sums of `moments` (…, 9); zeros for clips of fewer than two rows or
-    of constant truth. The mean over clips is the sum of the first over that of the second."""
-    count, total, square = sums[..., 0], sums[..., 1], sums[..., 3]
-    kept = (count > 1) & (square * count - total**2 > 1e-13 * square * count)
-    return np.stack([np.where(kept, np.nan_to_num(of_moments(sums)["ccc"]), 0), kept], -1)
+def clip_figures(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """Each metric of `of_moments` inside each clip: (…, 2) its value and 1, from the clip's sums of `moments` (…, 9).
+
+    The mean over clips is the sum of the first over that of the second. Zeros for clips without rows, and of correlations
+    (`CORRELATIONS`) for clips of constant truth.
+    """
+    there, varies = sums[..., 0] > 0, ~is_constant(sums)
+    found = {}
+    for name, value in of_moments(sums).items():
+        kept = varies if name in CORRELATIONS else there
+        found[name] = np.stack([np.where(kept, np.nan_to_num(value), 0), kept], -1)
+    return found
 
 
 def _mean(values: np.ndarray, taken: np.ndarray) -> Figure:

@@ -70,6 +70,18 @@ def test_constants_correlate_with_nothing():
     assert metrics.ccc([0.1, 0.1], [0.1, 0.1]) == 0
 
 
+def test_icc_is_that_of_an_analysis_of_variance():
+    """ICC(3,1) of Shrout and Fleiss from its mean squares: raters are truth and prediction, subjects the rows."""
+    y, p = np.random.default_rng(1).normal(size=(2, 40)) + np.array([[0.0], [3.0]])
+    both = np.stack([y, p], 1)
+    between = 2 * ((both.mean(1) - both.mean()) ** 2).sum() / 39
+    rest = ((both - both.mean(1, keepdims=True) - both.mean(0) + both.mean()) ** 2).sum() / 39
+    found = metrics.regression(y, p)
+    assert found["icc"] == pytest.approx((between - rest) / (between + rest))
+    assert metrics.regression(y, y + 3)["icc"] == pytest.approx(1) and metrics.regression(y, y + 3)["ccc"] < 1
+    assert found["mse"] == pytest.approx(found["rmse"] ** 2)
+
+
 def test_sign_agreement_has_three_signs():
     assert metrics.regression([0, 0, -0.5, 0.5], [0, 0.1, -0.1, -0.1])["sagr"] == 0.5
 
@@ -86,7 +98,12 @@ def test_mean_per_clip_is_not_the_pooled_value():
     rows = metrics.moments(truth, predicted)
     clips = np.stack([rows[:3].sum(0), rows[3:6].sum(0), rows[6:7].sum(0), rows[7:].sum(0)])
     # One row, and constant truth: two clips take no part.
-    np.testing.assert_allclose(metrics.clip_concordance(clips), [[-1, 1], [-1, 1], [0, 0], [0, 0]])
+    found = metrics.clip_figures(clips)
+    for name in ("ccc", "pcc", "icc"):
+        np.testing.assert_allclose(found[name], [[-1, 1], [-1, 1], [0, 0], [0, 0]])
+    np.testing.assert_allclose(found["mse"], [[0.08 / 3, 1], [0.08 / 3, 1], [0, 1], [0.065, 1]])
+    np.testing.assert_allclose(found["rmse"][:, 0] ** 2, found["mse"][:, 0])
+    assert metrics.is_constant(clips).tolist() == [False, False, True, True] and metrics.is_constant(np.zeros(9))
     assert metrics.ccc(truth, predicted) > 0.7
 
 

@@ -33,6 +33,19 @@ def corpus_prepare(params: ParamsFile = Path("params.yaml"), folder: Path = Path
         prepare_corpus(values, folder)
 
 
+@app.command("generate")
+def corpus_generate(
+    name: str,
+    folder: Path,
+    options: Annotated[list[str] | None, typer.Argument(help="Of the corpus, e.g. seed=1; none = its defaults.")] = None,
+) -> None:
+    """Write a generated corpus (demo, demo_afew_va) into an empty folder, outside any run."""
+    from pipeline.data.prepare import generate_corpus
+
+    generate_corpus(name, folder, options or ())
+    typer.echo(f"{folder}: {name}")
+
+
 @app.command("link")
 def corpus_link(params: ParamsFile = Path("params.yaml"), out_file: Path = Path("data/link.txt")) -> None:
     """See that the corpus is there, linked where DVC works in a copy of the checkout, and that git ignores it."""

@@ -35,6 +35,7 @@ def make_card(
         "title": adapter.title,
         "licence": adapter.licence,
         "homepage": adapter.homepage,
+        "scale": list(adapter.scale),
         "clips": table.height,
         "context": context,
         "hours": _hours(table),

@@ -2,40 +2,42 @@
 
 Writes below `out`: `predictions.parquet`, `traces.parquet`, `metrics.json`, `per_class.json`, `per_fold.json`,
 `per_speaker.parquet`, `comparisons.json`, `baselines.json` (chance, majority), `run.json` (where the figures come from),
-`summary.json` (the few figures `dvc exp show` lists), `trust.json` and `probe.json` (see `trust`), and for DVC and the report
+`summary.json` (the few figures `dvc exp show` lists), `submission.csv` and `trajectories.parquet` (of what is predicted over
+time; else empty), `trust.json` and `probe.json` (see `trust`), and for DVC and the report
 `plots/{confusion,variants,missing,calibration,selective,difficulty,history}.csv`.
 """
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from pipeline import metrics
 from pipeline.errors import StoreError
 from pipeline.params import Params
 from pipeline.runs.folders import ENSEMBLE, FUSED, list_runs
-from pipeline.runs.run import TrainedModel, load_run
+from pipeline.runs.run import load_run
 from pipeline.storage import atomic, tables
 from pipeline.threads import computing
-from pipeline.training.data.dataset import Dataset
 
-from . import by_fold, probe, summary
+from . import by_fold, embeddings, summary
+from .answers import KEYS, ask_runs
 from .baselines import find_baselines
-from .calibration import find_temperature
 from .comparisons import compare_variants
 from .ensemble import add_ensemble, count_members, weigh_members
 from .intervals import Interval
 from .missing import measure_missing
-from .predictions import mean_trace, predict_rows, subsets, trace_rows, truth_table
+from .predictions import mean_trace, truth_table
 from .record import describe_run
+from .submission import read_scale, write_submission
 from .sums import Groups, indices, is_scored, probabilities
 from .transductive import find_transductive
 from .trust import write_trust
+from .undefined import tell_undefined
 
-KEYS = ("variant", "fold", "seed")
+log = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -46,6 +48,7 @@ def evaluate(
     truth_annotations: str | Path = "data/truth_annotations.parquet",
     manifest: str | Path = "data/manifest.parquet",
     folds: str | Path = "data/folds.parquet",
+    card: str | Path = "data/card.json",
     runs: str | Path = "models/runs",
     out: str | Path = "reports",
 ) -> dict[str, dict[str, dict[str, float | None]]]:
@@ -53,7 +56,8 @@ def evaluate(
 
     Returns:
         The content of `metrics.json`: variant → metric → mean over seeds, low and high (95 %, drawing speakers and
-        seeds anew, see `intervals`); with too few speakers, least and most of single speakers and runs instead.
+        seeds anew, see `intervals`); with too few speakers, least and most of single speakers and runs instead. Figures of
+        frames have `low_by_clip` and `high_by_clip` besides, for which clips are drawn instead of speakers.
 
     Raises:
         StoreError: no trained run, a fold without test clips, truth that misses all of them, or a member of the ensemble that
@@ -69,8 +73,8 @@ def evaluate(
     known, frames = truth_table(truth, truth_annotations, names)
     members = weigh_members(runs)
     with computing(params.training.threads):  # else the last digits would be the machine's
-        *found, probed = _predict(params, loaded, index, manifest, folds, frames, {FUSED, *(name.variant for name in members)})
-    predictions, traces, kept = (add_ensemble(table, members, classes) for table in found)
+        found = ask_runs(params, loaded, index, manifest, folds, frames, {FUSED, *(name.variant for name in members)})
+    predictions, traces, kept = (add_ensemble(table, members, classes) for table in (found.rows, found.traces, found.kept))
     clips, roles = tables.read(manifest), tables.read(folds)
     predictions = _with_truth(predictions, known, clips, classes, names)
     if not predictions.filter(is_scored(classes, names)).height:
@@ -87,13 +91,21 @@ def evaluate(
         variant: summary.summarise(parts, _held(traces, variant, parts), groups, classes, names, number)
         for number, (variant, parts) in enumerate(seeds.items())
     }
+    if FUSED in seeds:
+        drawn = summary.draws_of(seeds[FUSED], groups, list(seeds).index(FUSED))
+        intervals_of[FUSED] |= embeddings.estimate_looks(found.looks, groups, drawn)
     per_fold = by_fold.score_folds(seeds, roles, clips, classes, names)
     result = {
-        variant: {name: one.rounded() for name, one in found.items()} | by_fold.over_folds(per_fold[variant])
-        for variant, found in intervals_of.items()
+        variant: {name: one.rounded() for name, one in figures.items()} | by_fold.over_folds(per_fold[variant])
+        for variant, figures in intervals_of.items()
     }
+    for number, (variant, parts) in enumerate(seeds.items()):
+        summary.add_bounds_by_clip(result[variant], _held(traces, variant, parts), names, number)
     tables.write(predictions, out / "predictions.parquet", sort=(*KEYS, "id"))
-    tables.write(mean_trace(traces, names), out / "traces.parquet", sort=("id", "time"))
+    trace = mean_trace(traces, names)
+    tables.write(trace, out / "traces.parquet", sort=("id", "time"))
+    write_submission(trace, truth_annotations, names, read_scale(card), out / "submission.csv")
+    tables.write(found.paths, out / "trajectories.parquet", sort=("id", "time"))
     atomic.write_json(out / "metrics.json", result)
     select = params.training.select if params.training.select not in ("loss", "last") else ("uar" if classes else "ccc")
     atomic.write_json(out / "per_fold.json", per_fold)
@@ -110,56 +122,16 @@ def evaluate(
     missing = measure_missing(kept, groups, classes, names)
     _plots(out, pl.concat(main), result | _lines(floor), missing, classes)
     fused = kept.filter(pl.col("variant") == FUSED) if kept.height else kept
-    write_trust(out, main, fused, probed, groups, classes, (tables.read(truth), clips, roles))
+    write_trust(out, main, fused, found.probed, groups, classes, (tables.read(truth), clips, roles))
     record = describe_run(params, predictions, groups, headlines, out / "last.json")
-    atomic.write_json(out / "run.json", record | {"ensemble": count_members(members)})
+    undefined = tell_undefined(main[0], next(iter(_held(traces, main[0]["variant"][0], main)), pl.DataFrame()), names)
+    for line in undefined:
+        log.warning(line)
+    atomic.write_json(out / "run.json", record | {"ensemble": count_members(members), "undefined": undefined})
     history = Path(runs) / "history.csv"
     if history.is_file():
         atomic.write_text(out / "plots" / "history.csv", history.read_text(encoding="utf-8"))
     return result
-
-
-def _predict(
-    params: Params,
-    loaded: list[TrainedModel],
-    index: str | Path,
-    manifest: str | Path,
-    folds: str | Path,
-    frames: dict[str, np.ndarray],
-    thinned: set[str],
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, dict[str, object]]:
-    """Predictions of all runs, traces of all runs, the runs of the variants `thinned` with streams left out, and what
-    `probe.Probes` says."""
-    rows, traces, kept = [], [], []
-    speakers = probe.Probes()
-    for fold in sorted({run.config["fold"] for run in loaded}):
-        data = Dataset.load(index, manifest, folds, params, fold)
-        test = data.rows("test")
-        if not len(test):
-            raise StoreError(f"fold {fold} has no test clip; see `protocol` in params.yaml.")
-        for run in loaded:
-            keys = {name: run.config[name] for name in KEYS}
-            if run.config["fold"] != fold:
-                continue
-            found = _frame(keys, predict_rows(run, data, test))
-            rows.append(found.with_columns(pl.lit(find_temperature(run, data), pl.Float64()).alias("temperature")))
-            if traced := trace_rows(run, data, test, frames):
-                traces.append(_frame(keys, pl.DataFrame(traced)))
-            if keys["variant"] == FUSED:
-                speakers.ask(run, data)
-            if keys["variant"] in thinned:
-                for keep in subsets(run.streams):
-                    drop = frozenset(run.streams) - keep
-                    part = _frame(keys, predict_rows(run, data, test, drop)) if drop else found
-                    kept.append(part.with_columns(pl.lit("+".join(sorted(keep))).alias("kept")))
-    # A fusion may have shares where single streams have none.
-    tables_of = [pl.concat(found, how="diagonal") if found else pl.DataFrame() for found in (rows, traces, kept)]
-    return tables_of[0], tables_of[1], tables_of[2], speakers.summarise()
-
-
-def _frame(keys: dict, columns: dict | pl.DataFrame) -> pl.DataFrame:
-    table = pl.DataFrame(columns)
-    return table.select(*(pl.lit(value).alias(name) for name, value in keys.items()), pl.all())
 
 
 def _with_truth(

@@ -166,27 +166,37 @@ def show_scatters(predictions: pl.DataFrame | None, params: Params) -> list[dict
     return result
 
 
-def show_traces(chosen: Sequence[results.Trace]) -> list[dict]:
-    """One drawing per clip and dimension."""
+def show_traces(chosen: Sequence[results.Trace], scale: tuple[float, float] = (-1, 1)) -> list[dict]:
+    """One drawing per clip and dimension, in the units of the labels.
+
+    Args:
+        scale: ends of the corpus' own scale, see `submission.read_scale`.
+    """
     result = []
+    low, high = scale
+    half = (high - low) / 2
+
+    def in_units(values: Sequence[float | None]) -> list[float | None]:
+        return [None if value is None else low + (value + 1) * half for value in values]
+
     for trace in chosen:
         names = [n.removeprefix("truth_") for n in trace.values if n.startswith("truth_")]
         svgs = [
             plots.draw_lines(
                 [
-                    Line(trace.time, trace.values[f"truth_{n}"], "truth"),
-                    Line(trace.time, trace.values[f"pred_{n}"], "s0"),
+                    Line(trace.time, in_units(trace.values[f"truth_{n}"]), "truth"),
+                    Line(trace.time, in_units(trace.values[f"pred_{n}"]), "s0"),
                 ],
                 "seconds from clip start" if n == names[-1] else "",
                 n,
                 f"{n} of {trace.id} over {len(trace.time)} instants, truth and prediction",
-                y_range=(-1, 1),
+                y_range=scale,
                 height=190 if n == names[-1] else 172,
-                marks=(0,),
+                marks=((low + high) / 2,),
             )
             for n in names
         ]
-        result.append({"id": trace.id, "place": trace.place, "error": trace.error, "svgs": svgs})
+        result.append({"id": trace.id, "place": trace.place, "error": trace.error * half, "svgs": svgs})
     return result
 
 

@@ -165,6 +165,18 @@ def draw_scatter(truth: Sequence[float], predicted: Sequence[float], name: str) 
     return axes.render("scatter", f"{name}: prediction against truth for {len(truth)} clips")
 
 
+def draw_path(xs: Sequence[float], ys: Sequence[float], values: Sequence[float], title: str, description: str) -> Markup:
+    """A way through the plane, each of its stations as strong as its value in [-1, 1] is far from zero, in one colour above
+    zero and in another below; a ring where it begins."""
+    axes = Axes(find_range(xs), find_range(ys), width=300, height=250, left=14, bottom=30)
+    axes.frame(title, "", x_ticks=(), y_ticks=())
+    axes.path(xs, ys, "curve faint s0")
+    for x, y, value in zip(xs, ys, values, strict=True):
+        axes.dot(x, y, 3.5, "station" if value >= 0 else "station below", strength=0.12 + 0.88 * min(abs(value), 1.0))
+    axes.dot(xs[0], ys[0], 6, "ring")
+    return axes.render("way", description)
+
+
 def draw_bars(names: Sequence[str], groups: Mapping[str, Sequence[int]], description: str) -> Markup:
     """Grouped horizontal bars, one group of bars per name, one bar per key of `groups`."""
     each = 11 if len(groups) > 1 else 14

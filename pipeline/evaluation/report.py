@@ -16,7 +16,8 @@ from pipeline.params import Params
 from pipeline.runs.folders import FUSED
 from pipeline.storage import atomic
 
-from . import by_fold, curves, datacard, panels, plots, provenance, results, sentences, transductive, trust_panels
+from . import by_fold, curves, datacard, over_time, panels, plots, provenance, results, sentences, transductive, trust_panels
+from .submission import read_scale
 from .svg import format_number
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -120,7 +121,10 @@ def render_page(params: Params, data: Path, reports: Path, features: Path) -> st
         "trust": show_trust(reports, Path(data), predictions, floors),
         "transductive": transductive.tell(unit) if unit else "",
         "scatters": panels.show_scatters(predictions, params),
-        "traces": panels.show_traces(traced[0]) if traced else [],
+        "traces": panels.show_traces(traced[0], scale := read_scale(data / "card.json")) if traced else [],
+        "scale": scale if traced else None,
+        "over_time": over_time.show_figures(reports, main, params.task.dimensions),
+        "paths": over_time.show_paths(reports, traced[0]) if traced else [],
         "traces_total": traced[1] if traced else 0,
         "trace_keys": panels.TRACE_KEYS,
         "missing": panels.show_missing(results.read_csv(reports / "plots" / "missing.csv", ("kept", "mean")), floors),

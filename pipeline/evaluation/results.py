@@ -29,9 +29,14 @@ TITLES = {
     "accuracy_at_80": "Accuracy, surest 80 %",
     "uar_at_80": "UAR, surest 80 %",
     "selective_accuracy": "Accuracy, mean over coverages",
+    "temporal_consistency": "Temporal consistency",
+    "temporal_consistency_sd": "Temporal consistency, sd over clips",
+    "contrastive_accuracy": "Contrastive accuracy",
     "ccc": "CCC, mean",
     "pcc": "PCC",
+    "icc": "ICC(3,1)",
     "rmse": "RMSE",
+    "mse": "MSE",
     "sagr": "SAGR",
     "mae": "MAE",
     "precision": "Precision",
@@ -46,20 +51,21 @@ TITLES = {
 HEADLINES = ("uar", "ccc", "accuracy")
 
 #: Metrics for which less is better.
-LESS = ("rmse", "mae", "ece", "loss")
+LESS = ("rmse", "mse", "mae", "ece", "loss")
 
 
 def name_metric(metric: str) -> str:
     """A metric's name for people: `ccc_valence` → `CCC valence`."""
     if metric in TITLES:
         return TITLES[metric]
-    if metric.endswith("_per_clip"):
-        return f"{name_metric(metric.removesuffix('_per_clip'))}, mean of clips"
+    if metric.startswith("frame_"):
+        how = "mean of clips" if metric.endswith("_per_clip") else "pooled"
+        return f"{name_metric(metric.removeprefix('frame_').removesuffix('_per_clip'))} over frames, {how}"
     for suffix, words in (("_mean_of_folds", "mean of folds"), ("_sd_of_folds", "sd of folds")):
         if metric.endswith(suffix):
             return f"{name_metric(metric.removesuffix(suffix))}, {words}"
     parts = metric.split("_")
-    first = [w for w in parts if w in ("ccc", "pcc", "rmse", "sagr", "mae")]
+    first = [w for w in parts if w in ("ccc", "pcc", "icc", "rmse", "mse", "sagr", "mae")]
     rest = [w for w in parts if w not in first]
     text = " ".join([w.upper() for w in first] + rest)
     return text[:1].upper() + text[1:]

@@ -15,7 +15,8 @@ from .selective import selective_part
 from .sums import Groups, Part, class_part, clip_parts, frame_parts
 
 #: Metrics that a list of experiments shows, where they exist.
-SHOWN = ("uar", "macro_f1", "weighted_f1", "accuracy", "ccc", "valence_ccc", "arousal_ccc", "dominance_ccc")
+SHOWN = ("uar", "macro_f1", "weighted_f1", "accuracy", "ccc", "valence_ccc", "arousal_ccc", "dominance_ccc",
+         "frame_ccc", "frame_ccc_per_clip")  # fmt: skip
 
 #: Of a speaker's clips; fewer give no correlation.
 CORRELATED = 3
@@ -42,6 +43,24 @@ def summarise(
     parts += frame_parts(traces, groups, dimensions) if traces else []
     parts += [selective_part(tables, groups, classes)] if classes else []
     return intervals.estimate(parts, draws_of(tables, groups, variant))
+
+
+def add_bounds_by_clip(
+    result: dict[str, dict[str, float | None]], traces: list[pl.DataFrame], dimensions: tuple[str, ...], variant: int
+) -> None:
+    """Give the figures of frames `low_by_clip` and `high_by_clip`: clips drawn as if those of one speaker were strangers.
+
+    Papers that split by clip report this interval; it is the narrower, the more clips a speaker has.
+
+    Args:
+        result: metric → its interval of one variant, changed here. traces: one per seed; none leaves all as it is.
+    """
+    if not traces:
+        return
+    groups = Groups.of_clips(traces[0])
+    for name, one in intervals.estimate(frame_parts(traces, groups, dimensions), draws_of(traces, groups, variant)).items():
+        bounds = one.rounded()
+        result[name] |= {f"{side}_by_clip": bounds[side] for side in ("low", "high")}
 
 
 def draws_of(tables: list[pl.DataFrame], groups: Groups, variant: int) -> Draws | None:

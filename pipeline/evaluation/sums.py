@@ -56,6 +56,12 @@ class Groups:
         alone = known.count(None) if unit in UNITS else 0
         return cls(unit, names, {clip: order[name] for clip, name in zip(table["id"], found, strict=True)}, alone)
 
+    @classmethod
+    def of_clips(cls, table: pl.DataFrame) -> Groups:
+        """Each clip of a table a group by itself."""
+        names = sorted(set(table["id"]))
+        return cls("clip", names, {name: i for i, name in enumerate(names)}, 0)
+
     def sum(self, ids: Sequence[str], rows: np.ndarray) -> np.ndarray:
         """(groups, …) sums of rows (N, …)."""
         place = np.array([self.place.get(clip, -1) for clip in ids], dtype=np.int64)
@@ -110,22 +116,30 @@ def class_part(tables: list[pl.DataFrame], groups: Groups, classes: tuple[str, .
 
 
 def frame_parts(traces: list[pl.DataFrame], groups: Groups, dimensions: tuple[str, ...]) -> list[Part]:
-    """`frame_<dimension>_<metric>` pooled over all frames, `…_ccc_per_clip` the mean of clips; a table per seed."""
+    """`frame_<dimension>_<metric>` pooled over all frames, `…_per_clip` the mean of clips; a table per seed."""
     pooled, inside = [], []
     for table in traces:
-        ids, place = np.unique(table["id"].to_list(), return_inverse=True)
-        clips = np.zeros((len(ids), len(dimensions), 9))
-        np.add.at(clips, place, _moments(table, dimensions, "pred_"))
-        pooled.append(groups.sum(ids.tolist(), clips))
-        inside.append(groups.sum(ids.tolist(), metrics.clip_concordance(clips)))
+        ids, clips = sum_clips(table, dimensions)
+        pooled.append(groups.sum(ids, clips))
+        inside.append(groups.sum(ids, np.stack(list(metrics.clip_figures(clips).values()), -2)))
+    names = list(metrics.of_moments(np.zeros(9)))
 
     def per_clip(summed: np.ndarray) -> Figures:
-        with np.errstate(invalid="ignore"):
-            means = summed[..., 0] / summed[..., 1]
-        return {f"frame_{name}_ccc_per_clip": means[..., k] for k, name in enumerate(dimensions)}
+        means = np.asarray(metrics.ratio(summed[..., 0], summed[..., 1]))  # (…, dimensions, metrics)
+        each = {(d, m): means[..., k, j] for k, d in enumerate(dimensions) for j, m in enumerate(names)}
+        whole = {"frame_ccc_per_clip": means[..., names.index("ccc")].mean(-1)}
+        return {f"frame_{d}_{m}_per_clip": value for (d, m), value in each.items()} | whole
 
     pooled_figures = partial(_regression, dimensions=dimensions, prefix="frame_")
     return [Part(np.stack(pooled), pooled_figures), Part(np.stack(inside), per_clip)]
+
+
+def sum_clips(traces: pl.DataFrame, dimensions: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
+    """Clips, and their sums (clips, D, 9) of `metrics.moments`."""
+    ids, place = np.unique(traces["id"].to_list(), return_inverse=True)
+    clips = np.zeros((len(ids), len(dimensions), 9))
+    np.add.at(clips, place, _moments(traces, dimensions, "pred_"))
+    return ids.tolist(), clips
 
 
 def probabilities(table: pl.DataFrame, classes: tuple[str, ...]) -> np.ndarray:
@@ -152,6 +166,8 @@ def _moments(table: pl.DataFrame, dimensions: tuple[str, ...], side: str) -> np.
 
 
 def _regression(summed: np.ndarray, dimensions: tuple[str, ...], prefix: str) -> Figures:
-    found = metrics.of_moments(summed)
+    """Metrics per dimension, and the mean CCC. What truth that never varies leaves undefined is NaN, and told (`undefined`)."""
+    constant, found = metrics.is_constant(summed), metrics.of_moments(summed)
+    found |= {name: np.where(constant, np.nan, found[name]) for name in metrics.CORRELATIONS}
     result = {f"{prefix}{name}_{key}": value[..., k] for k, name in enumerate(dimensions) for key, value in found.items()}
     return result | {f"{prefix}ccc": found["ccc"].mean(-1)}

@@ -87,11 +87,12 @@ class Axes:
             f'class="{style}">{inside}</rect>'
         )
 
-    def dot(self, x: float, y: float, radius: float, style: str, title: str = "") -> None:
-        """A disc at a data position."""
+    def dot(self, x: float, y: float, radius: float, style: str, title: str = "", strength: float | None = None) -> None:
+        """A disc at a data position; `strength` in [0, 1] is how much of its colour it has."""
         inside = f"<title>{escape(title)}</title>" if title else ""
+        faded = "" if strength is None else f' fill-opacity="{strength:.2f}"'
         self.parts.append(
-            f'<circle cx="{self.px(x):.1f}" cy="{self.py(y):.1f}" r="{radius:.1f}" class="{style}">{inside}</circle>'
+            f'<circle cx="{self.px(x):.1f}" cy="{self.py(y):.1f}" r="{radius:.1f}" class="{style}"{faded}>{inside}</circle>'
         )
 
     def path(self, xs: Sequence[float], ys: Sequence[float | None], style: str) -> None:

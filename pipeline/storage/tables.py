@@ -47,6 +47,7 @@ LABELS = ("emotion", "sentiment", "valence", "arousal", "dominance", "labels")
 ANNOTATIONS: dict[str, pl.DataType] = {
     "id": pl.String(),
     "time": pl.Float64(),  # seconds from clip start
+    "frame": pl.String(),  # number of the frame as the corpus writes it, or null
     "valence": pl.Float64(),
     "arousal": pl.Float64(),
 }

@@ -18,7 +18,7 @@ from pipeline.runs.ensemble import choose_shares, write_shares
 from pipeline.runs.folders import RunName
 from pipeline.storage.atomic import atomic_folder, write_text
 
-from .data.labels import check_labels, fold_numbers
+from .data.labels import check_frames, check_labels, fold_numbers
 from .jobs import History, Job, Sources, run_job
 from .schedule import run_jobs
 from .variants import list_variants
@@ -49,6 +49,7 @@ def train(
     sources = Sources(*(str(path) for path in (index, manifest, folds, annotations)))
     out = Path(out)
     check_labels(params, index, manifest, folds)
+    check_frames(params, annotations)
     jobs = [
         Job(variant, fold, seed)
         for fold in fold_numbers(folds)

@@ -78,7 +78,7 @@ def test_bounds_never_leave_the_range_of_the_metric(groups, seeds, seed, level):
         [Part(counts, metrics.of_confusion), Part(moments, metrics.of_moments)], Draws.of(groups, seeds, draws=100)
     )
     for name, one in found.items():
-        low, high = (-1, 1) if name in ("ccc", "pcc") else (0, np.inf if name == "rmse" else 1)
+        low, high = (-1, 1) if name in metrics.CORRELATIONS else (0, np.inf if name in ("rmse", "mse") else 1)
         assert low - 1e-9 <= one.low <= one.mean <= one.high <= high + 1e-9, name
         assert not one.ranged
 

@@ -124,8 +124,8 @@ def test_bars_are_proportional():
     [
         ("uar", "UAR"),
         ("valence_ccc", "CCC valence"),
-        ("frame_arousal_rmse", "RMSE frame arousal"),
-        ("frame_valence_ccc_per_clip", "CCC frame valence, mean of clips"),
+        ("frame_arousal_rmse", "RMSE arousal over frames, pooled"),
+        ("frame_valence_ccc_per_clip", "CCC valence over frames, mean of clips"),
         ("weighted_f1", "Weighted F1"),
         ("accuracy", "Accuracy"),
     ],

@@ -214,3 +214,17 @@ def test_time_base(fabricate):
     wrong = params.model_copy(update={"task": params.task.model_copy(update={"time_base": "vido"})})
     with pytest.raises(ParamsError, match="task.time_base 'vido'"):
         choose_time_base(wrong, ("audio",))
+
+
+def test_what_no_clip_has_over_time_is_not_predicted_over_time(fabricate, caplog):
+    corpus = fabricate(clips=20)
+    given = tables.read(corpus.files["annotations"])
+    params = corpus.params(task={"level": "frame"}, training={"epochs": 1})
+    empty = (given.clear(), given.with_columns(valence=None, arousal=float("nan")))
+    for table in empty:
+        tables.write(table, corpus.files["annotations"], sort=("id", "time"))
+        with pytest.raises(ParamsError, match="task.level is frame, but no clip to learn from has valence or arousal over time"):
+            train(params, corpus.index(params), **corpus.files, out=corpus.path("models/runs"))
+    tables.write(given.with_columns(valence=None), corpus.files["annotations"], sort=("id", "time"))
+    train(params, corpus.index(params), **corpus.files, out=corpus.path("models/runs"))
+    assert "no clip has valence over time" in caplog.text

@@ -75,9 +75,17 @@ def original(value: float) -> int:
     return round(value * SCALE)
 
 
-def _images(place: Path) -> list[int]:
+def _tell_absent(numbers: list[int], total: int, most: int = 8) -> str:
+    """Which annotated frames have no image, in one line."""
+    named = ", ".join(f"{number:05}" for number in numbers[:most])
+    more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
+    return f"{len(numbers)} of {total} annotated frames have no image: {named}{more}"
+
+
+def _images(place: Path) -> dict[int, str]:
+    """Frame number → the name of its picture as written, in time order."""
     stems = {p.stem for p in place.iterdir() if p.suffix.lower() in folder.IMAGE and not p.name.startswith(".")}
-    return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdigit())
+    return dict(sorted((int(stem), stem) for stem in stems if stem.isascii() and stem.isdigit()))
 
 
 class AfewVa(Adapter):
@@ -96,7 +104,7 @@ class AfewVa(Adapter):
     options: Options
 
     def read(self) -> Tables:
-        """One clip per folder; its valence and arousal are the means over its frames.
+        """One clip per folder; its valence and arousal are the means over its frames that have an image.
 
         A frame's time is the middle of its place among the images that are there, at the rate the decoder takes
         them: 25 per second, as the films, or the number in the folder's `fps.txt`.
@@ -109,7 +117,7 @@ class AfewVa(Adapter):
         result = Tables(clips=[])
         lacking = 0
         for place in sorted(p for p in root.rglob("*") if p.is_dir() and re.fullmatch(r"\d{3}", p.name)):
-            relative, id_ = place.relative_to(root).as_posix(), f"afew_va/{place.name}"
+            relative, id_ = place.relative_to(root).as_posix(), f"{self.name}/{place.name}"
             path = place / f"{place.name}.json"
             if not path.is_file():
                 result.problems.append(folder.problem(id_, relative, "missing", f"{path.name} is not there"))
@@ -125,23 +133,26 @@ class AfewVa(Adapter):
                 result.problems.append(folder.problem(id_, f"{relative}/{path.name}", "row", str(error)))
                 continue
             here = _images(place)
-            rows = [((at + 0.5) / fps, found[number]) for at, number in enumerate(here) if number in found]
-            absent = len(found) - len(rows)
-            lacking += absent
+            rows = [((at + 0.5) / fps, number, found[number]) for at, number in enumerate(here) if number in found]
+            absent = sorted(set(found) - set(here))
+            lacking += len(absent)
+            if absent:
+                # A clip that stays is not lost; the row says which of its frames nothing can be said of.
+                result.problems.append(folder.problem(id_, relative, "missing", _tell_absent(absent, len(found))))
             if not rows or (absent and options.partial == "quarantine"):
-                result.problems.append(folder.problem(id_, relative, "missing", f"{absent} of {len(found)} frames absent"))
                 continue
             result.annotations += [
-                {"id": id_, "time": round(time, 6), "valence": v / SCALE, "arousal": a / SCALE} for time, (v, a) in rows
+                {"id": id_, "time": round(time, 6), "frame": here[number], "valence": v / SCALE, "arousal": a / SCALE}
+                for time, number, (v, a) in rows
             ]
             result.clips.append(
                 {
                     "id": id_,
-                    "corpus": "afew_va",
+                    "corpus": self.name,
                     "video": relative,
                     "speaker": actor,
-                    "valence": sum(v for _, (v, _) in rows) / len(rows) / SCALE,
-                    "arousal": sum(a for _, (_, a) in rows) / len(rows) / SCALE,
+                    "valence": sum(v for *_, (v, _) in rows) / len(rows) / SCALE,
+                    "arousal": sum(a for *_, (_, a) in rows) / len(rows) / SCALE,
                     "expected": len(here) / fps,
                     "landmarks": landmarks(value),
                 }

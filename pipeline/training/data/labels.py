@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from pipeline.storage.feature_store import Status
 from pipeline.storage.index import Index
 
 from .rotation import check_rotation, count_parts, rotate
+
+log = logging.getLogger(__name__)
 
 #: Columns of the manifest that say whose clip it is.
 DOMAINS = ("speaker", "corpus")
@@ -52,6 +55,26 @@ def check_labels(params: Params, index: str | Path, manifest: str | Path, folds:
             where = f", seed {turn}," if turn else ""
             alone = not params.task.dimensions
             check_classes(table, rotate(drawn, turn), params.task.classes, ids, alone=alone, where=where)
+
+
+def check_frames(params: Params, annotations: str | Path) -> None:
+    """Refuse to predict over time what no clip has over time: a head would learn nothing, and say something.
+
+    Raises:
+        ParamsError: no dimension has a label of any instant.
+    """
+    names = params.task.dimensions
+    if params.task.level != "frame" or not names:
+        return
+    table = tables.read(annotations) if Path(annotations).is_file() else tables.frame([], tables.ANNOTATIONS)
+    known = [n for n in names if n in table.columns and table[n].drop_nulls().drop_nans().len()]
+    if not known:
+        raise ParamsError(
+            f"task.level is frame, but no clip to learn from has {' or '.join(names)} over time ({annotations}); set task.level "
+            "to clip."
+        )
+    if absent := [n for n in names if n not in known]:
+        log.warning("no clip has %s over time: what is predicted of it there is not learned", " or ".join(absent))
 
 
 def fold_roles(folds: pl.DataFrame, ids: list[str], fold: int) -> np.ndarray:

@@ -28,6 +28,7 @@ RECIPES = sorted(path.stem for path in (ROOT / "conf" / "recipe").glob("*.yaml")
 #: Family → the seeded stand-in of its class; what needs no weights stays as it is.
 STAND_INS = {
     "clip": "clip_tiny",
+    "clip of faces": "face_mae_tiny",
     "hubert": "hubert_tiny",
     "text": "bert_tiny",
     "timm": "clip_tiny",  # of frames; timm's own looks at faces
@@ -61,11 +62,16 @@ def overrides(recipe: str, root: Path, more: tuple[str, ...] = ()) -> list[str]:
     """What stands after `-S`: the recipe, where the corpus is, and stand-ins for encoders of the hub."""
     streams = compose([f"recipe={recipe}"], ROOT / "conf")["streams"]
     swaps = [
-        f"stream@streams.{name}={STAND_INS[stream['encoder']]}"
+        f"stream@streams.{name}={stand_in(stream)}"
         for name, stream in streams.items()
         if not stream["weights"].startswith(("random:", "file:"))
     ]
     return [f"recipe={recipe}", f"corpus.root={root}", "run.workers=0", "run.device=cpu", *swaps, *more]
+
+
+def stand_in(stream: dict) -> str:
+    family = stream["encoder"]
+    return STAND_INS["clip of faces" if (family, stream["modality"]) == ("clip", "face") else family]
 
 
 def command(*words: str) -> None:
@@ -189,6 +195,36 @@ def every_frame_meets_its_own_truth() -> None:
         assert traces.sort("id", "time")[f"truth_{name}"].to_list() == pytest.approx(
             truth.sort("id", "time")[name].to_list(), abs=1e-5
         )
+
+
+def test_the_generated_films_go_through_both_phases(tmp_path, monkeypatch):
+    """From drawing the pictures to the file to hand in, with other encoders and fewer films than documented."""
+    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    monkeypatch.chdir(tmp_path)
+    small = {"actors": 5, "films": 2, "least": 6, "most": 9, "size": 48}
+    options = [f"corpus.options.{name}={value}" for name, value in small.items()]
+    quick = (
+        "training.seeds=1",
+        "training.linear=null",
+        "temporal.width=16",
+        "protocol.folds=2",
+        "run.workers=0",
+        "run.device=cpu",
+    )
+    corpus = ("recipe=afew_va_cached", "corpus=demo_afew_va", "stream@streams.face=face_mae_tiny")
+    command("params", "--write", *corpus, *options, *quick)
+    params = read()
+    assert [phase.name for phase in params.training.phases] == ["pretrain", "fit"]
+    phase_one(params)
+    for stage in ("train", "evaluate", "report"):
+        command(stage)
+    written = {path.parent.name: json.loads(path.read_text())["frames"] for path in Path("data/corpus").glob("*/*.json")}
+    handed_in = pl.read_csv("reports/submission.csv", infer_schema=False)
+    assert sorted(handed_in.select("clip_id", "frame").rows()) == sorted((c, f) for c, frames in written.items() for f in frames)
+    assert len(written) == 10 and handed_in["valence"].cast(pl.Float64).is_between(-10, 10).all()
+    history = pl.read_csv("reports/plots/history.csv")
+    assert set(history["phase"]) == {"pretrain", "fit"}
+    assert "contrastive_accuracy" in json.loads(Path("reports/metrics.json").read_text())["fused"]
 
 
 def test_iemocap_with_its_film(workspace):

@@ -248,7 +248,8 @@ def test_afew_va(tmp_path, settings):
                 Image.new("RGB", (32, 32), (clip * 20, i * 20, 0)).save(place / f"{i:05}.{'jpg' if clip == 3 else 'png'}")
     write(root / "009/009.json", "{broken")
     table, lost = built(settings, tmp_path, "afew_va", root, protocol={"kind": "kfold", "folds": 2, "val": 0.2})
-    assert table.height == 8 and lost["reason"].to_list() == ["row"]
+    assert table.height == 8 and lost.select("id", "reason").rows() == [("afew_va/002", "missing"), ("afew_va/009", "row")]
+    assert lost["detail"][0] == "1 of 5 annotated frames have no image: 00001"
     row = table.row(0, named=True)
     assert (row["id"], row["speaker"], row["valence"], row["arousal"]) == ("afew_va/001", "actor 1", 0.2, -0.2)
     assert row["duration"] == pytest.approx(0.2) and row["audio"] is None
@@ -258,6 +259,7 @@ def test_afew_va(tmp_path, settings):
     # The second frame of clip 002 is absent: what follows keeps its own label, at its place among the images.
     second = frames.filter(pl.col("id") == "afew_va/002")
     assert second["valence"].to_list() == [0.0, 0.2, 0.3, 0.4] and second["time"][1] == pytest.approx(0.06)
+    assert second["frame"].to_list() == ["00000", "00002", "00003", "00004"]
     folds = pl.read_parquet(tmp_path / "data/folds.parquet").join(table.select("id", "speaker"), on="id")
     for fold in (0, 1):
         parts = {r: set(folds.filter((pl.col("fold") == fold) & (pl.col("role") == r))["speaker"]) for r in ("train", "test")}
