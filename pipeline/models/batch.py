@@ -99,6 +99,7 @@ class Targets(NamedTuple):
         frames: (R, T, K) float32 along the base stream's tokens, NaN unknown, or None.
         domain: (R,) int64 each, -1 unknown: whose clip it is (`speaker`, `corpus`).
         weight: (R,) float32; 0 takes no part.
+        several: (R, C) bool, every emotion of a clip that has several, its own among them; None = no clip has.
     """
 
     emotion: Tensor
@@ -106,6 +107,7 @@ class Targets(NamedTuple):
     frames: Tensor | None
     domain: dict[str, Tensor]
     weight: Tensor
+    several: Tensor | None = None
 
     def of(self, output: str) -> Tensor:
         """The truth that an output is held against: `emotion@audio` against `emotion`, `speaker` against the domain."""

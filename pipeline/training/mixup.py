@@ -25,6 +25,7 @@ def mix_targets(targets: Targets, partner: Tensor) -> Targets:
         None,
         {name: codes[partner] for name, codes in targets.domain.items()},
         targets.weight[partner],
+        None if targets.several is None else targets.several[partner],
     )
 
 
