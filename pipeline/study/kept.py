@@ -84,7 +84,7 @@ def _read_file(name: str, path: str, folder: Path) -> bytes:
             return bytes(file.read())
     except FileNotFoundError as error:
         raise StoreError(
-            f"{name} has no {path} that is kept here: `dvc fetch` brings it from a remote, `dvc repro` makes it."
+            f"{name} has no {path} that is kept here: commit dvc.lock after a run, and `dvc fetch` what lies on a remote."
         ) from error
     except DvcException as error:
         raise StoreError(f"{name} is no commit and no experiment of this folder ({str(error).splitlines()[0]}).") from error
