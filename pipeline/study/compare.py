@@ -12,7 +12,6 @@ import polars as pl
 from pipeline.errors import StoreError, one_of
 from pipeline.evaluation import intervals
 from pipeline.evaluation.intervals import Draws, Interval
-from pipeline.evaluation.record import differences
 from pipeline.evaluation.results import name_metric
 from pipeline.evaluation.summary import SHOWN
 from pipeline.evaluation.sums import Groups, Part, clip_parts, is_scored
@@ -125,8 +124,8 @@ def _check_same(first: _Side, other: _Side) -> None:
 
 def list_changes(runs: Sequence[Kept]) -> dict[str, list[object]]:
     """Parameter → its value in each run, of those that are not the same in all."""
-    names = {name for run in runs[1:] for name, *_ in differences(runs[0].params, run.params)}
-    return {name: [run.params.get(name) for run in runs] for name in sorted(names)}
+    values = {name: [run.params.get(name) for run in runs] for name in sorted({name for run in runs for name in run.params})}
+    return {name: given for name, given in values.items() if any(one != given[0] for one in given)}
 
 
 def format_comparison(runs: Sequence[Kept], found: Sequence[Compared], variant: str) -> str:

@@ -160,7 +160,7 @@ def test_a_run_that_is_not_there_is_one_line(checkout, tmp_path):
     cached = checkout / ".dvc/cache"
     cached.rename(checkout / "elsewhere")
     try:
-        with pytest.raises(StoreError, match=r"first has no reports/predictions.parquet that is kept here: `dvc fetch`"):
+        with pytest.raises(StoreError, match=r"first has no reports/predictions.parquet that is kept here: commit dvc.lock"):
             read_kept("first", checkout)
     finally:
         (checkout / "elsewhere").rename(cached)
