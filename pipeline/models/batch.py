@@ -112,6 +112,7 @@ class Targets(NamedTuple):
         weight: (R,) float32; 0 takes no part.
         clip: (R,) int64 which clip a row is of, where clips are there more than once; None = each is another.
         taught: (R, D) float32 each, NaN where it is lacking: the mean row of a stream that is a teacher.
+        several: (R, C) bool, every emotion of a clip that has several, its own among them; None = no clip has.
     """
 
     emotion: Tensor
@@ -121,6 +122,7 @@ class Targets(NamedTuple):
     weight: Tensor
     clip: Tensor | None = None
     taught: Mapping[str, Tensor] = MappingProxyType({})
+    several: Tensor | None = None
 
     @property
     def owner(self) -> Tensor:

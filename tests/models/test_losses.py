@@ -365,6 +365,21 @@ def test_multilabel_is_the_librarys():
     torch.testing.assert_close(of_classes("multilabel", logits, truth, class_weights=[1, 2, 3, 4]), expected)
 
 
+def test_multilabel_wants_every_class_of_a_clip_that_has_several():
+    logits, truth = sample()
+    several = F.one_hot(truth, 4).bool() | (torch.rand(12, 4, generator=torch.Generator().manual_seed(1)) < 0.3)
+    given = targets(torch.where(torch.arange(12) < 2, -1, truth))._replace(several=several)
+    loss = build("multilabel", class_weights="inverse")
+    loss.observe(given)
+    counts = several[2:].sum(0)
+    expected = F.binary_cross_entropy_with_logits(logits[2:], several[2:].float(), pos_weight=counts.sum() / counts)
+    torch.testing.assert_close(loss({"emotion": logits}, given), expected)
+    # The speaker is one, whatever the emotions are.
+    speaker = given._replace(domain={"speaker": truth})
+    alone = build("multilabel", on="speaker")({"speaker": logits}, speaker)
+    torch.testing.assert_close(alone, F.binary_cross_entropy_with_logits(logits, F.one_hot(truth, 4).float()))
+
+
 def test_squared_error_is_concordance_without_a_share():
     outputs, truth = whole(0, unknown=0.3)
     truth.dimensions[0, 1] = torch.nan

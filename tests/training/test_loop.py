@@ -14,6 +14,7 @@ from pipeline.storage import tables
 from pipeline.training.curricula.base import CURRICULA
 from pipeline.training.data.dataset import Dataset
 from pipeline.training.data.dialogues import number_voices
+from pipeline.training.data.views import predict_views
 from pipeline.training.loop import fit
 from pipeline.training.samplers.base import SAMPLERS
 from pipeline.training.stage import train
@@ -110,15 +111,15 @@ def test_late_fusion_learns(fabricate):
 def dialogues(fabricate):
     """Clips in dialogues of four turns; the class is that of the turn before, so that only context knows it."""
 
-    def make(clips=120):
+    def make(clips=120, turns=4):
         corpus = fabricate(clips=clips, noise=0.2)
         rows = tables.read(corpus.files["manifest"]).to_dicts()
         roles = {}
         for i, row in enumerate(rows):
-            row |= {"dialogue": f"d{i // 4}", "turn": i % 4, "emotion": rows[max(0, i - 1)]["speaker"]}
-            roles[row["id"]] = {0: "test", 1: "val"}.get((i // 4) % 5, "train")
+            row |= {"dialogue": f"d{i // turns}", "turn": i % turns, "emotion": rows[max(0, i - 1)]["speaker"]}
+            roles[row["id"]] = {0: "test", 1: "val"}.get((i // turns) % 5, "train")
         for i, row in enumerate(rows):
-            said = corpus.classes[i - 1] // 2 if i % 4 else corpus.classes[i] // 2
+            said = corpus.classes[i - 1] // 2 if i % turns else corpus.classes[i] // 2
             row["emotion"] = ("anger", "joy")[said]
         tables.write(tables.frame(rows), corpus.files["manifest"])
         table = corpus.roles.with_columns(role=corpus.roles["id"].replace_strict(roles))
@@ -126,6 +127,18 @@ def dialogues(fabricate):
         return corpus
 
     return make
+
+
+def test_a_dialogue_longer_than_the_window_and_the_batch_is_learned_and_predicted_turn_by_turn(dialogues):
+    corpus = dialogues(100, turns=20)
+    context = {"name": "gru", "options": {"turns": 3}}
+    (model, progress), data, params = learn(corpus, context=context, training={"epochs": 2, "batch_size": 8})
+    assert len(progress.history) == 2
+    rows = data.rows("val")
+    assert len(rows) == 20 > 3 and int(data.find_turns(rows, (3, 0)).places.shape[1]) == 4
+    whole = predict_views(model, data, rows)["emotion"]
+    for size in (1, 7):
+        torch.testing.assert_close(predict_views(model, data, rows, size=size)["emotion"], whole, atol=1e-5, rtol=0)
 
 
 def test_history_is_the_dialogues_own_and_of_the_same_role(dialogues):

@@ -33,6 +33,7 @@ from .labels import (
     dimension_values,
     fold_roles,
     frame_truth,
+    label_sets,
     labels,
     number_groups,
     with_means,
@@ -52,8 +53,7 @@ class Dataset:
         classes, dimension_names: in the order of the targets.
         domain: `speaker` and `corpus`, each (N,) int64 places in `domains`, -1 unknown or not among the training clips.
         turns: (N, 3) int64, number of the dialogue, of the turn in it and of its speaker; -1 where there is none.
-        folds: the rows of this fold, as the protocol drew them.
-        part: the validation part selected on; 0 = the fold's own.
+        folds: the rows of this fold, as the protocol drew them. part: the validation part selected on; 0 = the fold's own.
         table: N rows of the manifest, for what curricula go by; no label of a test clip.
     """
 
@@ -228,16 +228,20 @@ class Dataset:
         if base is not None and (along := self.streams[base].targets) is not None:
             where, mask = self.streams[base].gather(rows)
             frames = along[where].masked_fill(~mask[..., None], float("nan"))
-        if weight is None:
-            weight = torch.ones(len(rows), device=rows.device)
+        weight = torch.ones(len(rows), device=rows.device) if weight is None else weight
         domain, taught = ({name: part[rows] for name, part in parts.items()} for parts in (self.domain, self.taught))
-        return Targets(self.emotion[rows], self.dimensions[rows], frames, domain, weight, rows, taught)
+        sets = None if self._several is None else self._several[rows]
+        return Targets(self.emotion[rows], self.dimensions[rows], frames, domain, weight, rows, taught, sets)
+
+    @functools.cached_property
+    def _several(self) -> Tensor | None:
+        return label_sets(self.table, self.emotion, self.classes)
 
     def fingerprint(self, names: Iterable[str]) -> str:
         """Hash of what is learnt from beside the features: ids, roles, labels, frame-level truth."""
         total = hashlib.sha256("\n".join([*self.ids, *self.roles, *self.classes, *self.dimension_names]).encode())
         targets = [self.streams[name].targets for name in sorted(names)]
-        learned = (self.emotion, self.dimensions, self.turns, *self.domain.values(), self.within, *targets)
+        learned = (self.emotion, self.dimensions, self.turns, *self.domain.values(), self.within, self._several, *targets)
         for tensor in (one for one in learned if one is not None):
             total.update(tensor.cpu().numpy().tobytes())
         return total.hexdigest()
