@@ -41,7 +41,8 @@ class ModelSpec(BaseModel):
     """All that is needed to build an `EmotionModel`; JSON in, JSON out.
 
     Attributes:
-        width, layers, heads, dropout: of the stream encoders.
+        width, layers, heads, dropout: of the stream encoders. temporal: their kind.
+        causal: what is predicted of an instant knows of nothing that begins after it.
         readout: how a stream's tokens become one vector: `mean`, `statistics`, `attentive`.
         turns: how many turns of its dialogue before a clip, and after it, the context is given.
         outputs: what is predicted, by name; `emotion@audio` is predicted from the stream `audio` alone.
@@ -59,6 +60,8 @@ class ModelSpec(BaseModel):
     layers: int = 1
     heads: int = 4
     dropout: float = 0.1
+    temporal: PartSpec = PartSpec(name="transformer")
+    causal: bool = False
     readout: str = "mean"
     fusion: PartSpec = PartSpec(name="concat")
     context: PartSpec | None = None

@@ -18,7 +18,7 @@ import torch
 from pipeline.code import code_digest
 from pipeline.devices import pick_devices
 from pipeline.models.model import Model
-from pipeline.models.registry import CONTEXTS, FUSIONS, HEADS, LOSSES
+from pipeline.models.registry import CONTEXTS, FUSIONS, HEADS, LOSSES, TEMPORALS
 from pipeline.models.spec import ModelSpec
 from pipeline.params import Params
 from pipeline.runs.folders import HISTORY, RunName
@@ -192,7 +192,7 @@ def _list_modules(params: Params, spec: ModelSpec) -> list[str]:
     if spec.linear:
         return ["pipeline.training.linear", "pipeline.runs.run"]
     terms = [params.loss, *(phase.loss for phase in params.training.phases if phase.loss)]
-    parts: list[type] = [FUSIONS.find(spec.fusion.name)]
+    parts: list[type] = [FUSIONS.find(spec.fusion.name), TEMPORALS.find(spec.temporal.name)]
     parts += [CONTEXTS.find(spec.context.name)] if spec.context else []
     parts += [HEADS.find(output.name) for output in spec.outputs.values()]
     parts += [LOSSES.find(term.name) for named in terms for term in named.values()]

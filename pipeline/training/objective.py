@@ -39,6 +39,8 @@ class Objective(nn.Module):
             if whole not in part.reads:
                 reads = ", ".join(part.reads)
                 raise ParamsError(f"loss.{name}: {term.name} reads {reads}, not {output}; choose another loss or `on`.")
+            if part.wants is not None and spec.outputs[output].options.get(part.wants) is not True:
+                raise ParamsError(f"loss.{name}: {term.name} wants heads.{output}.options.{part.wants} to be true.")
             options = read_options(part.Options, term.options, f"loss.{name}.options")
             compared = whole in (EMBEDDING, PROJECTION)
             size = len(spec.classes) if compared else spec.outputs[output].size

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.errors import ParamsError, one_of
 from pipeline.models.pooled import Pooling
-from pipeline.models.registry import CONTEXTS, HEADS
+from pipeline.models.registry import CONTEXTS, HEADS, LOSSES
 from pipeline.models.spec import ModelSpec, OutputSpec, PartSpec, StreamSpec
-from pipeline.params import Fusion, Params, Part
+from pipeline.params import Fusion, Params, Part, Term
 from pipeline.parts import read_options
 from pipeline.runs.folders import ENSEMBLE, FUSED, LINEAR
 
@@ -98,6 +100,8 @@ def specify_model(params: Params, variant: Variant, data: Dataset) -> ModelSpec:
         layers=params.temporal.layers,
         heads=params.temporal.heads,
         dropout=float(params.temporal.dropout),
+        temporal=PartSpec(name=params.temporal.kind, options=params.temporal.options),
+        causal=params.temporal.causal,
         readout=params.temporal.readout,
         fusion=PartSpec(**variant.fusion.model_dump()),
         context=PartSpec(**context.model_dump()) if context else None,
@@ -152,5 +156,20 @@ def _list_outputs(params: Params, variant: Variant, data: Dataset, base: str | N
         whole = output.partition("@")[0]
         part = params.heads.get(output) or Part(name="adversary" if whole in data.domains else whole)
         HEADS.find(part.name)
-        result[output] = OutputSpec(**part.model_dump(), size=size)
+        result[output] = OutputSpec(name=part.name, options=_want(output, terms, part.options), size=size)
     return result
+
+
+def _want(output: str, terms: Sequence[Mapping[str, Term]], options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a head, with what losses on its output want of it.
+
+    Raises:
+        ParamsError: it says how sure it is, and no loss teaches it.
+    """
+    read = [term for named in terms for name, term in named.items() if (term.on or name) == output]
+    wanted = {wants: True for term in read if (wants := LOSSES.find(term.name).wants) is not None}
+    if options.get("uncertainty") is True and "uncertainty" not in wanted:
+        raise ParamsError(
+            f"heads.{output}.options.uncertainty is true, but no loss teaches it; take loss=gaussian, or such a term."
+        )
+    return wanted | options
