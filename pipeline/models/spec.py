@@ -22,6 +22,16 @@ class StreamSpec(BaseModel):
         return self.width * max(1, self.levels) * (2 if self.pooling == "statistics" else 1)
 
 
+class WindowSpec(BaseModel):
+    """How long clips are read: `tokens` of the leading stream at a time, `stride` tokens on, no stream with more than `most`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tokens: int
+    stride: int
+    most: int
+
+
 class PartSpec(BaseModel):
     """A part by name, with its options."""
 
@@ -49,6 +59,7 @@ class ModelSpec(BaseModel):
         classes: emotion names in the order of the logits; empty = no emotion head.
         dimensions: names in the order of the regression outputs; empty = no such head.
         base: stream at whose instants frame-level dimensions are predicted; None = per clip only.
+        window: how long clips are read; None = whole.
         noise: added to pooled rows in training, in deviations of each number.
         linear: a linear model; else a network.
     """
@@ -70,5 +81,6 @@ class ModelSpec(BaseModel):
     classes: tuple[str, ...] = ()
     dimensions: tuple[str, ...] = ()
     base: str | None = None
+    window: WindowSpec | None = None
     noise: float = 0.0
     linear: bool = False

@@ -11,14 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import StoreError, one_of
-from pipeline.models.batch import History, Inputs, Outputs, Tokens, drop_streams, shorten
+from pipeline.models.batch import History, Inputs, Outputs, Tokens, drop_streams, name_variance, shorten
 from pipeline.models.model import Model
 from pipeline.models.pooled import pool_tokens
+from pipeline.models.windows import cut_clip, join_windows, thin
 
 from .run import TrainedModel
 
 #: (T, D) or (T, L, D) values and (T, 2) seconds of one stream of a clip, as its extractor gives them.
 Features = tuple[np.ndarray, np.ndarray]
+
+#: Windows of a clip that are read at a time.
+BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Estimate:
         trace: (T, K) along the base stream, or None (per clip only, or that stream is missing).
         times: (T, 2) seconds of the trace, or None.
         shares: (M,) how much each stream counted, in the order of the model's streams, or None where the fusion does not say.
+        spread: (T, K) standard deviation of the trace, or None where the model does not say how sure it is.
     """
 
     classes: tuple[str, ...]
@@ -40,6 +45,7 @@ class Estimate:
     trace: np.ndarray | None
     times: np.ndarray | None
     shares: np.ndarray | None = None
+    spread: np.ndarray | None = None
 
     @property
     def emotion(self) -> str | None:
@@ -63,7 +69,7 @@ def join_outputs(parts: list[Outputs]) -> Outputs:
     joined = {}
     for name in parts[0]:
         values = [part[name] for part in parts]
-        if name.partition("@")[0] == "frames":
+        if name.startswith("frames"):
             longest = max(v.shape[1] for v in values)
             values = [nn.functional.pad(v, (0, 0, 0, longest - v.shape[1])) for v in values]
         joined[name] = torch.cat(values)
@@ -114,7 +120,7 @@ def read_tokens(run: TrainedModel, features: dict[str, Features]) -> dict[str, T
                 f"on {shape}. Use the encoder it was trained with."
             )
         mean, std = run.normalisation[name]
-        values, times = shorten((values - mean) / std, times, run.config["max_tokens"])
+        values, times = shorten((values - mean) / std, times, run.config["max_tokens"] or len(values))
         here = len(values) > 0
         tokens = Tokens(
             torch.from_numpy(values if here else np.zeros((1, *shape), np.float32)).float()[None],
@@ -166,9 +172,24 @@ def predict_clip(run: TrainedModel, features: dict[str, Features], before: Seque
 
 
 @torch.inference_mode()
+def ask_model(model: Model, inputs: Inputs) -> Outputs:
+    """Outputs of the clips of a batch; a clip longer than the model's window, alone in it, is read in windows."""
+    window, streams = model.spec.window, inputs.streams
+    if window is None:
+        return model(inputs)
+    cut = cut_clip(streams, model.spec.base, window) if len(next(iter(streams.values())).mask) == 1 else None
+    if cut is None:
+        return model(inputs._replace(streams={name: thin(one, window.most) for name, one in streams.items()}))
+    windows, first, length = cut
+    parts = []
+    for place in torch.arange(len(first)).split(BATCH):
+        parts.append(model(Inputs({name: Tokens(*(x[place] for x in one)) for name, one in windows.streams.items()})))
+    return join_windows(join_outputs(parts), torch.zeros_like(first), first, torch.tensor([length]), window)
+
+
 def predict_inputs(run: TrainedModel, inputs: Inputs) -> Estimate:
     """What the model says of the one clip that these inputs are about, the last of them."""
-    spec, outputs = run.model.spec, run.model(inputs)
+    spec, outputs = run.model.spec, ask_model(run.model, inputs)
     tokens = {name: Tokens(*(one[-1:] for one in part)) for name, part in inputs.streams.items()}
     seen = spec.base is not None and "frames" in outputs and bool(tokens[spec.base].present)
     here = tokens[spec.base].mask[0] if spec.base is not None else slice(0)  # an earlier turn may be longer
@@ -176,7 +197,7 @@ def predict_inputs(run: TrainedModel, inputs: Inputs) -> Estimate:
     def first(name: str) -> Tensor | None:
         return outputs[name][0] if name in outputs else None
 
-    logits, dimensions = first("emotion"), first("dimensions")
+    logits, dimensions, sure = first("emotion"), first("dimensions"), first(name_variance("frames"))
     return Estimate(
         classes=spec.classes,
         names=spec.dimensions,
@@ -185,6 +206,7 @@ def predict_inputs(run: TrainedModel, inputs: Inputs) -> Estimate:
         trace=outputs["frames"][0][here].numpy() if seen else None,
         times=tokens[spec.base].times[0][here].numpy() if seen and spec.base else None,
         shares=outputs["shares"][0].numpy() if "shares" in outputs else None,
+        spread=(sure[here] / 2).exp().numpy() if seen and sure is not None else None,
     )
 
 
@@ -195,18 +217,22 @@ def average(estimates: Sequence[Estimate], weights: Sequence[float] | None = Non
         weights: of each model; None = all alike.
     """
 
-    def mean(name: str) -> np.ndarray | None:
-        values = [getattr(one, name) for one in estimates]
+    def mean(values: Sequence[np.ndarray | None]) -> np.ndarray | None:
         given = [place for place, value in enumerate(values) if value is not None]
         if not given:
             return None
         alike = weights is None or len({weights[i] for i in given}) == 1
         return np.average([values[i] for i in given], 0, None if alike or weights is None else [weights[i] for i in given])
 
+    # A mixture: what the models give, and how far apart they are.
+    sure = [None if one.spread is None or one.trace is None else (one.trace, one.spread) for one in estimates]
+    centre = mean([None if one is None else one[0] for one in sure])
+    square = mean([None if one is None else one[0] ** 2 + one[1] ** 2 for one in sure])
     return Estimate(
         estimates[0].classes,
         estimates[0].names,
-        *(mean(name) for name in ("probabilities", "dimensions", "trace", "times", "shares")),
+        *(mean([getattr(e, name) for e in estimates]) for name in ("probabilities", "dimensions", "trace", "times", "shares")),
+        None if centre is None or square is None else np.sqrt(np.maximum(square - centre**2, 0)),
     )
 
 

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ParamsError, StoreError
-from pipeline.models.batch import Targets
+from pipeline.models.batch import Inputs, Targets
 from pipeline.models.spec import ModelSpec
 from pipeline.params import Params, Part
 from pipeline.parts import read_options
 
 from .data.dataset import Dataset
+from .data.windows import Cut, cut_clips
 from .samplers.base import SAMPLERS, Sampler
 
 
@@ -34,9 +35,15 @@ class Course:
     turns: tuple[int, int]
     sampler: Sampler
 
-    def targets(self, rows: Tensor, weight: Tensor | None = None) -> Targets:
-        """Truth of the clips at `rows`."""
-        return self.data.targets(rows, self.spec.base, weight)
+    def targets(self, rows: Tensor, weight: Tensor | None = None, cut: Cut | None = None) -> Targets:
+        """Truth of the clips at `rows`, of all of them or the part that is read."""
+        return self.data.targets(rows, self.spec.base, weight, cut)
+
+    def draw(self, rows: Tensor, weight: Tensor | None, order: torch.Generator) -> tuple[Inputs, Targets]:
+        """The clips at `rows` as they are learned from: in a random window where they are longer than one, in a random view."""
+        cut = None if self.spec.window is None else cut_clips(self.data.streams, self.spec, rows, draw=order)
+        inputs = self.data.batch(rows, tuple(self.spec.streams), self.turns, draw=order, cut=cut)
+        return inputs, self.targets(rows, weight, cut)
 
     def sample(self, order: torch.Generator, weight: Tensor | None) -> Iterator[Tensor]:
         """Places in `train`, batch by batch, for one epoch: of the clips that weigh something.

@@ -32,6 +32,7 @@ from .course import build_sampler
 from .curricula.base import CURRICULA
 from .curricula.roll import fingerprint
 from .data.dataset import Dataset
+from .data.windows import choose_limit
 from .linear import fit_linear
 from .loop import fit
 from .state import Progress
@@ -156,7 +157,8 @@ def choose_parameters(params: Params, variant: Variant) -> dict:
             **params.training.model_dump(mode="json", include={"threads", "normalise"}),
             **(params.training.model_dump(mode="json", include={"tau", "select"}) if params.training.tau else {}),
             "task": params.task.model_dump(mode="json"),
-            **params.temporal.model_dump(mode="json", include={"max_tokens", "weights"}),
+            "max_tokens": choose_limit(params),
+            **params.temporal.model_dump(mode="json", include={"weights"}),
         }
     training = params.training.model_dump(mode="json", exclude={"seeds", "unimodal", "threads", "linear", "rotate", "ensemble"})
     return {
@@ -212,7 +214,7 @@ def describe_run(params: Params, job: Job, data: Dataset, progress: Progress) ->
         "best_epoch": progress.best_epoch,
         "epochs": progress.epoch,
         "score": to_finite(progress.key[0]),
-        "max_tokens": params.temporal.max_tokens,
+        "max_tokens": choose_limit(params),
         "normalise": params.training.normalise,
         "params": choose_parameters(params, job.variant),
         "streams": {name: data.streams[name].facts for name in job.variant.streams},

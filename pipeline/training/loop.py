@@ -15,13 +15,12 @@ from pipeline.models.model import EmotionModel
 from pipeline.models.pooled import PooledEncoder, Standardise
 from pipeline.models.spec import ModelSpec
 from pipeline.params import Params, Phase
-from pipeline.runs.predict import predict_batches
 
 from .adjustment import choose_shift, log_prior
 from .course import Course, prepare
 from .curricula.roll import call_roll
 from .data.dataset import Dataset
-from .data.views import predict_views
+from .data.views import predict_view, predict_views
 from .mixup import mix_inputs, mix_targets
 from .objective import Objective
 from .optimiser import build_optimiser
@@ -30,6 +29,9 @@ from .schedules import Moment
 from .selection import check_selection, name_measure, score
 from .standardise import fit_statistics
 from .state import Progress, read_progress, read_state, restore_state, save_state
+
+#: Clips predicted at a time.
+BATCH = 256
 
 
 def fit(
@@ -169,8 +171,7 @@ def _run_phase(
             plan.step(model, optimiser, Moment(progress.epoch, i, len(batches), epochs, losses))
             weight = None if progress.weight is None else progress.weight[places]
             rows = course.train[places]
-            inputs = course.data.batch(rows, tuple(course.spec.streams), course.turns, draw=order)
-            targets = course.targets(rows, weight)
+            inputs, targets = course.draw(rows, weight, order)
             if training.mixup:
                 loss = _lose_mixed(model, objective, inputs, targets, float(training.mixup), order)
             else:
@@ -186,14 +187,10 @@ def _run_phase(
         _validate(model, objective, course, progress, phase.name, total / seen)
         if progress.epoch <= plan.spared:
             progress.waited = 0
-        last = predict_batches(model, _batches(course, course.train)) if plan.looks else None
+        last = predict_view(model, course.data, course.train, size=BATCH) if plan.looks else None
         progress.weight = plan.weigh(progress.epoch, course.targets(course.train), last)
         progress.memory = objective.memory()
         yield
-
-
-def _batches(course: Course, rows: Tensor) -> Iterator:
-    return course.data.batches(rows, tuple(course.spec.streams), course.turns, 256)
 
 
 @torch.inference_mode()
@@ -206,7 +203,7 @@ def _validate(
     loss = value = float("nan")
     # All of validation as one batch, so that CCC is over all of it and not a mean over batches.
     if not refit:
-        outputs, targets = predict_batches(model, _batches(course, course.val)), course.targets(course.val)
+        outputs, targets = predict_view(model, course.data, course.val, size=BATCH), course.targets(course.val)
         loss = float(objective(outputs, targets))
         value = score(measure, outputs, targets, loss)
     progress.epoch += 1

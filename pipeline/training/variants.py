@@ -15,6 +15,7 @@ from pipeline.parts import read_options
 from pipeline.runs.folders import ENSEMBLE, FUSED, LINEAR
 
 from .data.dataset import Dataset
+from .data.windows import choose_window
 from .objective import EMBEDDING, PROJECTION
 
 #: Outputs a task may ask for.
@@ -110,6 +111,7 @@ def specify_model(params: Params, variant: Variant, data: Dataset) -> ModelSpec:
         classes=data.classes,
         dimensions=data.dimension_names,
         base=base,
+        window=choose_window(params),
         noise=float(params.temporal.noise),
     )
 

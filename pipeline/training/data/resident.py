@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pipeline.models.batch import Tokens, shorten
 from pipeline.models.pooled import Pooling, pool_tokens
+from pipeline.params.views import MIRROR
 from pipeline.storage.feature_store import Status
 from pipeline.storage.index import IndexedStream
 
@@ -49,18 +50,42 @@ class Resident:
     @property
     def present(self) -> Tensor:
         """(N,) bool: the clip has this stream."""
-        return self.offsets.diff()[: self.clips] > 0
+        return self.lengths > 0
 
-    def gather(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions (B, T) of the tokens at `rows` of the offsets, and which of them are (the mask)."""
+    @property
+    def lengths(self) -> Tensor:
+        """(N,) tokens of each clip."""
+        return self.offsets.diff()[: self.clips]
+
+    def choose_view(self, clips: int, view: int, draw: torch.Generator | None, steady: bool) -> Tensor:
+        """(clips,) which view each clip is read in: `view`, as it is where there is none, or drawn.
+
+        Args:
+            draw: source of chance; each clip is drawn a view. None = all are read in `view`.
+            steady: only of those in which nothing moves in time.
+        """
+        views = [k for k, name in enumerate(self.views, 1) if name == MIRROR or not steady]
+        if draw is None or not views:
+            return torch.full((clips,), view if view <= len(self.views) else 0, device=self.offsets.device)
+        place = torch.randint(len(views) + 1, (clips,), generator=draw)
+        return torch.tensor([0, *views])[place].to(self.offsets.device)
+
+    def gather(self, rows: Tensor, part: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Positions (B, T) of the tokens at `rows` of the offsets, and which of them are (the mask).
+
+        Args:
+            part: (B,), (B,) the first token of each clip and how many; None = all.
+        """
         start, length = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
+        if part is not None:
+            start, length = start + part[0], part[1]
         step = torch.arange(max(1, int(length.max())), device=rows.device)
         mask = step < length[:, None]
         return torch.where(mask, start[:, None] + step, 0), mask
 
-    def tokens(self, rows: Tensor) -> Tokens:
-        """The tokens at `rows` of the offsets, padded with zeros."""
-        where, mask = self.gather(rows)
+    def tokens(self, rows: Tensor, part: tuple[Tensor, Tensor] | None = None) -> Tokens:
+        """The tokens at `rows` of the offsets, padded with zeros; see `gather`."""
+        where, mask = self.gather(rows, part)
         values = self.values[where] * mask.reshape(*mask.shape, *[1] * (self.values.dim() - 1))
         return Tokens(values, mask, self.times[where] * mask[..., None])
 
@@ -102,7 +127,7 @@ def load_stream(
     stream: IndexedStream,
     ids: list[str],
     normalisation: tuple[np.ndarray, np.ndarray],
-    limit: int,
+    limit: int | None,
     truth: dict[str, np.ndarray] | None,
     size: int,
     device: str | torch.device,
@@ -113,7 +138,7 @@ def load_stream(
 
     Args:
         normalisation: mean and standard deviation to normalise with.
-        limit: most tokens of a clip, see `shorten`.
+        limit: most tokens of a clip, see `shorten`; None = any number.
         truth: frame-level truth by clip id, (M, 1 + size) time and dimensions; None = none is wanted.
     """
     mean, std = normalisation
@@ -127,7 +152,7 @@ def load_stream(
             source = store if store.status[r] == Status.OK else stream.store
             low, high = source.offsets[r], source.offsets[r + 1]
             values = (source.values[low:high].astype(np.float32) - mean) / std
-            values, spans = shorten(values, source.times[low:high], limit)
+            values, spans = shorten(values, source.times[low:high], limit or len(values))
             parts.append(values)
             times.append(spans)
             lengths.append(len(values))
