@@ -23,7 +23,8 @@ from pipeline.features.engine.stats import Stats
 from pipeline.params import Params, Stream
 from pipeline.runs.ensemble import find_members
 from pipeline.runs.folders import FUSED
-from pipeline.runs.predict import Before, Estimate, Features, average, average_looks, predict_inputs
+from pipeline.runs.inputs import Before, Features
+from pipeline.runs.predict import Estimate, average, average_looks, predict_inputs
 from pipeline.runs.run import TrainedModel, load_run
 from pipeline.storage.feature_store import Status
 
