@@ -183,10 +183,19 @@ def show_traces(chosen: Sequence[results.Trace]) -> list[dict]:
                 y_range=(-1, 1),
                 height=190 if n == names[-1] else 172,
                 marks=(0,),
+                spread=trace.values.get(f"sd_{n}"),
             )
             for n in names
         ]
-        result.append({"id": trace.id, "place": trace.place, "error": trace.error, "svgs": svgs})
+        result.append(
+            {
+                "id": trace.id,
+                "place": trace.place,
+                "error": trace.error,
+                "svgs": svgs,
+                "band": any(n.startswith("sd_") for n in trace.values),
+            }
+        )
     return result
 
 

@@ -72,6 +72,12 @@ def join_outputs(parts: list[Outputs]) -> Outputs:
     return joined
 
 
+def read_spread(outputs: Outputs, name: str) -> Tensor | None:
+    """The standard deviation of each value of the output `name`; None where the model does not say how sure it is."""
+    said = outputs.get(name_variance(name))
+    return None if said is None else (said / 2).exp()
+
+
 def average_views(views: list[Outputs]) -> Outputs:
     """One prediction from those of several views of the same clips: mean probability, mean value.
 
@@ -121,7 +127,7 @@ def predict_inputs(run: TrainedModel, inputs: Inputs) -> Estimate:
     def first(name: str) -> Tensor | None:
         return outputs[name][0] if name in outputs else None
 
-    logits, dimensions, sure = first("emotion"), first("dimensions"), first(name_variance("frames"))
+    logits, dimensions, sure = first("emotion"), first("dimensions"), read_spread(outputs, "frames")
     return Estimate(
         classes=spec.classes,
         names=spec.dimensions,
@@ -130,7 +136,7 @@ def predict_inputs(run: TrainedModel, inputs: Inputs) -> Estimate:
         trace=outputs["frames"][0][here].numpy() if seen else None,
         times=tokens[spec.base].times[0][here].numpy() if seen and spec.base else None,
         shares=outputs["shares"][0].numpy() if "shares" in outputs else None,
-        spread=(sure[here] / 2).exp().numpy() if seen and sure is not None else None,
+        spread=sure[0][here].numpy() if seen and sure is not None else None,
     )
 
 
