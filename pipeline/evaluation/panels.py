@@ -187,15 +187,8 @@ def show_traces(chosen: Sequence[results.Trace]) -> list[dict]:
             )
             for n in names
         ]
-        result.append(
-            {
-                "id": trace.id,
-                "place": trace.place,
-                "error": trace.error,
-                "svgs": svgs,
-                "band": any(n.startswith("sd_") for n in trace.values),
-            }
-        )
+        band = any(n.startswith("sd_") for n in trace.values)
+        result.append({"id": trace.id, "place": trace.place, "error": trace.error, "svgs": svgs, "band": band})
     return result
 
 

@@ -88,6 +88,7 @@ def draw_lines(
     *,
     y_range: tuple[float, float] | None = None,
     height: float = 270,
+    width: float = 460,
     marks: Sequence[float] = (),
     floors: Mapping[str, float] | None = None,
     spread: Sequence[float | None] | None = None,
@@ -101,7 +102,7 @@ def draw_lines(
     """
     x_range = find_range([x for curve in curves for x in curve.x], pad=0.01)
     y_range = y_range or find_range([*(y for curve in curves for y in curve.y), *(floors or {}).values()])
-    axes = Axes(x_range, y_range, height=height, left=58)
+    axes = Axes(x_range, y_range, width=width, height=height, left=58)
     whole = all(float(x).is_integer() for curve in curves for x in curve.x)
     axes.frame(x_label, y_label, x_ticks=[t for t in choose_ticks(*x_range) if not whole or t.is_integer()])
     for mark in marks:

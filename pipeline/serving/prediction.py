@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -28,6 +28,7 @@ class Prediction:
         dimensions: `valence`, `arousal`, … in [-1, 1]; empty when the model has none.
         times: (T, 2) seconds of the trace. trace: dimension → (T,). Empty when the model predicts per
             clip, or the stream along which it predicts is missing.
+        spread: dimension → (T,) standard deviation of the trace; empty when the model does not say how sure it is.
         streams: use of every stream of the model.
         random: streams whose encoder has random weights: their features mean nothing.
         models: how many trained models (seeds, with the ensemble also the linear one) were averaged.
@@ -44,6 +45,7 @@ class Prediction:
     random: tuple[str, ...]
     models: int
     heard: str | None = None
+    spread: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def valence(self) -> float | None:
