@@ -71,7 +71,7 @@ def draw_trace(title: str, times: Sequence[float], trace: Mapping[str, np.ndarra
         label = "seconds" if last else ""
         plot = draw_lines([line], label, name, said, y_range=(-1, 1), height=HEIGHT, width=WIDTH, marks=(0,), spread=sure)
         top = TITLE + place * HEIGHT
-        parts.append(plot.replace("<svg ", f'<svg y="{top}" width="{WIDTH}" height="{HEIGHT}" ', 1))
+        parts.append(str(plot).replace("<svg ", f'<svg y="{top}" width="{WIDTH}" height="{HEIGHT}" ', 1))
     tall = TITLE + HEIGHT * len(trace)
     style = [f".{name}{{stroke:{colour};stroke-width:{width}}}" for name, (colour, width) in LINES.items()]
     style += [f".{name}{{fill:{colour};font-size:{size}px}}" for name, (colour, size) in TEXTS.items()]

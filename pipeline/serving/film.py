@@ -36,7 +36,7 @@ def divide(source: Source) -> Iterator[Source]:
     pieces, low = -(-frames // video.max_frames), source.start or 0.0
     length = video.max_frames / video.fps
     for place in range(pieces):
-        end = low + (place + 1) * length if place + 1 < pieces else low + source.duration
+        end = low + (place + 1) * length if place + 1 < pieces else source.end
         yield replace(source, start=low + place * length, end=end, known=source.facts)
 
 

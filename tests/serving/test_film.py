@@ -34,7 +34,7 @@ def test_a_film_is_sampled_at_its_full_rate_however_few_frames_are_read_at_a_tim
     pieces, whole = predictor(trained, 7), predictor(trained, 1000)
     source = pieces.source(film)
     cuts = [(piece.start, piece.end) for piece in divide(source)]
-    assert len(cuts) == 6 and cuts[0] == (0.0, 1.75) and cuts[-1][1] == pytest.approx(source.duration)
+    assert len(cuts) == 6 and cuts[0] == (0.0, 1.75) and cuts[-1] == (8.75, None)
     assert all(before[1] == after[0] for before, after in zip(cuts, cuts[1:], strict=False))
     assert is_long(source) and not is_long(whole.source(film))
     found, expected = pieces.predict(film, "I saw it."), whole.predict(film, "I saw it.")
@@ -80,7 +80,7 @@ def prediction(times, **changes):
 
 def test_the_trace_is_a_table_of_seconds_and_label_units(tmp_path):
     write_trace(tmp_path / "t.csv", prediction(np.array([[0.0, 0.5], [0.5, 1.0]])))
-    rows = list(csv.reader((tmp_path / "t.csv").open()))
+    rows = list(csv.reader((tmp_path / "t.csv").read_text().splitlines()))
     assert rows == [
         ["time", "valence", "arousal", "sd_valence", "sd_arousal"],
         ["0.250", "0.500000", "0.000000", "0.100000", "0.300000"],
@@ -100,7 +100,8 @@ def test_the_drawing_and_its_picture_show_the_curve_where_it_is(tmp_path):
     assert abs(blue.min() - (34 + ends[0])) < 3 and abs(blue.max() - (34 + 230 + ends[1])) < 3
     write_drawing(tmp_path / "t.png", "a", times, trace, {})
     write_drawing(tmp_path / "t.svg", "a", times, trace, {})
-    assert Image.open(tmp_path / "t.png").size == (1800, 2 * (34 + 460))
+    with Image.open(tmp_path / "t.png") as picture:
+        assert picture.size == (1800, 2 * (34 + 460))
     assert (tmp_path / "t.svg").read_text().startswith('<svg xmlns="http://www.w3.org/2000/svg"')
     with pytest.raises(UserError, match=r"neither \.png nor \.svg"):
         check_drawing(tmp_path / "t.jpg")
