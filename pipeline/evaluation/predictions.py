@@ -52,7 +52,7 @@ def trace_rows(run: TrainedModel, data: Dataset, rows: torch.Tensor, truth: dict
 
     Predictions sit at the token centres of the run's base stream and are interpolated to the annotations, so that
     all variants are compared at the same instants. A clip without that stream gets the clip's value. Where the model says how
-    sure it is, `sd_<dimension>` is the standard deviation; of a clip without the stream it is unknown.
+    sure it is, `sd_<dimension>` is the standard deviation; of a clip without the stream it is NaN.
     """
     spec = run.model.spec
     if spec.base is None:
@@ -86,8 +86,8 @@ def trace_rows(run: TrainedModel, data: Dataset, rows: torch.Tensor, truth: dict
     return result
 
 
-def _tell_spread(spread: np.ndarray | None, row: int, names: tuple[str, ...]) -> dict[str, float | None]:
-    return {f"sd_{name}": None if spread is None else float(spread[row, k]) for k, name in enumerate(names)}
+def _tell_spread(spread: np.ndarray | None, row: int, names: tuple[str, ...]) -> dict[str, float]:
+    return {f"sd_{name}": float("nan") if spread is None else float(spread[row, k]) for k, name in enumerate(names)}
 
 
 def subsets(streams: Iterable[str], largest: int = MOST_STREAMS) -> list[frozenset[str]]:
@@ -146,7 +146,7 @@ def mean_trace(traces: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:
 
 
 def mix_spread(name: str, share: pl.Expr | None = None) -> pl.Expr:
-    """Standard deviation of a mixture of rows `pred_<name>` and `sd_<name>`, where each row has one.
+    """Standard deviation of a mixture of rows `pred_<name>` and `sd_<name>`; unknown where one of them is.
 
     Args:
         share: what each row is worth, together 1; None = all alike.
@@ -157,5 +157,5 @@ def mix_spread(name: str, share: pl.Expr | None = None) -> pl.Expr:
         return column.mean() if share is None else (column * share).sum()
 
     variance = mean(spread**2 + value**2) - mean(value) ** 2
-    known = spread.is_not_null().all()
+    known = spread.is_finite().fill_null(False).all()
     return pl.when(known).then(variance.clip(0.0).sqrt()).otherwise(None).alias(f"sd_{name}")
