@@ -45,7 +45,7 @@ class StreamEncoder(nn.Module):
         self.norm = nn.LayerNorm(inputs)
         self.project = nn.Linear(inputs, width)
         self.dropout = nn.Dropout(dropout)
-        self.temporal = temporal(width, blocks, heads, dropout)
+        self.blocks = temporal(width, blocks, heads, dropout)
         self.final = nn.LayerNorm(width)
         low, high = PERIODS
         steps = torch.linspace(math.log(low), math.log(high), (width + 1) // 2)
@@ -62,5 +62,5 @@ class StreamEncoder(nn.Module):
         if self.mix is not None:
             values = torch.einsum("l,btld->btd", self.mix.softmax(0), values)  # (B, T, D)
         x = self.dropout(self.project(self.norm(values))) + self.encode_position(tokens.times)  # (B, T, H)
-        x = self.temporal(x, tokens.mask)
+        x = self.blocks(x, tokens.mask)
         return tokens._replace(values=self.final(x) * tokens.mask[..., None])

@@ -26,7 +26,8 @@ class Temporal(Component, ABC):
         super().__init__()
         self.width, self.heads, self.dropout, self.causal = width, heads, dropout, causal
         self.options = self.Options() if options is None else options
-        self.layers = nn.ModuleList(self.build(place) for place in range(layers))
+        for place in range(layers):
+            self.add_module(str(place), self.build(place))
 
     @abstractmethod
     def build(self, place: int) -> nn.Module:
@@ -39,6 +40,6 @@ class Temporal(Component, ABC):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, T, H), (B, T) bool → (B, T, H); what stands where there is no token means nothing."""
         seen = self.limit(mask)
-        for layer in self.layers:
+        for layer in self.children():
             x = layer(x, seen)
         return x

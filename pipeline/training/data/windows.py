@@ -73,11 +73,14 @@ class Cut:
         """
         if bool(self.whole.all()):
             return None
-        where, mask = stream.gather(rows)
-        low, count = locate(stream.times[where], mask, self.span)
+        length = stream.offsets[rows + 1] - stream.offsets[rows]
         leads = (self.lead == self.names.index(name)) & plain
-        low, count = torch.where(leads, self.first, low), torch.where(leads, self.window.tokens, count)
-        return torch.where(self.whole, 0, low), torch.where(self.whole, mask.sum(1), count)
+        low, count = self.first, torch.full_like(self.first, self.window.tokens)
+        if not bool((leads | self.whole).all()):
+            where, mask = stream.gather(rows)
+            near, found = locate(stream.times[where], mask, self.span)
+            low, count = torch.where(leads, low, near), torch.where(leads, count, found)
+        return torch.where(self.whole, 0, low), torch.where(self.whole, length, count)
 
     def read(self, name: str, stream: Resident, rows: Tensor, plain: Tensor | bool = True) -> Tokens:
         """The tokens of the window, in seconds from where it begins; of a whole clip, from where the clip does."""
