@@ -17,6 +17,8 @@ from pipeline.models.windows import cut_clip, join_windows, thin
 from .inputs import Before, Features, make_inputs
 from .run import TrainedModel
 
+#: What of an estimate is averaged as it is.
+MEANS = ("probabilities", "dimensions", "trace", "times", "shares")
 #: Windows of a clip that are read at a time.
 BATCH = 64
 
@@ -158,12 +160,9 @@ def average(estimates: Sequence[Estimate], weights: Sequence[float] | None = Non
     sure = [None if one.spread is None or one.trace is None else (one.trace, one.spread) for one in estimates]
     centre = mean([None if one is None else one[0] for one in sure])
     square = mean([None if one is None else one[0] ** 2 + one[1] ** 2 for one in sure])
-    return Estimate(
-        estimates[0].classes,
-        estimates[0].names,
-        *(mean([getattr(e, name) for e in estimates]) for name in ("probabilities", "dimensions", "trace", "times", "shares")),
-        None if centre is None or square is None else np.sqrt(np.maximum(square - centre**2, 0)),
-    )
+    means = {name: mean([getattr(e, name) for e in estimates]) for name in MEANS}
+    spread = None if centre is None or square is None else np.sqrt(np.maximum(square - centre**2, 0))
+    return Estimate(estimates[0].classes, estimates[0].names, **means, spread=spread)
 
 
 def average_looks(estimates: list[Estimate]) -> Estimate:
