@@ -69,13 +69,13 @@ def feed_forward(width: int, dropout: float, factor: int = 2) -> nn.Sequential:
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block: (B, T, H) → (B, T, H)."""
+    """Pre-norm transformer block: (B, T, H) → (B, T, H); mask as in `attend`."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, factor: int = 2) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = Attention(width, heads, dropout)
-        self.perceptron = feed_forward(width, dropout)
+        self.perceptron = feed_forward(width, dropout, factor)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         normed = self.norm1(x)

@@ -19,7 +19,8 @@ from pipeline.features.extract import Plan, plan_stream
 from pipeline.params import Params, Stream
 from pipeline.progress import track
 from pipeline.runs.folders import FUSED, LINEAR, RunName, list_runs
-from pipeline.runs.predict import Features, predict_clip
+from pipeline.runs.inputs import Features
+from pipeline.runs.predict import predict_clip
 from pipeline.runs.run import TrainedModel, load_run
 from pipeline.storage import tables
 from pipeline.threads import computing

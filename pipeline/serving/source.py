@@ -59,6 +59,7 @@ class Source:
         start, end: cut in seconds of the medium's time; None is its own start or end.
         spoken: words that came with it.
         hear: (S,) float32 waveform → what is said in it; None when no recogniser is set.
+        known: what was found out about the file before; None = nothing.
 
     Raises:
         UserError: the cut is empty; (on first use) DecodeError when the file is absent or no medium.
@@ -70,6 +71,7 @@ class Source:
     end: float | None = None
     spoken: Spoken = Spoken()
     hear: Callable[[np.ndarray], str] | None = None
+    known: Fact | None = None
     _recognised: list[str] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -87,6 +89,8 @@ class Source:
         Raises:
             DecodeError: it is absent, no medium, or not whole.
         """
+        if self.known is not None:
+            return self.known
         if Path(self.path).is_dir():
             found = self._value(self._isolated(probe, self.path))
             return Fact(duration=found.duration, video=True)

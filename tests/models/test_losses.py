@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline import metrics
 from pipeline.errors import ParamsError
-from pipeline.models.batch import Targets
+from pipeline.models.batch import Targets, name_variance
 from pipeline.models.losses.base import ClassLoss, count_classes
 from pipeline.models.losses.class_weights import weigh_classes
 from pipeline.models.losses.concordance import concord
@@ -255,6 +255,38 @@ def test_concordance_of_few_rows():
     nothing = loss({"dimensions": pred}, targets(dimensions=torch.full((1, 2), float("nan"))))
     nothing.backward()
     assert nothing == 0 and (pred.grad == 0).all()
+
+
+def test_concordance_with_truth_that_never_changes_is_the_squared_error():
+    """CCC is undefined there: no NaN, no constant beside the loss; a dimension that varies has its own."""
+    generator = torch.Generator().manual_seed(0)
+    pred = torch.randn(3, 5, 2, generator=generator, requires_grad=True)
+    truth = torch.randn(3, 5, 2, generator=generator)
+    truth[..., 0] = 0.3
+    found = build("concordance", "frames")({"frames": pred}, targets(frames=truth))
+    square = (pred - truth).square().mean((0, 1))
+    expected = (
+        square[0] + 0.5 * square[1] + 0.5 * (1 - metrics.ccc(truth[..., 1].flatten(), pred[..., 1].detach().flatten()))
+    ) / 2
+    torch.testing.assert_close(found, expected.float(), atol=1e-5, rtol=0)
+    found.backward()
+    assert torch.isfinite(pred.grad).all() and (pred.grad != 0).all()
+
+
+def test_the_gaussian_loss_is_the_likelihood_of_torch_and_asks_for_the_spread_there_is():
+    generator = torch.Generator().manual_seed(0)
+    pred, log_variance, truth = (torch.randn(200, 2, generator=generator) for _ in range(3))
+    outputs = {"dimensions": pred, name_variance("dimensions"): log_variance}
+    found = build("gaussian")(outputs, targets(dimensions=truth))
+    torch.testing.assert_close(found, F.gaussian_nll_loss(pred, truth, log_variance.exp()))
+    width = torch.zeros(1, requires_grad=True)
+    optimiser = torch.optim.Adam([width], 0.1)
+    for _ in range(150):
+        spread = {"dimensions": pred, name_variance("dimensions"): width.expand(200, 2)}
+        optimiser.zero_grad()
+        build("gaussian")(spread, targets(dimensions=truth)).backward()
+        optimiser.step()
+    assert float(width.detach().exp()) == pytest.approx(float((pred - truth).square().mean()), rel=0.02)
 
 
 def test_alpha_of_the_training_clips_of_meld():
