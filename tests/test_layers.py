@@ -18,6 +18,7 @@ LAYERS = {
     "models": "errors params parts",
     "data": f"{SHARED} storage workers weights",
     "features": f"{SHARED} storage workers weights",
+    "adaptation": f"{SHARED} storage workers weights features models training.data",
     "runs": f"{SHARED} storage models",
     "training": f"{SHARED} storage models runs data.names",
     "evaluation": f"{SHARED} storage runs training.data",
