@@ -49,18 +49,23 @@ def find_reached(encoder: Encoder, prepared: Prepared) -> tuple[list[str], list[
 
 
 def find_blocks(network: nn.Module) -> list[str]:
-    """Names of an encoder's blocks, first to last: the longest row of like modules that has most of the weights.
+    """Names of an encoder's blocks, first to last: of all rows of like modules the one with most weights.
+
+    A row is a list, or parts that are numbered (`layer1`, `layer2`, … of a ResNet).
 
     >>> find_blocks(nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])}))
     ['layers.0', 'layers.1']
     """
     rows: list[tuple[int, list[str]]] = []
     for name, module in network.named_modules():
-        parts = list(module.children())
-        if isinstance(module, nn.ModuleList | nn.Sequential) and len(parts) > 1 and len({type(one) for one in parts}) == 1:
-            size = sum(value.numel() for value in module.parameters())
-            rows.append((size, [f"{name}.{i}".lstrip(".") for i in range(len(parts))]))
-    return max(rows, key=lambda row: row[0], default=(0, []))[1]
+        stems: dict[tuple[str, type], list[str]] = {}
+        for part, one in module.named_children():
+            if part[-1:].isdigit():
+                stems.setdefault((part.rstrip("0123456789"), type(one)), []).append(part)
+        for parts in stems.values():
+            size = sum(value.numel() for part in parts for value in module.get_submodule(part).parameters())
+            rows.append((size, [f"{name}.{part}".lstrip(".") for part in parts]))
+    return max((row for row in rows if len(row[1]) > 1), key=lambda row: row[0], default=(0, list[str]()))[1]
 
 
 def _under(name: str, blocks: Collection[str]) -> bool:

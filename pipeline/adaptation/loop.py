@@ -139,9 +139,7 @@ def _run_epoch(
         outputs = {name: value.float() for name, value in outputs.items()}
         loss = learner.lose(outputs, targets)
         if not bool(torch.isfinite(loss.detach())):
-            raise UserError(
-                f"{course.where}: the loss is no number in epoch {progress.epoch + 1}; lower lr, or take precision float32."
-            )
+            raise UserError(f"{course.where}: the loss is no number in epoch {progress.epoch + 1}; lower lr.")
         (loss / adapt.accumulate).backward()
         if progress.epoch == 0 and step == 0:
             _check_gradients(course)
@@ -155,9 +153,7 @@ def _run_epoch(
         if "emotion" in outputs:
             guessed.append((targets["row"].emotion.cpu(), outputs["emotion"].detach().argmax(1).cpu()))
     if not seen:
-        raise UserError(
-            f"{course.where}: no training clip can be read; see data/quarantine.parquet, or run extract without adapt."
-        )
+        raise UserError(f"{course.where}: no training clip can be read; see data/quarantine.parquet.")
     if any(value.grad is not None for value in parameters):  # the last batches were fewer: some clips could not be read
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)

@@ -206,6 +206,7 @@ def _facts(store: Store, path: Path) -> dict[str, object]:
     identity = store.attributes.get("identity")
     weights = identity.get("weights") if isinstance(identity, dict) else None
     source = str(weights.get("source", "")) if isinstance(weights, dict) else str(weights or "")
+    adapter = identity.get("adapter") if isinstance(identity, dict) else None
     return {
         "digest": sum_file(path),
         "seal": store.seal,
@@ -214,4 +215,5 @@ def _facts(store: Store, path: Path) -> dict[str, object]:
         "levels": int(store.shape[1]) if len(store.shape) == 3 else 0,
         "source": source,
         "random": source.startswith("random:"),
+        **({"adapter": str(adapter.get("sha256"))} if isinstance(adapter, dict) else {}),
     }

@@ -27,6 +27,7 @@ from pipeline.runs.predict import Before, Estimate, Features, average, average_l
 from pipeline.runs.run import TrainedModel, load_run
 from pipeline.storage.feature_store import Status
 
+from .adapted import check_adapter
 from .attention import write_attention
 from .dialogue import ask, name_voices, read_turn
 from .prediction import Prediction, StreamUse
@@ -207,7 +208,9 @@ class Predictor:
 
     def _extractor(self, name: str, view: str | None = None) -> Extractor:
         if (name, view) not in self._extractors:
-            self._extractors[name, view] = registry.build(self.encoders[name], view)
+            built = registry.build(self.encoders[name], view)
+            check_adapter(name, self.encoders[name], built, self.runs)
+            self._extractors[name, view] = built
         return self._extractors[name, view]
 
     def _forward(self, name: str) -> Forward:

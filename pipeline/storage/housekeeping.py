@@ -1,7 +1,8 @@
 """Looking after the cache folder: what is in it, whether it is sound, what can go.
 
-Clips (`<kind>/<identity>/`), training runs (`runs/<identity>/`), adaptations (`adapters/<identity>/`), word vectors (`vectors/<sha256>/`), memos (`memo/<kind>/`)
-and what earlier versions left (`facts/`, `files/`, `sha256/`) go by one rule: whatever nobody used for so many days.
+Clips (`<kind>/<identity>/`), training runs (`runs/<identity>/`), adapted encoders (`adapters/<identity>/`), word vectors
+(`vectors/<sha256>/`), memos (`memo/<kind>/`) and what earlier versions left (`facts/`, `files/`, `sha256/`) go by one rule:
+whatever nobody used for so many days.
 """
 
 from __future__ import annotations

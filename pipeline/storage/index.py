@@ -32,7 +32,7 @@ class IndexedStream:
         store: reader of the feature store, checked against the ids.
         row: (N,) int64, position of each clip in the store, -1 = none. status: (N,) uint8.
         mean, std: (F, D) or (F, L, D) float32, per fold, over the rows of its training clips.
-        facts: attributes: digest, modality, source, random, width, levels, coverage.
+        facts: attributes: digest, modality, source, random, width, levels, coverage; of an adapted encoder its `adapter`.
     """
 
     store: Store

@@ -27,6 +27,8 @@ CONFIG, WEIGHTS, RECORD = "adapter_config.json", "adapter_model.safetensors", "a
 NAME, PREFIX = "default", "base_model.model."
 #: Kind of an adapter that replaces tensors and adds none; PEFT has no name for it.
 REPLACED = "REPLACED"
+#: What a configuration says of the network it was made in, which holds more than the encoder; the file's names are enough.
+ELSEWHERE = ("modules_to_save", "layers_to_transform", "layers_pattern", "exclude_modules", "target_parameters", "task_type")
 
 
 def identify(folder: str | Path, base: Mapping[str, Any], origin: str) -> dict[str, str]:
@@ -42,10 +44,10 @@ def identify(folder: str | Path, base: Mapping[str, Any], origin: str) -> dict[s
     folder = Path(folder)
     files = [folder / CONFIG, folder / WEIGHTS]
     if not all(file.is_file() for file in files):
-        remedy = (
-            f"run `dvc repro adapt@{folder.name}`" if (folder / RECORD).is_file() or not folder.exists() else "see docs/adapt.md"
+        raise WeightsError(
+            f"adapter {folder} is not there, or has no {CONFIG} and {WEIGHTS}; put a LoRA adapter there or, where the encoder "
+            f"is to be adapted, run `dvc repro adapt@{folder.name}`."
         )
-        raise WeightsError(f"adapter {folder} is not there, or has no {CONFIG} and {WEIGHTS}; {remedy}.")
     intact.check(files[1])
     _check_base(folder, _read(files[0]), describe_base(base), origin)
     return {"sha256": sha256(files)}
@@ -198,14 +200,7 @@ def _prepare(network: torch.nn.Module, folder: Path, targets: list[str]) -> Any 
 
     try:
         config = LoraConfig.from_pretrained(str(folder))
-        for key in (
-            "modules_to_save",
-            "layers_to_transform",
-            "layers_pattern",
-            "exclude_modules",
-            "target_parameters",
-            "task_type",
-        ):
+        for key in ELSEWHERE:
             setattr(config, key, None)
         config.target_modules, config.inference_mode = set(targets), True
         with _calm():
