@@ -22,6 +22,6 @@ def check_adapter(name: str, stream: Stream, extractor: Extractor, runs: Sequenc
     known = {one["adapter"] for one in facts if "adapter" in one}
     if known - {(found := extractor.identity["adapter"]["sha256"])}:
         raise StoreError(
-            f"stream {name}: the model was trained on features of another adapter (sha256 {min(known)[:12]}) than {stream.adapter} "
-            f"holds ({found[:12]}); run `dvc repro`, or bring that adapter back."
+            f"stream {name}: the model was trained on features of another adapter (sha256 {min(known)[:12]}) than "
+            f"{stream.adapter} holds ({found[:12]}); run `dvc repro`, or bring that adapter back."
         )

@@ -113,7 +113,7 @@ def test_weights_of_the_encoder_itself(name, method, clips, tmp_path):
         value.requires_grad_(key in chosen)
     if method == "partial":
         assert {key for key in frozen if key.startswith(f"{find_blocks(encoder.network)[-1]}.")} >= set(chosen)
-    learn(encoder, prepared)
+    learn(encoder, prepared, steps=1)
     moved = {key for key, value in encoder.network.named_parameters() if not torch.equal(value, frozen[key])}
     assert moved == set(chosen)
     adapted = registry.build(stream.model_copy(update={"adapter": write(tmp_path / "a", encoder, None, extractor)}))
