@@ -149,7 +149,7 @@ def _open(encoder: Encoder, adapt: Adapt, probe: Prepared, where: str) -> Any | 
     """Let what is to learn have gradients. Returns PEFT's model around the network, with LoRA."""
     if adapt.method == "lora":
         targets = choose_layers(encoder, adapt, probe, where)
-        return adapters.attach(encoder.network, targets, r=adapt.r, alpha=float(adapt.alpha), dropout=float(adapt.dropout))
+        return adapters.attach(encoder.network, targets, r=adapt.r, alpha=adapt.alpha, dropout=float(adapt.dropout))
     chosen = set(choose_parameters(encoder, adapt, probe, where))
     for name, value in encoder.network.named_parameters():
         value.requires_grad_(name in chosen)

@@ -25,7 +25,7 @@ class Adapt(Group):
     loss: dict[str, Term] = {}
     #: Rank; LoRA adds alpha / r · B A.
     r: Count = 8
-    alpha: Positive = 16.0
+    alpha: Count = 16
     #: Of LoRA's input.
     dropout: Share = 0.05
     #: Names of linear layers, or their ends; empty = the attention's queries and values, where it has no such, all.

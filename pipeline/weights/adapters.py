@@ -86,7 +86,7 @@ def _read(file: Path) -> dict[str, Any]:
     return value
 
 
-def attach(network: torch.nn.Module, targets: Sequence[str], *, r: int, alpha: float, dropout: float) -> Any:
+def attach(network: torch.nn.Module, targets: Sequence[str], *, r: int, alpha: int, dropout: float) -> Any:
     """Put LoRA into linear layers, in place; it alone has gradients, and adds nothing before its first step.
 
     Args:

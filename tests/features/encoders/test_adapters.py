@@ -50,7 +50,7 @@ def taught(extractor, prepared, adapt: Adapt):
     encoder = extractor.load()
     torch.manual_seed(0)
     layers = choose_layers(encoder, adapt, prepared[0], "adapt")
-    tuner = adapters.attach(encoder.network, layers, r=adapt.r, alpha=float(adapt.alpha), dropout=0.0)
+    tuner = adapters.attach(encoder.network, layers, r=adapt.r, alpha=adapt.alpha, dropout=0.0)
     learn(encoder, prepared)
     return encoder, tuner, layers
 
