@@ -28,6 +28,7 @@ from pipeline.runs.predict import Estimate, average, average_looks, predict_inpu
 from pipeline.runs.run import TrainedModel, load_run
 from pipeline.storage.feature_store import Status
 
+from .adapted import check_adapter
 from .attention import write_attention
 from .dialogue import ask, name_voices, read_turn
 from .film import is_long, read_film
@@ -226,7 +227,9 @@ class Predictor:
     def extractor(self, name: str, view: str | None = None) -> Extractor:
         """That of a stream, made once."""
         if (name, view) not in self._extractors:
-            self._extractors[name, view] = registry.build(self.encoders[name], view)
+            built = registry.build(self.encoders[name], view)
+            check_adapter(name, self.encoders[name], built, self.runs)
+            self._extractors[name, view] = built
         return self._extractors[name, view]
 
     def forward(self, name: str) -> Forward:

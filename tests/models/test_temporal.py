@@ -11,10 +11,10 @@ from pipeline.models.batch import Inputs, Tokens, name_variance
 from pipeline.models.fusion.base import align
 from pipeline.models.heads.base import LEAST, MOST
 from pipeline.models.mixture import mix_values
-from pipeline.models.model import EmotionModel
 from pipeline.models.registry import FUSIONS, HEADS, TEMPORALS
 from pipeline.models.spec import ModelSpec, OutputSpec, PartSpec, StreamSpec
 from pipeline.parts import read_options
+from tests.tiny_language import build_with_language
 
 KINDS = sorted(TEMPORALS)
 BOTH = [(kind, causal) for kind in KINDS for causal in (False, True)]
@@ -48,7 +48,7 @@ def make(kind, causal=True, fusion="concat", **changes):
         "temporal": PartSpec(name=kind),
         "causal": causal,
     }
-    return EmotionModel(ModelSpec(**{**fields, **changes})).eval()
+    return build_with_language(ModelSpec(**{**fields, **changes})).eval()
 
 
 def film(length=8, width=6, seconds=0.5, seed=0):
