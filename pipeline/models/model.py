@@ -86,7 +86,8 @@ class EmotionModel(Model):
         self.encoders = nn.ModuleDict({name: build_encoder(stream, spec) for name, stream in spec.streams.items()})
         part = FUSIONS.find(spec.fusion.name)
         options = read_options(part.Options, spec.fusion.options, "fusion.options")
-        self.fusion = part({name: stream.width for name, stream in spec.streams.items()}, width, heads, dropout, options)
+        sizes = {name: width if stream.hidden else stream.width for name, stream in spec.streams.items()}
+        self.fusion = part(sizes, width, heads, dropout, options)
         self.fusion.choose_readout(spec.readout)
         self.context = None
         if spec.context is not None:
@@ -165,8 +166,8 @@ class EmotionModel(Model):
 def build_encoder(stream: StreamSpec, spec: ModelSpec) -> nn.Module:
     """What a stream's tokens, or its one row per clip, first go through."""
     if stream.pooling != "none":
-        return PooledEncoder(stream.reads, spec.width, spec.dropout, spec.noise)
-    return StreamEncoder(stream.width, spec.width, spec.layers, spec.heads, spec.dropout, stream.levels)
+        return PooledEncoder(stream.reads, spec.width, spec.dropout, spec.noise, stream.hidden)
+    return StreamEncoder(stream.width, spec.width, spec.layers, spec.heads, spec.dropout, stream.levels, hidden=stream.hidden)
 
 
 def is_within(name: str, part: str) -> bool:

@@ -8,13 +8,17 @@ from .pooled import Pooling
 
 
 class StreamSpec(BaseModel):
-    """Shape of one stream's tokens: width D, L when several hidden layers were kept (else 0), and how they are read."""
+    """Shape of one stream's tokens: width D, L when several hidden layers were kept (else 0), and how they are read.
+
+    hidden: of the perceptron they go through first, the widths of its hidden layers in multiples of the model's.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     width: int
     levels: int = 0
     pooling: Pooling = "none"
+    hidden: tuple[int, ...] = ()
 
     @property
     def reads(self) -> int:

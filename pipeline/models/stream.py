@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .batch import Tokens
-from .blocks import Block
+from .blocks import Block, project
 
 #: Periods of the positional code, seconds: from a quarter of a second to two minutes.
 PERIODS = (0.25, 120.0)
 
 
 class StreamEncoder(nn.Module):
-    """LayerNorm → Linear → position by seconds → transformer blocks → LayerNorm.
+    """LayerNorm → Linear, or a perceptron → position by seconds → transformer blocks → LayerNorm.
 
     Args:
         inputs: D, width of the stream's tokens.
         width: H. blocks: number of transformer blocks, may be 0.
         levels: L > 0 when tokens keep all hidden layers; a learned softmax weight mixes them
             (weighted-sum probing as in SUPERB, Yang et al. 2021).
+        hidden: widths of the perceptron's hidden layers, in multiples of H.
     """
 
     frequencies: Tensor
 
-    def __init__(self, inputs: int, width: int, blocks: int, heads: int, dropout: float, levels: int = 0) -> None:
+    def __init__(
+        self, inputs: int, width: int, blocks: int, heads: int, dropout: float, levels: int = 0, hidden: Sequence[int] = ()
+    ) -> None:
         super().__init__()
         self.width = width
         self.mix = nn.Parameter(torch.zeros(levels)) if levels else None
         self.norm = nn.LayerNorm(inputs)
-        self.project = nn.Linear(inputs, width)
+        self.project = project(inputs, width, hidden, dropout)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(blocks))
         self.final = nn.LayerNorm(width)

@@ -75,8 +75,10 @@ def specify_model(params: Params, variant: Variant, data: Dataset) -> ModelSpec:
     """The model of a variant for this data set.
 
     Raises:
-        ParamsError: a head or context that is not known, or a loss on an output that nothing predicts.
+        ParamsError: a head, context or stream that is not known, or a loss on an output that nothing predicts.
     """
+    if unknown := sorted(set(params.temporal.hidden) - set(params.streams)):
+        raise one_of("stream in temporal.hidden", unknown[0], params.streams)
     streams = {name: _describe_stream(params, name, data, variant.linear) for name in variant.streams}
     if variant.linear:
         return ModelSpec(streams=streams, classes=data.classes, dimensions=data.dimension_names, linear=True)
@@ -116,7 +118,9 @@ def _describe_stream(params: Params, name: str, data: Dataset, linear: bool) -> 
     # A stream of one token per clip has no deviation over it.
     if pooling == "statistics" and int(stream.offsets.diff().max()) <= 1:
         pooling = "mean"
-    return StreamSpec(width=int(str(stream.facts["width"])), levels=int(str(stream.facts["levels"])), pooling=pooling)
+    width, levels = (int(str(stream.facts[fact])) for fact in ("width", "levels"))
+    hidden = () if linear else params.temporal.hidden.get(name, ())
+    return StreamSpec(width=width, levels=levels, pooling=pooling, hidden=hidden)
 
 
 def _list_outputs(params: Params, variant: Variant, data: Dataset, base: str | None) -> dict[str, OutputSpec]:
