@@ -74,7 +74,9 @@ class Standardise(nn.Module):
 
 
 class PooledEncoder(nn.Module):
-    """One row per clip: standardised → noise → dropout → Linear, or a perceptron. What the streams share comes after their fusion.
+    """One row per clip: standardised → noise → dropout → Linear, or a perceptron of the stream's own.
+
+    What the streams share comes after their fusion.
 
     Args:
         reads: P, numbers of the row. width: H.

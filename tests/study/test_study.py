@@ -145,6 +145,8 @@ def test_what_cannot_be_run_is_a_row_that_says_why(fabricate):
                     "settings": [
                         {"name": "no emotion", "set": ["task.emotion=false"]},
                         {"name": "smell", "modalities": ["smell"]},
+                        {"name": "whispers", "streams": ["audio", "whispers"]},
+                        {"name": "two", "streams": ["text", "audio"]},
                         {"name": "gated", "set": ["fusion=gated"]},
                         {"name": "linear", "variant": "linear"},
                         {"every": "context", "only": ["nothing_of_the_kind"]},
@@ -157,6 +159,8 @@ def test_what_cannot_be_run_is_a_row_that_says_why(fabricate):
     rows = rows_of(asked.ask(study))
     assert "training.select is 'uar'" in rows["no emotion"].reason
     assert rows["smell"].reason == "there is no stream of smell"
+    assert rows["whispers"].reason == "there is no stream whispers"
+    assert rows["two"].setting.variant.streams == ("audio", "text") and rows["two"].figure.mean > 0
     assert all(rows[name].figure.mean > 0 and not rows[name].reason for name in ("present", "gated", "linear"))
     assert rows["linear"].runs == 1
     assert rows["nothing_of_the_kind"].reason == "there is no context nothing_of_the_kind"
@@ -213,6 +217,7 @@ def test_without_features_it_is_one_line(fabricate, tmp_path):
         ("question: Why?\nsettings: []\n", "settings"),
         ("question: Why?\nsettings: [{name: a, sett: [training.lr=1]}]\n", "sett: unknown key"),
         ("question: Why?\nsettings: [{set: [training.lr=1]}]\n", "either a name"),
+        ("question: Why?\nsettings: [{name: a, streams: [x], modalities: [y]}]\n", "either `modalities` or `streams`"),
         ("question: Why?\nsettings: [{name: a}, {name: a}]\n", "two settings are named 'a'"),
         ("question: Why?\nreference: b\nsettings: [{name: a}]\n", "Unknown reference 'b'"),
         ("question: Why?\nsettings: [{every: smell}]\n", "Unknown kind in `every` 'smell'"),
