@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 import torch
 
+from pipeline.errors import ParamsError
 from pipeline.models.batch import Targets
 from pipeline.models.build import build_model
 from pipeline.models.registry import CONTEXTS
@@ -73,6 +74,19 @@ def test_rates_per_part(fabricate):
     change = {name: (value - start.state_dict()[name]).abs().max() for name, value in slow.state_dict().items()}
     assert change["encoders.audio.project.weight"] > 1e-3 and change["fusion.absent"] > 1e-3
     assert change["encoders.text.project.weight"] < 1e-6
+
+
+@pytest.mark.parametrize("pooling", ["none", "mean"])
+def test_a_perceptron_of_one_stream_learns_and_a_stream_that_is_not_there_is_one_line(fabricate, pooling):
+    corpus = fabricate(clips=40)
+    (model, _), *_ = learn(corpus, training={"epochs": 1}, temporal={"hidden": {"audio": [3, 2]}, "pooling": pooling})
+    weights = [
+        value for name, value in model.state_dict().items() if name.startswith("encoders.audio.project") and value.ndim == 2
+    ]
+    assert [len(weight) for weight in weights] == [48, 32, 16]
+    assert model.spec.streams["text"].hidden == () and model.state_dict()["encoders.text.project.weight"].shape == (16, 5)
+    with pytest.raises(ParamsError, match=r"Unknown stream in temporal.hidden 'sound'. Known: audio, text, video"):
+        learn(corpus, training={"epochs": 1}, temporal={"hidden": {"sound": [3]}})
 
 
 def test_parts_of_one_stream_may_be_named_where_streams_are_trained_alone_too(fabricate, tmp_path):
