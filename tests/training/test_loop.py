@@ -1,12 +1,14 @@
 """The loop: phases, frozen parts, auxiliary and adversarial terms, context, curriculum."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
+from pipeline.compose import compose
 from pipeline.errors import ParamsError
 from pipeline.models.batch import Targets
 from pipeline.models.build import build_model
@@ -284,3 +286,30 @@ def test_a_clip_is_present_when_a_stream_has_a_token_of_it(fabricate):
     data = replace(data, streams=data.streams | {name: thin})
     assert data.present([name]).tolist() == (lengths > 0).tolist()
     assert data.present([name, *others]).tolist() == (data.present(others) | (lengths > 0)).tolist()
+
+
+def test_the_recipe_of_hlm12erc_finds_classes_of_which_one_clip_in_thirty_is(fabricate):
+    """Its fusion, stack, loss and batches, made narrow; the same with cross-entropy on batches as they come never names them."""
+    recipe = compose(["recipe=hlm12erc"], Path(__file__).parents[2] / "conf")
+    stack = recipe["heads"]["emotion"]
+    stack = stack | {"options": stack["options"] | {"widths": [16, 8]}}
+    corpus = fabricate(clips=400)
+    corpus.classes = corpus.rng.choice(4, 400, p=[0.47, 0.47, 0.03, 0.03])
+    corpus.tables()
+    for name, shape in corpus.widths.items():
+        corpus.store(name, shape, noise=0.7)
+
+    def recalls(**changes):
+        groups = {"fusion": recipe["fusion"], "heads": {"emotion": stack}, "temporal": {"pooling": "mean"}}
+        training = recipe["training"] | {"seeds": 1, "epochs": 8, "lr": 0.003} | changes.pop("training", {})
+        chosen = groups | {"loss": recipe["loss"], "task": {"dimensions": []}} | changes
+        (model, _), data, _ = learn(corpus, training=training, **chosen)
+        rows = torch.cat([data.rows("train"), data.rows("val")])
+        with torch.no_grad():
+            found = model.eval()(data.batch(rows, model.spec.streams))["emotion"].argmax(1)
+        truth = data.targets(rows).emotion
+        return [float((found[truth == k] == k).float().mean()) for k in range(4)]
+
+    assert min(recalls()[2:]) > 0.5
+    plain = recalls(loss={"emotion": {"name": "cross_entropy"}}, training={"sampler": None})
+    assert min(plain[:2]) > 0.5 and max(plain[2:]) == 0
