@@ -77,7 +77,8 @@ def specify_model(params: Params, variant: Variant, data: Dataset) -> ModelSpec:
     Raises:
         ParamsError: a head, context or stream that is not known, or a loss on an output that nothing predicts.
     """
-    if unknown := sorted(set(params.temporal.hidden) - set(params.streams)):
+    # One without layers is as good as not there: what a recipe says of a stream that is dropped can be taken back.
+    if unknown := sorted({name for name, layers in params.temporal.hidden.items() if layers} - set(params.streams)):
         raise one_of("stream in temporal.hidden", unknown[0], params.streams)
     streams = {name: _describe_stream(params, name, data, variant.linear) for name in variant.streams}
     if variant.linear:

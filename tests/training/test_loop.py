@@ -89,6 +89,8 @@ def test_a_perceptron_of_one_stream_learns_and_a_stream_that_is_not_there_is_one
     assert model.spec.streams["text"].hidden == () and model.state_dict()["encoders.text.project.weight"].shape == (16, 5)
     with pytest.raises(ParamsError, match=r"Unknown stream in temporal.hidden 'sound'. Known: audio, text, video"):
         learn(corpus, training={"epochs": 1}, temporal={"hidden": {"sound": [3]}})
+    (plain, _), *_ = learn(corpus, training={"epochs": 1}, temporal={"hidden": {"sound": []}, "pooling": pooling})
+    assert plain.state_dict()["encoders.audio.project.weight"].shape == (16, 6)
 
 
 def test_parts_of_one_stream_may_be_named_where_streams_are_trained_alone_too(fabricate, tmp_path):
