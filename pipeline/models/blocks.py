@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -61,6 +62,20 @@ class Attention(nn.Module):
     def weigh(self, query: Tensor, context: Tensor, mask: Tensor) -> Tensor:
         """How much each query looks at what: (B, heads, Q, K). `forward` does without, its kernel keeps no weights."""
         return weigh(self.query(query), self.key(context), mask, self.heads)
+
+
+def project(inputs: int, width: int, factors: Sequence[int], dropout: float) -> nn.Module:
+    """D → H: a Linear, after a layer Linear → ReLU → Dropout for each factor, that many times H wide.
+
+    >>> [layer.out_features for layer in project(5, 4, (3, 2), 0.1) if isinstance(layer, nn.Linear)]
+    [12, 8, 4]
+    """
+    layers: list[nn.Module] = []
+    for factor in factors:
+        layers += [nn.Linear(inputs, factor * width), nn.ReLU(), nn.Dropout(dropout)]
+        inputs = factor * width
+    last = nn.Linear(inputs, width)
+    return nn.Sequential(*layers, last) if layers else last
 
 
 def feed_forward(width: int, dropout: float, factor: int = 2) -> nn.Sequential:

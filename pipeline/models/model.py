@@ -92,7 +92,8 @@ class EmotionModel(Model):
         part = FUSIONS.find(spec.fusion.name)
         options = read_options(part.Options, spec.fusion.options, "fusion.options")
         held = {"language": spec.language, "state": language} if part.holds_language else {}
-        self.fusion = part({name: stream.width for name, stream in spec.streams.items()}, width, heads, dropout, options, **held)
+        sizes = {name: width if stream.hidden else stream.width for name, stream in spec.streams.items()}
+        self.fusion = part(sizes, width, heads, dropout, options, **held)
         self.fusion.choose_readout(spec.readout)
         if spec.causal:
             self.fusion.look_back()
@@ -180,11 +181,12 @@ def build_encoder(stream: StreamSpec, spec: ModelSpec) -> nn.Module:
     if stream.pooling == "states":
         return nn.Identity()
     if stream.pooling != "none":
-        return PooledEncoder(stream.reads, spec.width, spec.dropout, spec.noise)
+        return PooledEncoder(stream.reads, spec.width, spec.dropout, spec.noise, stream.hidden)
     part = TEMPORALS.find(spec.temporal.name)
     options = read_options(part.Options, spec.temporal.options, "temporal.options")
     temporal = partial(part, causal=spec.causal, options=options)
-    return StreamEncoder(stream.width, spec.width, spec.layers, spec.heads, spec.dropout, stream.levels, temporal)
+    sizes = (stream.width, spec.width, spec.layers, spec.heads)
+    return StreamEncoder(*sizes, spec.dropout, stream.levels, temporal, stream.hidden)
 
 
 def is_within(name: str, part: str) -> bool:

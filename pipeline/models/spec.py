@@ -12,6 +12,7 @@ class StreamSpec(BaseModel):
 
     Attributes:
         prompted: rows that last no time are a prompt's; only a language model reads them (`pooling: states`).
+        hidden: of the perceptron they go through first, the widths of its hidden layers in multiples of the model's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -20,6 +21,7 @@ class StreamSpec(BaseModel):
     levels: int = 0
     pooling: Pooling = "none"
     prompted: bool = False
+    hidden: tuple[int, ...] = ()
 
     @property
     def reads(self) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .batch import Tokens
+from .blocks import project
 from .temporal.base import Temporal
 from .temporal.transformer import Transformer
 
@@ -17,7 +18,7 @@ PERIODS = (0.25, 120.0)
 
 
 class StreamEncoder(nn.Module):
-    """LayerNorm → Linear → position by seconds → what tokens tell each other over time → LayerNorm.
+    """LayerNorm → Linear, or a perceptron → position by seconds → what tokens tell each other over time → LayerNorm.
 
     Args:
         inputs: D, width of the stream's tokens.
@@ -25,6 +26,7 @@ class StreamEncoder(nn.Module):
         levels: L > 0 when tokens keep all hidden layers; a learned softmax weight mixes them
             (weighted-sum probing as in SUPERB, Yang et al. 2021).
         temporal: makes the layers from width, number, heads and dropout.
+        hidden: widths of the perceptron's hidden layers, in multiples of H.
     """
 
     frequencies: Tensor
@@ -38,12 +40,13 @@ class StreamEncoder(nn.Module):
         dropout: float,
         levels: int = 0,
         temporal: Callable[[int, int, int, float], Temporal] = Transformer,
+        hidden: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.width = width
         self.mix = nn.Parameter(torch.zeros(levels)) if levels else None
         self.norm = nn.LayerNorm(inputs)
-        self.project = nn.Linear(inputs, width)
+        self.project = project(inputs, width, hidden, dropout)
         self.dropout = nn.Dropout(dropout)
         self.blocks = temporal(width, blocks, heads, dropout)
         self.final = nn.LayerNorm(width)

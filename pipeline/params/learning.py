@@ -62,6 +62,8 @@ class Temporal(Group):
     noise: Annotated[Number, Field(ge=0)] = 0.0
     #: Of pooled rows: stream → how much of the distance between clips it makes up, beside the others' 1.
     weights: dict[str, Positive] = {}
+    #: Stream → the perceptron it goes through first: the widths of its hidden layers, in multiples of `width`; [] = none.
+    hidden: dict[str, tuple[Count, ...]] = {}
 
     @model_validator(mode="after")
     def _divides(self) -> Temporal:

@@ -116,8 +116,9 @@ class Source:
             return Clip(name, text=self._text(stream), speaker=self.spoken.speaker, context=self.spoken.context, duration=length)
         if modality == "audio":
             return Clip(name, waveform=self._waveform(), rate=self.params.decode.audio.rate, duration=length)
-        jpegs, times = self._pictures(modality)
-        return Clip(name, frames=jpegs, frame_times=times, duration=length)
+        found = self._pictures(modality)
+        jpegs, places = media_store.split_files(found), found.extras.get("places")
+        return Clip(name, frames=jpegs, frame_times=found.times, places=places, duration=length)
 
     @property
     def heard(self) -> str | None:
@@ -143,13 +144,13 @@ class Source:
                 raise Missing(f"no text was given, and {missing_reason(error)}") from error
         return self._recognised[0]
 
-    def _pictures(self, modality: str) -> tuple[list[bytes], np.ndarray]:
-        """JPEGs and their (T, 2) seconds: sampled frames, or the crops of one face."""
+    def _pictures(self, modality: str) -> Entry:
+        """Sampled frames, or the crops of one face."""
         self._require("video", self.facts.video, "the file has no video")
         entry = self._value(self._frames if modality == "video" else self._faces)
         if entry.status == Status.MISSING:
             raise Missing(entry.reason)
-        return media_store.split_files(entry), entry.times
+        return entry
 
     def _require(self, modality: str, there: bool, absent: str) -> None:
         if modality in self.facts.lost:

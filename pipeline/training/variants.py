@@ -79,8 +79,11 @@ def specify_model(params: Params, variant: Variant, data: Dataset) -> ModelSpec:
     """The model of a variant for this data set.
 
     Raises:
-        ParamsError: a head or context that is not known, or a loss on an output that nothing predicts.
+        ParamsError: a head, context or stream that is not known, or a loss on an output that nothing predicts.
     """
+    # One without layers is as good as not there: what a recipe says of a stream that is dropped can be taken back.
+    if unknown := sorted({name for name, layers in params.temporal.hidden.items() if layers} - set(params.streams)):
+        raise one_of("stream in temporal.hidden", unknown[0], params.streams)
     language = _describe_language(params, variant, data)
     reader = language.stream if language else None
     streams = {name: _describe_stream(params, name, data, variant.linear, name == reader) for name in variant.streams}
@@ -135,12 +138,10 @@ def _describe_stream(params: Params, name: str, data: Dataset, linear: bool, sta
     # A stream of one token per clip has no deviation over it.
     if pooling == "statistics" and int(stream.offsets.diff().max()) <= 1:
         pooling = "mean"
-    return StreamSpec(
-        width=int(str(stream.facts["width"])),
-        levels=int(str(stream.facts["levels"])),
-        pooling="states" if states else pooling,
-        prompted=stream.trunk is not None,
-    )
+    width, levels = (int(str(stream.facts[fact])) for fact in ("width", "levels"))
+    hidden = () if linear or states else params.temporal.hidden.get(name, ())
+    prompted = stream.trunk is not None
+    return StreamSpec(width=width, levels=levels, pooling="states" if states else pooling, prompted=prompted, hidden=hidden)
 
 
 def _list_outputs(params: Params, variant: Variant, data: Dataset, base: str | None) -> dict[str, OutputSpec]:

@@ -38,7 +38,7 @@ class Fusion(Component, ABC):
     """Base.
 
     Args:
-        streams: name → width of the stream as its encoder gave it, in a fixed order.
+        streams: name → width of the stream as its encoder gave it (one of its own perceptron: H), in a fixed order.
         width: H of the tokens that come in. heads: attention heads. dropout: probability.
 
     Attributes:
