@@ -94,11 +94,39 @@ class Dropout(Group):
     from_epoch: Whole | None = Field(default=None, ge=0)
 
 
+class Earlier(Group):
+    """Earlier turns that the linear model reads beside a clip: what the row of each is multiplied by; 0 = it is not read."""
+
+    previous: Annotated[Number, Field(ge=0)] = 0.3
+    #: The turn before the previous one.
+    before: Annotated[Number, Field(ge=0)] = 0.2
+    #: The last turn of the clip's own speaker, whichever that is.
+    own: Annotated[Number, Field(ge=0)] = 0.3
+    #: How many turns back it is looked for.
+    turns: Count = 8
+
+    @property
+    def weights(self) -> tuple[tuple[str, float], ...]:
+        """The turns that are read, and the weight of each."""
+        given = (("previous", self.previous), ("before", self.before), ("own", self.own))
+        return tuple((turn, float(weight)) for turn, weight in given if weight)
+
+    @model_validator(mode="after")
+    def _reads_something(self) -> Earlier:
+        if not self.weights:
+            raise ValueError("previous, before and own are all 0: no earlier turn is read; say context: null")
+        if self.before and self.turns < 2:
+            raise ValueError(f"before is {self.before}, but turns is {self.turns}: it is two turns back; set before 0 or turns 2")
+        return self
+
+
 class Linear(Group):
     """The linear model beside the network: on pooled tokens, with streams scaled alike."""
 
     #: λ of mean cross entropy + λ/2 ‖W‖²; fixed, for a few validation speakers cannot choose it. Ridge finds its own.
     penalty: Positive = 0.1
+    #: Turns before the clip that it reads as well; null = none.
+    context: Earlier | None = None
 
 
 class Ensemble(Group):
