@@ -50,8 +50,8 @@ class ModelSpec(BaseModel):
         base: stream at whose instants frame-level dimensions are predicted; None = per clip only.
         noise: added to pooled rows in training, in deviations of each number.
         linear: a linear model; else a network.
-        earlier: of a linear model: earlier turns read (`previous`, `before`, `own`), in the order of its columns, and what the row
-            of each is multiplied by.
+        earlier: of a linear model: earlier turns read (`previous`, `before`, `own`), in the order of its columns, and what the
+            row of each is multiplied by.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -28,6 +28,7 @@ RECIPES = sorted(path.stem for path in (ROOT / "conf" / "recipe").glob("*.yaml")
 #: Family → the seeded stand-in of its class; what needs no weights stays as it is.
 STAND_INS = {
     "clip": "clip_tiny",
+    "dialogue": "gpt2_tiny",
     "hubert": "hubert_tiny",
     "text": "bert_tiny",
     "timm": "clip_tiny",  # of frames; timm's own looks at faces
