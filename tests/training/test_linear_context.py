@@ -172,7 +172,7 @@ def test_trained_evaluated_and_predicted_with_the_turns_before(dialogues):
     [
         ({"previous": 0, "before": 0, "own": 0}, "say context: null"),
         ({"turns": 1}, "it is two turns back"),
-        ({"previuos": 0.3}, "previous"),
+        ({"previuos": 0.3}, "training.linear.context.previuos"),
         ({"own": -0.3}, "own"),
         ({"turns": 0}, "turns"),
     ],
