@@ -94,6 +94,8 @@ class ModelSpec(BaseModel):
         noise: added to pooled rows in training, in deviations of each number.
         linear: a linear model; else a network.
         language: of a fusion that holds a language model.
+        earlier: of a linear model: earlier turns read (`previous`, `before`, `own`), in the order of its columns, and what the
+            row of each is multiplied by.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -117,3 +119,4 @@ class ModelSpec(BaseModel):
     noise: float = 0.0
     linear: bool = False
     language: LanguageSpec | None = None
+    earlier: tuple[tuple[str, float], ...] = ()

@@ -16,7 +16,8 @@ from .base import Count, Flag, Group, Name, Number, Positive, Share, Whole, chec
 from .data import Asr, Corpus, Decode, DecodeAudio, DecodeVideo, Faces, Integrity, Protocol, Quarantine
 from .features import StoreLayout, Stream
 from .file import load
-from .learning import Dropout, Ensemble, Fusion, Linear, Loss, Pairs, Part, Phase, Task, Temporal, Term, Training
+from .learning import Dropout, Ensemble, Linear, Pairs, Phase, Training
+from .network import Fusion, Loss, Part, Task, Temporal, Term
 
 __all__ = [
     "ADAPTERS",

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from .base import Count, Flag, Group, Number, Positive, Share, Whole
-from .learning import Term
+from .network import Term
 
 #: Where stage `adapt` puts the adapter of each stream.
 ADAPTERS = "models/adapters"

@@ -1,7 +1,8 @@
 """Fitting the linear model: logistic regression for classes, ridge for dimensions.
 
 Standardised statistics, streams scaled to weigh the same whatever their width, and everything that is not held out: nothing
-is chosen on validation clips, so they are learned from too.
+is chosen on validation clips, so they are learned from too. With `training.linear.context` the rows of earlier turns are read
+beside a clip's own; a turn without a label, or in quarantine, among them.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def _fit_rows(spec: ModelSpec, data: Dataset, params: Params, rows: Tensor) -> t
         [
             model.embed(batch)[0]
             for view in range(views)
-            for batch in data.batches(rows, tuple(spec.streams), size=CHUNK, view=view)
+            for batch in data.batches(rows, tuple(spec.streams), spec.turns, CHUNK, view)
         ]
     )
     found, losses = vectors.double().cpu().numpy(), []

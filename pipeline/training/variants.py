@@ -88,7 +88,15 @@ def specify_model(params: Params, variant: Variant, data: Dataset) -> ModelSpec:
     reader = language.stream if language else None
     streams = {name: _describe_stream(params, name, data, variant.linear, name == reader) for name in variant.streams}
     if variant.linear:
-        return ModelSpec(streams=streams, classes=data.classes, dimensions=data.dimension_names, linear=True)
+        chosen = params.training.linear and params.training.linear.context
+        return ModelSpec(
+            streams=streams,
+            classes=data.classes,
+            dimensions=data.dimension_names,
+            linear=True,
+            earlier=chosen.weights if chosen else (),
+            turns=(chosen.turns, 0) if chosen else (0, 0),
+        )
     base = choose_time_base(params, variant.streams)
     if base is not None and params.temporal.pooling != "none":
         raise ParamsError(

@@ -8,8 +8,10 @@ are listed; apostrophes lost to encodings are put back.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -19,6 +21,8 @@ from pipeline.errors import CorpusError
 
 from . import folder, table
 from .adapter import Adapter, TableOptions, Tables
+
+log = logging.getLogger(__name__)
 
 EMOTIONS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 SENTIMENTS = ("neutral", "positive", "negative")
@@ -87,6 +91,13 @@ def _media_of(root: Path, split: str) -> Path:
     _, names = SPLITS[split]
     found = (place / name for name in names for place in _places(root, split))
     return next((folder for folder in found if folder.is_dir() and any(folder.glob("*.mp4"))), root / names[0])
+
+
+def _find_media(root: Path, splits: Iterable[str], wanted: str) -> dict[str, Path | None]:
+    """Split → the folder of its films, None where the tables alone are read."""
+    found: dict[str, Path | None] = {split: _media_of(root, split) for split in splits}
+    there = any(folder is not None and any(folder.glob("*.mp4")) for folder in found.values())
+    return found if wanted == "video" or (wanted == "auto" and there) else dict.fromkeys(found)
 
 
 def _split(path: Path, split: str, root: Path, media: Path | None, options: Meld.Options) -> tuple[list[dict], list[dict], int]:
@@ -180,8 +191,10 @@ class Meld(Adapter):
     checked = "the train and dev tables (counts, classes, speakers, times); no film"
 
     class Options(TableOptions):
-        #: `video`: the films; `none`: the tables alone (text only).
-        media: Literal["video", "none"] = "video"
+        #: `video`: the films; `none`: the tables alone (text only); `auto`: the films, or where there is none the tables alone.
+        media: Literal["auto", "video", "none"] = "auto"
+        #: Table that is tested on: `test`, with `dev` to select on; or `dev`, and the test table is not read.
+        held_out: Literal["test", "dev"] = "test"
         #: Clips on the list of known damage: examine them like any other, or set them aside unseen.
         known: Literal["examine", "quarantine"] = "examine"
 
@@ -196,25 +209,34 @@ class Meld(Adapter):
         options = self.options
         root = self.root
         result = Tables(clips=[])
-        found = {split: path for split in SPLITS if (path := _table_of(root, split))}
+        wanted = SPLITS if options.held_out == "test" else ("train", "val")
+        found = {split: path for split in wanted if (path := _table_of(root, split))}
         if not found:
             raise CorpusError(f"{root} holds no table of MELD. Expected {LAYOUT}.")
+        films = _find_media(root, found, options.media)
+        alone = options.media == "auto" and not any(films.values())
+        if alone:
+            log.warning("%s holds no film of MELD: the tables are read alone, for what is said (corpus.options.media)", root)
         repaired_texts = 0
         for split, path in found.items():
-            media = _media_of(root, split) if options.media == "video" else None
+            media = films[split]
             clips, problems, mended = _split(path, split, root, media, options)
             repaired_texts += mended
             result.clips += clips
             result.problems += problems
             if media is not None:
                 result.problems += _surplus(root, media, split, {(c["dialogue"], c["turn"]) for c in clips})
-        absent = [split for split in SPLITS if split not in found]
+        if options.held_out == "dev":
+            for clip in result.clips:
+                clip["split"] = "test" if clip["split"] == "val" else clip["split"]
+        absent = [split for split in wanted if split not in found]
         result.notes.update(
             {
                 "utterances": dict(Counter(clip["split"] for clip in result.clips)),
                 "texts repaired": repaired_texts,
                 "speakers met in train and test": _shared_speakers(result.clips),
                 **({"splits without a table": absent} if absent else {}),
+                **({"films": "none: the tables were read alone"} if alone else {}),
             }
         )
         return result

@@ -193,3 +193,29 @@ def test_real_tables_have_the_published_counts(real):
     names = {split: {c["id"].split("/")[-1] for c in tables.clips if c["split"] == split} for split in ("train", "val")}
     assert len(names["train"] & names["val"]) == 675 and len({c["id"] for c in tables.clips}) == 11098
     assert not any("60" == c["dialogue"].removeprefix("train/dia") for c in tables.clips)
+
+
+def test_tables_without_any_film_are_read_alone_and_say_so(root, tmp_path, caplog):
+    """Where one split has its films, a film that is not there is lost as ever; asked for, films are never given up."""
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for path in root.rglob("*.csv"):
+        (bare / path.name).write_bytes(path.read_bytes())
+    (bare / "train_splits").mkdir()  # empty: there is no film in it
+    found = read(bare)
+    assert len(found.clips) == 8 and all(clip["video"] is None and clip["text"] for clip in found.clips)
+    assert "holds no film of MELD: the tables are read alone" in caplog.text
+    assert found.notes["films"] == "none: the tables were read alone"
+    caplog.clear()
+    assert all(clip["video"] for clip in read(bare, media="video").clips)
+    assert all(clip["video"] is None for clip in read(bare, media="none").clips)
+    (bare / "train_splits" / "dia0_utt0.mp4").write_bytes(b"film")
+    assert all(clip["video"] for clip in read(bare).clips)
+    assert not caplog.text
+
+
+def test_dev_is_tested_on_where_it_is_held_out_and_the_test_table_is_not_read(root):
+    found = read(root, held_out="dev")
+    assert Counter(clip["split"] for clip in found.clips) == {"train": 3, "test": 2}
+    assert {clip["id"].split("/")[1] for clip in found.clips if clip["split"] == "test"} == {"dev"}
+    assert "splits without a table" not in found.notes and "test" in found.notes["utterances"]

@@ -3,22 +3,24 @@
 The prompt holds the earlier turns (`options.turns` of them) and then the clip's own, oldest first,
 each under its speaker's name; later turns never enter. A prompt longer than the model takes loses
 its oldest tokens, so that the clip's own words are always there. `pooling: last` reads the last
-token, which has seen everything; `none` keeps one row per token of the clip's own words.
+token, which has seen everything; all others read the tokens of the clip's own words.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from pipeline import weights
 from pipeline.errors import WeightsError
-from pipeline.features.encoders.extractor import Clip, Extractor, Missing, Prepared
+from pipeline.features.encoders.extractor import Clip, Extractor, Missing, Prepared, Turn
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
 from pipeline.params.base import Count, Group
+from pipeline.params.features import Layer, Sum
 
 from . import language, tokens
 
@@ -26,6 +28,8 @@ from . import language, tokens
 TURN = 'The speaker "{speaker}" says:\n###\n{text}\n###'
 BETWEEN = "\n\n\n"
 NOBODY = "unknown"
+#: What the layers, and the norm after the last of them, are called in a network; of others all layers run.
+PARTS = {**dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "smollm3"), ("layers", "norm")), "gpt2": ("h", "ln_f")}
 
 
 def write_prompt(clip: Clip, turns: int) -> tuple[str, int]:
@@ -64,13 +68,32 @@ class Prepare:
             raise Missing("the transcript has no token")
         shares = ((encoding.spans - start) / length).clip(0, 1)
         times = (shares * tokens.seconds(clip))[rows].astype(np.float32)
-        return Prepared({"ids": encoding.ids, "rows": rows}, times, cost=float(len(rows)))
+        # Clips of one dialogue meet in a batch: the longest prompt begins with the others, as long as none has lost a turn.
+        said = (*clip.context, Turn(clip.speaker, clip.text))[0]
+        bucket = (said.speaker, said.text) if len(clip.context) < self.turns else None
+        return Prepared({"ids": encoding.ids, "rows": rows}, times, bucket=bucket, cost=float(len(rows)))
 
 
 def load(stream: Stream, kind: str, device: str = "cpu") -> language.LanguageEncoder:
     """The network on `device`."""
-    network = language.load_network(stream, kind, classes, dropped=("lm_head", "score")).to(device)
-    return language.LanguageEncoder(network, stream.layer, device, use_cache=False)
+    network = drop_unread(language.load_network(stream, kind, classes, dropped=("lm_head", "score")), kind, stream.layer)
+    return language.LanguageEncoder(network.to(device), stream.layer, device, causal=True, use_cache=False)
+
+
+def drop_unread(network: Any, kind: str, layer: Layer) -> Any:
+    """The network without the layers above the highest one that is read, which change nothing that is kept."""
+    from torch import nn
+
+    chosen = layer.sum if isinstance(layer, Sum) else (layer,) if isinstance(layer, int) else layer
+    if isinstance(chosen, str) or min(chosen) < 0 or kind not in PARTS:
+        return network
+    layers, norm = PARTS[kind]
+    highest = max(1, *chosen)  # the embeddings alone are no network
+    if highest < len(getattr(network, layers)):
+        setattr(network, layers, getattr(network, layers)[:highest])
+        setattr(network, norm, nn.Identity())  # it belongs to the last layer's states alone
+        network.config.num_hidden_layers = highest
+    return network
 
 
 def classes(source: object, kind: str) -> tuple[type, type]:
@@ -121,7 +144,7 @@ class Dialogue(Family):
         model = language.open_model(stream, "gpt2", classes)
         most = min(model.limit, model.config["max_position_embeddings"] or 10**6)
         limit = model.length(options.max_length, 8, most)
-        prepare = Prepare(model.tokenizer, limit, options.turns, stream.pooling != "none" and stream.rate is None)
+        prepare = Prepare(model.tokenizer, limit, options.turns, stream.pooling == "last" and stream.rate is None)
         identity = {
             "model": model.kind,
             "weights": weights.identity(model.source, architecture=stream.architecture, libraries=language.LIBRARIES),

@@ -142,29 +142,56 @@ class LanguageEncoder(Encoder):
     Args:
         padding: token that fills shorter texts on the right, where the mask or a causal model's order hides it.
         typed: the network takes `types` too.
+        causal: no token sees a later one, so that a text that another of the batch begins with is read off that one.
         arguments: others of the network, e.g. `use_cache: False`.
     """
 
     def __init__(
-        self, network: Any, layer: Layer, device: str, *, padding: int = 0, typed: bool = False, **arguments: object
+        self,
+        network: Any,
+        layer: Layer,
+        device: str,
+        *,
+        padding: int = 0,
+        typed: bool = False,
+        causal: bool = False,
+        **arguments: object,
     ) -> None:
         self.network, self.layer, self.device = network, layer, device
-        self.padding, self.typed, self.arguments = padding, typed, arguments
+        self.padding, self.typed, self.causal, self.arguments = padding, typed, causal, arguments
 
     def encode(self, batch: Sequence[Prepared]) -> list[torch.Tensor]:
         """(T, D) or (T, L, D) of each clip."""
         import torch
 
-        ids, mask = tokens.pad([item.inputs["ids"] for item in batch], self.padding)
+        texts = [item.inputs["ids"] for item in batch]
+        run, carried = find_carriers(texts) if self.causal else (range(len(batch)), range(len(batch)))
+        ids, mask = tokens.pad([texts[i] for i in run], self.padding)
         inputs = {"input_ids": ids, "attention_mask": mask}
         if self.typed:
-            inputs["token_type_ids"] = tokens.pad([item.inputs["types"] for item in batch], 0)[0]
+            inputs["token_type_ids"] = tokens.pad([batch[i].inputs["types"] for i in run], 0)[0]
         output = self.network(
             **{name: transfer.to_device(value, self.device) for name, value in inputs.items()},
             output_hidden_states=self.layer != -1,
             **self.arguments,
         )
         states = outputs.select_layer(output, self.layer).flatten(0, 1)  # (B · L, ...)
-        places = [i * ids.shape[1] + np.flatnonzero(item.inputs["rows"]) for i, item in enumerate(batch)]
+        places = [i * ids.shape[1] + np.flatnonzero(item.inputs["rows"]) for i, item in zip(carried, batch, strict=True)]
         rows = states[transfer.to_device(np.concatenate(places), self.device)]
         return list(torch.split(rows, [len(place) for place in places]))
+
+
+def find_carriers(texts: Sequence[np.ndarray]) -> tuple[list[int], list[int]]:
+    """Which of these texts to run, longest first, and for each the place there of one that begins with it.
+
+    >>> find_carriers([np.array([1, 2]), np.array([1, 2, 3]), np.array([2])])
+    ([1, 2], [0, 0, 1])
+    """
+    run: list[int] = []
+    carried = [0] * len(texts)
+    for i in sorted(range(len(texts)), key=lambda one: -len(texts[one])):
+        found = (k for k, one in enumerate(run) if np.array_equal(texts[one][: len(texts[i])], texts[i]))
+        carried[i] = next(found, len(run))
+        if carried[i] == len(run):
+            run.append(i)
+    return run, carried

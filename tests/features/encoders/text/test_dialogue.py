@@ -15,6 +15,7 @@ from pipeline.errors import ParamsError, WeightsError
 from pipeline.features.encoders import registry
 from pipeline.features.encoders.extractor import Clip, Missing, Turn
 from pipeline.features.encoders.text import dialogue
+from pipeline.features.encoders.text.language import find_carriers
 from pipeline.features.engine.forward import Forward
 from pipeline.params import Stream
 
@@ -111,6 +112,24 @@ def test_golden(saved, kind, layer):
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
+@pytest.mark.parametrize(("layer", "run_through"), [([0, 2], 2), ("1+3", 3), (0, 1), (4, 4), (-2, 4), ("all", 4)])
+def test_layers_above_the_highest_one_read_are_not_run(saved, kind, layer, run_through):
+    folder, model, tokenizer = saved(kind)
+    text, start = dialogue.write_prompt(clip(), 10)
+    with torch.inference_mode():
+        output = model(tokenizer(text, return_tensors="pt").input_ids, output_hidden_states=True)
+    states = torch.stack(output.hidden_states, 2)[0]
+    chosen = states if layer == "all" else states[:, [1, 3]].sum(1) if layer == "1+3" else states[:, layer]
+    begin = start + (kind == "llama")
+    extractor = registry.build(stream(f"local:{folder}", layer=layer, pooling="mean", options={"turns": 9}))
+    ((mean, _),) = run(extractor, clip())
+    # The mean is that of the clip's own words, without the mark that ends the turn.
+    np.testing.assert_allclose(mean[0], chosen[begin : begin + 11].mean(0).numpy(), atol=1e-5)
+    network = extractor.load("cpu").network
+    assert len(network.h if kind == "gpt2" else network.layers) == run_through
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_alone_equals_among_neighbours(saved, kind):
     folder, *_ = saved(kind)
     extractor = registry.build(stream(f"local:{folder}", options={"turns": 3}, layer="all"))
@@ -120,6 +139,30 @@ def test_alone_equals_among_neighbours(saved, kind):
         ((alone, alone_times),) = forward([prepared])
         np.testing.assert_allclose(values, alone, atol=1e-5)
         np.testing.assert_array_equal(times, alone_times)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_a_prompt_that_another_begins_with_is_not_run_again(saved, kind):
+    """The clips of a dialogue take one pass; each is as if it were alone."""
+    folder, *_ = saved(kind)
+    extractor = registry.build(stream(f"local:{folder}", layer=[1, 3], pooling="mean", options={"turns": 9}))
+    said = ("Did it rain?", "It did.", "Again and again, all day.", "So it goes.")
+    turns = [Turn("AnnBen"[3 * (i % 2) :][:3], text) for i, text in enumerate(said)]
+    clips = [extractor.prepare(clip(turn.text, tuple(turns[:i]), speaker=turn.speaker)) for i, turn in enumerate(turns)]
+    other = extractor.prepare(clip("It did.", (Turn("Zoe", "Did it rain?"),), speaker="Ben"))
+    assert len({one.bucket for one in clips}) == 1 and other.bucket != clips[0].bucket
+    forward = Forward(extractor)
+    batch = [clips[2], other, clips[0], clips[3], clips[1]]
+    assert find_carriers([one.inputs["ids"] for one in batch]) == ([3, 1], [0, 1, 0, 0, 0])
+    for (values, _), one in zip(forward(batch), batch, strict=True):
+        np.testing.assert_allclose(values, forward([one])[0][0], atol=1e-5)
+
+
+def test_clips_that_have_lost_their_first_turns_meet_whom_they_may(saved):
+    folder, *_ = saved("gpt2")
+    extractor = registry.build(stream(f"local:{folder}", options={"turns": 2}))
+    assert extractor.prepare(clip(context=TURNS)).bucket is None
+    assert extractor.prepare(clip(context=TURNS[:1])).bucket == ("Ann", "Did it rain again?")
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
