@@ -115,6 +115,17 @@ class Source:
         jpegs, times = self._pictures(modality)
         return Clip(name, frames=jpegs, frame_times=times, duration=length)
 
+    def words(self) -> str | None:
+        """What is said: the text that was given, else what is recognised where a recogniser is set; None without either."""
+        if self.spoken.text and self.spoken.text.strip():
+            return self.spoken.text
+        if self.hear is None:
+            return None
+        try:
+            return self._listen() or None
+        except Missing:
+            return None
+
     @property
     def heard(self) -> str | None:
         """What was recognised, once a stream has asked for it."""
