@@ -1,7 +1,8 @@
 """Several named outputs of the same clips in one HDF5 file: each a group laid out as a feature store is.
 
-`NAME/values` holds the rows of the clips that have the output, `NAME/ids`, `offsets`, `times`, `status` and `sums` say which
-(docs/feature-store.md); `ids` and `attributes` of the whole stand at the top. `seal.py` checks that all is as it was written.
+`NAME/values` holds the rows of the clips that have the output; `NAME/ids`, `offsets`, `times`, `status`, `reasons` and `sums`
+say which those are (docs/feature-store.md). `ids` and attributes of the whole stand at the top. `seal.py` checks that all is as
+it was written.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ class Output:
 
     Attributes:
         read: → one entry per clip, in the order of the ids; called once.
-        rows: how many rows each has. shape: of one row.
+        rows: how many rows each has. shape: of one row. reasons: why a clip has none, empty where it has.
     """
 
     read: Callable[[], Iterable[Entry]]
     rows: Sequence[int]
     shape: tuple[int, ...]
+    reasons: Sequence[str]
 
 
 def write(path: str | Path, ids: Sequence[str], outputs: Mapping[str, Output], dtype: str, attributes: dict[str, object]) -> None:
@@ -47,17 +49,22 @@ def write(path: str | Path, ids: Sequence[str], outputs: Mapping[str, Output], d
     ids = list(ids)
     if ids != sorted(set(ids)):
         raise StoreError(f"{path}: clip ids must be sorted and unique.")
-    names = np.array([one.encode() for one in ids], dtype=object)
     with atomic_hdf5(path) as (file, check):
-        file.create_dataset("ids", data=names, dtype=h5py.string_dtype("utf-8"))
+        _write_texts(file, "ids", ids)
         for name, output in sorted(outputs.items()):
             group = file.create_group(name)
-            group.create_dataset("ids", data=names, dtype=h5py.string_dtype("utf-8"))
+            _write_texts(group, "ids", ids)
+            _write_texts(group, "reasons", output.reasons)
             layout = Layout(path, ids, output.shape, dtype, None)
             describe(group, {}, write_rows(group, layout, output.read(), output.rows, check))
         file.attrs["schema"] = SCHEMA_VERSION
         describe(file, attributes, 0.0)
         seal.seal(file)
+
+
+def _write_texts(group: h5py.Group, name: str, texts: Sequence[str]) -> None:
+    data = np.array([one.encode() for one in texts], dtype=object)
+    group.create_dataset(name, data=data, dtype=h5py.string_dtype("utf-8"))
 
 
 def read(path: str | Path) -> tuple[dict[str, Rows], dict[str, object]]:
@@ -67,7 +74,7 @@ def read(path: str | Path) -> tuple[dict[str, Rows], dict[str, object]]:
         StoreError: the file is absent, incomplete, of another version, or not as it was written.
 
     >>> entry = Entry(np.ones((1, 2, 4), np.float32), np.array([[0, 1]], np.float32))
-    >>> write("a.h5", ["clip"], {"states": Output(lambda: [entry], [1], (2, 4))}, "float32", {"seed": 1})
+    >>> write("a.h5", ["clip"], {"states": Output(lambda: [entry], [1], (2, 4), [""])}, "float32", {"seed": 1})
     >>> outputs, attributes = read("a.h5")
     >>> outputs["states"].values.shape, attributes["seed"]
     ((1, 2, 4), 1)
