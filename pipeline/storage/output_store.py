@@ -62,6 +62,15 @@ def write(path: str | Path, ids: Sequence[str], outputs: Mapping[str, Output], d
         seal.seal(file)
 
 
+def is_output(path: str | Path) -> bool:
+    """Whether an HDF5 file is one of these; false of what cannot be read."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return "ids" in file and "values" not in file and any(f"{name}/values" in file for name in file if name != "ids")
+    except seal.DAMAGE:
+        return False
+
+
 def _write_texts(group: h5py.Group, name: str, texts: Sequence[str]) -> None:
     data = np.array([one.encode() for one in texts], dtype=object)
     group.create_dataset(name, data=data, dtype=h5py.string_dtype("utf-8"))

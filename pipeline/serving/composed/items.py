@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from pipeline.devices import pick_devices
 from pipeline.errors import StoreError, UserError
+from pipeline.features import transcribe
 from pipeline.features.encoders import registry
+from pipeline.features.encoders.vision import eva
 from pipeline.params import Params, Stream
 from pipeline.serving.predictor import Predictor
 from pipeline.serving.source import Spoken
 from pipeline.storage import tables
-from pipeline.storage.feature_store import Status, Store
+from pipeline.storage.feature_store import Entry, Status, Store
+from pipeline.storage.output_store import is_output
 
 from .settings import Settings, is_image
 
@@ -73,43 +78,79 @@ def read_films(paths: Sequence[Path], texts: Sequence[str], settings: Settings, 
         texts: what is said in each; none = words are recognised where `asr.weights` is set.
 
     Raises:
-        UserError: not a text for each film, or an encoder's weights are not there.
+        UserError: not a text for each film, or a film named twice. WeightsError: an encoder's weights are not there.
     """
     if texts and len(texts) != len(paths):
         raise UserError(f"{len(paths)} films and {len(texts)} texts; give --text once for each film, in their order, or never.")
+    names = name_films(paths)
     if settings.decode is not None:
         params = params.model_copy(update={"decode": params.decode.model_copy(update={"video": settings.decode})})
-    streams = settings.find_streams()
-    predictor = Predictor([], streams, params.model_copy(update={"streams": streams}), pick_devices(params.run.device)[0])
-    for name in streams:
-        predictor.extractor(name)  # weights that are not there are an error before the first film
-    for place, (clip, path) in enumerate(zip(name_films(paths), paths, strict=True)):
-        source = predictor.source(path, Spoken(texts[place] if texts else None))
-        found, use = predictor.features(source)
-        lacks = {name: (one.status, one.reason) for name, one in use.items() if name not in found}
-        rows = {name: read_rows(name, values) for name, (values, _) in found.items()}
-        yield Item(clip, rows, lacks, source.words() if rows else None, source.duration if rows else 0.0)
+    encoders, taken = share_towers(settings.find_streams())
+    predictor = Predictor([], encoders, params.model_copy(update={"streams": encoders}), pick_devices(params.run.device)[0])
+    for name in encoders:
+        predictor.extractor(name)
+    films = zip(names, paths, texts or [None] * len(paths), strict=True)
+    return (_read_film(predictor, name, path, text, taken) for name, path, text in films)
+
+
+def _read_film(
+    predictor: Predictor, clip: str, path: Path, text: str | None, taken: Mapping[str, tuple[str, eva.Readout]]
+) -> Item:
+    source = predictor.source(path, Spoken(text))
+    found, use = predictor.features(source)
+    values = {name: one for name, (one, _) in found.items()}
+    lacks = {name: (one.status, one.reason) for name, one in use.items() if name not in found}
+    for name, (tower, readout) in taken.items():
+        if tower in lacks:
+            lacks[name] = lacks[tower]
+        else:
+            values[name] = eva.read_rows(torch.from_numpy(found[tower][0]), readout).numpy()
+    rows = {name: read_rows(name, one) for name, one in values.items()}
+    return Item(clip, rows, lacks, source.words() if rows else None, source.duration if rows else 0.0)
+
+
+def share_towers(streams: Mapping[str, Stream]) -> tuple[dict[str, Stream], dict[str, tuple[str, eva.Readout]]]:
+    """Encoders that run, and stream → (encoder, readout) of those that take other tokens of the same tower: it runs once."""
+    towers: dict[str, list[str]] = {}
+    alike = {}
+    for name, stream in streams.items():
+        readout = stream.options.get("readout", "merged")
+        if stream.encoder == "eva" and readout in ("merged", "cls"):
+            alike[name] = stream.model_copy(update={"options": {**stream.options, "readout": "tokens"}})
+            towers.setdefault(alike[name].model_dump_json(), []).append(name)
+    encoders, taken = dict(streams), dict[str, tuple[str, eva.Readout]]()
+    for names in (names for names in towers.values() if len(names) > 1):
+        encoders[names[0]] = alike[names[0]]
+        for name in names:
+            taken[name] = (names[0], streams[name].options.get("readout", "merged"))
+        for name in names[1:]:
+            del encoders[name]
+    return encoders, taken
 
 
 def read_corpus(
-    settings: Settings, folder: Path = Path("features"), manifest: Path = Path("data/manifest.parquet")
+    settings: Settings, params: Params, folder: Path = Path("features"), manifest: Path = Path("data/manifest.parquet")
 ) -> Iterator[Item]:
-    """Clips of a corpus from the stores that `extract` made of these very streams.
+    """Clips of a corpus from the stores that `extract` made of these very streams, with recognised words where `asr` is on.
 
     Raises:
         StoreError: a stream has no store.
     """
-    stores = find_stores(settings.find_streams(), folder)
-    for row in tables.read(manifest).sort("id").iter_rows(named=True):
-        rows, lacks = {}, {}
-        for name, store in stores.items():
-            entry = store[row["id"]] if row["id"] in store else None
-            if entry is not None and entry.status == Status.OK:
-                rows[name] = read_rows(name, entry.values)
-            else:
-                status = entry.status if entry is not None else Status.MISSING
-                lacks[name] = (status, f"{store.path.name} has no rows of this clip")
-        yield Item(row["id"], rows, lacks, row["text"], row["duration"] or 0.0)
+    table, stores = tables.read(manifest).sort("id"), find_stores(settings.find_streams(), folder)
+    if params.asr.weights:
+        table = transcribe.fill_texts(table, transcribe.TABLE)
+    return (_read_clip(row, stores) for row in table.iter_rows(named=True))
+
+
+def _read_clip(row: Mapping[str, Any], stores: Mapping[str, Store]) -> Item:
+    rows, lacks, clip = {}, dict[str, tuple[Status, str]](), row["id"]
+    for name, store in stores.items():
+        entry = store[clip] if clip in store else Entry(np.empty(0), np.empty(0), Status.MISSING)
+        if entry.status == Status.OK:
+            rows[name] = read_rows(name, entry.values)
+        else:
+            lacks[name] = (entry.status, f"{store.path.name} has no rows of this clip")
+    return Item(clip, rows, lacks, row["text"], row["duration"] or 0.0)
 
 
 def find_stores(streams: Mapping[str, Stream], folder: Path) -> dict[str, Store]:
@@ -118,11 +159,11 @@ def find_stores(streams: Mapping[str, Stream], folder: Path) -> dict[str, Store]
     Raises:
         StoreError: there is none, with the command that makes it.
     """
-    stores = {path: Store(path) for path in sorted(folder.glob("*.h5")) if not path.name.startswith("emotion_llama")}
+    stores = [Store(path) for path in sorted(folder.glob("*.h5")) if not is_output(path)]
     found = {}
     for name, stream in streams.items():
         wanted = registry.build(stream).identity
-        for store in stores.values():
+        for store in stores:
             made = store.attributes.get("identity")
             if isinstance(made, dict) and all(made.get(key) == value for key, value in wanted.items()):
                 found[name] = store
