@@ -94,7 +94,7 @@ def stages_that_run_after(path: str) -> set[str]:
         ("pipeline/training/loop.py", {"train", "evaluate"}),
         ("pipeline/evaluation/report.py", {"evaluate", "report"}),
         ("pipeline/evaluation/intervals.py", {"evaluate", "report"}),
-        ("pipeline/features/encoders/audio/hubert.py", {"extract", "transcribe"}),
+        ("pipeline/features/encoders/audio/hubert.py", {"adapt", "extract", "transcribe"}),
         ("pipeline/data/demo/voice.py", {"corpus", "manifest", "frames", "audio", "faces"}),
         ("pipeline/params/learning.py", set()),
         ("pipeline/progress.py", set()),
@@ -142,6 +142,7 @@ def test_a_name_in_a_command_is_checked_before_and_quoted(tmp_path):
         done = subprocess.run(checked, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 2 and repr(name)[1:-1] in done.stderr.replace("\n", ""), done.stderr
     assert command == "python -m pipeline extract '${key}'"
+    assert STAGES["adapt"]["cmd"] == [checked, "python -m pipeline adapt '${key}'"]
     assert not list(tmp_path.glob("*PWNED*"))
 
 

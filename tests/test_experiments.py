@@ -173,7 +173,7 @@ def test_the_queue_finds_corpus_and_weights_of_the_checkout(checkout):
     checkout.dvc("queue", "stop", "--kill")
     logs = [checkout.dvc("queue", "logs", name) for name in re.findall(r"'([^']+)' for future", queued)]
     assert state.count("Success") == 2, "".join(logs)
-    assert all(ran(log) == ["link", "manifest", "extract@pitch"] for log in logs), logs
+    assert all(ran(log) == ["link", "manifest", "adapt@pitch", "extract@pitch"] for log in logs), logs
     refs = checkout.git("for-each-ref", "--format=%(refname)", "refs/exps").split()
     durations = {YAML(typ="safe").load(checkout.git("show", f"{ref}:params.yaml"))["integrity"]["min_duration"] for ref in refs}
     assert {0.11, 0.12} <= durations

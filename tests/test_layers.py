@@ -19,6 +19,7 @@ LAYERS = {
     "data": f"{SHARED} storage workers weights",
     "features": f"{SHARED} storage workers weights",
     "runs": f"{SHARED} storage weights models",
+    "adaptation": f"{SHARED} storage workers weights features models training.data",
     "training": f"{SHARED} storage models runs data.names",
     "evaluation": f"{SHARED} storage runs training.data",
     "study": f"{SHARED} storage models runs training evaluation",

@@ -57,7 +57,8 @@ def _paths(params: Params) -> Iterator[str]:
     local = [one.partition(":")[2] for one in weights if one and one.startswith(("local:", "file:"))]
     sources = (stream.source for stream in params.streams.values())
     folds = params.protocol.file if params.protocol.kind == "file" else None
-    for path in (params.corpus.root, folds, *local, *sources, os.environ.get(OWN)):
+    adapters = [stream.adapter for stream in params.streams.values() if not stream.adapt]
+    for path in (params.corpus.root, folds, *local, *adapters, *sources, os.environ.get(OWN)):
         if path and not os.path.isabs(path) and not path.startswith("~") and Path(path).parts[:1] != ("data",):
             yield path
 

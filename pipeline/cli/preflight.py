@@ -65,8 +65,10 @@ def _look(subject: str, look: Callable[[], str]) -> Line:
 def _build(stream: Stream) -> str:
     from pipeline.features.encoders import registry
 
+    # An adapter that is yet to be learned is none that is lacking.
+    looked = stream.bare if stream.adapt else stream
     for view in (None, *stream.views):
-        registry.build(stream, view)
+        registry.build(looked, view)
     return f"{stream.encoder}, {stream.weights}"
 
 

@@ -64,6 +64,14 @@ def transcribe(params: ParamsFile = Path("params.yaml")) -> None:
 
 
 @app.command(rich_help_panel=STAGES)
+def adapt(stream: str, params: ParamsFile = Path("params.yaml")) -> None:
+    """Teach one encoder on the training clips → models/adapters/<stream> (when streams.<stream>.adapt is set)."""
+    from pipeline.adaptation.stage import adapt as run
+
+    run(begin(params), stream)
+
+
+@app.command(rich_help_panel=STAGES)
 def extract(stream: str, params: ParamsFile = Path("params.yaml")) -> None:
     """Run one frozen encoder → features/<stream>.h5."""
     from pipeline.features.extract import extract as run

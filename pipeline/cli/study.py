@@ -1,4 +1,4 @@
-"""`study`: one command per question."""
+"""`study`: one command per question. `compare`: runs that are there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from pipeline.runs.folders import FUSED
 
 from .begin import begin
 from .options import TOOLS, ParamsFile
@@ -24,3 +26,20 @@ def ask(
 
     for text in run(names, begin(params), only_plan=plan):
         typer.echo(text)  # rich would wrap the table
+
+
+@app.command(rich_help_panel=TOOLS)
+def compare(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(help="Commits or experiments; the first is what the others, or the workspace, are compared with."),
+    ] = None,
+    variant: Annotated[str, typer.Option(help="Which model: fused, ensemble, linear, or one stream's.")] = FUSED,
+) -> None:
+    """Runs on the same held-out clips: what differs in parameters and in figures, paired. Without names: HEAD, workspace."""
+    from pipeline.study.compare import compare_runs, format_comparison
+    from pipeline.study.kept import WORKSPACE, read_kept
+
+    names = list(dict.fromkeys(runs or ["HEAD"]))
+    found = [read_kept(name) for name in (names if len(names) > 1 else [*names, WORKSPACE])]
+    typer.echo(format_comparison(found, compare_runs(found, variant), variant))

@@ -10,6 +10,8 @@ import polars as pl
 from pipeline.runs.ensemble import find_members, read_shares
 from pipeline.runs.folders import ENSEMBLE, FUSED, LINEAR, RunName, list_runs
 
+from .predictions import mix_spread
+
 
 def weigh_members(root: str | Path) -> dict[RunName, float]:
     """What each run below `root` is worth in the ensemble, together 1 in every fold; empty when there is none.
@@ -42,15 +44,21 @@ def add_ensemble(table: pl.DataFrame, weights: Mapping[RunName, float], classes:
     members = table.join(worth, on=keys, how="inner", maintain_order="left")
     share = pl.col("weight") / pl.col("weight").sum()
     own = [n for n in given if n == "temperature" or n.startswith("share_")]  # of a network, not of a mean
-    mean = members.group_by(by, maintain_order=True).agg(
-        pl.col(n).first() if n.startswith("truth") else (pl.col(n).cast(pl.Float64) * share).sum() for n in given if n not in own
-    )
+    mean = members.group_by(by, maintain_order=True).agg(_average(n, share) for n in given if n not in own)
     mean = mean.with_columns(pl.lit(None).alias(n) for n in own)
     mean = mean.with_columns(variant=pl.lit(ENSEMBLE), seed=pl.lit(0))
     if "predicted" in table.columns:
         likeliest = mean.select(f"p_{name}" for name in classes).to_numpy().argmax(1)
         mean = mean.with_columns(predicted=pl.Series([classes[place] for place in likeliest], dtype=pl.String))
     return pl.concat([table, mean.select(pl.col(n).cast(kind) for n, kind in table.schema.items())])
+
+
+def _average(name: str, share: pl.Expr) -> pl.Expr:
+    if name.startswith("truth"):
+        return pl.col(name).first()
+    return (
+        mix_spread(name.removeprefix("sd_"), share) if name.startswith("sd_") else (pl.col(name).cast(pl.Float64) * share).sum()
+    )
 
 
 def count_members(weights: Mapping[RunName, float]) -> dict[str, object] | None:

@@ -193,10 +193,12 @@ def show_traces(chosen: Sequence[results.Trace], scale: tuple[float, float] = (-
                 y_range=scale,
                 height=190 if n == names[-1] else 172,
                 marks=((low + high) / 2,),
+                spread=None if (spread := trace.values.get(f"sd_{n}")) is None else [s and s * half for s in spread],
             )
             for n in names
         ]
-        result.append({"id": trace.id, "place": trace.place, "error": trace.error * half, "svgs": svgs})
+        band = any(n.startswith("sd_") for n in trace.values)
+        result.append({"id": trace.id, "place": trace.place, "error": trace.error * half, "svgs": svgs, "band": band})
     return result
 
 

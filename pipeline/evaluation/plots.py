@@ -88,26 +88,38 @@ def draw_lines(
     *,
     y_range: tuple[float, float] | None = None,
     height: float = 270,
+    width: float = 460,
     marks: Sequence[float] = (),
     floors: Mapping[str, float] | None = None,
+    spread: Sequence[float | None] | None = None,
 ) -> Markup:
     """Curves over a shared axis.
 
     Args:
+        spread: half the height of a band around the last curve.
         marks: heights at which a stronger horizontal line is drawn (zero of a signed scale).
         floors: name and height of dashed lines: chance.
     """
     x_range = find_range([x for curve in curves for x in curve.x], pad=0.01)
     y_range = y_range or find_range([*(y for curve in curves for y in curve.y), *(floors or {}).values()])
-    axes = Axes(x_range, y_range, height=height, left=58)
+    axes = Axes(x_range, y_range, width=width, height=height, left=58)
     whole = all(float(x).is_integer() for curve in curves for x in curve.x)
     axes.frame(x_label, y_label, x_ticks=[t for t in choose_ticks(*x_range) if not whole or t.is_integer()])
     for mark in marks:
         axes.line(axes.left, axes.py(mark), axes.width - axes.right, axes.py(mark), "axis")
     description += _draw_floors(axes, floors or {})
+    if spread is not None:
+        _draw_band(axes, curves[-1], spread)
     for curve in curves:
         axes.path(curve.x, curve.y, f"curve {curve.style}")
     return axes.render("lines", description)
+
+
+def _draw_band(axes: Axes, curve: Line, spread: Sequence[float | None]) -> None:
+    """The ground within `spread` of a curve, inside the frame; nothing where either is unknown."""
+    low, high = axes.y
+    known = [(x, y, s) for x, y, s in zip(curve.x, curve.y, spread, strict=True) if y is not None and s is not None]
+    axes.area([x for x, _, _ in known], [max(low, y - s) for _, y, s in known], [min(high, y + s) for _, y, s in known], "band")
 
 
 def _draw_floors(axes: Axes, floors: Mapping[str, float]) -> str:

@@ -11,6 +11,7 @@ import polars as pl
 import torch
 
 from pipeline.runs.folders import FUSED
+from pipeline.runs.predict import read_spread
 from pipeline.runs.run import TrainedModel
 from pipeline.storage import tables
 from pipeline.training.data.dataset import Dataset
@@ -50,7 +51,8 @@ def trace_rows(run: TrainedModel, data: Dataset, rows: torch.Tensor, truth: dict
     """Predicted dimensions at the annotated times of each clip.
 
     Predictions sit at the token centres of the run's base stream and are interpolated to the annotations, so that
-    all variants are compared at the same instants. A clip without that stream gets the clip's value.
+    all variants are compared at the same instants. A clip without that stream gets the clip's value. Where the model says how
+    sure it is, `sd_<dimension>` is the standard deviation; of a clip without the stream it is NaN.
     """
     spec = run.model.spec
     if spec.base is None:
@@ -58,27 +60,34 @@ def trace_rows(run: TrainedModel, data: Dataset, rows: torch.Tensor, truth: dict
     outputs = predict_test(run, data, rows)
     if "frames" not in outputs:
         return []
-    tokens = data.batch(rows, [spec.base]).streams[spec.base]
+    tokens, sure = data.batch(rows, [spec.base]).streams[spec.base], read_spread(outputs, "frames")
     result = []
     for i, row in enumerate(rows.tolist()):
         known = truth.get(data.ids[row])
         if known is None:
             continue
         here = tokens.mask[i].numpy()
-        values = np.repeat(outputs["dimensions"][i : i + 1].numpy(), len(known), 0)
+        values, spread = np.repeat(outputs["dimensions"][i : i + 1].numpy(), len(known), 0), None
         if here.any():
             centres = tokens.times[i].numpy()[here].mean(1)
             values = interpolate(np.column_stack([centres, outputs["frames"][i].numpy()[here]]), known[:, 0])
+            if sure is not None:
+                spread = interpolate(np.column_stack([centres, sure[i].numpy()[here]]), known[:, 0])
         result += [
             {
                 "id": data.ids[row],
                 "time": float(known[m, 0]),
                 **{f"truth_{name}": float(known[m, 1 + k]) for k, name in enumerate(spec.dimensions)},
                 **{f"pred_{name}": float(values[m, k]) for k, name in enumerate(spec.dimensions)},
+                **({} if sure is None else _tell_spread(spread, m, spec.dimensions)),
             }
             for m in range(len(known))
         ]
     return result
+
+
+def _tell_spread(spread: np.ndarray | None, row: int, names: tuple[str, ...]) -> dict[str, float]:
+    return {f"sd_{name}": float("nan") if spread is None else float(spread[row, k]) for k, name in enumerate(names)}
 
 
 def subsets(streams: Iterable[str], largest: int = MOST_STREAMS) -> list[frozenset[str]]:
@@ -124,9 +133,29 @@ def _mean(values: np.ndarray) -> float | None:
 
 
 def mean_trace(traces: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:
-    """The fused runs' traces, mean over seeds; an empty table when there are no frames."""
+    """The fused runs' traces, mean over seeds; an empty table when there are no frames.
+
+    `sd_<dimension>`, where there is one, is that of the mixture of the seeds: what they say, and how far apart they are.
+    """
     columns = [f"{side}_{name}" for name in names for side in ("truth", "pred")]
     if not traces.height:
         return pl.DataFrame(schema={"id": pl.String(), "time": pl.Float64(), **dict.fromkeys(columns, pl.Float64())})
     fused = traces.filter(pl.col("variant") == FUSED)
-    return fused.group_by("id", "time", maintain_order=True).agg(pl.col(columns).mean())
+    spread = [mix_spread(name) for name in names if f"sd_{name}" in traces.columns]
+    return fused.group_by("id", "time", maintain_order=True).agg(pl.col(columns).mean(), *spread)
+
+
+def mix_spread(name: str, share: pl.Expr | None = None) -> pl.Expr:
+    """Standard deviation of a mixture of rows `pred_<name>` and `sd_<name>`; unknown where one of them is.
+
+    Args:
+        share: what each row is worth, together 1; None = all alike.
+    """
+    value, spread = pl.col(f"pred_{name}").cast(pl.Float64), pl.col(f"sd_{name}").cast(pl.Float64)
+
+    def mean(column: pl.Expr) -> pl.Expr:
+        return column.mean() if share is None else (column * share).sum()
+
+    variance = mean(spread**2 + value**2) - mean(value) ** 2
+    known = spread.is_finite().fill_null(False).all()
+    return pl.when(known).then(variance.clip(0.0).sqrt()).otherwise(None).alias(f"sd_{name}")

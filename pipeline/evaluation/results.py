@@ -211,7 +211,7 @@ def choose_traces(reports: Path, count: int = 4) -> tuple[list[Trace], int] | No
     names = [n for n in ("valence", "arousal", "dominance") if {f"pred_{n}", f"truth_{n}"} <= set(table.columns)]
     if not names:
         return None
-    columns = [part for name in names for part in (f"truth_{name}", f"pred_{name}")]
+    columns = [part for name in names for part in (f"truth_{name}", f"pred_{name}", f"sd_{name}") if part in table.columns]
     table = table.group_by("id", "time").agg(pl.col(columns).cast(pl.Float64).fill_nan(None).mean()).sort("id", "time")
     gaps = pl.mean_horizontal([(pl.col(f"pred_{n}") - pl.col(f"truth_{n}")).abs() for n in names])
     ranked = (

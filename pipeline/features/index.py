@@ -215,6 +215,7 @@ def _facts(store: Store, path: Path) -> dict[str, object]:
     identity = store.attributes.get("identity")
     weights = identity.get("weights") if isinstance(identity, dict) else None
     source = str(weights.get("source", "")) if isinstance(weights, dict) else str(weights or "")
+    adapter = identity.get("adapter") if isinstance(identity, dict) else None
     return {
         "digest": sum_file(path),
         "seal": store.seal,
@@ -224,4 +225,5 @@ def _facts(store: Store, path: Path) -> dict[str, object]:
         "source": source,
         "random": source.startswith("random:"),
         "trunk": json.dumps(trunk_of(store), sort_keys=True),
+        **({"adapter": str(adapter.get("sha256"))} if isinstance(adapter, dict) else {}),
     }

@@ -16,8 +16,18 @@ from torch import Tensor
 
 #: Predictions by name: `emotion` (R, C) logits, `dimensions` (R, K), `frames` (R, T, K) along the base stream, `embedding`
 #: (R, W), `shares` (R, M), `projection` (R, P), `projection.frames` (R, T, P), zero where there is no token; `emotion@audio`
-#: is the output `emotion` of the stream `audio` alone.
+#: is the output `emotion` of the stream `audio` alone. Beside dimensions may stand how sure they are, see `name_variance`.
 Outputs = dict[str, Tensor]
+
+
+def name_variance(output: str) -> str:
+    """The output that holds the logarithm of the variance of `output`, of the same shape.
+
+    >>> name_variance("dimensions@audio")
+    'dimensions.log_variance@audio'
+    """
+    whole, at, stream = output.partition("@")
+    return f"{whole}.log_variance{at}{stream}"
 
 
 class Tokens(NamedTuple):
@@ -47,10 +57,10 @@ class Tokens(NamedTuple):
 def is_over_time(output: str) -> bool:
     """Whether an output has a row for each instant of the time base.
 
-    >>> is_over_time("frames"), is_over_time("projection.frames"), is_over_time("projection")
-    (True, True, False)
+    >>> is_over_time("frames"), is_over_time("projection.frames"), is_over_time("frames.log_variance"), is_over_time("projection")
+    (True, True, True, False)
     """
-    return output.partition("@")[0].rpartition(".")[2] == "frames"
+    return "frames" in output.partition("@")[0].split(".")
 
 
 class Text(NamedTuple):
@@ -112,6 +122,7 @@ class Targets(NamedTuple):
         weight: (R,) float32; 0 takes no part.
         clip: (R,) int64 which clip a row is of, where clips are there more than once; None = each is another.
         taught: (R, D) float32 each, NaN where it is lacking: the mean row of a stream that is a teacher.
+        several: (R, C) bool, every emotion of a clip that has several, its own among them; None = no clip has.
     """
 
     emotion: Tensor
@@ -121,6 +132,7 @@ class Targets(NamedTuple):
     weight: Tensor
     clip: Tensor | None = None
     taught: Mapping[str, Tensor] = MappingProxyType({})
+    several: Tensor | None = None
 
     @property
     def owner(self) -> Tensor:
@@ -146,6 +158,7 @@ class Fused(NamedTuple):
         parts: (B, M, W) each stream alone: late fusion, auxiliary losses, attribution.
         present: (B, M) bool.
         shares: (B, M) how much each stream counts, summing to one over those present, or None.
+        past: (B, T, W) what is known of the clip at each instant of a causal model; None: all of it, the vector.
     """
 
     vector: Tensor
@@ -153,10 +166,22 @@ class Fused(NamedTuple):
     parts: Tensor
     present: Tensor
     shares: Tensor | None
+    past: Tensor | None = None
 
     def alone(self, stream: int) -> Fused:
         """The view of a head that sees one stream."""
-        return self._replace(vector=self.parts[:, stream], tokens=None, shares=None)
+        return self._replace(vector=self.parts[:, stream], tokens=None, shares=None, past=None)
+
+
+def running_mean(tokens: Tokens) -> Tensor:
+    """(B, T, H) → (B, T, H), at each token the mean of those up to it.
+
+    >>> values, mask = torch.tensor([[[2.0], [6.0], [9.0]]]), torch.tensor([[True, True, False]])
+    >>> running_mean(Tokens(values, mask, torch.zeros(1, 3, 2))).flatten().tolist()
+    [2.0, 4.0, 4.0]
+    """
+    mask = tokens.mask[..., None]
+    return tokens.values.masked_fill(~mask, 0.0).cumsum(1) / mask.cumsum(1).clamp(min=1)
 
 
 def drop_streams(inputs: Inputs, names: Iterable[str]) -> Inputs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -63,19 +64,33 @@ class Attention(nn.Module):
         return weigh(self.query(query), self.key(context), mask, self.heads)
 
 
+def project(inputs: int, width: int, factors: Sequence[int], dropout: float) -> nn.Module:
+    """D → H: a Linear, after a layer Linear → ReLU → Dropout for each factor, that many times H wide.
+
+    >>> [layer.out_features for layer in project(5, 4, (3, 2), 0.1) if isinstance(layer, nn.Linear)]
+    [12, 8, 4]
+    """
+    layers: list[nn.Module] = []
+    for factor in factors:
+        layers += [nn.Linear(inputs, factor * width), nn.ReLU(), nn.Dropout(dropout)]
+        inputs = factor * width
+    last = nn.Linear(inputs, width)
+    return nn.Sequential(*layers, last) if layers else last
+
+
 def feed_forward(width: int, dropout: float, factor: int = 2) -> nn.Sequential:
     """The position-wise perceptron of a transformer block."""
     return nn.Sequential(nn.Linear(width, factor * width), nn.GELU(), nn.Linear(factor * width, width), nn.Dropout(dropout))
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block: (B, T, H) → (B, T, H)."""
+    """Pre-norm transformer block: (B, T, H) → (B, T, H); mask as in `attend`."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, factor: int = 2) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = Attention(width, heads, dropout)
-        self.perceptron = feed_forward(width, dropout)
+        self.perceptron = feed_forward(width, dropout, factor)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         normed = self.norm1(x)

@@ -57,12 +57,13 @@ class LanguageModel(nn.Module):
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
         from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-        settings = dict(spec.config)
+        settings: dict[str, Any] = dict(spec.config)
         config = CONFIG_MAPPING[str(settings.pop("model_type"))](**settings)
         # Fused attention's backward is half as fast again on a processor (measured).
         attention = "sdpa" if torch.cuda.is_available() else "eager"
+        model_class: Any = MODEL_MAPPING[type(config)]
         with torch.device("meta"):
-            network: Any = MODEL_MAPPING[type(config)]._from_config(config, attn_implementation=attention)
+            network: Any = model_class._from_config(config, attn_implementation=attention)
         network.embed_tokens = None
         network.rotary_emb = type(network.rotary_emb)(config)
         found = network.load_state_dict(state, strict=False, assign=True)
@@ -81,7 +82,11 @@ class LanguageModel(nn.Module):
         from peft import LoraConfig, inject_adapter_in_model
 
         config = LoraConfig(
-            r=lora.r, lora_alpha=lora.alpha, lora_dropout=float(lora.dropout), target_modules=list(lora.names), bias="none"
+            r=lora.r,
+            lora_alpha=lora.alpha,  # type: ignore[arg-type]
+            lora_dropout=float(lora.dropout),
+            target_modules=list(lora.names),
+            bias="none",
         )
         try:
             inject_adapter_in_model(config, self.network)

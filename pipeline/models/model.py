@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import one_of
+from pipeline.errors import ParamsError, one_of
 from pipeline.parts import read_options
 
-from .batch import Fused, Inputs, Outputs
+from .batch import Fused, Inputs, Outputs, name_variance, running_mean
 from .contexts.base import Context, list_alone, read_alone
 from .fusion.base import Fusion
 from .heads.base import Head
+from .mixture import mix_outputs
 from .pooled import PooledEncoder
-from .registry import CONTEXTS, FUSIONS, HEADS
+from .registry import CONTEXTS, FUSIONS, HEADS, TEMPORALS
 from .spec import ModelSpec, OutputSpec, StreamSpec
 from .stream import StreamEncoder
 
@@ -90,13 +92,18 @@ class EmotionModel(Model):
         part = FUSIONS.find(spec.fusion.name)
         options = read_options(part.Options, spec.fusion.options, "fusion.options")
         held = {"language": spec.language, "state": language} if part.holds_language else {}
-        self.fusion = part({name: stream.width for name, stream in spec.streams.items()}, width, heads, dropout, options, **held)
+        sizes = {name: width if stream.hidden else stream.width for name, stream in spec.streams.items()}
+        self.fusion = part(sizes, width, heads, dropout, options, **held)
         self.fusion.choose_readout(spec.readout)
+        if spec.causal:
+            self.fusion.look_back()
         self.context = None
         if spec.context is not None:
             kind = CONTEXTS.find(spec.context.name)
             chosen = read_options(kind.Options, spec.context.options, "context.options")
             self.context = kind(self.fusion.width, heads, dropout, chosen)
+            if spec.causal and spec.base is not None:
+                raise ParamsError("temporal.causal: a context reads a whole clip before it tells an instant; take context none.")
         self.heads = nn.ModuleDict({name: self._build_head(name, one) for name, one in self._spread(spec).items()})
         self._learned = {name for name, value in self.named_parameters() if value.requires_grad}
 
@@ -136,6 +143,8 @@ class EmotionModel(Model):
             parts = read_alone(self.context, fused, history) if self.fusion.late else None
             fused = self.context(fused, history)  # (R, W), (R, T, W)
             fused = fused if parts is None else fused._replace(parts=parts)
+        if self.spec.causal and fused.tokens is not None:
+            fused = fused._replace(past=running_mean(fused.tokens))
         outputs: Outputs = {"embedding": fused.vector, "present": fused.present}
         if fused.shares is not None:
             outputs["shares"] = fused.shares
@@ -145,7 +154,8 @@ class EmotionModel(Model):
             found: Outputs = head(fused.alone(places[stream]) if at else fused)
             outputs |= {f"{key}{at}{stream}": value for key, value in found.items()}
         if self.fusion.late:
-            outputs |= {name: vote(name, outputs, fused, places) for name in self.spec.outputs if name in VOTES}
+            for name in (one for one in self.spec.outputs if one in VOTES):
+                outputs |= vote(name, outputs, fused, places)
         return self.adjust(outputs)
 
     def freeze(self, parts: Iterable[str]) -> None:
@@ -171,8 +181,12 @@ def build_encoder(stream: StreamSpec, spec: ModelSpec) -> nn.Module:
     if stream.pooling == "states":
         return nn.Identity()
     if stream.pooling != "none":
-        return PooledEncoder(stream.reads, spec.width, spec.dropout, spec.noise)
-    return StreamEncoder(stream.width, spec.width, spec.layers, spec.heads, spec.dropout, stream.levels)
+        return PooledEncoder(stream.reads, spec.width, spec.dropout, spec.noise, stream.hidden)
+    part = TEMPORALS.find(spec.temporal.name)
+    options = read_options(part.Options, spec.temporal.options, "temporal.options")
+    temporal = partial(part, causal=spec.causal, options=options)
+    sizes = (stream.width, spec.width, spec.layers, spec.heads)
+    return StreamEncoder(*sizes, spec.dropout, stream.levels, temporal, stream.hidden)
 
 
 def is_within(name: str, part: str) -> bool:
@@ -188,19 +202,20 @@ def is_within(name: str, part: str) -> bool:
 VOTES = ("emotion", "dimensions")
 
 
-def vote(name: str, outputs: Outputs, fused: Fused, places: dict[str, int]) -> Tensor:
+def vote(name: str, outputs: Outputs, fused: Fused, places: dict[str, int]) -> Outputs:
     """The mean over the streams present (all, where none is): log of the mean probability, or mean value.
 
     Returns:
-        (R, C) log-probabilities, or (R, K) values.
+        By name: (R, C) log-probabilities, or (R, K) values, with how sure they are where the streams say it.
     """
-    each = torch.stack([outputs[f"{name}@{stream}"] for stream in places], 1)  # (R, M, ·)
     here = fused.present | ~fused.present.any(1, keepdim=True)
-    share = (here / here.sum(1, keepdim=True)).to(each.dtype)  # (R, M)
-    if name != "emotion":
-        return (each * share[..., None]).sum(1)
-    # A logarithm of a sum of exponentials: absent streams have the weight 0, log 0.
-    return torch.logsumexp(each.log_softmax(-1) + share.log()[..., None], 1)
+    each = torch.stack([outputs[f"{name}@{stream}"] for stream in places])  # (M, R, ·)
+    share = (here / here.sum(1, keepdim=True)).to(each.dtype).T[..., None]  # (M, R, 1)
+    if name == "emotion":
+        # A logarithm of a sum of exponentials: absent streams have the weight 0, log 0.
+        return {name: torch.logsumexp(each.log_softmax(-1) + share.log(), 0)}
+    said = [outputs[key] for stream in places if (key := name_variance(f"{name}@{stream}")) in outputs]
+    return mix_outputs(name, each, torch.stack(said) if len(said) == len(places) else None, share)
 
 
 def _is_buffer(model: nn.Module, name: str, frozen: set[str]) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from .batch import Tokens
+from .blocks import project
 
 #: How a clip's tokens are read: normalised, their mean, mean and standard deviation, or as they were stored (`states`).
 Pooling = Literal["none", "mean", "statistics", "states"]
@@ -72,19 +74,22 @@ class Standardise(nn.Module):
 
 
 class PooledEncoder(nn.Module):
-    """One row per clip: standardised → noise → dropout → Linear. What the streams share comes after their fusion.
+    """One row per clip: standardised → noise → dropout → Linear, or a perceptron of the stream's own.
+
+    What the streams share comes after their fusion.
 
     Args:
         reads: P, numbers of the row. width: H.
         noise: standard deviation of what is added to the standardised numbers while training.
+        hidden: widths of the perceptron's hidden layers, in multiples of H.
     """
 
-    def __init__(self, reads: int, width: int, dropout: float, noise: float) -> None:
+    def __init__(self, reads: int, width: int, dropout: float, noise: float, hidden: Sequence[int] = ()) -> None:
         super().__init__()
         self.standardise = Standardise(reads)
         self.noise = noise
         self.dropout = nn.Dropout(dropout)
-        self.project = nn.Linear(reads, width)
+        self.project = project(reads, width, hidden, dropout)
 
     def forward(self, tokens: Tokens) -> Tokens:
         """(B, 1, P) → (B, 1, H); zero where the stream is absent."""

@@ -12,6 +12,7 @@ class StreamSpec(BaseModel):
 
     Attributes:
         prompted: rows that last no time are a prompt's; only a language model reads them (`pooling: states`).
+        hidden: of the perceptron they go through first, the widths of its hidden layers in multiples of the model's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -20,11 +21,22 @@ class StreamSpec(BaseModel):
     levels: int = 0
     pooling: Pooling = "none"
     prompted: bool = False
+    hidden: tuple[int, ...] = ()
 
     @property
     def reads(self) -> int:
         """Numbers of a clip's one row where tokens are pooled."""
         return self.width * max(1, self.levels) * (2 if self.pooling == "statistics" else 1)
+
+
+class WindowSpec(BaseModel):
+    """How long clips are read: `tokens` of the leading stream at a time, `stride` tokens on, no stream with more than `most`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tokens: int
+    stride: int
+    most: int
 
 
 class PartSpec(BaseModel):
@@ -70,13 +82,15 @@ class ModelSpec(BaseModel):
     """All that is needed to build an `EmotionModel`; JSON in, JSON out.
 
     Attributes:
-        width, layers, heads, dropout: of the stream encoders.
+        width, layers, heads, dropout: of the stream encoders. temporal: their kind.
+        causal: what is predicted of an instant knows of nothing that begins after it.
         readout: how a stream's tokens become one vector: `mean`, `statistics`, `attentive`.
         turns: how many turns of its dialogue before a clip, and after it, the context is given.
         outputs: what is predicted, by name; `emotion@audio` is predicted from the stream `audio` alone.
         classes: emotion names in the order of the logits; empty = no emotion head.
         dimensions: names in the order of the regression outputs; empty = no such head.
         base: stream at whose instants frame-level dimensions are predicted; None = per clip only.
+        window: how long clips are read; None = whole.
         noise: added to pooled rows in training, in deviations of each number.
         linear: a linear model; else a network.
         language: of a fusion that holds a language model.
@@ -89,6 +103,8 @@ class ModelSpec(BaseModel):
     layers: int = 1
     heads: int = 4
     dropout: float = 0.1
+    temporal: PartSpec = PartSpec(name="transformer")
+    causal: bool = False
     readout: str = "mean"
     fusion: PartSpec = PartSpec(name="concat")
     context: PartSpec | None = None
@@ -97,6 +113,7 @@ class ModelSpec(BaseModel):
     classes: tuple[str, ...] = ()
     dimensions: tuple[str, ...] = ()
     base: str | None = None
+    window: WindowSpec | None = None
     noise: float = 0.0
     linear: bool = False
     language: LanguageSpec | None = None

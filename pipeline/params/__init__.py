@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pipeline.compose import RENAMED
 from pipeline.errors import ParamsError, one_of
 
+from .adapting import ADAPTERS, Adapt
 from .base import Count, Flag, Group, Name, Number, Positive, Share, Whole, check_name
 from .data import Asr, Corpus, Decode, DecodeAudio, DecodeVideo, Faces, Integrity, Protocol, Quarantine
 from .features import StoreLayout, Stream
@@ -18,6 +19,8 @@ from .file import load
 from .learning import Dropout, Ensemble, Fusion, Linear, Loss, Pairs, Part, Phase, Task, Temporal, Term, Training
 
 __all__ = [
+    "ADAPTERS",
+    "Adapt",
     "Asr",
     "Corpus",
     "Count",
@@ -152,6 +155,20 @@ class Params(Group):
             except ValueError as error:
                 raise ValueError(f"stream {name!r}: {error}") from error
         return value
+
+    @field_validator("streams", mode="after")
+    @classmethod
+    def _adapters(cls, value: dict[str, Stream]) -> dict[str, Stream]:
+        """A stream that is adapted says where its adapter is: what knows the stream alone finds it."""
+        found = dict(value)
+        for name, stream in value.items():
+            place = f"{ADAPTERS}/{name}"
+            if stream.adapt is None:
+                continue
+            if stream.adapter not in (None, place):
+                raise ValueError(f"streams.{name} has an adapter and is to be adapted; leave out adapter or adapt")
+            found[name] = stream.model_copy(update={"adapter": place})
+        return found
 
     @field_validator("loss", mode="before")
     @classmethod

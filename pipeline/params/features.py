@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from .adapting import Adapt
 from .base import Count, Group, Positive, Whole
 from .views import check_views
 
@@ -55,6 +56,15 @@ class Stream(Group):
     #: The clip seen otherwise, encoded too: `speed:0.9` of sound, `mirror` of pictures. Their order decides nothing.
     views: tuple[str, ...] = ()
     store: StoreLayout = StoreLayout()
+    #: How the encoder is adapted to the training clips first; null = it stays as it is (docs/adapt.md).
+    adapt: Adapt | None = None
+    #: Folder of a ready-made PEFT adapter of these weights. With `adapt` it is the one that stage `adapt` writes.
+    adapter: str | None = None
+
+    @property
+    def bare(self) -> Stream:
+        """The stream with the encoder as its weights are."""
+        return self.model_copy(update={"adapter": None})
 
     @field_validator("layer", mode="before")
     @classmethod

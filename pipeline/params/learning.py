@@ -22,28 +22,61 @@ class Task(Group):
     time_base: str | None = None
 
 
-class Temporal(Group):
-    """The temporal transformer of each stream."""
+class Window(Group):
+    """What a model is given of a clip at a time."""
 
+    #: Tokens of the time base that stand together: a random stretch of them in training, all of them one after the other later.
+    tokens: Whole = Field(ge=2)
+    #: Tokens from one window to the next in validation, test and prediction; null = half a window.
+    stride: Count | None = None
+
+    @model_validator(mode="after")
+    def _covers(self) -> Window:
+        if self.stride is not None and self.stride > self.tokens:
+            raise ValueError(f"stride {self.stride} is more than tokens {self.tokens}: between two windows nothing is predicted")
+        return self
+
+
+class Temporal(Group):
+    """What the tokens of each stream tell each other over time."""
+
+    #: `transformer`, `tcn` or `gru`; a file in `pipeline/models/temporal/`.
+    kind: str = "transformer"
+    #: Options of that file.
+    options: dict[str, Any] = {}
+    #: What is predicted of an instant knows of nothing that begins after it.
+    causal: Flag = False
     width: Whole = Field(default=64, ge=8)
     layers: Whole = Field(default=1, ge=0)
     heads: Count = 4
     dropout: Share = 0.1
     #: How a stream's tokens become one vector: their mean, mean and deviation, or both weighted by learned attention.
     readout: Literal["mean", "statistics", "attentive"] = "mean"
-    #: Longer clips have adjacent tokens averaged; attention costs the square of it.
+    #: Longer clips have adjacent tokens averaged, in windows those beside the time base; attention costs the square of it.
     max_tokens: Count = 256
+    #: Parts of a clip that are read by themselves; null = the whole clip, or over time, where it is longer, `max_tokens` of it.
+    window: Window | None = None
     #: `mean`, `statistics` (mean and deviation): one standardised row per clip, without a transformer, whatever `layers` says.
     pooling: Literal["none", "mean", "statistics"] = "none"
     #: Of pooled rows: deviation of what is added to each number in training.
     noise: Annotated[Number, Field(ge=0)] = 0.0
     #: Of pooled rows: stream → how much of the distance between clips it makes up, beside the others' 1.
     weights: dict[str, Positive] = {}
+    #: Stream → the perceptron it goes through first: the widths of its hidden layers, in multiples of `width`; [] = none.
+    hidden: dict[str, tuple[Count, ...]] = {}
 
     @model_validator(mode="after")
     def _divides(self) -> Temporal:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+    @model_validator(mode="after")
+    def _fits(self) -> Temporal:
+        if self.window is not None and self.pooling != "none":
+            raise ValueError(f"pooling {self.pooling} reads a clip as one row; with a window take pooling none")
+        if self.window is not None and self.window.tokens > self.max_tokens:
+            raise ValueError(f"window.tokens {self.window.tokens} is more than max_tokens {self.max_tokens}")
         return self
 
 

@@ -10,15 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import StoreError, one_of
-from pipeline.models.batch import History, Inputs, Outputs, Tokens, drop_streams, is_over_time, leave_out_prompt, shorten
+from pipeline.models.batch import Inputs, Outputs, Tokens, drop_streams, is_over_time, name_variance
 from pipeline.models.model import Model
-from pipeline.models.pooled import pool_tokens
+from pipeline.models.windows import cut_clip, join_windows, thin
 
+from .inputs import Before, Features, make_inputs
 from .run import TrainedModel
 
-#: (T, D) or (T, L, D) values and (T, 2) seconds of one stream of a clip, as its extractor gives them.
-Features = tuple[np.ndarray, np.ndarray]
+#: What of an estimate is averaged as it is.
+MEANS = ("probabilities", "dimensions", "trace", "times", "shares")
+#: Windows of a clip that are read at a time.
+BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Estimate:
         trace: (T, K) along the base stream, or None (per clip only, or that stream is missing).
         times: (T, 2) seconds of the trace, or None.
         shares: (M,) how much each stream counted, in the order of the model's streams, or None where the fusion does not say.
+        spread: (T, K) standard deviation of the trace, or None where the model does not say how sure it is.
     """
 
     classes: tuple[str, ...]
@@ -40,6 +43,7 @@ class Estimate:
     trace: np.ndarray | None
     times: np.ndarray | None
     shares: np.ndarray | None = None
+    spread: np.ndarray | None = None
 
     @property
     def emotion(self) -> str | None:
@@ -70,6 +74,12 @@ def join_outputs(parts: list[Outputs]) -> Outputs:
     return joined
 
 
+def read_spread(outputs: Outputs, name: str) -> Tensor | None:
+    """The standard deviation of each value of the output `name`; None where the model does not say how sure it is."""
+    said = outputs.get(name_variance(name))
+    return None if said is None else (said / 2).exp()
+
+
 def average_views(views: list[Outputs]) -> Outputs:
     """One prediction from those of several views of the same clips: mean probability, mean value.
 
@@ -88,90 +98,30 @@ def average_views(views: list[Outputs]) -> Outputs:
     return averaged
 
 
-def read_tokens(run: TrainedModel, features: dict[str, Features]) -> dict[str, Tokens]:
-    """Raw features of one clip as a batch of one; streams left out, or without rows, are missing.
-
-    Raises:
-        StoreError: unknown stream, rows of another width than the model was trained on, or a model that reads features
-            normalised over all clips of a speaker or session.
-    """
-    if (normalised := run.config["normalise"]) not in ("none", "train"):
-        raise StoreError(
-            f"this model reads features normalised over all clips of a {normalised}, which one clip has not; "
-            "train with training.normalise train to predict single clips."
-        )
-    for name in features:
-        if name not in run.streams:
-            raise one_of("stream", name, run.streams, StoreError)
-    result = {}
-    for name, spec in run.model.spec.streams.items():
-        shape = (spec.levels, spec.width) if spec.levels else (spec.width,)
-        values, times = features.get(name) or (np.zeros((0, *shape)), np.zeros((0, 2)))
-        values, times = np.asarray(values, np.float32), np.asarray(times, np.float32)
-        if values.shape[1:] != shape:
-            raise StoreError(
-                f"stream {name!r} has rows of shape {values.shape[1:]}; this model was trained "
-                f"on {shape}. Use the encoder it was trained with."
-            )
-        if spec.pooling != "states":
-            if spec.prompted:
-                values, times = leave_out_prompt(values, times)
-            mean, std = run.normalisation[name]
-            values, times = shorten((values - mean) / std, times, run.config["max_tokens"])
-        here = len(values) > 0
-        tokens = Tokens(
-            torch.from_numpy(values if here else np.zeros((1, *shape), np.float32)).float()[None],
-            torch.full((1, max(1, len(values))), here),
-            torch.from_numpy(times if here else np.zeros((1, 2), np.float32)).float()[None],
-        )
-        result[name] = pool_tokens(tokens, spec.pooling)
-    return result
-
-
-@dataclass(frozen=True)
-class Before:
-    """A turn before a clip.
-
-    Attributes:
-        features: raw, of what is known of it.
-        voice: who speaks, as in `History.voices`.
-    """
-
-    features: dict[str, Features]
-    voice: int = -1
-
-
-def make_inputs(run: TrainedModel, features: dict[str, Features], before: Sequence[Before] = (), voice: int = 0) -> Inputs:
-    """One clip from raw features (see `read_tokens`), with the turns before it, oldest first, that the model's context takes."""
-    window = run.model.spec.turns[0]
-    turns = list(before)[-window:] if window else []
-    each = [read_tokens(run, turn.features) for turn in turns] + [read_tokens(run, features)]
-    streams = {name: join_tokens([tokens[name] for tokens in each]) for name in each[0]}
-    if not turns:
-        return Inputs(streams)
-    voices = torch.tensor([[*(turn.voice for turn in turns), voice]])
-    return Inputs(streams, history=History(torch.arange(len(each))[None], voices, len(turns)))
-
-
-def join_tokens(parts: list[Tokens]) -> Tokens:
-    """Clips as one batch, padded to the longest."""
-    longest = max(part.mask.shape[1] for part in parts)
-    padded = []
-    for part in parts:
-        room = longest - part.mask.shape[1]
-        padded.append(Tokens(*(nn.functional.pad(one, (0, 0) * (one.dim() - 2) + (0, room)) for one in part)))
-    return Tokens(*(torch.cat(one) for one in zip(*padded, strict=True)))
-
-
 def predict_clip(run: TrainedModel, features: dict[str, Features], before: Sequence[Before] = (), voice: int = 0) -> Estimate:
     """What the model says of one clip from raw features; see `make_inputs`."""
     return predict_inputs(run, make_inputs(run, features, before, voice))
 
 
 @torch.inference_mode()
+def ask_model(model: Model, inputs: Inputs) -> Outputs:
+    """Outputs of the clips of a batch; a clip longer than the model's window, alone in it, is read in windows."""
+    window, streams = model.spec.window, inputs.streams
+    if window is None:
+        return model(inputs)
+    cut = cut_clip(streams, model.spec.base, window) if len(next(iter(streams.values())).mask) == 1 else None
+    if cut is None:
+        return model(inputs._replace(streams={name: thin(one, window.most) for name, one in streams.items()}))
+    windows, first, length = cut
+    parts = []
+    for place in torch.arange(len(first)).split(BATCH):
+        parts.append(model(Inputs({name: Tokens(*(x[place] for x in one)) for name, one in windows.streams.items()})))
+    return join_windows(join_outputs(parts), torch.zeros_like(first), first, torch.tensor([length]), window)
+
+
 def predict_inputs(run: TrainedModel, inputs: Inputs) -> Estimate:
     """What the model says of the one clip that these inputs are about, the last of them."""
-    spec, outputs = run.model.spec, run.model(inputs)
+    spec, outputs = run.model.spec, ask_model(run.model, inputs)
     tokens = {name: Tokens(*(one[-1:] for one in part)) for name, part in inputs.streams.items()}
     seen = spec.base is not None and "frames" in outputs and bool(tokens[spec.base].present)
     here = tokens[spec.base].mask[0] if spec.base is not None else slice(0)  # an earlier turn may be longer
@@ -179,7 +129,7 @@ def predict_inputs(run: TrainedModel, inputs: Inputs) -> Estimate:
     def first(name: str) -> Tensor | None:
         return outputs[name][0] if name in outputs else None
 
-    logits, dimensions = first("emotion"), first("dimensions")
+    logits, dimensions, sure = first("emotion"), first("dimensions"), read_spread(outputs, "frames")
     return Estimate(
         classes=spec.classes,
         names=spec.dimensions,
@@ -188,6 +138,7 @@ def predict_inputs(run: TrainedModel, inputs: Inputs) -> Estimate:
         trace=outputs["frames"][0][here].numpy() if seen else None,
         times=tokens[spec.base].times[0][here].numpy() if seen and spec.base else None,
         shares=outputs["shares"][0].numpy() if "shares" in outputs else None,
+        spread=sure[0][here].numpy() if seen and sure is not None else None,
     )
 
 
@@ -198,19 +149,20 @@ def average(estimates: Sequence[Estimate], weights: Sequence[float] | None = Non
         weights: of each model; None = all alike.
     """
 
-    def mean(name: str) -> np.ndarray | None:
-        values = [getattr(one, name) for one in estimates]
+    def mean(values: Sequence[np.ndarray | None]) -> np.ndarray | None:
         given = [place for place, value in enumerate(values) if value is not None]
         if not given:
             return None
         alike = weights is None or len({weights[i] for i in given}) == 1
         return np.average([values[i] for i in given], 0, None if alike or weights is None else [weights[i] for i in given])
 
-    return Estimate(
-        estimates[0].classes,
-        estimates[0].names,
-        *(mean(name) for name in ("probabilities", "dimensions", "trace", "times", "shares")),
-    )
+    # A mixture: what the models give, and how far apart they are.
+    sure = [None if one.spread is None or one.trace is None else (one.trace, one.spread) for one in estimates]
+    centre = mean([None if one is None else one[0] for one in sure])
+    square = mean([None if one is None else one[0] ** 2 + one[1] ** 2 for one in sure])
+    means = {name: mean([getattr(e, name) for e in estimates]) for name in MEANS}
+    spread = None if centre is None or square is None else np.sqrt(np.maximum(square - centre**2, 0))
+    return Estimate(estimates[0].classes, estimates[0].names, **means, spread=spread)
 
 
 def average_looks(estimates: list[Estimate]) -> Estimate:

@@ -10,7 +10,7 @@ import torch
 from pipeline.features.encoders.extractor import Clip, Missing, Turn
 from pipeline.models.batch import Inputs
 from pipeline.params import Stream
-from pipeline.runs.predict import Before, Features, make_inputs
+from pipeline.runs.inputs import Before, Features, make_inputs
 from pipeline.runs.run import TrainedModel
 from pipeline.training.data.dialogues import number_voices
 

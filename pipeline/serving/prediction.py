@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from pipeline.runs.predict import Estimate
 from pipeline.storage.feature_store import Status
 
 
@@ -28,6 +29,7 @@ class Prediction:
         dimensions: `valence`, `arousal`, … in [-1, 1]; empty when the model has none.
         times: (T, 2) seconds of the trace. trace: dimension → (T,). Empty when the model predicts per
             clip, or the stream along which it predicts is missing.
+        spread: dimension → (T,) standard deviation of the trace; empty when the model does not say how sure it is.
         streams: use of every stream of the model.
         random: streams whose encoder has random weights: their features mean nothing.
         models: how many trained models (seeds, with the ensemble also the linear one) were averaged.
@@ -44,6 +46,7 @@ class Prediction:
     random: tuple[str, ...]
     models: int
     heard: str | None = None
+    spread: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def valence(self) -> float | None:
@@ -52,3 +55,42 @@ class Prediction:
     @property
     def arousal(self) -> float | None:
         return self.dimensions.get("arousal")
+
+
+def name_chances(output: Estimate) -> dict[str, float]:
+    """Class → probability, likeliest first."""
+    chances = () if output.probabilities is None else zip(output.classes, output.probabilities.tolist(), strict=True)
+    return dict(sorted(chances, key=lambda one: (-one[1], one[0])))
+
+
+def name_values(output: Estimate) -> dict[str, float]:
+    """Dimension → value in [-1, 1]."""
+    return {} if output.dimensions is None else dict(zip(output.names, output.dimensions.tolist(), strict=True))
+
+
+def describe(
+    path: str,
+    duration: float,
+    output: Estimate,
+    use: dict[str, StreamUse],
+    random: tuple[str, ...],
+    models: int,
+    heard: str | None,
+) -> Prediction:
+    """An estimate of a file, by name."""
+    times, trace = np.empty((0, 2), np.float32), dict[str, np.ndarray]()
+    if output.trace is not None and output.times is not None:
+        times, trace = output.times, {name: output.trace[:, k] for k, name in enumerate(output.names)}
+    return Prediction(
+        path=path,
+        duration=duration,
+        emotions=name_chances(output),
+        dimensions=name_values(output),
+        times=times,
+        trace=trace,
+        streams=use,
+        random=random,
+        models=models,
+        heard=heard,
+        spread={} if output.spread is None else {name: output.spread[:, k] for k, name in enumerate(output.names)},
+    )

@@ -23,13 +23,16 @@ from pipeline.features.engine.stats import Stats
 from pipeline.params import Params, Stream
 from pipeline.runs.ensemble import find_members
 from pipeline.runs.folders import FUSED
-from pipeline.runs.predict import Before, Estimate, Features, average, average_looks, predict_inputs
+from pipeline.runs.inputs import Before, Features
+from pipeline.runs.predict import Estimate, average, average_looks, predict_inputs
 from pipeline.runs.run import TrainedModel, load_run
 from pipeline.storage.feature_store import Status
 
+from .adapted import check_adapter
 from .attention import write_attention
 from .dialogue import ask, name_voices, read_turn
-from .prediction import Prediction, StreamUse
+from .film import is_long, read_film
+from .prediction import Prediction, StreamUse, describe
 from .source import Source, Spoken, missing_reason
 
 log = logging.getLogger(__name__)
@@ -90,6 +93,8 @@ class Predictor:
     ) -> Prediction:
         """Predict one media file. A modality it lacks is missing, as it would be in training.
 
+        A model that predicts over time sees every frame of a film, however long, in windows; others see it as they saw clips.
+
         Args:
             path: media file, or a folder of frame images.
             text: what is said; without it, text streams that read recognised words (`asr.weights`) listen, others
@@ -106,19 +111,28 @@ class Predictor:
         """
         source = self.source(path, Spoken(text, speaker, tuple(context)), start, end)
         duration = source.duration  # a file that is absent or no medium stops here, with one line
-        features, use = self.features(source)
+        film = is_long(source) and any(run.model.spec.base is not None for run in self.runs)
+        features, use, heard = read_film(source, self.encoders, self.features) if film else (*self.features(source), source.heard)
         if not features:
             why = "; ".join(f"{name}: {one.reason}" for name, one in use.items())
             raise UserError(f"{path} has nothing this model can read ({why}).")
         before = self.recall(context, speaker)
         voice = 0 if speaker else -1
-        output = average_looks([self.estimate(look, before, voice) for look in self.looks(source, features)])
+        looks = [features] if film else self.looks(source, features)
+        output = average_looks([self.estimate(look, before, voice) for look in looks])
         if attention is not None:
+            if film:
+                raise UserError(f"{path} is too long for one look of the attention; cut it with --start and --end.")
             write_attention(attention, self.runs[0].model, ask(self.runs[0], features, before, voice))
         if output.shares is not None:
             shares = dict(zip(self.runs[0].model.spec.streams, output.shares.tolist(), strict=True))
             use = {name: replace(one, share=shares[name]) if one.status == Status.OK else one for name, one in use.items()}
-        return self._prediction(source, duration, output, use)
+        return describe(str(source.path), duration, output, use, self.random, len(self.runs), heard)
+
+    @property
+    def random(self) -> tuple[str, ...]:
+        """Streams whose encoder has random weights."""
+        return tuple(name for name, stream in self.encoders.items() if stream.weights.startswith("random:"))
 
     def estimate(self, features: dict[str, Features], before: Sequence[Before] = (), voice: int = -1) -> Estimate:
         """What the models say of one clip from the raw features of its streams, each of those it reads.
@@ -152,11 +166,11 @@ class Predictor:
         """A file to be looked at as this model's training clips were."""
         return Source(Path(path), self.params, start, end, spoken, self.hear if self.params.asr.weights else None)
 
-    def features(self, source: Source) -> tuple[dict[str, Features], dict[str, StreamUse]]:
-        """Rows (T, ...) float32 and times (T, 2) of each stream that is there, and the use of every stream."""
+    def features(self, source: Source, names: Sequence[str] | None = None) -> tuple[dict[str, Features], dict[str, StreamUse]]:
+        """Rows (T, ...) float32 and times (T, 2) of each stream (of `names`; None = all) that is there, and the use of all."""
         features: dict[str, Features] = {}
         use: dict[str, StreamUse] = {}
-        for name in self.encoders:
+        for name in self.encoders if names is None else names:
             found = self.encode(source.clip, source.path.name, name)
             if isinstance(found, StreamUse):
                 use[name] = found
@@ -213,7 +227,9 @@ class Predictor:
     def extractor(self, name: str, view: str | None = None) -> Extractor:
         """That of a stream, made once."""
         if (name, view) not in self._extractors:
-            self._extractors[name, view] = registry.build(self.encoders[name], view)
+            built = registry.build(self.encoders[name], view)
+            check_adapter(name, self.encoders[name], built, self.runs)
+            self._extractors[name, view] = built
         return self._extractors[name, view]
 
     def forward(self, name: str) -> Forward:
@@ -221,22 +237,3 @@ class Predictor:
         if name not in self._forwards:
             self._forwards[name] = Forward(self.extractor(name), self.device)
         return self._forwards[name]
-
-    def _prediction(self, source: Source, duration: float, output: Estimate, use: dict[str, StreamUse]) -> Prediction:
-        chances = () if output.probabilities is None else zip(output.classes, output.probabilities.tolist(), strict=True)
-        values = () if output.dimensions is None else zip(output.names, output.dimensions.tolist(), strict=True)
-        times, trace = np.empty((0, 2), np.float32), dict[str, np.ndarray]()
-        if output.trace is not None and output.times is not None:
-            times, trace = output.times, {name: output.trace[:, k] for k, name in enumerate(output.names)}
-        return Prediction(
-            path=str(source.path),
-            duration=duration,
-            emotions=dict(sorted(chances, key=lambda item: (-item[1], item[0]))),
-            dimensions=dict(values),
-            times=times,
-            trace=trace,
-            streams=use,
-            random=tuple(name for name, stream in self.encoders.items() if stream.weights.startswith("random:")),
-            models=len(self.runs),
-            heard=source.heard,
-        )

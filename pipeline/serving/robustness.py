@@ -19,11 +19,13 @@ from pipeline.features.extract import Plan, plan_stream
 from pipeline.params import Params, Stream
 from pipeline.progress import track
 from pipeline.runs.folders import FUSED, LINEAR, RunName, list_runs
-from pipeline.runs.predict import Features, predict_clip
+from pipeline.runs.inputs import Features
+from pipeline.runs.predict import predict_clip
 from pipeline.runs.run import TrainedModel, load_run
 from pipeline.storage import tables
 from pipeline.threads import computing
 
+from .adapted import check_adapter
 from .disturb import DISTURBANCES, Disturbance
 
 #: Clip → stream → what its encoder gives; streams a clip lacks are left out.
@@ -63,6 +65,8 @@ def predict_disturbed(
         raise UserError(f"the models' features are normalised per {unit}; a disturbed clip by itself cannot be. Take `train`.")
     encoders = {name: Stream.model_validate(spec) for name, spec in first.config["encoders"].items()}
     plans = {name: plan_stream(name, stream, manifest) for name, stream in encoders.items()}
+    for name, plan in plans.items():
+        check_adapter(name, plan.stream, plan.parts[0].extractor, list(runs.values()))
     reached = {
         kind: names
         for kind in dict.fromkeys(one.kind for one in DISTURBANCES)

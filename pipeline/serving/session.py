@@ -20,7 +20,7 @@ from pipeline.storage import media_store
 from pipeline.storage.feature_store import Status
 
 from .dialogue import name_voices
-from .prediction import StreamUse
+from .prediction import StreamUse, name_chances, name_values
 from .predictor import Predictor
 from .running import RunningTrunk
 from .source import missing_reason
@@ -130,14 +130,12 @@ class Session:
         output = predictor.estimate(features, before, 0 if segment.speaker else -1)
         self._before = [*self._before, features][-max(window, 1) :]
         self._turns = [*self._turns, Turn(segment.speaker, text)][-self.KEPT :]
-        chances = () if output.probabilities is None else zip(output.classes, output.probabilities.tolist(), strict=True)
-        values = () if output.dimensions is None else zip(output.names, output.dimensions.tolist(), strict=True)
         step = Step(
             number=self.results[-1].number + 1 if self.results else 0,
             start=segment.start,
             end=segment.end,
-            emotions=dict(sorted(chances, key=lambda one: (-one[1], one[0]))),
-            dimensions=dict(values),
+            emotions=name_chances(output),
+            dimensions=name_values(output),
             streams=use,
             text=text,
             speaker=segment.speaker,

@@ -69,6 +69,7 @@ def format_json(prediction: Prediction) -> str:
             "start": [round(float(t), 3) for t, _ in prediction.times],
             "end": [round(float(t), 3) for _, t in prediction.times],
             **{name: [round(float(v), 6) for v in values] for name, values in prediction.trace.items()},
+            **{f"sd_{name}": [round(float(v), 6) for v in values] for name, values in prediction.spread.items()},
         }
         if prediction.trace
         else None,

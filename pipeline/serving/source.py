@@ -59,6 +59,7 @@ class Source:
         start, end: cut in seconds of the medium's time; None is its own start or end.
         spoken: words that came with it.
         hear: (S,) float32 waveform → what is said in it; None when no recogniser is set.
+        known: what was found out about the file before; None = nothing.
 
     Raises:
         UserError: the cut is empty; (on first use) DecodeError when the file is absent or no medium.
@@ -70,6 +71,7 @@ class Source:
     end: float | None = None
     spoken: Spoken = Spoken()
     hear: Callable[[np.ndarray], str] | None = None
+    known: Fact | None = None
     _recognised: list[str] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -87,6 +89,8 @@ class Source:
         Raises:
             DecodeError: it is absent, no medium, or not whole.
         """
+        if self.known is not None:
+            return self.known
         if Path(self.path).is_dir():
             found = self._value(self._isolated(probe, self.path))
             return Fact(duration=found.duration, video=True)
@@ -112,8 +116,9 @@ class Source:
             return Clip(name, text=self._text(stream), speaker=self.spoken.speaker, context=self.spoken.context, duration=length)
         if modality == "audio":
             return Clip(name, waveform=self._waveform(), rate=self.params.decode.audio.rate, duration=length)
-        jpegs, times = self._pictures(modality)
-        return Clip(name, frames=jpegs, frame_times=times, duration=length)
+        found = self._pictures(modality)
+        jpegs, places = media_store.split_files(found), found.extras.get("places")
+        return Clip(name, frames=jpegs, frame_times=found.times, places=places, duration=length)
 
     def words(self) -> str | None:
         """What is said: the text that was given, else what is recognised where a recogniser is set; None without either."""
@@ -150,13 +155,13 @@ class Source:
                 raise Missing(f"no text was given, and {missing_reason(error)}") from error
         return self._recognised[0]
 
-    def _pictures(self, modality: str) -> tuple[list[bytes], np.ndarray]:
-        """JPEGs and their (T, 2) seconds: sampled frames, or the crops of one face."""
+    def _pictures(self, modality: str) -> Entry:
+        """Sampled frames, or the crops of one face."""
         self._require("video", self.facts.video, "the file has no video")
         entry = self._value(self._frames if modality == "video" else self._faces)
         if entry.status == Status.MISSING:
             raise Missing(entry.reason)
-        return media_store.split_files(entry), entry.times
+        return entry
 
     def _require(self, modality: str, there: bool, absent: str) -> None:
         if modality in self.facts.lost:

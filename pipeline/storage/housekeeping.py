@@ -1,7 +1,8 @@
 """Looking after the cache folder: what is in it, whether it is sound, what can go.
 
-Clips (`<kind>/<identity>/`), training runs (`runs/<identity>/`), word vectors (`vectors/<sha256>/`), memos (`memo/<kind>/`)
-and what earlier versions left (`facts/`, `files/`, `sha256/`) go by one rule: whatever nobody used for so many days.
+Clips (`<kind>/<identity>/`), training runs (`runs/<identity>/`), adapted encoders (`adapters/<identity>/`), word vectors
+(`vectors/<sha256>/`), memos (`memo/<kind>/`) and what earlier versions left (`facts/`, `files/`, `sha256/`) go by one rule:
+whatever nobody used for so many days.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .clip_cache import ClipCache, digest, root
 from .folder_lock import remove_unused
 
 #: Sub-folders that hold a folder per thing remembered, which tells its last use by its own time and its files'.
-KINDS = ("runs", "vectors", "memo")
+KINDS = ("runs", "adapters", "vectors", "memo")
 #: Folders that no version writes any more.
 EARLIER = ("facts", "files", "sha256")
 #: What `remove_unused` leaves when it is stopped.

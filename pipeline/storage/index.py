@@ -33,7 +33,7 @@ class IndexedStream:
         row: (N,) int64, position of each clip in the store, -1 = none. status: (N,) uint8.
         mean, std: (F, D) or (F, L, D) float32, per fold, over the rows of its training clips.
         facts: attributes: digest, modality, source, random, width, levels, trunk (JSON: depth and base of
-            a language model whose states these are, or null), coverage.
+            a language model whose states these are, or null), coverage; of an adapted encoder its `adapter`.
     """
 
     store: Store

@@ -42,12 +42,20 @@ def absent_entry(reason: str, status: Status = Status.MISSING) -> Entry:
 
 
 def pack(
-    out: Path, rows: list[dict], modality: str, cache: ClipCache, identity: dict, failures: dict[str, tuple[str, str]]
+    out: Path,
+    rows: list[dict],
+    modality: str,
+    cache: ClipCache,
+    identity: dict,
+    failures: dict[str, tuple[str, str]],
+    *,
+    placed: bool = False,
 ) -> list[dict]:
     """Write the store from the cache, one clip in memory at a time.
 
     Args:
         failures: content → (reason, detail) of clips that could not be decoded.
+        placed: each file is a part of a picture, and the entries' `places` say which.
 
     Returns:
         Quarantine rows of the failed clips.
@@ -80,6 +88,7 @@ def pack(
         values = file.create_dataset("values", (int(starts[-1]),), "uint8")
         times = np.empty((int(offsets[-1]), 2), np.float32)
         extents = np.zeros(int(offsets[-1]) + 1, np.int64)
+        places = np.empty((int(offsets[-1]), 4), np.float32)
         status, sums = np.empty(len(rows), np.uint8), np.zeros(len(rows), np.uint64)
         for i, entry in enumerate(entries()):
             check()
@@ -89,8 +98,12 @@ def pack(
                 sums[i] = seal.sum_rows(entry.values)
                 low, high = offsets[i], offsets[i + 1]
                 times[low:high] = entry.times
+                if placed:
+                    places[low:high] = entry.extras["places"]
                 extents[low + 1 : high + 1] = starts[i] + np.cumsum(entry.extras["lengths"])
         file.create_dataset("times", data=times)
+        if placed:
+            file.create_dataset("places", data=places)
         file.create_dataset("extents", data=extents)
         file.create_dataset("status", data=status)
         file.create_dataset("sums", data=sums)
@@ -103,11 +116,17 @@ def pack(
 
 @dataclass(frozen=True)
 class MediaEntry:
-    """Decoded files of one clip, their (T, 2) seconds, and the status."""
+    """Decoded files of one clip, their (T, 2) seconds, and the status.
+
+    Attributes:
+        places: (T, 4) of which part of the picture each file is: left, top, right, bottom in shares of its width and height;
+            None where it is all of it.
+    """
 
     items: list[memoryview]
     times: np.ndarray
     status: Status
+    places: np.ndarray | None = None
 
 
 class Media:
@@ -127,6 +146,9 @@ class Media:
         self.ids: list[str] = contents.strings("ids")
         self.offsets, self.extents, self.sums = arrays["offsets"], arrays["extents"], arrays["sums"]
         self.times, self.status = arrays["times"], arrays["status"]
+        self.places = arrays.get("places")
+        if self.places is not None and self.places.shape != (len(self.times), 4):
+            raise StoreError(f"{path}: its arrays do not fit each other. {REMEDY}")
         self.modality: str = attributes["modality"]
         self.identity: dict = json.loads(attributes["identity"])
         self._offset = contents.large["values"].offset
@@ -157,7 +179,8 @@ class Media:
         if high > low and seal.sum_rows(self._bytes[start + low : start + high]) != self.sums[i]:
             raise StoreError(f"{self.path} holds other files than were written, of clip {clip}. {REMEDY}")
         items = [self._bytes[start + int(self.extents[r]) : start + int(self.extents[r + 1])] for r in rows]
-        return MediaEntry(items, self.times[rows.start : rows.stop], Status(int(self.status[i])))
+        places = None if self.places is None else self.places[rows.start : rows.stop]
+        return MediaEntry(items, self.times[rows.start : rows.stop], Status(int(self.status[i])), places)
 
     def verify(self) -> None:
         """Check the files of all clips.

@@ -19,7 +19,7 @@ class Entry(Group):
     Attributes:
         name: for people; an entry with `every` or `grid` names its settings itself.
         set: overrides of the present parameters, as `-S` takes them.
-        modalities: only streams of these.
+        modalities: only streams of these. streams: only these.
         variant: what is compared: `fused`, `linear`, or a stream alone.
         every: `streams` (each set of them), `seeds` (one, two, …), a kind of part (`fusion`, `context`, `training.curriculum`,
             `training.sampler`: each there is), a group of `conf/` (`loss`: each file), `pace` (of the curriculum).
@@ -30,6 +30,7 @@ class Entry(Group):
     name: str = ""
     set: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()
+    streams: tuple[str, ...] = ()
     variant: str | None = None
     every: str | None = None
     only: tuple[str, ...] = ()
@@ -39,6 +40,8 @@ class Entry(Group):
     def _one_kind(self) -> Entry:
         if bool(self.name) + bool(self.every) + bool(self.grid) != 1:
             raise ValueError("a setting has either a name, or `every`, or `grid`")
+        if self.modalities and self.streams:
+            raise ValueError("a setting names either `modalities` or `streams`")
         return self
 
 

@@ -150,13 +150,15 @@ def _make(name: str, overrides: list[str], entry: Entry, values: dict, folder: P
         params = params.model_copy(update={"training": training})
     variant = find_variant(params, entry.variant or FUSED)
     setting = Setting(name, params, variant)
+    if lacking := [one for one in entry.streams if one not in params.streams]:
+        return replace(setting, skipped=f"there is no stream {' or '.join(lacking)}")
+    chosen = list(entry.streams)
     if entry.modalities:
         streams = {n: MODALITIES.get(s.modality, s.modality) for n, s in params.streams.items()}
         chosen = [n for n, modality in streams.items() if modality in entry.modalities]
         if lacking := [one for one in entry.modalities if one not in streams.values()]:
             return replace(setting, skipped=f"there is no stream of {' or '.join(lacking)}")
-        setting = replace(setting, variant=choose_streams(params, chosen))
-    return setting
+    return replace(setting, variant=choose_streams(params, chosen)) if chosen else setting
 
 
 def check_parts(params: Params) -> None:

@@ -32,10 +32,10 @@ def conclude(answer: Answer, family: int) -> list[str]:
     if chosen is None:
         said.append("Validation cannot choose here: nothing was selected there, or not by the same figure.")
     else:
-        said.append(f"Validation chooses {chosen.setting.name}, which reaches {title} {_tell(chosen.figure)} on held-out clips.")
+        said.append(f"Validation chooses {chosen.setting.name}, which reaches {title} {tell(chosen.figure)} on held-out clips.")
     if chosen is not best:
         said.append(
-            f"Highest on held-out clips is {best.setting.name} with {_tell(best.figure)}; "
+            f"Highest on held-out clips is {best.setting.name} with {tell(best.figure)}; "
             "settings compared on test folds are optimistic: choose on validation."
         )
     shown = [row for row in answer.rows[1:] if row.shown]
@@ -58,7 +58,7 @@ def _conclude_seeds(answer: Answer, title: str) -> list[str]:
     rows = [row for row in answer.rows if math.isfinite(row.figure.mean)]
     last = max(rows, key=lambda row: row.runs).figure
     if not last.bounded or len(rows) < 2:
-        return [f"With all seeds {title} is {_tell(last)}."]
+        return [f"With all seeds {title} is {tell(last)}."]
     room = (last.high - last.low) / 10
     ordered = sorted(rows, key=lambda row: row.runs)
     settled = ordered[-1]
@@ -67,7 +67,7 @@ def _conclude_seeds(answer: Answer, title: str) -> list[str]:
             break
         settled = row
     return [
-        f"With all seeds {title} is {_tell(last)}. From {settled.setting.name} on the mean stays within "
+        f"With all seeds {title} is {tell(last)}. From {settled.setting.name} on the mean stays within "
         f"{format_number(room)} of that, a tenth of the interval."
     ]
 
@@ -81,10 +81,8 @@ def list_cells(answer: Answer) -> list[tuple[str, ...]]:
     """Cells of each row as text, in the order of `list_headings`."""
     rows = []
     for row in answer.rows:
-        apart = row.difference
-        told = _sign(apart.mean) + _bounds(apart) if math.isfinite(apart.mean) else "–"
-        compared = (told, tell_p(row.p), tell_p(row.corrected)) if answer.question.compare else ()
-        rows.append((row.setting.name, _tell(row.figure), format_number(row.validation), *compared, note(answer, row)))
+        compared = (tell_difference(row.difference), tell_p(row.p), tell_p(row.corrected)) if answer.question.compare else ()
+        rows.append((row.setting.name, tell(row.figure), format_number(row.validation), *compared, note(answer, row)))
     return rows
 
 
@@ -107,7 +105,7 @@ def format_text(found: Answers) -> str:
         lines += [one.question.question, ""]
         if one.rows:
             first, held, *others = list_headings(one)
-            lines += [*_align([(first, f"{name_metric(one.metric)}, {held}", *others), *list_cells(one)]), ""]
+            lines += [*align([(first, f"{name_metric(one.metric)}, {held}", *others), *list_cells(one)]), ""]
         lines += [*conclude(one, family), ""]
     lines.append(f"{_count(found.runs, 'run')}, {found.trained} of them trained now.")
     return "\n".join(lines)
@@ -147,7 +145,8 @@ def count_family(found: Answers) -> int:
     return sum(math.isfinite(row.p) for one in found.answers for row in one.rows)
 
 
-def _align(rows: Sequence[Sequence[str]]) -> list[str]:
+def align(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Cells as lines, each column as wide as its widest cell."""
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
@@ -157,8 +156,14 @@ def tell_p(value: float) -> str:
     return "< 0.001" if value < 0.001 else format_number(value)
 
 
-def _tell(value: Interval) -> str:
+def tell(value: Interval) -> str:
+    """A figure with its interval."""
     return format_number(value.mean) + _bounds(value) if math.isfinite(value.mean) else "–"
+
+
+def tell_difference(value: Interval) -> str:
+    """A difference with its sign and interval."""
+    return _sign(value.mean) + _bounds(value) if math.isfinite(value.mean) else "–"
 
 
 def _bounds(value: Interval) -> str:

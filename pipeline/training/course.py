@@ -9,13 +9,17 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ParamsError, StoreError
-from pipeline.models.batch import Inputs, Targets
+from pipeline.models.batch import Inputs, Outputs, Targets
+from pipeline.models.model import EmotionModel
 from pipeline.models.spec import ModelSpec
 from pipeline.params import Params, Part
 from pipeline.parts import read_options
+from pipeline.runs.predict import predict_batches
 
 from .data.dataset import Dataset
 from .data.pairs import join_targets, pair_windows
+from .data.views import predict_view
+from .data.windows import Cut, cut_clips
 from .samplers.base import SAMPLERS, Sampler
 
 #: Clips predicted at a time.
@@ -38,30 +42,36 @@ class Course:
     turns: tuple[int, int]
     sampler: Sampler
 
-    def targets(self, rows: Tensor, weight: Tensor | None = None) -> Targets:
-        """Truth of the clips at `rows`."""
-        return self.data.targets(rows, self.spec.base, weight)
+    def targets(self, rows: Tensor, weight: Tensor | None = None, cut: Cut | None = None) -> Targets:
+        """Truth of the clips at `rows`, of all of them or the part that is read."""
+        return self.data.targets(rows, self.spec.base, weight, cut)
 
     def show(self, places: Tensor, weight: Tensor | None, order: torch.Generator) -> tuple[Inputs, Targets]:
-        """A batch to learn from: the clips at `places` of `train`, in a view drawn by `order`, or as two windows each.
+        """A batch to learn from: the clips at `places` of `train` in a view drawn by `order`, and in a window so drawn where they
+        are longer than one; or as two windows each.
 
         Args:
             weight: (n,) of all training clips; None = all alike.
         """
-        rows = self.train[places]
-        inputs = self.data.batch(rows, tuple(self.spec.streams), self.turns, draw=order)
-        return self._pair(inputs, self.targets(rows, None if weight is None else weight[places]), order)
+        rows, windowed = self.train[places], self.spec.window is not None and self.params.training.pairs is None
+        cut = cut_clips(self.data.streams, self.spec, rows, draw=order) if windowed else None
+        inputs = self.data.batch(rows, tuple(self.spec.streams), self.turns, draw=order, cut=cut)
+        return self._pair(inputs, self.targets(rows, None if weight is None else weight[places], cut), order)
 
-    def examine(self) -> tuple[Iterator[Inputs], Targets]:
-        """The validation clips in batches, and the truth of all of them; windows are the same every time."""
+    def examine(self, model: EmotionModel) -> tuple[Outputs, Targets]:
+        """What the model makes of the validation clips, and their truth; windows are the same every time."""
         if self.params.training.pairs is None:
-            return self.batches(self.val), self.targets(self.val)
+            return predict_view(model, self.data, self.val, size=AT_ONCE), self.targets(self.val)
         order, inputs, targets = torch.Generator().manual_seed(0), [], []
         for rows, whole in zip(self.val.split(AT_ONCE), self.batches(self.val), strict=True):
             cut, truth = self._pair(whole, self.targets(rows), order)
             inputs.append(cut)
             targets.append(truth)
-        return iter(inputs), join_targets(targets)
+        return predict_batches(model, inputs), join_targets(targets)
+
+    def look(self, model: EmotionModel) -> Outputs:
+        """What the model makes of the training clips."""
+        return predict_view(model, self.data, self.train, size=AT_ONCE)
 
     def batches(self, rows: Tensor) -> Iterator[Inputs]:
         """The clips at `rows`, in order."""

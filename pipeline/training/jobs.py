@@ -18,7 +18,7 @@ import torch
 from pipeline.code import code_digest
 from pipeline.devices import pick_devices
 from pipeline.models.model import Model
-from pipeline.models.registry import CONTEXTS, FUSIONS, HEADS, LOSSES
+from pipeline.models.registry import CONTEXTS, FUSIONS, HEADS, LOSSES, TEMPORALS
 from pipeline.models.spec import ModelSpec
 from pipeline.params import Params
 from pipeline.runs.folders import HISTORY, RunName
@@ -33,6 +33,7 @@ from .curricula.base import CURRICULA
 from .curricula.roll import fingerprint
 from .data.dataset import Dataset
 from .data.hiding import hide_labels
+from .data.windows import choose_limit
 from .linear import fit_linear
 from .loop import fit
 from .state import Progress
@@ -162,7 +163,8 @@ def choose_parameters(params: Params, variant: Variant) -> dict:
             **params.training.model_dump(mode="json", include={"threads", "normalise"}),
             **(params.training.model_dump(mode="json", include={"tau", "select"}) if params.training.tau else {}),
             "task": params.task.model_dump(mode="json"),
-            **params.temporal.model_dump(mode="json", include={"max_tokens", "weights"}),
+            "max_tokens": choose_limit(params),
+            **params.temporal.model_dump(mode="json", include={"weights"}),
         }
     training = params.training.model_dump(mode="json", exclude={"seeds", "unimodal", "threads", "linear", "rotate", "ensemble"})
     return {
@@ -199,7 +201,7 @@ def _list_modules(params: Params, spec: ModelSpec) -> list[str]:
     if spec.linear:
         return ["pipeline.training.linear", "pipeline.runs.run"]
     terms = [params.loss, *(phase.loss for phase in params.training.phases if phase.loss)]
-    parts: list[type] = [FUSIONS.find(spec.fusion.name)]
+    parts: list[type] = [FUSIONS.find(spec.fusion.name), TEMPORALS.find(spec.temporal.name)]
     parts += [CONTEXTS.find(spec.context.name)] if spec.context else []
     parts += [HEADS.find(output.name) for output in spec.outputs.values()]
     parts += [LOSSES.find(term.name) for named in terms for term in named.values()]
@@ -219,7 +221,7 @@ def describe_run(params: Params, job: Job, data: Dataset, progress: Progress) ->
         "best_epoch": progress.best_epoch,
         "epochs": progress.epoch,
         "score": to_finite(progress.key[0]),
-        "max_tokens": params.temporal.max_tokens,
+        "max_tokens": choose_limit(params),
         "normalise": params.training.normalise,
         "params": choose_parameters(params, job.variant),
         "streams": {name: data.streams[name].facts for name in job.variant.streams},

@@ -13,7 +13,6 @@ from pipeline.models.batch import Inputs, Outputs, Targets
 from pipeline.models.model import EmotionModel
 from pipeline.models.spec import ModelSpec
 from pipeline.params import Params
-from pipeline.runs.predict import predict_batches
 
 from .average import average, averaged, lag
 from .course import Course, prepare
@@ -89,7 +88,7 @@ class Learner:
                 self._validate(loss)
             if progress.epoch <= self.plan.spared:
                 progress.waited = 0
-            last = predict_batches(self.model, self.course.batches(self.course.train)) if self.plan.looks else None
+            last = self.course.look(self.model) if self.plan.looks else None
             progress.weight = self.plan.weigh(progress.epoch, self.course.targets(self.course.train), last)
             progress.memory = self.objective.memory()
             yield
@@ -148,8 +147,7 @@ class Learner:
         loss = value = float("nan")
         # All of validation as one batch, so that CCC is over all of it and not a mean over batches.
         if not course.params.training.refit:
-            inputs, targets = course.examine()
-            outputs = predict_batches(self.model, inputs)
+            outputs, targets = course.examine(self.model)
             loss = float(self.objective.eval()(outputs, targets))
             value = score(measure, outputs, targets, loss)
         progress.epoch += 1

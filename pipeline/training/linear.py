@@ -21,7 +21,7 @@ from pipeline.params import Params
 
 from .adjustment import choose_shift, log_prior
 from .data.dataset import Dataset
-from .data.views import predict_views
+from .data.views import count_views, predict_views
 from .logistic import fit_logistic
 from .selection import name_measure
 from .standardise import fit_statistics
@@ -77,7 +77,7 @@ def _fit_rows(spec: ModelSpec, data: Dataset, params: Params, rows: Tensor) -> t
     model = LinearModel(spec).to(rows.device)
     parts = {name: part for name, part in model.standardise.items() if isinstance(part, Standardise)}
     fit_statistics(parts, spec, data, rows, params)
-    views = data.count_views(spec.streams)
+    views = count_views(data, spec.streams)
     vectors = torch.cat(
         [
             model.embed(batch)[0]

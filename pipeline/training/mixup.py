@@ -27,6 +27,7 @@ def mix_targets(targets: Targets, partner: Tensor) -> Targets:
         targets.weight[partner],
         targets.owner[partner],
         {name: rows[partner] for name, rows in targets.taught.items()},
+        None if targets.several is None else targets.several[partner],
     )
 
 

@@ -43,6 +43,8 @@ class Objective(nn.Module):
                 raise ParamsError(f"loss.{name}: {term.name} compares instants, and task.level is clip; set it to frame.")
             if part.over_time and whole != output:
                 raise ParamsError(f"loss.{name}: {term.name} compares instants of what is fused, not {output}; write {whole}.")
+            if part.wants is not None and spec.outputs[output].options.get(part.wants) is not True:
+                raise ParamsError(f"loss.{name}: {term.name} wants heads.{output}.options.{part.wants} to be true.")
             options = read_options(part.Options, term.options, f"loss.{name}.options")
             compared = whole in (EMBEDDING, PROJECTION)
             size = len(spec.classes) if compared else spec.outputs[output].size

@@ -12,6 +12,7 @@ from pipeline.params import Params
 from pipeline.stop import follow_parent, sparing_children
 
 from . import on_ray
+from .data.dataset import Dataset
 from .jobs import Job, Sources, is_finished, load_fold
 
 #: Below this, starting worker processes costs more than it saves.
@@ -39,7 +40,7 @@ def run_jobs(
     yield 0, work(params, sources, first)
     workers = min(params.run.workers, len(rest) // 2)
     devices = pick_devices(params.run.device)
-    large = devices != ["cpu"] or load_fold(params, sources, first.fold, devices[0]).nbytes > LARGE
+    large = devices != ["cpu"] or _measure(load_fold(params, sources, first.fold, devices[0])) > LARGE
     if workers < 2 or len(rest) < FEW or large or all(is_finished(tasks[i][0], sources, tasks[i][1]) for i in rest):
         for place in rest:
             yield place, work(tasks[place][0], sources, tasks[place][1])
@@ -58,3 +59,8 @@ def run_jobs(
             raise
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _measure(data: Dataset) -> int:
+    """Bytes of the features."""
+    return sum(stream.nbytes for stream in data.streams.values())

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.errors import ParamsError, one_of
 from pipeline.models.pooled import Pooling
 from pipeline.models.registry import CONTEXTS, FUSIONS, HEADS, LOSSES
 from pipeline.models.spec import LanguageSpec, ModelSpec, OutputSpec, PartSpec, StreamSpec
-from pipeline.params import Fusion, Params, Part
+from pipeline.params import Fusion, Params, Part, Term
 from pipeline.parts import read_options
 from pipeline.runs.folders import ENSEMBLE, FUSED, LINEAR
 from pipeline.runs.language import describe_language
 
 from .data.dataset import Dataset
+from .data.windows import choose_window
 from .objective import EMBEDDING, PROJECTION
 
 #: Outputs a task may ask for.
@@ -76,8 +79,11 @@ def specify_model(params: Params, variant: Variant, data: Dataset) -> ModelSpec:
     """The model of a variant for this data set.
 
     Raises:
-        ParamsError: a head or context that is not known, or a loss on an output that nothing predicts.
+        ParamsError: a head, context or stream that is not known, or a loss on an output that nothing predicts.
     """
+    # One without layers is as good as not there: what a recipe says of a stream that is dropped can be taken back.
+    if unknown := sorted({name for name, layers in params.temporal.hidden.items() if layers} - set(params.streams)):
+        raise one_of("stream in temporal.hidden", unknown[0], params.streams)
     language = _describe_language(params, variant, data)
     reader = language.stream if language else None
     streams = {name: _describe_stream(params, name, data, variant.linear, name == reader) for name in variant.streams}
@@ -101,6 +107,8 @@ def specify_model(params: Params, variant: Variant, data: Dataset) -> ModelSpec:
         layers=params.temporal.layers,
         heads=params.temporal.heads,
         dropout=float(params.temporal.dropout),
+        temporal=PartSpec(name=params.temporal.kind, options=params.temporal.options),
+        causal=params.temporal.causal,
         readout=params.temporal.readout,
         fusion=PartSpec(**variant.fusion.model_dump()),
         context=PartSpec(**context.model_dump()) if context else None,
@@ -109,6 +117,7 @@ def specify_model(params: Params, variant: Variant, data: Dataset) -> ModelSpec:
         classes=data.classes,
         dimensions=data.dimension_names,
         base=base,
+        window=choose_window(params),
         noise=float(params.temporal.noise),
         language=language,
     )
@@ -118,7 +127,7 @@ def _describe_language(params: Params, variant: Variant, data: Dataset) -> Langu
     part = FUSIONS.find(variant.fusion.name)
     if variant.linear or not part.holds_language:
         return None
-    options = read_options(part.Options, variant.fusion.options, "fusion.options")
+    options: Any = read_options(part.Options, variant.fusion.options, "fusion.options")
     trunks = {name: trunk for name in variant.streams if (trunk := data.streams[name].trunk) is not None}
     return describe_language(options, trunks, params.streams)
 
@@ -129,12 +138,10 @@ def _describe_stream(params: Params, name: str, data: Dataset, linear: bool, sta
     # A stream of one token per clip has no deviation over it.
     if pooling == "statistics" and int(stream.offsets.diff().max()) <= 1:
         pooling = "mean"
-    return StreamSpec(
-        width=int(str(stream.facts["width"])),
-        levels=int(str(stream.facts["levels"])),
-        pooling="states" if states else pooling,
-        prompted=stream.trunk is not None,
-    )
+    width, levels = (int(str(stream.facts[fact])) for fact in ("width", "levels"))
+    hidden = () if linear or states else params.temporal.hidden.get(name, ())
+    prompted = stream.trunk is not None
+    return StreamSpec(width=width, levels=levels, pooling="states" if states else pooling, prompted=prompted, hidden=hidden)
 
 
 def _list_outputs(params: Params, variant: Variant, data: Dataset, base: str | None) -> dict[str, OutputSpec]:
@@ -171,6 +178,22 @@ def _list_outputs(params: Params, variant: Variant, data: Dataset, base: str | N
         whole = output.partition("@")[0]
         part = params.heads.get(output) or Part(name="adversary" if whole in data.domains else whole)
         HEADS.find(part.name)
-        options = part.options | ({"frames": True} if whole == PROJECTION and output in over_time and base is not None else {})
+        options = _want(output, terms, part.options)
+        options |= {"frames": True} if whole == PROJECTION and output in over_time and base is not None else {}
         result[output] = OutputSpec(name=part.name, options=options, size=size)
     return result
+
+
+def _want(output: str, terms: Sequence[Mapping[str, Term]], options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a head, with what losses on its output want of it.
+
+    Raises:
+        ParamsError: it says how sure it is, and no loss teaches it.
+    """
+    read = [term for named in terms for name, term in named.items() if (term.on or name) == output]
+    wanted = {wants: True for term in read if (wants := LOSSES.find(term.name).wants) is not None}
+    if options.get("uncertainty") is True and "uncertainty" not in wanted:
+        raise ParamsError(
+            f"heads.{output}.options.uncertainty is true, but no loss teaches it; take loss=gaussian, or such a term."
+        )
+    return wanted | options

@@ -3,14 +3,15 @@
 import pytest
 import torch
 
+from pipeline.errors import ParamsError
 from pipeline.models.batch import Fused, Tokens
 from pipeline.models.registry import HEADS
 
 
-def build(name):
+def build(name, output=None, **options):
     torch.manual_seed(0)
     part = HEADS.find(name)
-    return part(name, 8, 5, 0.0, part.Options())
+    return part(output or name, 8, 5, 0.0, part.Options(**options))
 
 
 def fused(size=6):
@@ -51,3 +52,21 @@ def test_a_projection_over_time_is_that_of_the_clip_at_each_instant_and_zero_whe
     at = whole._replace(vector=whole.tokens.values[:, 0])
     torch.testing.assert_close(found["projection.frames"][:, 0], head(at)["projection"])
     assert set(head(whole._replace(tokens=None))) == {"projection"}
+
+
+def test_a_feed_forward_stack_is_its_layers():
+    head, vector = build("feed_forward", "emotion", widths=[6, 4], dropout=0.2), fused().vector
+    assert [part.p for part in head.modules() if isinstance(part, torch.nn.Dropout)] == [0.2, 0.2]
+    (first, *_), (second, *_) = head.layers
+    assert (first.weight.shape, second.weight.shape, head.out.weight.shape) == ((6, 8), (4, 6), (5, 4))
+    inner = second(first(vector).relu()).relu()
+    torch.testing.assert_close(head.eval()(fused())["emotion"], head.out(inner))
+    short = build("feed_forward", "emotion", widths=[6, 4], l2=True)
+    torch.testing.assert_close(short(fused())["emotion"], short.out(inner / inner.norm(dim=1, keepdim=True).clamp(min=1e-12)))
+    values = build("feed_forward", "dimensions", widths=[6, 4])(fused())["dimensions"]
+    torch.testing.assert_close(values, head.out(inner).tanh())
+
+
+def test_a_stack_reads_no_instants():
+    with pytest.raises(ParamsError, match=r"heads\.frames: feed_forward reads a clip as a whole"):
+        build("feed_forward", "frames")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline import metrics
 from pipeline.errors import ParamsError
-from pipeline.models.batch import Targets
+from pipeline.models.batch import Targets, name_variance
 from pipeline.models.losses.base import ClassLoss, count_classes
 from pipeline.models.losses.class_weights import weigh_classes
 from pipeline.models.losses.concordance import concord
@@ -257,6 +257,38 @@ def test_concordance_of_few_rows():
     assert nothing == 0 and (pred.grad == 0).all()
 
 
+def test_concordance_with_truth_that_never_changes_is_the_squared_error():
+    """CCC is undefined there: no NaN, no constant beside the loss; a dimension that varies has its own."""
+    generator = torch.Generator().manual_seed(0)
+    pred = torch.randn(3, 5, 2, generator=generator, requires_grad=True)
+    truth = torch.randn(3, 5, 2, generator=generator)
+    truth[..., 0] = 0.3
+    found = build("concordance", "frames")({"frames": pred}, targets(frames=truth))
+    square = (pred - truth).square().mean((0, 1))
+    expected = (
+        square[0] + 0.5 * square[1] + 0.5 * (1 - metrics.ccc(truth[..., 1].flatten(), pred[..., 1].detach().flatten()))
+    ) / 2
+    torch.testing.assert_close(found, expected.float(), atol=1e-5, rtol=0)
+    found.backward()
+    assert torch.isfinite(pred.grad).all() and (pred.grad != 0).all()
+
+
+def test_the_gaussian_loss_is_the_likelihood_of_torch_and_asks_for_the_spread_there_is():
+    generator = torch.Generator().manual_seed(0)
+    pred, log_variance, truth = (torch.randn(200, 2, generator=generator) for _ in range(3))
+    outputs = {"dimensions": pred, name_variance("dimensions"): log_variance}
+    found = build("gaussian")(outputs, targets(dimensions=truth))
+    torch.testing.assert_close(found, F.gaussian_nll_loss(pred, truth, log_variance.exp()))
+    width = torch.zeros(1, requires_grad=True)
+    optimiser = torch.optim.Adam([width], 0.1)
+    for _ in range(150):
+        spread = {"dimensions": pred, name_variance("dimensions"): width.expand(200, 2)}
+        optimiser.zero_grad()
+        build("gaussian")(spread, targets(dimensions=truth)).backward()
+        optimiser.step()
+    assert float(width.detach().exp()) == pytest.approx(float((pred - truth).square().mean()), rel=0.02)
+
+
 def test_alpha_of_the_training_clips_of_meld():
     """The published list of a source system."""
     loss = build("focal", size=7, class_weights="inverse")
@@ -363,6 +395,21 @@ def test_multilabel_is_the_librarys():
     weights = torch.tensor([1.0, 2, 3, 4])
     expected = F.binary_cross_entropy_with_logits(logits, F.one_hot(truth, 4).float(), pos_weight=weights)
     torch.testing.assert_close(of_classes("multilabel", logits, truth, class_weights=[1, 2, 3, 4]), expected)
+
+
+def test_multilabel_wants_every_class_of_a_clip_that_has_several():
+    logits, truth = sample()
+    several = F.one_hot(truth, 4).bool() | (torch.rand(12, 4, generator=torch.Generator().manual_seed(1)) < 0.3)
+    given = targets(torch.where(torch.arange(12) < 2, -1, truth))._replace(several=several)
+    loss = build("multilabel", class_weights="inverse")
+    loss.observe(given)
+    counts = several[2:].sum(0)
+    expected = F.binary_cross_entropy_with_logits(logits[2:], several[2:].float(), pos_weight=counts.sum() / counts)
+    torch.testing.assert_close(loss({"emotion": logits}, given), expected)
+    # The speaker is one, whatever the emotions are.
+    speaker = given._replace(domain={"speaker": truth})
+    alone = build("multilabel", on="speaker")({"speaker": logits}, speaker)
+    torch.testing.assert_close(alone, F.binary_cross_entropy_with_logits(logits, F.one_hot(truth, 4).float()))
 
 
 def test_squared_error_is_concordance_without_a_share():

@@ -7,6 +7,7 @@ from torch import nn
 from pipeline.errors import ParamsError
 from pipeline.models.batch import History, Inputs, Tokens, drop_streams
 from pipeline.models.model import EmotionModel
+from pipeline.models.pooled import pool_tokens
 from pipeline.models.registry import FUSIONS
 from pipeline.models.spec import ModelSpec, OutputSpec, PartSpec, StreamSpec
 from pipeline.models.stream import StreamEncoder
@@ -283,3 +284,29 @@ def test_positions_are_sines_of_a_quarter_second_to_two_minutes():
     phase = 2 * torch.pi * at[:, None] / periods
     torch.testing.assert_close(code, torch.cat([phase.sin(), phase.cos()], -1), atol=2e-4, rtol=0)
     assert code[1, 0] == pytest.approx(1, abs=1e-4) and code[2, 2] == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("pooling", ["none", "mean"])
+def test_a_stream_goes_through_a_perceptron_of_its_own(pooling):
+    """Hidden layers of 3 and 2 times the width; other streams, and their first weights, are as without it."""
+    streams = {name: one.model_copy(update={"pooling": pooling}) for name, one in STREAMS.items()}
+    deep = streams | {"audio": streams["audio"].model_copy(update={"hidden": (3, 2)})}
+    flat = {"base": None, "outputs": {"emotion": OUTPUTS["emotion"]}}
+    model, plain = (make("concat", streams=chosen, dropout=0.0, **flat).train() for chosen in (deep, streams))
+    layers = [part for part in model.encoders["audio"].project if isinstance(part, nn.Linear)]
+    reads = 6 if pooling == "none" else 18
+    assert [part.weight.shape for part in layers] == [(48, reads), (32, 48), (16, 32)]
+    assert isinstance(plain.encoders["audio"].project, nn.Linear) and isinstance(model.encoders["text"].project, nn.Linear)
+    inputs = batch() if pooling == "none" else Inputs({n: pool_tokens(t, "mean") for n, t in batch().streams.items()})
+    output = model(inputs)["emotion"]
+    for row in range(8):
+        torch.testing.assert_close(model(pick(inputs, [row]))["emotion"], output[row : row + 1], atol=1e-5, rtol=0)
+    (output * torch.randn(output.shape)).sum().backward()
+    assert [key for key, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+def test_a_perceptrons_width_is_what_a_stream_has_when_widths_are_shared_out():
+    """Not that of a row of samples: 16,000 numbers would leave the dialogue next to nothing."""
+    streams = {"sound": StreamSpec(width=16000, pooling="mean", hidden=(1,)), "text": StreamSpec(width=48, pooling="mean")}
+    model = make("multihead", streams=streams, base=None, outputs={"emotion": OUTPUTS["emotion"]})
+    assert model.fusion.widths == [4, 12]

@@ -138,6 +138,12 @@ def trained(tmp_path_factory):
                 }
             )
         tables.write(tables.frame(rows), Path("data/manifest.parquet"))
+        moments = [
+            {"id": row["id"], "time": at, "valence": row["valence"], "arousal": row["arousal"]}
+            for row in rows[:6]
+            for at in (0.1, 0.6)
+        ]
+        tables.write(tables.frame(moments, tables.ANNOTATIONS), "data/annotations.parquet", sort=("id", "time"))
         roles = ["train"] * 6 + ["val"] * 2
         tables.write(
             pl.DataFrame({"fold": [0] * 8, "id": [r["id"] for r in rows], "role": roles}),

@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline import params as parameters
+from pipeline.compose import compose
 from pipeline.errors import ParamsError, StoreError
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.intervals import Interval
+from pipeline.features.encoders.registry import read_streams
+from pipeline.models.registry import FUSIONS
 from pipeline.params import Params
 from pipeline.study import ask
 from pipeline.study.answer import Answer, Held, answer
@@ -145,6 +149,8 @@ def test_what_cannot_be_run_is_a_row_that_says_why(fabricate):
                     "settings": [
                         {"name": "no emotion", "set": ["task.emotion=false"]},
                         {"name": "smell", "modalities": ["smell"]},
+                        {"name": "whispers", "streams": ["audio", "whispers"]},
+                        {"name": "two", "streams": ["text", "audio"]},
                         {"name": "gated", "set": ["fusion=gated"]},
                         {"name": "linear", "variant": "linear"},
                         {"every": "context", "only": ["nothing_of_the_kind"]},
@@ -157,6 +163,8 @@ def test_what_cannot_be_run_is_a_row_that_says_why(fabricate):
     rows = rows_of(asked.ask(study))
     assert "training.select is 'uar'" in rows["no emotion"].reason
     assert rows["smell"].reason == "there is no stream of smell"
+    assert rows["whispers"].reason == "there is no stream whispers"
+    assert rows["two"].setting.variant.streams == ("audio", "text") and rows["two"].figure.mean > 0
     assert all(rows[name].figure.mean > 0 and not rows[name].reason for name in ("present", "gated", "linear"))
     assert rows["linear"].runs == 1
     assert rows["nothing_of_the_kind"].reason == "there is no context nothing_of_the_kind"
@@ -213,6 +221,7 @@ def test_without_features_it_is_one_line(fabricate, tmp_path):
         ("question: Why?\nsettings: []\n", "settings"),
         ("question: Why?\nsettings: [{name: a, sett: [training.lr=1]}]\n", "sett: unknown key"),
         ("question: Why?\nsettings: [{set: [training.lr=1]}]\n", "either a name"),
+        ("question: Why?\nsettings: [{name: a, streams: [x], modalities: [y]}]\n", "either `modalities` or `streams`"),
         ("question: Why?\nsettings: [{name: a}, {name: a}]\n", "two settings are named 'a'"),
         ("question: Why?\nreference: b\nsettings: [{name: a}]\n", "Unknown reference 'b'"),
         ("question: Why?\nsettings: [{every: smell}]\n", "Unknown kind in `every` 'smell'"),
@@ -244,3 +253,23 @@ def test_every_study_there_is_has_settings(fabricate, path):
     params = fabricate(clips=20).params(training={"seeds": 2})
     for question in read_study(path.stem, ROOT / "conf").questions:
         assert question.group or len(list_settings(question, params, ROOT / "conf")) > 1
+
+
+def test_the_experiments_of_hlm12erc_are_those_of_its_recipe():
+    """Every setting can be run on the recipe's streams, and its fusion has the published widths and heads."""
+    params = parameters.parse(compose(["recipe=hlm12erc"], ROOT / "conf"))
+    questions = read_study("hlm12erc", ROOT / "conf").questions
+    found = {one.name: one for question in questions for one in list_settings(question, params, ROOT / "conf")}
+    assert [name for name, one in found.items() if one.skipped] == []
+    alone = {one.variant.streams[0] for one in found.values() if len(one.variant.streams) == 1}
+    assert alone == set(params.streams) == {"text", "words", "audio", "waveform", "video", "faces"}
+    cards = read_streams(ROOT / "conf/stream")
+    size = {s: int(next(card["width"] for one, card in cards.values() if one == params.streams[s])) for s in params.streams}
+    for name, widths in (("attention over the streams", [180, 90, 242]), ("attention 1024 wide", [361, 180, 483])):
+        chosen = found[name].params
+        part, names = FUSIONS.find(chosen.fusion.name), found[name].variant.streams
+        fusion = part({s: size[s] for s in names}, chosen.temporal.width, 8, 0.1, part.Options(**chosen.fusion.options))
+        assert (names, fusion.widths, fusion.attention.heads) == (("audio", "text", "video"), widths, 4)
+    losses = {tuple(sorted(t.name for n, t in one.params.loss.items() if n[:2] == "em")) for one in found.values()}
+    kinds = ("cross_entropy", "dice", "focal")
+    assert losses >= {(kind,) for kind in kinds} | {(kind, "triplet") for kind in kinds}

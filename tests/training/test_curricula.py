@@ -1,5 +1,6 @@
 """Curricula: difficulty, orders, paces, the classes' guarantee, weights by difficulty."""
 
+import json
 import math
 
 import polars as pl
@@ -203,7 +204,9 @@ def test_clips_without_emotion_or_dimension_join_at_the_end(name):
 def test_no_class_starves_and_there_is_a_batch(name):
     """The rare class is the most difficult, the least sure, the last in every order; one has a single clip."""
     labels = ["neutral"] * 96 + ["sad"] * 3 + ["angry"]
-    roll = make_roll(labels, [(3, 2.5 + i / 200, 3) for i in range(100)], batch=16, curriculum_order=list(range(100)))
+    votes = [json.dumps({"votes": {"a": 200 - i, "b": i}}) for i in range(100)]
+    extra = {"curriculum_order": list(range(100)), "labels": votes}
+    roll = make_roll(labels, [(3, 2.5 + i / 200, 3) for i in range(100)], batch=16, **extra)
     last = {"emotion": torch.linspace(9, 0, 100)[:, None] * torch.nn.functional.one_hot(roll.emotion, 4)}
     slow = {"name": "geometric", "start": 0.01}
     for options, least in (({}, 2), ({"guarantee": 0}, 0)):
@@ -281,6 +284,23 @@ def test_a_preset_order_from_the_manifest_its_labels_or_a_file(tmp_path):
         file.write_text(text)
         with pytest.raises((ParamsError, StoreError), match=said):
             seen(path=str(file))
+
+
+def test_disagreement_shows_what_annotators_agreed_on_first():
+    votes = [{"a": 2, "b": 1}, None, {"a": 3}, ["a", "b", "c"], {"a": 2, "b": 2}, "a", {}]
+    roll = make_roll(["sad"] * 7, [None] * 7, labels=[json.dumps({"votes": one}) for one in votes])
+    curriculum = build("disagreement", roll, guarantee=0)
+    third = math.log(3) - 2 / 3 * math.log(2)
+    wanted = [third, math.nan, 0, math.log(3), math.log(2), math.nan, math.nan]
+    assert curriculum.score(targets(roll), None).tolist() == pytest.approx(wanted, nan_ok=True)
+    assert (
+        build("disagreement", roll, guarantee=0, epochs=7, pace="linear").weigh(1, targets(roll), None).tolist()
+        == [1, 0, 1] + [0] * 4
+    )
+    with pytest.raises(StoreError, match="no training clip has 'rated' among the manifest's labels"):
+        build("disagreement", roll, votes="rated")
+    with pytest.raises(StoreError, match="`labels` of c0 is no JSON"):
+        build("disagreement", make_roll(["sad"], [None], labels=["{"]))
 
 
 @given(values=st.lists(st.none() | st.floats(0, 4), min_size=1, max_size=30), strength=st.floats(0, 5))

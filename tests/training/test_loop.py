@@ -1,12 +1,15 @@
 """The loop: phases, frozen parts, auxiliary and adversarial terms, context, curriculum."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
+from pipeline.compose import compose
+from pipeline.errors import ParamsError
 from pipeline.models.batch import Targets
 from pipeline.models.build import build_model
 from pipeline.models.registry import CONTEXTS
@@ -14,6 +17,7 @@ from pipeline.storage import tables
 from pipeline.training.curricula.base import CURRICULA
 from pipeline.training.data.dataset import Dataset
 from pipeline.training.data.dialogues import number_voices
+from pipeline.training.data.views import predict_views
 from pipeline.training.loop import fit
 from pipeline.training.samplers.base import SAMPLERS
 from pipeline.training.stage import train
@@ -75,6 +79,21 @@ def test_rates_per_part(fabricate):
     assert change["encoders.text.project.weight"] < 1e-6
 
 
+@pytest.mark.parametrize("pooling", ["none", "mean"])
+def test_a_perceptron_of_one_stream_learns_and_a_stream_that_is_not_there_is_one_line(fabricate, pooling):
+    corpus = fabricate(clips=40)
+    (model, _), *_ = learn(corpus, training={"epochs": 1}, temporal={"hidden": {"audio": [3, 2]}, "pooling": pooling})
+    weights = [
+        value for name, value in model.state_dict().items() if name.startswith("encoders.audio.project") and value.ndim == 2
+    ]
+    assert [len(weight) for weight in weights] == [48, 32, 16]
+    assert model.spec.streams["text"].hidden == () and model.state_dict()["encoders.text.project.weight"].shape == (16, 5)
+    with pytest.raises(ParamsError, match=r"Unknown stream in temporal.hidden 'sound'. Known: audio, text, video"):
+        learn(corpus, training={"epochs": 1}, temporal={"hidden": {"sound": [3]}})
+    (plain, _), *_ = learn(corpus, training={"epochs": 1}, temporal={"hidden": {"sound": []}, "pooling": pooling})
+    assert plain.state_dict()["encoders.audio.project.weight"].shape == (16, 6)
+
+
 def test_parts_of_one_stream_may_be_named_where_streams_are_trained_alone_too(fabricate, tmp_path):
     corpus = fabricate(clips=30)
     training = {"epochs": 1, "unimodal": True, "rates": {"encoders.text": 0.5}, "phases": [{"freeze": ["encoders.audio"]}]}
@@ -110,15 +129,15 @@ def test_late_fusion_learns(fabricate):
 def dialogues(fabricate):
     """Clips in dialogues of four turns; the class is that of the turn before, so that only context knows it."""
 
-    def make(clips=120):
+    def make(clips=120, turns=4):
         corpus = fabricate(clips=clips, noise=0.2)
         rows = tables.read(corpus.files["manifest"]).to_dicts()
         roles = {}
         for i, row in enumerate(rows):
-            row |= {"dialogue": f"d{i // 4}", "turn": i % 4, "emotion": rows[max(0, i - 1)]["speaker"]}
-            roles[row["id"]] = {0: "test", 1: "val"}.get((i // 4) % 5, "train")
+            row |= {"dialogue": f"d{i // turns}", "turn": i % turns, "emotion": rows[max(0, i - 1)]["speaker"]}
+            roles[row["id"]] = {0: "test", 1: "val"}.get((i // turns) % 5, "train")
         for i, row in enumerate(rows):
-            said = corpus.classes[i - 1] // 2 if i % 4 else corpus.classes[i] // 2
+            said = corpus.classes[i - 1] // 2 if i % turns else corpus.classes[i] // 2
             row["emotion"] = ("anger", "joy")[said]
         tables.write(tables.frame(rows), corpus.files["manifest"])
         table = corpus.roles.with_columns(role=corpus.roles["id"].replace_strict(roles))
@@ -126,6 +145,18 @@ def dialogues(fabricate):
         return corpus
 
     return make
+
+
+def test_a_dialogue_longer_than_the_window_and_the_batch_is_learned_and_predicted_turn_by_turn(dialogues):
+    corpus = dialogues(100, turns=20)
+    context = {"name": "gru", "options": {"turns": 3}}
+    (model, progress), data, params = learn(corpus, context=context, training={"epochs": 2, "batch_size": 8})
+    assert len(progress.history) == 2
+    rows = data.rows("val")
+    assert len(rows) == 20 > 3 and int(data.find_turns(rows, (3, 0)).places.shape[1]) == 4
+    whole = predict_views(model, data, rows)["emotion"]
+    for size in (1, 7):
+        torch.testing.assert_close(predict_views(model, data, rows, size=size)["emotion"], whole, atol=1e-5, rtol=0)
 
 
 def test_history_is_the_dialogues_own_and_of_the_same_role(dialogues):
@@ -270,3 +301,30 @@ def test_a_clip_is_present_when_a_stream_has_a_token_of_it(fabricate):
     data = replace(data, streams=data.streams | {name: thin})
     assert data.present([name]).tolist() == (lengths > 0).tolist()
     assert data.present([name, *others]).tolist() == (data.present(others) | (lengths > 0)).tolist()
+
+
+def test_the_recipe_of_hlm12erc_finds_classes_of_which_one_clip_in_thirty_is(fabricate):
+    """Its fusion, stack, loss and batches, made narrow; the same with cross-entropy on batches as they come never names them."""
+    recipe = compose(["recipe=hlm12erc"], Path(__file__).parents[2] / "conf")
+    stack = recipe["heads"]["emotion"]
+    stack = stack | {"options": stack["options"] | {"widths": [16, 8]}}
+    corpus = fabricate(clips=400)
+    corpus.classes = corpus.rng.choice(4, 400, p=[0.47, 0.47, 0.03, 0.03])
+    corpus.tables()
+    for name, shape in corpus.widths.items():
+        corpus.store(name, shape, noise=0.7)
+
+    def recalls(**changes):
+        groups = {"fusion": recipe["fusion"], "heads": {"emotion": stack}, "temporal": {"pooling": "mean"}}
+        training = recipe["training"] | {"seeds": 1, "epochs": 8, "lr": 0.003} | changes.pop("training", {})
+        chosen = groups | {"loss": recipe["loss"], "task": {"dimensions": []}} | changes
+        (model, _), data, _ = learn(corpus, training=training, **chosen)
+        rows = torch.cat([data.rows("train"), data.rows("val")])
+        with torch.no_grad():
+            found = model.eval()(data.batch(rows, model.spec.streams))["emotion"].argmax(1)
+        truth = data.targets(rows).emotion
+        return [float((found[truth == k] == k).float().mean()) for k in range(4)]
+
+    assert min(recalls()[2:]) > 0.5
+    plain = recalls(loss={"emotion": {"name": "cross_entropy"}}, training={"sampler": None})
+    assert min(plain[:2]) > 0.5 and max(plain[2:]) == 0

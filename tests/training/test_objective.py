@@ -1,11 +1,15 @@
 """Terms of the loss and the heads they build: embeddings, auxiliary heads, several tasks, memory and resume."""
 
+import json
+
+import polars as pl
 import pytest
 import torch
 
 from pipeline.errors import ParamsError
 from pipeline.models.losses.base import ClassLoss
 from pipeline.models.registry import LOSSES
+from pipeline.storage import tables
 from pipeline.training.data.dataset import Dataset
 from pipeline.training.loop import fit
 from pipeline.training.objective import Objective
@@ -48,6 +52,25 @@ def test_every_class_loss_beside_dimensions_a_stream_alone_and_an_adversary(corp
     torch.testing.assert_close(objective(outputs, targets), sum(terms.values()))
     objective(outputs, targets).backward()
     assert [key for key, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_clips_of_several_classes_teach_each_of_them(fabricate):
+    """What only the second label of a clip says is learned, and is in the identity of a run."""
+    corpus = fabricate(clips=60, folds=5)
+    loss = {"emotion": {"name": "multilabel"}}
+    one = prepare(corpus, loss=loss)[1]
+    table = tables.read(corpus.files["manifest"])
+    given = [json.dumps({"emotions": [name, "sadness"]}) if name == "joy" else None for name in table["emotion"]]
+    tables.write(table.with_columns(labels=pl.Series(given, dtype=pl.String)), corpus.files["manifest"])
+    two = prepare(corpus, loss=loss)[1]
+    assert one.fingerprint([]) != two.fingerprint([])
+    rows = two.rows("train", "val", "test")
+    sets, emotion = two.targets(rows).several, two.emotion
+    wanted = torch.nn.functional.one_hot(emotion.clamp(min=0), 4).bool() & (emotion >= 0)[:, None]
+    wanted[:, two.classes.index("sadness")] |= emotion == two.classes.index("joy")
+    assert torch.equal(sets, wanted) and one.targets(rows).several is None
+    # Nothing of a held-out clip, whatever the manifest holds.
+    assert not sets[two.rows("test")].any()
 
 
 def test_a_term_on_the_projection_builds_its_head_and_one_on_the_embedding_none(corpus):

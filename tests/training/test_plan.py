@@ -1,5 +1,7 @@
 """What changes on the way, in real runs: counts, exact resume, identity."""
 
+import json
+
 import polars as pl
 import pytest
 import torch
@@ -102,6 +104,7 @@ COURSES = [
     ("loss", "one_cycle", {}),
     ("random", "curriculum", {}),
     ("preset", "constant", {}),
+    ("disagreement", "cosine", {}),
 ]
 
 
@@ -121,7 +124,12 @@ def test_a_killed_run_continues_to_the_same_bits(fabricate, tmp_path, curriculum
     }
     if curriculum == "preset":
         training["curriculum"]["options"]["column"] = "valence"
-    spec, data, params = load(fabricate(clips=40), training=training, **ADVERSARY)
+    corpus = fabricate(clips=40)
+    if curriculum == "disagreement":
+        table = tables.read(corpus.files["manifest"])
+        votes = [json.dumps({"votes": {"joy": 3, "anger": i % 3}}) for i in range(len(table))]
+        tables.write(table.with_columns(labels=pl.Series(votes)), corpus.files["manifest"])
+    spec, data, params = load(corpus, training=training, **ADVERSARY)
     whole, record = loop.fit(spec, data, params, 0)
 
     def kill(progress):

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from pipeline.data import turns
 from pipeline.errors import CorpusError, ParamsError
@@ -127,10 +127,8 @@ def _finish(clip: dict, options: Generic.Options) -> None:
         if clip["split"].lower() not in _SPLITS:
             raise LookupError(f"split {clip['split']!r} is not train, val or test")
         clip["split"] = _SPLITS[clip["split"].lower()]
-    if clip.get("emotion") and options.emotions:
-        if clip["emotion"] not in options.emotions:
-            raise LookupError(f"emotion {clip['emotion']!r} is not in corpus.options.emotions")
-        clip["emotion"] = options.emotions[clip["emotion"]]
+    if clip.get("emotion"):
+        clip |= table.name_emotions(clip["emotion"], options.emotions, options.separator, clip.get("labels"))
 
 
 def _tree(root: Path, options: Generic.Options) -> Tables:
@@ -216,6 +214,8 @@ class Generic(Adapter):
         scales: dict[str, tuple[float, float]] = {}
         #: Label in the table → emotion; with entries, others are quarantined.
         emotions: dict[str, str] = {}
+        #: Between the emotions of a clip that has several, e.g. ";". The first is its class where one is wanted.
+        separator: Annotated[str, Field(min_length=1)] | None = None
         #: What the folders of a tree mean, outermost first, e.g. [split, emotion]; `_` for nothing. null: [emotion], or none
         #: where `names` tells the emotion.
         levels: tuple[str, ...] | None = None

@@ -49,6 +49,8 @@ _TURN = re.compile(
     r"\[(-?[\d.]+), (-?[\d.]+), (-?[\d.]+)\]\s*",
     re.ASCII,
 )
+#: What an annotator (C-E1; not the actors, C-F1, of themselves) said of the turn above.
+_VOTES = re.compile(r"C-E\w*:\t([^\t]*).*", re.ASCII)
 _LINE = re.compile(r"(Ses\d\d[FM]_\w+_[FM]\w*\d+)\s*\[(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)\]:\s?(.*)", re.ASCII)
 #: Where the letter stands in the name of a dialogue, Ses01F_impro01.
 _LETTER = 5
@@ -65,7 +67,9 @@ def _emotion(code: str, options: Iemocap.Options) -> str | None:
 
 def _turns(path: Path, problems: list[dict]) -> Iterator[tuple[str, dict, str | None]]:
     """(utterance, clip columns, code) of each evaluated turn; the code is None where it is none of the corpus."""
-    for line, text in enumerate(table.text_of(path).splitlines(), 1):
+    lines = table.text_of(path).splitlines()
+    votes = _read_votes(lines)
+    for line, text in enumerate(lines, 1):
         if not text.startswith("["):
             continue
         if text.startswith("[START_TIME"):
@@ -80,13 +84,26 @@ def _turns(path: Path, problems: list[dict]) -> Iterator[tuple[str, dict, str | 
             problems.append(folder.problem(f"iemocap/{match[3]}", path.name, "label", detail))
         # A few averages leave the scale of 1..5 by half a point: they are its ends.
         vad = [table.rescale(min(HIGH, max(LOW, float(match[i]))), LOW, HIGH) for i in (5, 6, 7)]
-        clip = _clip(match[3], path.stem, name, float(match[1]), float(match[2]))
+        clip = _clip(match[3], path.stem, name, float(match[1]), float(match[2])) | {
+            "labels": table.labels(votes=votes.get(line))
+        }
         known = match[4] in CODES or match[4] == UNDECIDED
         yield (
             match[3],
             clip | dict(zip(("valence", "arousal", "dominance"), vad, strict=True)),
             match[4] if known else None,
         )
+
+
+def _read_votes(lines: list[str]) -> dict[int, dict[str, int]]:
+    """Line of a turn → how many annotators gave it each label; one who gave several counts for each."""
+    found: dict[int, Counter[str]] = {}
+    turn = 0
+    for line, text in enumerate(lines, 1):
+        turn = line if text.startswith("[") else turn
+        if said := _VOTES.fullmatch(text):
+            found.setdefault(turn, Counter()).update(one for part in said[1].split(";") if (one := part.strip().lower()))
+    return {line: dict(sorted(votes.items())) for line, votes in found.items() if votes}
 
 
 def _clip(turn: str, dialogue: str, name: re.Match[str], start: float, end: float) -> dict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pipeline.errors import CorpusError
@@ -153,3 +153,28 @@ def labels(**extra: object) -> str | None:
     """The manifest's `labels` column: extra labels as JSON, those that are None left out."""
     known = {name: value for name, value in extra.items() if value is not None}
     return json.dumps(known, sort_keys=True, ensure_ascii=False) if known else None
+
+
+def name_emotions(cell: str, names: Mapping[str, str], separator: str | None, extra: str | None) -> dict[str, str | None]:
+    """`emotion`, the first of a cell's labels, and where it has several all of them among `labels` as `emotions`.
+
+    Args:
+        names: label → emotion; empty = as they are. separator: between labels; None = the cell is one. extra: other `labels`.
+
+    Raises:
+        LookupError: a label has no name. ValueError: `extra` is no JSON.
+
+    >>> name_emotions("joy; surprise", {}, ";", None)
+    {'emotion': 'joy', 'labels': '{"emotions": ["joy", "surprise"]}'}
+    """
+    found = [part.strip() for part in cell.split(separator)] if separator else [cell]
+    found = [label for label in dict.fromkeys(found) if label]
+    if names and (unknown := [label for label in found if label not in names]):
+        raise LookupError(f"emotion {unknown[0]!r} is not in corpus.options.emotions")
+    found = [names.get(label, label) for label in found]
+    if len(found) > 1:
+        others = json.loads(extra or "{}")
+        if not isinstance(others, dict):
+            raise ValueError(f"labels {extra!r} are no JSON object")
+        extra = labels(**others | {"emotions": found})
+    return {"emotion": found[0] if found else None, "labels": extra}

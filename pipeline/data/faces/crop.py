@@ -17,6 +17,17 @@ def square(box: tuple[float, float, float, float], margin: float) -> tuple[float
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, max(box[2] - box[0], box[3] - box[1]) * margin
 
 
+def place(box: tuple[float, float, float, float], size: tuple[int, int], margin: float) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of the square in shares of the picture's width and height; beyond it below 0 or above 1.
+
+    >>> place((20, 10, 40, 30), (100, 50), 1.0)
+    (0.2, 0.2, 0.4, 0.6)
+    """
+    x, y, side = square(box, margin)
+    width, height = size
+    return (x - side / 2) / width, (y - side / 2) / height, (x + side / 2) / width, (y + side / 2) / height
+
+
 def tilt(face: Detection) -> float:
     """Degrees by which the line of the eyes falls to the right; 0 when the eyes are not known."""
     if face.eyes is None:

@@ -14,7 +14,7 @@ from pipeline.storage.jpeg import decode
 from pipeline.storage.media_store import absent_entry, join_files
 
 from . import detect, landmarks
-from .crop import crop
+from .crop import crop, place
 from .detection import Detection
 from .speaking import speaker
 from .track import follow
@@ -41,7 +41,7 @@ def find_face(
     Returns:
         A row per frame with the face. `extras`: `boxes` (rows, 4) in pixels of the frame, `scores` (rows,),
         `filled` (rows,), whether the box was bridged between two detections, and `heard` (rows,), whether the face
-        was chosen because its mouth moves with the sound.
+        was chosen because its mouth moves with the sound. `places` (rows, 4): see `crop.place`.
     """
     items, times = clip
     pictures = [decode(item) for item in items]
@@ -59,6 +59,7 @@ def find_face(
     numbers = list(track.boxes)
     entry = join_files([crop(pictures[n], track.boxes[n], spec) for n in numbers], times[numbers])
     entry.extras["boxes"] = np.array([track.boxes[n].box for n in numbers], np.float32)
+    entry.extras["places"] = np.array([place(track.boxes[n].box, size, spec.margin) for n in numbers], np.float32)
     entry.extras["scores"] = np.array([track.boxes[n].score for n in numbers], np.float32)
     entry.extras["filled"] = np.array([n in track.filled for n in numbers])
     entry.extras["heard"] = np.full(len(numbers), track.heard)

@@ -102,7 +102,7 @@ def extract_faces(
         failures = _compute(params, rows, (source, sound), cache) if wanted else {}
         for row in rows:
             row["face"] = row["video"] if wanted and source[row["id"]].status == Status.OK else None
-        problems = pack(out, rows, "face", cache, identity, failures)
+        problems = pack(out, rows, "face", cache, identity, failures, placed=True)
         with atomic_file(out.with_suffix(".parquet")) as temporary:
             boxes = _boxes(rows, cache, failures)
             boxes.write_parquet(temporary)

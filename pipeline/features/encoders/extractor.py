@@ -34,6 +34,7 @@ class Clip:
         id: clip id.
         frames: JPEG bytes of the sampled frames (or face crops), in time order.
         frame_times: (T, 2) seconds, start and end of each frame.
+        places: (T, 4) of face crops, where in the frame each was: left, top, right, bottom in shares of its width and height.
         waveform: (S,) float32 mono in [-1, 1] at `rate`.
         rate: samples per second.
         text: transcript.
@@ -45,6 +46,7 @@ class Clip:
     id: str
     frames: Sequence[bytes] | None = None
     frame_times: np.ndarray | None = None
+    places: np.ndarray | None = None
     waveform: np.ndarray | None = None
     rate: int = 16000
     text: str | None = None

@@ -6,7 +6,9 @@ a model of a known family is a file in `conf/stream/`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ from pipeline.code import code_digest
 from pipeline.errors import ParamsError, UserError
 from pipeline.params import Stream, parse_stream
 from pipeline.parts import Parts, read_options
+from pipeline.weights import adapters
 
 from . import views
+from .encoder import Encoder
 from .extractor import Extractor
 from .family import Family
 
@@ -37,7 +41,7 @@ def build(stream: Stream, view: str | None = None) -> Extractor:
 
     Raises:
         ParamsError: unknown family, or one that has not this modality, weight source, option or view.
-        WeightsError: the weights are not there or are of another architecture.
+        WeightsError: the weights or their adapter are not there or are of another architecture.
     """
     family = FAMILIES.find(stream.encoder)
     if stream.modality not in family.modalities:
@@ -55,7 +59,34 @@ def build(stream: Stream, view: str | None = None) -> Extractor:
     found = family.build(stream, read_options(family.Options, stream.options, f"{stream.encoder}.options"))
     identity = _complete(found.identity, stream, family)
     plain = replace(found, identity=identity, pooling=stream.pooling, rate=stream.rate, threads=stream.threads)
+    if stream.adapter:
+        plain = _adapted(plain, stream, family, Path(stream.adapter).expanduser())
     return views.see(plain, stream, view) if view else plain
+
+
+def learns(family: type[Family]) -> bool:
+    """Whether a family has a network, which an adapter could be of."""
+    return not set(family.sources) <= {"none", "file"}
+
+
+def _adapted(plain: Extractor, stream: Stream, family: type[Family], folder: Path) -> Extractor:
+    """The extractor with an adapter, which enters its identity by its bytes.
+
+    Raises:
+        ParamsError: the family has no network.
+        WeightsError: see `adapters.identify`.
+    """
+    if not learns(family):
+        raise ParamsError(f"encoder {stream.encoder} has no network that an adapter could be of; leave out adapter and adapt.")
+    found = adapters.identify(folder, plain.identity["weights"], stream.weights)
+    identity = {"adapter": found | {"code": code_digest(adapters.__name__)}}
+    return replace(plain, identity=plain.identity | identity, load=partial(_load_adapted, plain.load, folder))
+
+
+def _load_adapted(load: Callable[..., Encoder], folder: Path, device: str = "cpu") -> Encoder:
+    encoder = load(device=device)
+    adapters.apply(encoder.network, folder)
+    return encoder
 
 
 def _complete(own: dict[str, Any], stream: Stream, family: type[Family]) -> dict[str, Any]:

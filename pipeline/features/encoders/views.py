@@ -56,7 +56,8 @@ class Mirrored:
     def __call__(self, clip: Clip) -> Prepared:
         # A frame without a face is empty.
         frames = None if clip.frames is None else [mirror(data) if len(data) else data for data in clip.frames]
-        return self.prepare(replace(clip, frames=frames))
+        places = None if clip.places is None else mirror_places(clip.places)
+        return self.prepare(replace(clip, frames=frames, places=places))
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -77,6 +78,16 @@ def mirror(data: bytes) -> bytes:
     buffer = io.BytesIO()
     ImageOps.mirror(decode(data)).save(buffer, "PPM")
     return buffer.getvalue()
+
+
+def mirror_places(places: np.ndarray) -> np.ndarray:
+    """Where what stands at (T, 4) left, top, right, bottom is in a mirrored picture.
+
+    >>> mirror_places(np.array([[0.0, 0.25, 0.25, 0.5]])).tolist()
+    [[0.75, 0.25, 1.0, 0.5]]
+    """
+    left, top, right, bottom = places.T
+    return np.stack([1 - right, top, 1 - left, bottom], 1)
 
 
 def see(extractor: Extractor, stream: Stream, view: str) -> Extractor:

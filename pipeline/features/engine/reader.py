@@ -110,4 +110,5 @@ class Reader:
             return Status(entry.status), f"{self.source.name} has no {self.modality} of this clip"
         if self.modality == "audio":
             return Clip(job.id, waveform=self._media.waveform(job.id), rate=self._media.rate, duration=job.duration)
-        return Clip(job.id, frames=[bytes(item) for item in entry.items], frame_times=entry.times, duration=job.duration)
+        frames = [bytes(item) for item in entry.items]
+        return Clip(job.id, frames=frames, frame_times=entry.times, places=entry.places, duration=job.duration)

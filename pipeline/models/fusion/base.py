@@ -38,7 +38,7 @@ class Fusion(Component, ABC):
     """Base.
 
     Args:
-        streams: name → width of the stream as its encoder gave it, in a fixed order.
+        streams: name → width of the stream as its encoder gave it (one of its own perceptron: H), in a fixed order.
         width: H of the tokens that come in. heads: attention heads. dropout: probability.
 
     Attributes:
@@ -64,6 +64,16 @@ class Fusion(Component, ABC):
         if name != "mean":
             kind = type(self).__name__
             raise ParamsError(f"temporal.readout is {name!r}, and fusion {kind} does not pool tokens; set it to mean.")
+
+    def look_back(self) -> None:
+        """Have nothing that begins after an instant take part in it.
+
+        Raises:
+            ParamsError: this fusion looks at all of a clip.
+        """
+        raise ParamsError(
+            f"temporal.causal is true, and fusion {type(self).__name__} looks at all of a clip; take concat or gated."
+        )
 
     @abstractmethod
     def forward(self, streams: Streams, base: str | None = None, text: Text | None = None) -> Fused:
@@ -96,6 +106,7 @@ class Pointwise(Fusion):
     def __init__(self, streams: Mapping[str, int], width: int, heads: int, dropout: float, options: FusionOptions) -> None:
         super().__init__(streams, width, heads, dropout, options)
         self.readouts = nn.ModuleDict()
+        self.causal = False
 
     @abstractmethod
     def mix(self, vectors: Tensor, present: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -105,6 +116,12 @@ class Pointwise(Fusion):
         """See `Fusion.choose_readout`."""
         if name != "mean":
             self.readouts.update({stream: Readout(self.width, name == "attentive") for stream in self.streams})
+
+    def look_back(self) -> None:
+        """See `Fusion.look_back`."""
+        if type(self).relate is not Pointwise.relate:
+            super().look_back()
+        self.causal = True
 
     def read(self, name: str, tokens: Tokens) -> Tensor:
         """The tokens of a stream as one vector of each clip, (B, T, H) → (B, H): their mean, or what `readouts` says."""
@@ -132,7 +149,7 @@ class Pointwise(Fusion):
         if base is not None:
             # The instants are those of the base stream even where dropout took its content away.
             instants = streams[base]
-            aligned = torch.stack([align(kept[name], instants) for name in self.streams], 2)  # (B, T, M, H)
+            aligned = torch.stack([align(kept[name], instants, self.causal) for name in self.streams], 2)  # (B, T, M, H)
             mixed, _ = self.mix(self.scale(aligned), present[:, None].expand(aligned.shape[:-1]))  # (B, T, W)
             # Beside what is mixed, the base stream's own token: the mixture need not carry it through (measured: concat loses
             # two points of UAR on the demo without this, 20 seeds).
@@ -152,11 +169,11 @@ def mean_tokens(tokens: Tokens) -> Tensor:
     return (tokens.values * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
 
 
-def align(tokens: Tokens, instants: Tokens) -> Tensor:
+def align(tokens: Tokens, instants: Tokens, causal: bool = False) -> Tensor:
     """Tokens of a stream at the instants of another: (B, S, H) → (B, T, H); zero where the stream is absent.
 
     Each instant gets the mean of the tokens it overlaps, weighted by the seconds shared; one that overlaps none gets the
-    token whose middle is nearest.
+    token whose middle is nearest, of those that begin before it ends where `causal` is true.
 
     >>> seconds = torch.tensor([[[0.0, 1.0], [1.0, 2.0]]])
     >>> sound = Tokens(torch.tensor([[[2.0], [6.0]]]), torch.ones(1, 2).bool(), seconds)
@@ -168,8 +185,11 @@ def align(tokens: Tokens, instants: Tokens) -> Tensor:
     end = torch.minimum(instants.times[:, :, None, 1], tokens.times[:, None, :, 1])
     shared = (end - start).clamp(min=0) * tokens.mask[:, None]
     distance = (instants.times.mean(-1)[:, :, None] - tokens.times.mean(-1)[:, None]).abs()
-    nearest = distance.masked_fill(~tokens.mask[:, None], torch.inf).argmin(-1)  # (B, T)
-    alone = nn.functional.one_hot(nearest, tokens.mask.shape[1]) * tokens.mask[:, None]
+    there = tokens.mask[:, None]
+    if causal:
+        there = there & (tokens.times[:, None, :, 0] < instants.times[:, :, None, 1])
+    nearest = distance.masked_fill(~there, torch.inf).argmin(-1)  # (B, T)
+    alone = nn.functional.one_hot(nearest, tokens.mask.shape[1]) * there
     # Times are float32 seconds: what overlaps by less than a microsecond touches.
     weight = torch.where(shared.sum(-1, keepdim=True) > 1e-6, shared, alone.to(shared.dtype))
     return weight / weight.sum(-1, keepdim=True).clamp(min=1e-12) @ tokens.values

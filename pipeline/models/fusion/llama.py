@@ -78,6 +78,7 @@ class Llama(Fusion):
         if options.l2 and options.projector == "resampler":
             raise ParamsError("fusion.options.l2 scales one vector of a stream, and a resampler makes none; set one of the two.")
         self.language = LanguageModel(language, state, options.lora, checkpointing=options.checkpointing)
+        self.resampled = options.projector == "resampler"
         self.readable, self.width = width, self.language.width
         self.words = language.stream
         self.seen = tuple(name for name in self.streams if name != self.words)
@@ -95,7 +96,7 @@ class Llama(Fusion):
 
     def choose_readout(self, name: str) -> None:
         """See `Fusion.choose_readout`."""
-        if self.options.projector == "resampler":
+        if self.resampled:
             super().choose_readout(name)
         elif name != "mean":
             self.readouts.update({stream: Readout(self.readable, name == "attentive") for stream in self.seen})
@@ -162,7 +163,8 @@ class Llama(Fusion):
         tokens = None
         if base is not None:
             instants = streams[base]
-            each = [self.projectors[name].project_each(align(kept[name], instants)) for name in self.seen]
+            nets: dict[str, Any] = dict(self.projectors.items())
+            each = [net.project_each(align(kept[name], instants)) for name, net in nets.items()]
             here = [kept[name].present[:, None, None] for name in self.seen]
             values = sum((one * there for one, there in zip(each, here, strict=True)), vector[:, None])
             tokens = instants._replace(values=values * instants.mask[..., None])

@@ -29,10 +29,12 @@ class Loss(Component, ABC):
     Attributes:
         reads: outputs it is made for; the head of the one it is `on` is built for it.
         over_time: it reads that output at each instant of the time base as well, `projection.frames`.
+        wants: an option of that head which must be true; None = no such.
     """
 
     reads: ClassVar[tuple[str, ...]]
     over_time: ClassVar[bool] = False
+    wants: ClassVar[str | None] = None
 
     def __init__(self, on: str | None, size: int, options: Group, classes: tuple[str, ...] = ()) -> None:
         super().__init__()
@@ -103,15 +105,23 @@ class DimensionLoss(Loss):
 
     def forward(self, outputs: Outputs, targets: Targets) -> Tensor:
         """See `Loss.forward`."""
-        pred, truth = outputs[self.on], targets.of(self.on)
+        return self.average(outputs[self.on], targets)
+
+    def average(self, pred: Tensor, targets: Targets, *beside: Tensor) -> Tensor:
+        """The mean of `score` over the dimensions that have truth.
+
+        Args:
+            beside: of the shape of `pred`; what `score` is given besides.
+        """
+        truth = targets.of(self.on)
         known = torch.isfinite(truth)
         weight = targets.weight.reshape(-1, *[1] * (pred.ndim - 1)) * known
-        pred, truth, weight = (x.reshape(-1, x.shape[-1]) for x in (pred, truth.nan_to_num(0.0), weight))
-        parts = [self.score(*columns) for columns in zip(pred.unbind(1), truth.unbind(1), weight.unbind(1), strict=True)]
-        return mean_rows(torch.stack(parts), (weight > 0).any(0).to(pred.dtype))
+        columns = [x.reshape(-1, x.shape[-1]).unbind(1) for x in (pred, truth.nan_to_num(0.0), weight, *beside)]
+        parts = [self.score(*column) for column in zip(*columns, strict=True)]
+        return mean_rows(torch.stack(parts), (weight.flatten(0, -2) > 0).any(0).to(pred.dtype))
 
     @abstractmethod
-    def score(self, pred: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    def score(self, pred: Tensor, truth: Tensor, weight: Tensor, *beside: Tensor) -> Tensor:
         """One dimension: (N,) values, (N,) truth, (N,) weights, 0 = no part → scalar."""
 
 

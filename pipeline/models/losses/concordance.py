@@ -9,12 +9,15 @@ from pipeline.params.base import Group, Share
 
 from .base import EPSILON, DimensionLoss, mean_rows
 
+#: Variance of truth below which it is constant: labels in [-1, 1] are in steps of a hundredth or more.
+FLAT = 1e-9
+
 
 class Concordance(DimensionLoss):
     """share · (1 - CCC) + (1 - share) · MSE, mean over the dimensions that have truth.
 
-    The concordance correlation (Lin 1989) is over all rows of the batch, and over all their frames for `frames`; with
-    fewer than two known values of a dimension the squared error stands alone.
+    The concordance correlation (Lin 1989) is over all rows of the batch, and over all their frames for `frames`; where the
+    known truth of a dimension does not vary (one value, a constant) it is undefined, and the squared error stands alone.
     """
 
     class Options(Group):
@@ -24,12 +27,14 @@ class Concordance(DimensionLoss):
 
     options: Options
 
-    def score(self, pred: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    def score(self, pred: Tensor, truth: Tensor, weight: Tensor, *beside: Tensor) -> Tensor:
         """See `DimensionLoss.score`."""
         share = float(self.options.share)
         square = mean_rows((pred - truth) ** 2, weight)
         both = (1 - share) * square + share * (1 - concord(pred, truth, weight))
-        return torch.where((weight > 0).sum() > 1, both, square)
+        # Of one value, or of truth that never changes, there is no concordance.
+        varies = mean_rows((truth - mean_rows(truth, weight)) ** 2, weight) > FLAT
+        return torch.where(varies, both, square)
 
 
 def concord(pred: Tensor, truth: Tensor, weight: Tensor) -> Tensor:

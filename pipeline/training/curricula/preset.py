@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import polars as pl
@@ -12,6 +11,7 @@ from torch import Tensor
 from pipeline.errors import ParamsError, StoreError, one_of
 from pipeline.models.batch import Outputs, Targets
 from pipeline.params.base import Flag
+from pipeline.training.data.labels import extra_labels
 
 from .base import Roll
 from .ordering import Ordered, OrderOptions
@@ -82,12 +82,7 @@ def _read_column(table: pl.DataFrame, column: str) -> list[float | None]:
         return table[column].cast(pl.Float64).to_list()
     values: list[float | None] = []
     known = {name for name in table.columns if table[name].dtype.is_numeric()}
-    for clip, text in table.select("id", "labels").iter_rows():
-        try:
-            labels = json.loads(text) if text else {}
-        except ValueError as error:
-            raise StoreError(f"the manifest's `labels` of {clip} is no JSON: {text!r}.") from error
-        labels = labels if isinstance(labels, dict) else {}
+    for labels in extra_labels(table):
         known |= set(labels)
         value = labels.get(column)
         values.append(float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None)

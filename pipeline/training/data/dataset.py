@@ -33,6 +33,7 @@ from .labels import (
     dimension_values,
     fold_roles,
     frame_truth,
+    label_sets,
     labels,
     number_groups,
     with_means,
@@ -40,6 +41,7 @@ from .labels import (
 )
 from .resident import Resident, choose_normalisation, load_stream
 from .rotation import count_parts, rotate
+from .windows import Cut, choose_limit
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,7 @@ class Dataset:
         classes, dimension_names: in the order of the targets.
         domain: `speaker` and `corpus`, each (N,) int64 places in `domains`, -1 unknown or not among the training clips.
         turns: (N, 3) int64, number of the dialogue, of the turn in it and of its speaker; -1 where there is none.
-        folds: the rows of this fold, as the protocol drew them.
-        part: the validation part selected on; 0 = the fold's own.
+        folds: the rows of this fold, as the protocol drew them. part: the validation part selected on; 0 = the fold's own.
         table: N rows of the manifest, for what curricula go by; no label of a test clip.
     """
 
@@ -107,7 +108,7 @@ class Dataset:
         if annotations is not None and names and Path(annotations).is_file():
             truth = frame_truth(tables.read(annotations), set(table.filter(pl.col("role") != "test")["id"]), names)
         along = truth if params.task.level == "frame" else None
-        limit = params.temporal.max_tokens
+        limit = choose_limit(params)
         normalise = params.training.normalise
         domain, domains = code_domains(table, roles, device)
         streams = {
@@ -149,10 +150,6 @@ class Dataset:
             self._readings[name, pooling] = self.streams[name].read(pooling, self.within)
         return self._readings[name, pooling]
 
-    def count_views(self, names: Iterable[str]) -> int:
-        """In how many ways these streams are there: as they are, and in their views."""
-        return 1 + max(len(self.streams[name].views) for name in names)
-
     def rotate(self, turn: int) -> Dataset:
         """The same clips with validation part `turn`, counted round, to select on and the others to learn from.
 
@@ -182,14 +179,16 @@ class Dataset:
         turns: tuple[int, int] = (0, 0),
         view: int = 0,
         draw: torch.Generator | None = None,
+        cut: Cut | None = None,
     ) -> Inputs:
         """Inputs of the clips at `rows` (R,).
 
         Args:
             turns: how many turns of its dialogue before each clip, and after it, stand in `Inputs.history`.
             view: 0 = clips as they are, k = the k-th view of every stream; a stream that has fewer is as it is.
-            draw: source of chance by which each clip of each stream is drawn a view instead; not of streams with truth over
-                time, whose instants a view may not share.
+            draw: source of chance by which each clip of each stream is drawn a view instead; of streams with truth over time
+                one that shares their instants, the mirror.
+            cut: which part of each clip; None = all.
         """
         rows, history = gather_turns(self.find_turns(rows, turns)) if any(turns) else (rows, None)
         result = {}
@@ -197,10 +196,9 @@ class Dataset:
             stream = self.streams[name]
             if not len(stream.values):
                 raise StoreError(f"stream {name!r} has no token at all.")
-            chosen: Tensor | int = view if view <= len(stream.views) else 0
-            if draw is not None and stream.views and stream.targets is None:
-                chosen = torch.randint(len(stream.views) + 1, (len(rows),), generator=draw).to(rows.device)
-            result[name] = stream.tokens(rows + chosen * stream.clips)
+            chosen = stream.choose_view(len(rows), view, draw, stream.targets is not None)
+            places = rows + chosen * stream.clips
+            result[name] = stream.tokens(places) if cut is None else cut.read(name, stream, places, chosen == 0)
         return Inputs(result, history=history)
 
     def batches(
@@ -218,31 +216,31 @@ class Dataset:
     def _sorted(self) -> tuple[Tensor, Tensor]:
         return number_roles(self.roles).to(self.turns.device), sort_turns(self.turns)
 
-    def targets(self, rows: Tensor, base: str | None = None, weight: Tensor | None = None) -> Targets:
+    def targets(self, rows: Tensor, base: str | None = None, weight: Tensor | None = None, cut: Cut | None = None) -> Targets:
         """Truth of the clips at `rows` (R,); frame-level truth along the tokens of stream `base`.
 
         Args:
-            weight: (R,) of each row; None = 1.
+            weight: (R,) of each row; None = 1. cut: which part of each clip; None = all.
         """
         frames = None
         if base is not None and (along := self.streams[base].targets) is not None:
-            where, mask = self.streams[base].gather(rows)
+            part = None if cut is None else cut.choose(base, self.streams[base], rows)
+            where, mask = self.streams[base].gather(rows, part)
             frames = along[where].masked_fill(~mask[..., None], float("nan"))
-        if weight is None:
-            weight = torch.ones(len(rows), device=rows.device)
+        weight = torch.ones(len(rows), device=rows.device) if weight is None else weight
         domain, taught = ({name: part[rows] for name, part in parts.items()} for parts in (self.domain, self.taught))
-        return Targets(self.emotion[rows], self.dimensions[rows], frames, domain, weight, rows, taught)
+        sets = None if self._several is None else self._several[rows]
+        return Targets(self.emotion[rows], self.dimensions[rows], frames, domain, weight, rows, taught, sets)
+
+    @functools.cached_property
+    def _several(self) -> Tensor | None:
+        return label_sets(self.table, self.emotion, self.classes)
 
     def fingerprint(self, names: Iterable[str]) -> str:
         """Hash of what is learnt from beside the features: ids, roles, labels, frame-level truth."""
         total = hashlib.sha256("\n".join([*self.ids, *self.roles, *self.classes, *self.dimension_names]).encode())
         targets = [self.streams[name].targets for name in sorted(names)]
-        learned = (self.emotion, self.dimensions, self.turns, *self.domain.values(), self.within, *targets)
+        learned = (self.emotion, self.dimensions, self.turns, *self.domain.values(), self.within, self._several, *targets)
         for tensor in (one for one in learned if one is not None):
             total.update(tensor.cpu().numpy().tobytes())
         return total.hexdigest()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the features."""
-        return sum(s.values.numel() * s.values.element_size() for s in self.streams.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -100,6 +101,41 @@ def labels(emotion: pl.Series, classes: tuple[str, ...]) -> Tensor:
     """(N,) class index, -1 when unknown or not among the classes."""
     known = {name: i for i, name in enumerate(classes)}
     return torch.tensor([known.get(name, -1) for name in emotion], dtype=torch.int64)
+
+
+def extra_labels(table: pl.DataFrame) -> list[dict]:
+    """What the corpus says of each clip beside the labels that all corpora have: the manifest's `labels`.
+
+    Raises:
+        StoreError: one is no JSON.
+    """
+    found = []
+    for clip, text in table.select("id", "labels").iter_rows():
+        try:
+            value = json.loads(text) if text else {}
+        except ValueError as error:
+            raise StoreError(f"the manifest's `labels` of {clip} is no JSON: {text!r}.") from error
+        found.append(value if isinstance(value, dict) else {})
+    return found
+
+
+def label_sets(table: pl.DataFrame, emotion: Tensor, classes: tuple[str, ...]) -> Tensor | None:
+    """(N, C) bool, every emotion of each clip: its own, and the `emotions` of its extra labels; None where no clip has such.
+
+    Raises:
+        StoreError: see `extra_labels`.
+    """
+    places = {name: i for i, name in enumerate(classes)}
+    listed = [[places[name] for name in one.get("emotions") or () if name in places] for one in extra_labels(table)]
+    if not any(listed):
+        return None
+    sets = torch.zeros(len(listed), len(classes), dtype=torch.bool)
+    for row, found in zip(sets, listed, strict=True):
+        row[found] = True
+    known = emotion >= 0
+    sets = sets.to(emotion.device)
+    sets[known, emotion[known]] = True
+    return sets
 
 
 def dimension_values(table: pl.DataFrame, names: tuple[str, ...]) -> Tensor:

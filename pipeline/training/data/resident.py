@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from pipeline.models.batch import Tokens, shorten
 from pipeline.models.pooled import Pooling, pool_tokens
+from pipeline.params.views import MIRROR
 from pipeline.storage.feature_store import Status
 from pipeline.storage.index import IndexedStream
 
@@ -51,6 +51,11 @@ class Resident:
         return found
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of the values."""
+        return self.values.numel() * self.values.element_size()
+
+    @property
     def clips(self) -> int:
         """N."""
         return (len(self.offsets) - 1) // (len(self.views) + 1)
@@ -58,20 +63,43 @@ class Resident:
     @property
     def present(self) -> Tensor:
         """(N,) bool: the clip has this stream."""
-        return self.offsets.diff()[: self.clips] > 0
+        return self.lengths > 0
 
-    def gather(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Positions (B, T) of the tokens at `rows` of the offsets, and which of them are (the mask)."""
+    @property
+    def lengths(self) -> Tensor:
+        """(N,) tokens of each clip."""
+        return self.offsets.diff()[: self.clips]
+
+    def choose_view(self, clips: int, view: int, draw: torch.Generator | None, steady: bool) -> Tensor:
+        """(clips,) which view each clip is read in: `view`, as it is where there is none, or drawn.
+
+        Args:
+            draw: source of chance; each clip is drawn a view. None = all are read in `view`.
+            steady: only of those in which nothing moves in time.
+        """
+        views = [k for k, name in enumerate(self.views, 1) if name == MIRROR or not steady]
+        if draw is None or not views:
+            return torch.full((clips,), view if view <= len(self.views) else 0, device=self.offsets.device)
+        place = torch.randint(len(views) + 1, (clips,), generator=draw)
+        return torch.tensor([0, *views])[place].to(self.offsets.device)
+
+    def gather(self, rows: Tensor, part: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Positions (B, T) of the tokens at `rows` of the offsets, and which of them are (the mask).
+
+        Args:
+            part: (B,), (B,) the first token of each clip and how many; None = all.
+        """
         start, length = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
+        if part is not None:
+            start, length = start + part[0], part[1]
         step = torch.arange(max(1, int(length.max())), device=rows.device)
         mask = step < length[:, None]
         return torch.where(mask, start[:, None] + step, 0), mask
 
-    def tokens(self, rows: Tensor) -> Tokens:
-        """The tokens at `rows` of the offsets, padded with zeros."""
-        where, mask = self.gather(rows)
-        values = self.values[where] * mask.reshape(*mask.shape, *[1] * (self.values.dim() - 1))
-        return Tokens(values, mask, self.times[where] * mask[..., None])
+    def tokens(self, rows: Tensor, part: tuple[Tensor, Tensor] | None = None) -> Tokens:
+        """The tokens at `rows` of the offsets, padded with zeros; see `gather`."""
+        where, mask = self.gather(rows, part)
+        return Tokens(_take(self.values, where, mask), mask, _take(self.times, where, mask))
 
     def read(self, pooling: Pooling, within: Tensor | None = None) -> Resident:
         """The same as a model reads it; a trunk's words alone, unless its states are wanted.
@@ -151,11 +179,18 @@ class Resident:
         return replace(self, values=normalised.float())
 
 
+def _take(source: Tensor, where: Tensor, mask: Tensor) -> Tensor:
+    """(B, T, …) what stands at positions `where` (B, T), zero where the mask is not."""
+    # On a processor three times as fast as source[where] * mask, with the same bits.
+    taken = source.index_select(0, where.flatten()).unflatten(0, where.shape)
+    return taken.mul_(mask.reshape(*mask.shape, *[1] * (source.dim() - 1)))
+
+
 def load_stream(
     stream: IndexedStream,
     ids: list[str],
     normalisation: tuple[np.ndarray, np.ndarray],
-    limit: int,
+    limit: int | None,
     truth: dict[str, np.ndarray] | None,
     size: int,
     device: str | torch.device,
@@ -166,14 +201,14 @@ def load_stream(
 
     Args:
         normalisation: mean and standard deviation to normalise with.
-        limit: most tokens of a clip, see `shorten`.
+        limit: most tokens of a clip, see `shorten`; None = any number.
         truth: frame-level truth by clip id, (M, 1 + size) time and dimensions; None = none is wanted.
     """
     mean, std = normalisation
     centre, spread = mean, std
     if stream.facts.get("trunk", "null") != "null":
         # A language model goes on from states as they are, token by token.
-        centre, spread, limit = np.zeros_like(mean), np.ones_like(std), sys.maxsize
+        centre, spread, limit = np.zeros_like(mean), np.ones_like(std), None
     views = stream.store.views
     parts, times, targets, lengths = [], [], [], []
     for store in (stream.store, *views.values()):
@@ -184,7 +219,7 @@ def load_stream(
             source = store if store.status[r] == Status.OK else stream.store
             low, high = source.offsets[r], source.offsets[r + 1]
             values = (source.values[low:high].astype(np.float32) - centre) / spread
-            values, spans = shorten(values, source.times[low:high], limit)
+            values, spans = shorten(values, source.times[low:high], limit or len(values))
             parts.append(values)
             times.append(spans)
             lengths.append(len(values))

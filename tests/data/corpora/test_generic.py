@@ -63,6 +63,23 @@ def test_every_kind_of_table(tmp_path, suffix):
     assert [p["reason"] for p in tables.problems] == ["label", "row"]
 
 
+def test_clips_of_several_emotions(tmp_path):
+    (tmp_path / "t.csv").write_text(
+        'id,text,emotion,labels\na,x,joy; surprise,"{""votes"": [""A""]}"\nb,x,joy,\nc,x,;,\nd,x,joy;odd,\n'
+    )
+    names = {"joy": "happy", "surprise": "surprised"}
+    tables = read(tmp_path, table="t.csv", separator=";", emotions=names)
+    found = {clip["id"][-1]: (clip["emotion"], json.loads(clip["labels"] or "{}")) for clip in tables.clips}
+    both = {"emotions": ["happy", "surprised"], "votes": ["A"]}
+    assert found["a"] == ("happy", both) and found["b"] == ("happy", {}) and found["c"] == (None, {})
+    assert "'odd' is not in corpus.options.emotions" in tables.problems[0]["detail"] and len(tables.problems) == 1
+    whole = {clip["id"][-1]: clip["emotion"] for clip in read(tmp_path, table="t.csv").clips}
+    assert whole["a"] == "joy; surprise"
+    (tmp_path / "t.csv").write_text("id,text,emotion,labels\na,x,joy;fear,[1]\n")
+    tables = read(tmp_path, table="t.csv", separator=";")
+    assert tables.problems[0]["reason"] == "row" and "no JSON object" in tables.problems[0]["detail"]
+
+
 def test_a_tree_of_folders(tmp_path, tone, settings):
     for split in ("training", "dev", "test"):
         for at, emotion in enumerate(("happy", "sad")):

@@ -29,7 +29,9 @@ RECIPES = sorted(path.stem for path in (ROOT / "conf" / "recipe").glob("*.yaml")
 STAND_INS = {
     "clip": "clip_tiny",
     "clip of faces": "face_mae_tiny",
+    "dialogue": "gpt2_tiny",
     "hubert": "hubert_tiny",
+    "mosaic": "mosaic_tiny",
     "text": "bert_tiny",
     "timm": "clip_tiny",  # of frames; timm's own looks at faces
     "videomae": "videomae_tiny",
@@ -41,6 +43,7 @@ PHASE_ONE = (("corpus", "prepare"), ("manifest",), ("frames",), ("audio",), ("fa
 QUICK = ("training=quick", "training.epochs=2", "training.seeds=1", "training.unimodal=false", "temporal.width=16")
 TRAINED = {
     "meld": QUICK,
+    "hlm12erc": QUICK,
     "iemocap": (*QUICK, "context=attention"),
     "ch_sims": QUICK,
     "afew_va": (*QUICK, "protocol.folds=2", "+stream@streams.face=face_mae_tiny"),
@@ -64,7 +67,7 @@ def overrides(recipe: str, root: Path, more: tuple[str, ...] = ()) -> list[str]:
     swaps = [
         f"stream@streams.{name}={stand_in(stream)}"
         for name, stream in streams.items()
-        if not stream["weights"].startswith(("random:", "file:"))
+        if not stream["weights"].startswith(("random:", "file:", "none"))
     ]
     return [f"recipe={recipe}", f"corpus.root={root}", "run.workers=0", "run.device=cpu", *swaps, *more]
 

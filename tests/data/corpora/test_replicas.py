@@ -54,7 +54,8 @@ def iemocap_root(tmp_path, tone):
         blocks, spoken = ["% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]", ""], ["M: (off) start now"]
         for at, (turn, code, vad) in enumerate(TURNS):
             start, end = at * 0.5, at * 0.5 + 0.5
-            blocks += [f"[{start:.4f} - {end:.4f}]\t{name}_{turn}\t{code}\t[{vad}]", "C-E2:\tNeutral;\t()", ""]
+            blocks += [f"[{start:.4f} - {end:.4f}]\t{name}_{turn}\t{code}\t[{vad}]", "C-E2:\tNeutral;\t()"]
+            blocks += [f"C-E4:\tAnger; Neutral;\t(was not {code})", "C-F1:\tSadness;\t()", "A-E3:\tval 3;\t()", ""]
             # The transcript stands in another order than time.
             spoken.insert(1, f"{name}_{turn} [{start:08.4f}-{end:08.4f}]: Turn number {at}.")
             tone(place / f"sentences/wav/{name}/{name}_{turn}.wav", frequency=200 + 30 * at + 7 * session)
@@ -82,6 +83,8 @@ def test_iemocap(iemocap_root, tmp_path, settings):
     )
     assert (row["valence"], row["arousal"], row["dominance"]) == (1.0, 0.5, 0.0)
     assert row["duration"] == 0.5 and row["start"] is None
+    # Each annotator's labels; not what the actors said of themselves.
+    assert json.loads(row["labels"]) == {"votes": {"anger": 1, "neutral": 2}}
     folds = pl.read_parquet(tmp_path / "data/folds.parquet")
     assert folds["fold"].n_unique() == 3
 

@@ -231,6 +231,18 @@ def test_the_crop_follows_the_face(corpus):
     assert np.corrcoef(crops[0].ravel(), crops[3].ravel())[0, 1] > 0.7
 
 
+def test_the_store_says_where_in_the_frame_each_crop_was(corpus):
+    """The square around the box, 1.25 times its longer side, in shares of 160 pixels."""
+    found = run(corpus, faces={"margin": 1.25})
+    table = pl.read_parquet(corpus / "faces.parquet")
+    for clip, frames in (("gone", 3), ("moves", 4), ("silent", 0)):
+        boxes = table.filter(pl.col("id") == clip).select("left", "top", "right", "bottom").to_numpy().astype(float)
+        middle, side = (boxes[:, :2] + boxes[:, 2:]) / 2, 1.25 * (boxes[:, 2:] - boxes[:, :2]).max(1, initial=0, keepdims=True)
+        assert found[clip].places.shape == (frames, 4)
+        np.testing.assert_allclose(found[clip].places, np.hstack([middle - side / 2, middle + side / 2]) / 160, atol=1e-6)
+    assert media_store.Media(corpus / "frames.h5")["gone"].places is None
+
+
 def test_same_input_same_bytes_and_nothing_is_searched_twice(corpus, monkeypatch):
     run(corpus)
     before = {name: (corpus / name).read_bytes() for name in ("faces.h5", "faces.parquet", "faces.quarantine.parquet")}

@@ -1,6 +1,7 @@
 """The mosaic of HLM12ERC: five equidistant frames under one another, as one picture, through a timm model.
 
-The source system crops its mosaic and so loses two thirds of it; here the picture is seen whole.
+The source system crops its mosaic and so loses two thirds of it; here the picture is seen whole. With `place` it is of face
+crops, each where the face was in its frame, and all else is black.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from pipeline import weights
 from pipeline.errors import ParamsError
 from pipeline.features.encoders import transfer
 from pipeline.features.encoders.encoder import Encoder
-from pipeline.features.encoders.extractor import Clip, Extractor, Prepared
+from pipeline.features.encoders.extractor import Clip, Extractor, Missing, Prepared
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
-from pipeline.params.base import Count, Group, Whole
+from pipeline.params.base import Count, Flag, Group, Whole
 
 from . import framewise, images
 from . import timm as timm_family
@@ -61,12 +62,63 @@ class Prepare:
 
     def fit(self, image: Image.Image) -> np.ndarray:
         """(height, width, 3): the whole image in the cell."""
+        return _paste(image, self.lay(image.width / image.height), self.cell)
+
+    def lay(self, aspect: float) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom, in pixels of the cell, of a picture that is `aspect` times as wide as high."""
         height, width = self.cell
-        share = min(height / image.height, width / image.width)
-        size = max(1, round(image.width * share)), max(1, round(image.height * share))
-        cell = Image.new("RGB", (width, height))
-        cell.paste(image.resize(size, Image.Resampling.BICUBIC), ((width - size[0]) // 2, (height - size[1]) // 2))
-        return np.asarray(cell)
+        high = min(height, width / aspect)
+        size = max(1, round(high * aspect)), max(1, round(high))
+        left, top = (width - size[0]) // 2, (height - size[1]) // 2
+        return left, top, left + size[0], top + size[1]
+
+
+@dataclass(frozen=True)
+class PrepareFaces(Prepare):
+    """Clip of face crops → `pixels` as of `Prepare`: at each moment the face where it was in the frame, all else black.
+
+    The moments are those of the clip, from its start to its end; at one that shows no face the cell is black.
+    """
+
+    def __call__(self, clip: Clip) -> Prepared:
+        jpegs, times = framewise.frames(clip)
+        if clip.places is None:
+            raise ParamsError(
+                "mosaic.options.place wants face crops that say where they were; set source to data/faces.h5, and run "
+                "`dvc repro faces` where it is from before they did."
+            )
+        places = clip.places[[len(data) > 0 for data in clip.frames or ()]]
+        end = clip.duration or float(times[-1, 1])
+        chosen = choose_covering(times, np.linspace(0, end, self.count))
+        if not any(i is not None for i in chosen):
+            raise Missing(f"no face at any of {self.count} moments")
+        black = np.zeros((*self.cell, 3), np.uint8)
+        cells = [black if i is None else self.put(images.decode(jpegs[i]), places[i]) for i in chosen]
+        return Prepared({"pixels": np.concatenate(cells)}, np.array([[0, end]], np.float32))
+
+    def put(self, crop: Image.Image, place: np.ndarray) -> np.ndarray:
+        """(height, width, 3): the crop at its place in a frame that fills the cell."""
+        left, top, right, bottom = (float(x) for x in place)
+        # A crop is square: its sides in shares of the frame's width and height tell how wide the frame is.
+        x0, y0, x1, y1 = self.lay((bottom - top) / (right - left))
+        corners = (x0 + left * (x1 - x0), y0 + top * (y1 - y0), x0 + right * (x1 - x0), y0 + bottom * (y1 - y0))
+        return _paste(crop, corners, self.cell)
+
+
+def choose_covering(times: np.ndarray, moments: np.ndarray) -> list[int | None]:
+    """Of (T, 2) seconds those at each moment; None where there is none, or none half its own length away."""
+    away = np.maximum(times[None, :, 0] - moments[:, None], moments[:, None] - times[None, :, 1]).clip(0)
+    nearest = away.argmin(1)
+    near = away[np.arange(len(moments)), nearest] <= (times[nearest, 1] - times[nearest, 0]) / 2 + 1e-3
+    return [int(i) if there else None for i, there in zip(nearest, near, strict=True)]
+
+
+def _paste(image: Image.Image, corners: Sequence[float], cell: tuple[int, int]) -> np.ndarray:
+    """(height, width, 3): the image between these corners (left, top, right, bottom), black around it."""
+    left, top, right, bottom = (round(x) for x in corners)
+    picture = Image.new("RGB", (cell[1], cell[0]))
+    picture.paste(image.resize((max(1, right - left), max(1, bottom - top)), Image.Resampling.BICUBIC), (left, top))
+    return np.asarray(picture)
 
 
 class MosaicEncoder(Encoder):
@@ -96,7 +148,7 @@ class Mosaic(Family):
     sources = ("timm", "hf", "local", "package", "random")
 
     class Options(Group):
-        """Of a stream: `count` frames in cells of `height` × `width` pixels."""
+        """Of a stream: `count` frames in cells of `height` × `width` pixels; `place` for faces alone, see the module."""
 
         #: As in the timm family.
         model: str | None = None
@@ -104,6 +156,7 @@ class Mosaic(Family):
         height: Side = 144
         width: Side = 256
         statistics: Literal["checkpoint", "meld"] = "checkpoint"
+        place: Flag = False
 
     @classmethod
     def build(cls, stream: Stream, options: Options) -> Extractor:
@@ -111,8 +164,10 @@ class Mosaic(Family):
 
         Raises:
             WeightsError: absent weights, or a folder that does not say which model it holds.
-            ParamsError: a layer other than the last.
+            ParamsError: a layer other than the last, or `place` without faces.
         """
+        if options.place and stream.modality != "face":
+            raise ParamsError("mosaic.options.place is of face crops; set modality: face and source: data/faces.h5.")
         if stream.layer != -1:
             raise ParamsError("encoder mosaic reads the last layer only; set layer to -1.")
         path, name, _, data = timm_family.resolve(stream, options.model)
@@ -120,7 +175,8 @@ class Mosaic(Family):
         if options.statistics == "checkpoint":
             mean, std = images.statistics(stream.weights, data.get("mean"), data.get("std"))
         cell = (options.height, options.width)
-        prepare = Prepare(images.Preprocessing(None, mean=mean, std=std), options.count, cell)
+        kind = PrepareFaces if options.place else Prepare
+        prepare = kind(images.Preprocessing(None, mean=mean, std=std), options.count, cell)
         identity = {
             "model": name,
             "weights": weights.identity(
@@ -129,5 +185,6 @@ class Mosaic(Family):
             "preprocessing": prepare.images.identity(),
             "count": options.count,
             "cell": list(cell),
+            "place": options.place,
         }
         return Extractor(identity, prepare, partial(load, stream, options.model, prepare), budget=8.0)

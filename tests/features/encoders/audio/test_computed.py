@@ -141,3 +141,40 @@ def test_glove_bad_files(tmp_path):
         registry.build(words(tmp_path))
     with pytest.raises(WeightsError, match="not there"):
         registry.build(words(tmp_path / "absent.txt"))
+
+
+def waveform(**options) -> Stream:
+    return audio(encoder="waveform", options=options)
+
+
+def test_a_waveform_is_its_first_seconds_at_another_rate():
+    """A tone of 300 Hz at 1,000 a second, and what lies above 500 Hz gone."""
+    time = np.arange(2 * 16000) / 16000
+    sound = np.sin(2 * np.pi * 300 * time) + np.sin(2 * np.pi * 3000 * time)
+    ((values, times),) = run(registry.build(waveform(seconds=1.5, rate=1000)), Clip("a", waveform=sound.astype(np.float32)))
+    assert values.shape == (1, 1500) and times.tolist() == [[0, 1.5]]
+    expected = np.sin(2 * np.pi * 300 * np.arange(1500) / 1000)
+    np.testing.assert_allclose(values[0, 20:], expected[20:], atol=0.02)
+
+
+def test_silence_follows_a_short_clip_and_its_own_rate_changes_nothing():
+    one = tone(0.5)
+    ((values, times),) = run(registry.build(waveform(seconds=1, rate=16000)), one)
+    np.testing.assert_array_equal(values[0, :8000], one.waveform)
+    assert not values[0, 8000:].any() and values.shape == (1, 16000) and times.tolist() == [[0, 0.5]]
+    with pytest.raises(Missing):
+        registry.build(waveform()).prepare(Clip("none"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"rate": 44100}, "44100 is more than the 16000"),
+        ({"seconds": 0.0001, "rate": 100}, "hold no sample"),
+        ({"seconds": 0}, "waveform.options.seconds"),
+    ],
+)
+def test_mistakes_in_a_waveform_are_one_line(options, said):
+    with pytest.raises(ParamsError, match=said) as caught:
+        registry.build(waveform(**options))
+    assert "\n" not in str(caught.value)

@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline.errors import ParamsError
 from pipeline.features.encoders import registry
 from pipeline.features.encoders.extractor import Clip, Missing
-from pipeline.features.encoders.vision.mosaic import MELD, choose_equidistant
+from pipeline.features.encoders.vision.mosaic import MELD, choose_covering, choose_equidistant
 from pipeline.params import Stream
 
 
@@ -99,6 +99,52 @@ def test_among_neighbours(checkpoint, neighbours):
 
 def test_statistics_of_meld(checkpoint):
     assert registry.build(stream(checkpoint, statistics="meld")).identity["preprocessing"]["mean"] == list(MELD[0])
+
+
+def faces(checkpoint, view=None, **options):
+    return registry.build(stream(checkpoint, place=True, **options).model_copy(update={"modality": "face"}), view)
+
+
+def face_clip(times, places, **fields):
+    """White crops."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (224, 224), "white").save(buffer, "PNG")
+    return Clip("c", frames=[buffer.getvalue()] * len(times), frame_times=np.array(times), places=np.array(places), **fields)
+
+
+def test_the_face_is_where_it_was_and_all_else_is_black(checkpoint):
+    """Frames of 2 : 1 in cells of 64 × 36: 64 × 32 between bars of 2."""
+    place = [0.25, 0.25, 0.375, 0.5]  # 8 × 8 pixels of 64 × 32
+    times = [[0, 1], [1, 2], [4, 5]]  # no face from 2 to 4
+    prepared = faces(checkpoint).prepare(face_clip(times, [place, place, [-0.0625, 0.875, 0.0625, 1.125]], duration=5.0))
+    expected = np.zeros((5, 36, 64, 3), np.uint8)
+    expected[[0, 1], 10:18, 16:24] = 255  # at 0 and 1.25 s; 2.5 s is half a frame from the second
+    expected[2] = expected[1]
+    expected[[3, 4], 30:36, 0:4] = 255  # at 3.75 s and 5 s, half beyond the frame
+    np.testing.assert_array_equal(prepared.inputs["pixels"].reshape(5, 36, 64, 3), expected)
+    np.testing.assert_array_equal(prepared.times, [[0, 5]])
+
+
+def test_a_moment_without_a_face_is_black(checkpoint):
+    prepared = faces(checkpoint).prepare(face_clip([[0, 0.25]], [[0.0, 0.0, 0.25, 0.5]], duration=4.0))
+    lit = prepared.inputs["pixels"].reshape(5, -1).any(1)
+    assert lit.tolist() == [True, False, False, False, False]
+    assert choose_covering(np.array([[0, 1], [1, 2]]), np.array([0, 0.9, 1.1, 2.4, 2.6])) == [0, 0, 1, 1, None]
+    with pytest.raises(Missing, match="no face at any of 2 moments"):
+        faces(checkpoint, count=2).prepare(face_clip([[1, 2]], [[0.0, 0.0, 0.25, 0.5]], duration=9.0))
+
+
+def test_a_mirrored_face_is_on_the_other_side(checkpoint):
+    clip = face_clip([[0, 1]], [[0.25, 0.25, 0.375, 0.5]], duration=1.0)
+    plain, mirrored = (faces(checkpoint, view).prepare(clip).inputs["pixels"] for view in (None, "mirror"))
+    np.testing.assert_array_equal(mirrored, plain[:, ::-1])
+
+
+def test_places_are_wanted_of_faces_and_asked_of_nothing_else(checkpoint):
+    with pytest.raises(ParamsError, match="place is of face crops; set modality: face"):
+        registry.build(stream(checkpoint, place=True))
+    with pytest.raises(ParamsError, match="face crops that say where they were"):
+        faces(checkpoint).prepare(Clip("c", frames=[b"x"], frame_times=np.array([[0, 1]])))
 
 
 def test_bad_options_and_no_frames(checkpoint):

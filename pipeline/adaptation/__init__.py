@@ -1,0 +1,1 @@
+"""Encoders that learn from the training clips before their features are extracted."""

@@ -1,0 +1,1 @@
+"""What tokens of one stream tell each other over time; a file per kind, see `base`."""
