@@ -23,7 +23,7 @@ def _group() -> None:
 @app.command("emotion_llama", rich_help_panel=TOOLS)
 def emotion_llama(
     films: Annotated[list[Path] | None, typer.Argument(help="Films, or folders of frame images.")] = None,
-    store: Annotated[Path, typer.Option("--out", help="The store.")] = Path("features/emotion_llama.h5"),
+    store: Annotated[Path, typer.Option("--out", help="The store.")] = Path("data/emotion_llama.h5"),
     npy: Annotated[Path | None, typer.Option(help="Also write a folder of .npy here, one per film and output.")] = None,
     text: Annotated[list[str] | None, typer.Option(help="What is said, once for each film.")] = None,
     corpus: Annotated[bool, typer.Option("--corpus", help="The clips of the corpus, from the stores in features/.")] = False,

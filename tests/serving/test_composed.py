@@ -75,6 +75,14 @@ def test_each_output_is_the_projection_of_its_own_stream(project):
     assert found["llama_features"].values.shape == (1, 1, 64)
 
 
+def test_the_picture_may_be_kept_as_its_mean(project):
+    item = fabricate_item("a")
+    (whole,), (mean,) = (open_tiny(f"image={kind}")([item]) for kind in ("all", "mean"))
+    assert mean["image_projected"].values.shape == (1, 64)
+    np.testing.assert_allclose(mean["image_projected"].values[0], whole["image_projected"].values[0].mean(0), atol=1e-6)
+    np.testing.assert_array_equal(mean["llama_features"].values, whole["llama_features"].values)
+
+
 def test_films_in_a_batch_are_as_alone(project):
     extraction = open_tiny("readout.layer=[2, -1]", "readout.rows=[0, -1]")
     films = [fabricate_item("a"), fabricate_item("b", 1, without=("facemae", "audio"), text=None), fabricate_item("c", 2)]
@@ -117,7 +125,7 @@ def test_raw_films_by_one_command(project, make_film):
     given = ("one.mp4", "two.mp4", "bad.mp4", "--settings", TINY, "--npy", "npy")
     said, wrong = run(*given, *(word for text in ("Yes.", "No!", "Well.") for word in ("--text", text)))
     assert not wrong and "bad: unreadable" in said and "these features mean nothing" in said
-    outputs, attributes = output_store.read("features/emotion_llama.h5")
+    outputs, attributes = output_store.read("data/emotion_llama.h5")
     assert sorted(outputs) == sorted([*NAMES, "llama_features"])
     assert attributes["random"] == ["language", "projectors", *WIDTHS]
     assert attributes["identity"]["loaded"]["projectors"]["random"]
@@ -135,11 +143,11 @@ def test_raw_films_by_one_command(project, make_film):
     index = json.loads((project / "npy/index.json").read_text())["films"]
     assert index["bad"]["llama_features"]["status"] == "failed" and "unreadable" in index["bad"]["image_projected"]["reason"]
     assert index["one"]["facemae_projected"]["shape"] == [64]
-    assert inspect.verify("features/emotion_llama.h5") == 3
-    before = Path("features/emotion_llama.h5").read_bytes()
+    assert inspect.verify("data/emotion_llama.h5") == 3
+    before = Path("data/emotion_llama.h5").read_bytes()
     run(*given[:3], "--settings", TINY, *(word for text in ("Yes.", "No!", "Well.") for word in ("--text", text)))
-    assert Path("features/emotion_llama.h5").read_bytes() == before
-    assert not list(project.glob("features/.gathered*"))
+    assert Path("data/emotion_llama.h5").read_bytes() == before
+    assert not list(project.glob("data/.gathered*"))
 
 
 @pytest.mark.parametrize(
@@ -161,7 +169,7 @@ def test_raw_films_by_one_command(project, make_film):
 def test_mistakes_are_one_line(project, words, message):
     _, wrong = run(*words)
     assert re.search(message, wrong) and "\n" not in wrong, wrong
-    assert not Path("features/emotion_llama.h5").exists()
+    assert not Path("data/emotion_llama.h5").exists()
 
 
 def test_the_published_settings_are_whole(project):
