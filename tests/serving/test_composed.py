@@ -15,7 +15,6 @@ from pipeline.cli import app
 from pipeline.data import media
 from pipeline.errors import ParamsError, StoreError, UserError
 from pipeline.evaluation.evaluate import evaluate
-from pipeline.features.encoders import registry
 from pipeline.features.extract import extract
 from pipeline.params import Stream
 from pipeline.serving.composed import items, settings
@@ -23,7 +22,7 @@ from pipeline.serving.composed.extraction import Extraction
 from pipeline.serving.composed.items import Item
 from pipeline.serving.composed.write import Gathered, gather
 from pipeline.storage import inspect, output_store, tables
-from pipeline.storage.feature_store import Status
+from pipeline.storage.feature_store import Status, Store
 from pipeline.training.stage import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -224,8 +223,7 @@ def test_a_corpus_gives_what_its_films_give(project, make_film):
         items.read_corpus(chosen.model_copy(update={"streams": {"facemae": other}}), given)
 
 
-@pytest.mark.parametrize("npy", [False, True])
-def test_a_probe_learns_from_the_features(project, fabricate, npy):
+def test_a_probe_learns_from_the_features(project, fabricate):
     """Two classes, told by the faces alone: hidden states of a language model that learned nothing carry them on."""
     corpus = fabricate(clips=40, folds=2)
     kinds = corpus.classes % 2
@@ -244,15 +242,22 @@ def test_a_probe_learns_from_the_features(project, fabricate, npy):
         assert not [reason for _, reason in gather(films, extraction, gathered) if reason]
         gathered.write_store(project / "made.h5", extraction)
         gathered.write_files(project / "npy", extraction)
-    address, options = (f"file:{project}/npy/llama_features", {}) if npy else ("file:made.h5", {"key": "llama_features"})
-    probe = Stream(modality="face", source="x", encoder="import", weights=address, options=options)
-    assert registry.build(probe).notes["imported clips"] == 40
+    places = {"llama": ("file:made.h5", {"key": "llama_features"}), "npy": ("file:npy/llama_features", {})}
+    probes = {
+        name: Stream(modality="face", source="x", encoder="import", weights=address, options=options)
+        for name, (address, options) in places.items()
+    }
     params = corpus.params(
         task={"dimensions": []},
         loss={"emotion": {"name": "cross_entropy", "options": {"class_weights": True}}},
         training={"epochs": 1, "linear": {}},
-    ).model_copy(update={"streams": {"llama": probe}})
-    extract(params, "llama", manifest=corpus.files["manifest"], out=corpus.path("features/llama.h5"))
+    ).model_copy(update={"streams": probes})
+    for name in probes:
+        extract(params, name, manifest=corpus.files["manifest"], out=corpus.path(f"features/{name}.h5"))
+    stored, filed = (Store(corpus.path(f"features/{name}.h5")) for name in probes)
+    assert stored.ids == filed.ids == corpus.ids
+    assert np.array_equal(stored.values.reshape(40, -1), filed.values.reshape(40, -1))
+    params = params.model_copy(update={"streams": {"llama": probes["llama"]}})
     train(params, corpus.index(params), **corpus.files, out=corpus.path("models/runs"))
     found = evaluate(
         params,
