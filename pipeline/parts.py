@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, MutableSequence
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, get_args
 
 from pydantic import ValidationError
 
@@ -142,8 +142,21 @@ def read_options(model: type[Options], values: object, where: str) -> Options:
         item = error.errors()[0]
         key = ".".join([where, *(str(part) for part in item["loc"])])
         if item["type"] == "extra_forbidden":
-            raise one_of(f"parameter of {where}", key.removeprefix(f"{where}."), model.model_fields) from error
+            place, _, name = key.rpartition(".")
+            raise one_of(f"parameter of {place}", name, _list_fields(model, item["loc"][:-1])) from error
         if item["type"] == "literal_error" and isinstance(item["input"], str):
             raise one_of(key, item["input"], re.findall(r"'([^']*)'", item["ctx"]["expected"])) from error
         given = "" if isinstance(item["input"], dict) else f" (got {item['input']!r})"
         raise ParamsError(f"{key}: {item['msg'].removeprefix('Value error, ')}{given}.") from error
+
+
+def _list_fields(model: type[Group], place: tuple[int | str, ...]) -> list[str]:
+    """Names of the parameters of a group, or of one within it."""
+    for part in place:
+        inner = model.model_fields.get(str(part))
+        found = [one for one in (inner.annotation, *get_args(inner.annotation)) if isinstance(one, type)] if inner else []
+        groups = [one for one in found if issubclass(one, Group)]
+        if not groups:
+            return []
+        model = groups[0]
+    return list(model.model_fields)

@@ -104,15 +104,22 @@ class LanguageModel(nn.Module):
             cache: transformers' cache of what came before, grown by this call; then B is 1 and all is there.
             start: places taken before.
         """
+        return self._run(states, mask, cache, start).last_hidden_state.float()
+
+    def trace(self, states: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """As `forward`, each (B, T, W): what goes in, then what each layer gives; the last after the norm, of the type it has."""
+        return self._run(states, mask, None, 0, output_hidden_states=True).hidden_states
+
+    def _run(self, states: Tensor, mask: Tensor, cache: Any, start: int, **asked: bool) -> Any:
         places = (mask.long().cumsum(1) - 1).clamp(min=0) + start
-        output = self.network(
+        return self.network(
             inputs_embeds=states.to(self.dtype),
             attention_mask=mask.long() if cache is None else None,
             position_ids=places,
             past_key_values=cache,
             use_cache=cache is not None,
+            **asked,
         )
-        return output.last_hidden_state.float()
 
     def make_cache(self) -> Any:
         """An empty cache for `forward`."""

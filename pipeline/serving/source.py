@@ -120,6 +120,17 @@ class Source:
         jpegs, places = media_store.split_files(found), found.extras.get("places")
         return Clip(name, frames=jpegs, frame_times=found.times, places=places, duration=length)
 
+    def words(self) -> str | None:
+        """What is said: the text that was given, else what is recognised where a recogniser is set; None without either."""
+        if self.spoken.text and self.spoken.text.strip():
+            return self.spoken.text
+        if self.hear is None:
+            return None
+        try:
+            return self._listen() or None
+        except Missing:
+            return None
+
     @property
     def heard(self) -> str | None:
         """What was recognised, once a stream has asked for it."""

@@ -124,22 +124,23 @@ def write(
     layout = Layout(path, ids, tuple(shape), dtype, compression)
     with atomic_hdf5(path) as (file, check):
         file.create_dataset("ids", data=np.array([i.encode() for i in ids], dtype=object), dtype=h5py.string_dtype("utf-8"))
-        worst = _write_rows(file, layout, entries, rows, check)
+        worst = write_rows(file, layout, entries, rows, check)
         file.attrs["schema"] = SCHEMA_VERSION
-        _describe(file, attributes or {}, worst)
+        describe(file, attributes or {}, worst)
         for name, view in sorted((views or {}).items()):
             group = file.create_group(f"{VIEWS}/{name}")
-            _describe(group, view.attributes, _write_rows(group, layout, view.entries, view.rows, check))
+            describe(group, view.attributes, write_rows(group, layout, view.entries, view.rows, check))
         seal.seal(file)
 
 
-def _describe(group: h5py.Group, attributes: dict[str, object], worst: float) -> None:
+def describe(group: h5py.Group, attributes: dict[str, object], worst: float) -> None:
+    """Write attributes: JSON of what HDF5 has no type for, and the largest rounding error."""
     for name, value in sorted(attributes.items()):
         group.attrs[name] = value if isinstance(value, (str, int, float)) else json.dumps(value, sort_keys=True)
     group.attrs["float16_error"] = worst
 
 
-def _write_rows(
+def write_rows(
     group: h5py.Group, layout: Layout, entries: Iterable[Entry], rows: Sequence[int], check: Callable[[], None]
 ) -> float:
     """Write all arrays but `ids` into a group. Returns the largest rounding error."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.errors import StoreError
 
+from . import output_store
 from .feature_store import Status, Store
 from .hdf5 import refuse_foreign
 from .index import Index
@@ -78,6 +79,11 @@ def verify(path: str | Path) -> int:
             kind = "index" if "streams" in file else "media" if "extents" in file else "features"
     except DAMAGE:
         kind = "features"  # opening it as that says what is wrong
+    if output_store.is_output(path):
+        outputs = output_store.read(path)[0]
+        for rows in outputs.values():
+            rows.verify()
+        return len(next(iter(outputs.values())).ids)
     if kind == "index":
         index = Index(path)
         for name in index.names:

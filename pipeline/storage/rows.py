@@ -29,21 +29,20 @@ class Rows:
 
     Args:
         contents: of the file, open and sealed.
-        group: with a `/` at its end; `` is the file itself.
+        group: with a `/` at its end; `` is the file itself. alone: its rows are of another shape than the file's.
 
     Raises:
         StoreError: the arrays do not fit each other.
     """
 
-    def __init__(self, path: Path, contents: seal.Contents, group: str = "") -> None:
-        seal.check_layout(contents, path, REMEDY, group=group)
+    def __init__(self, path: Path, contents: seal.Contents, group: str = "", *, alone: bool = False) -> None:
+        seal.check_layout(contents, path, REMEDY, group=group, alone=alone)
         self.path, self._name = path, f"{path}, {group.rstrip('/')}" if group else str(path)
         self.ids: list[str] = contents.strings("ids")
         self.offsets, self.status, self.times, self.sums = (
             contents.arrays[group + name] for name in ("offsets", "status", "times", "sums")
         )
-        found = contents.attributes[group.rstrip("/")]
-        self.attributes: dict[str, object] = {name: _parse(value) for name, value in found.items()}
+        self.attributes = parse_attributes(contents.attributes[group.rstrip("/")])
         large = contents.large[group + seal.LARGE]
         self.shape, self.dtype, self._offset, self._loaded = large.shape, large.dtype, large.offset, large.loaded
 
@@ -102,6 +101,11 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def parse_attributes(found: dict[str, object]) -> dict[str, object]:
+    """Attributes as what they stand for."""
+    return {name: _parse(value) for name, value in found.items()}
 
 
 def _parse(value: object) -> object:

@@ -105,12 +105,15 @@ def open_sealed(path: Path, schema: int, remedy: str) -> Contents:
         raise StoreError(f"{path} cannot be read as HDF5 of ours ({' '.join(str(error).split())[:160]}). {remedy}") from error
 
 
-def check_layout(contents: Contents, path: Path, remedy: str, *, group: str = "", last: str = "offsets") -> None:
+def check_layout(
+    contents: Contents, path: Path, remedy: str, *, group: str = "", last: str = "offsets", alone: bool = False
+) -> None:
     """Whether the arrays of a store, or of a group in it, fit each other and its ids.
 
     Args:
         group: where they are, with a `/` at its end; `` is the file itself.
         last: the array whose last number is the length of `values`.
+        alone: rows of the group need not have the shape of the file's own.
 
     Raises:
         StoreError: they do not.
@@ -128,7 +131,7 @@ def check_layout(contents: Contents, path: Path, remedy: str, *, group: str = ""
             and bool((status <= 2).all())
             and _rises(offsets)
             and _rises(ends)
-            and contents.large[group + LARGE].shape == (ends[-1], *contents.large[LARGE].shape[1:])
+            and contents.large[group + LARGE].shape == (ends[-1], *contents.large[group * alone + LARGE].shape[1:])
         )
     except DAMAGE:
         fits = False

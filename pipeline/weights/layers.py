@@ -121,7 +121,7 @@ def read_above(address: str, architecture: str, depth: int, dtype: str) -> dict[
 
     source = parse(address)
     if source.random:
-        found = _make_stand_in(source, json.loads(architecture))
+        found = make_stand_in(source, json.loads(architecture))
     else:
         path = locate(source)
         wanted = functools.partial(_lies_above, depth=depth)
@@ -152,7 +152,8 @@ def _lies_above(name: str, depth: int) -> bool:
     return int(layer[1]) >= depth and "rotary_emb" not in name if layer else name in ("norm.weight", "model.norm.weight")
 
 
-def _make_stand_in(source: Source, architecture: dict) -> dict[str, torch.Tensor]:
+def make_stand_in(source: Source, architecture: dict) -> dict[str, torch.Tensor]:
+    """State dict of a whole stand-in, without a head."""
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
     from .pretrained import load

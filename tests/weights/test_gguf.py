@@ -20,7 +20,7 @@ from pipeline.features.encoders.text import tokenizer_files
 from pipeline.features.engine.forward import Forward
 from pipeline.params import Stream
 from pipeline.weights import gguf as reading
-from pipeline.weights import pretrained
+from pipeline.weights import pretrained, vocabulary
 from pipeline.weights.gguf_header import read_header
 
 gguf = pytest.importorskip("gguf", reason="pip install gguf")
@@ -105,6 +105,17 @@ def test_weights_are_those_the_library_reads(tmp_path, kind, tied):
         torch.testing.assert_close(logits, theirs(ids).logits, atol=1e-5, rtol=0)
         bare = pretrained.load(transformers.LlamaModel, f"local:{path}", dropped=("lm_head",))
         torch.testing.assert_close(bare(ids).last_hidden_state, states, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_two_ends_of_a_language_model(tmp_path, tied):
+    path = write(tmp_path / "tiny.gguf", *stored(Q.Q8_0, tied=tied))
+    whole, found = (
+        pretrained.load(transformers.LlamaForCausalLM, f"local:{path}"),
+        vocabulary.read_vocabulary(f"local:{path}", "{}"),
+    )
+    assert torch.equal(found.embeddings, whole.get_input_embeddings().weight)
+    assert torch.equal(found.head, whole.lm_head.weight) and (found.head is found.embeddings) == tied
 
 
 @pytest.mark.parametrize("cut", ["gpt-2", "smollm"])

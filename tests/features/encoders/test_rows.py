@@ -17,6 +17,8 @@ from pipeline.features.encoders import registry
 from pipeline.features.encoders.extractor import Clip, Turn
 from pipeline.features.engine.forward import Forward
 from pipeline.params import Stream
+from pipeline.storage import output_store
+from pipeline.storage.feature_store import Entry
 from tests.features.encoders.small import SMALL
 
 STREAMS = registry.read_streams(Path(__file__).resolve().parents[3] / "conf" / "stream")
@@ -34,6 +36,7 @@ GOLDEN: dict[str, tuple[float, float, float, float]] = {
     "egemaps": (436.75, 0.253, 0.082, -0.025),
     "emotion2vec": (0.28282, 0.001, -0.952, 1.690),
     "emotion2vec_base": (0.91734, 0.000, 1.400, -0.331),
+    "emotion_llama": (1.0076, 0.002, 0.672, -0.352),
     "eva02": (0.99999, 0.000, -2.096, -0.266),
     "eva_g": (0.99995, 0.000, 1.212, -0.402),
     "eva_g_cls": (0.99157, 0.000, -1.197, 1.090),
@@ -113,6 +116,10 @@ def ready(tmp_path, monkeypatch):
     names = [f"AU{i:02}_{'r' if i < 17 else 'c'}" for i in range(35)]
     table = [",".join(["clip", *names]), ",".join(["02-a", *(f"{x:.4f}" for x in rng.normal(size=35))])]
     (tmp_path / "corpora/ravdess/au_mean.csv").write_text("\n".join(table) + "\n")
+    states = Entry(rng.normal(size=(1, 1, 4096)).astype(np.float32), np.array([[0, 4]], np.float32))
+    output = output_store.Output(lambda: [states], [1], (1, 4096), [""])
+    (tmp_path / "data").mkdir()
+    output_store.write(tmp_path / "data/emotion_llama.h5", ["ravdess/01-a"], {"llama_features": output}, "float16", {})
 
 
 def small(name: str) -> Stream:
