@@ -46,13 +46,13 @@ class Clip:
     id: str
     frames: Sequence[bytes] | None = None
     frame_times: np.ndarray | None = None
-    places: np.ndarray | None = None
     waveform: np.ndarray | None = None
     rate: int = 16000
     text: str | None = None
     speaker: str | None = None
     context: tuple[Turn, ...] = ()
     duration: float | None = None
+    places: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
