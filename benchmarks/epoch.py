@@ -138,7 +138,7 @@ class ReadyMade:
         order = torch.Generator().manual_seed(0)
         self.model = EmotionModel(self.spec)
         fit_statistics(pooled_parts(self.model), self.spec, self.read, course.train, params)
-        self.optimiser = build_optimiser(self.model, params.training, float(params.training.lr))
+        self.optimiser = build_optimiser(self.model, params.training)
         self.objective = Objective(params.loss, self.spec)
         self.objective.observe(course.targets(course.train))
         self.norm = params.training.clip_norm

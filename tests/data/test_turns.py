@@ -154,7 +154,7 @@ def test_other_corpora_keep_their_turns_too(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "train/train_sent_emo.csv").write_text(header + "".join(lines))
     (tmp_path / "train/train_splits").mkdir()
-    found = open_corpus(Corpus(name="meld", root=str(tmp_path), options={"known": "quarantine"})).read()
+    found = open_corpus(Corpus(name="meld", root=str(tmp_path), options={"known": "quarantine", "media": "video"})).read()
     kept = {clip["id"]: clip.get("target", True) for clip in found.clips}
     assert kept == {
         "meld/train/dia125_utt2": True,

@@ -110,6 +110,8 @@ def extra_labels(table: pl.DataFrame) -> list[dict]:
         StoreError: one is no JSON.
     """
     found = []
+    if "labels" not in table.columns:
+        return [{} for _ in range(len(table))]
     for clip, text in table.select("id", "labels").iter_rows():
         try:
             value = json.loads(text) if text else {}

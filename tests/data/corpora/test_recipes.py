@@ -296,8 +296,8 @@ def checkout(tmp_path_factory):
 @pytest.mark.parametrize(
     ("recipe", "more", "stages"),
     [
-        ("afew_va", (), ["corpus", "link", "manifest", "frames", "extract@video", "index"]),
-        ("emo_db", ("stream@streams.audio=logmel",), ["corpus", "link", "manifest", "audio", "extract@audio", "index"]),
+        ("afew_va", (), ["corpus", "link", "manifest", "frames", "adapt@video", "extract@video", "index"]),
+        ("emo_db", ("stream@streams.audio=logmel",), ["corpus", "link", "manifest", "audio", "adapt@audio", "extract@audio", "index"]),
     ],
 )
 def test_dvc_exp_run(recipe, more, stages, checkout, tmp_path):
