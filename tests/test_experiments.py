@@ -210,7 +210,7 @@ def test_a_clone_without_media_trains_on_pulled_features(checkout, tmp_path):
     checkout.git("clone", "-q", ".", str(clone.folder))
     # Files are links into DVC's cache, which lies elsewhere here.
     clone.dvc("config", "--local", "cache.type", "symlink")
-    clone.dvc("pull", "corpus", "manifest", "audio", "extract", "index")
+    clone.dvc("pull", "corpus", "manifest", "audio", "adapt", "extract", "index")
     assert not (clone.folder / "corpora").exists() and (clone.folder / "data" / "index.h5").is_symlink()
     with h5py.File(clone.folder / "data" / "index.h5") as index:
         assert index["streams/audio"].get("store", getlink=True).filename == "../features/audio.h5"
