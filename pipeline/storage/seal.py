@@ -20,6 +20,7 @@ import xxhash
 from pipeline.errors import StoreError
 
 from .hdf5 import refuse_foreign
+from .heap import check_heaps
 
 #: What h5py and numpy raise over a file that is not as it was written.
 DAMAGE = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, IndexError, MemoryError, OverflowError)
@@ -197,6 +198,8 @@ def _read_small(data: h5py.Dataset) -> np.ndarray:
     size = TEXT if data.dtype == object else data.dtype.itemsize
     if data.chunks is not None or data.id.get_storage_size() != data.size * size:
         raise ValueError(f"{data.name} has another layout than it was written with")
+    if data.dtype == object:
+        check_heaps(data)
     return data[()]
 
 

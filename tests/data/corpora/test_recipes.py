@@ -24,6 +24,8 @@ from pipeline.storage.feature_store import Status
 from pipeline.storage.media_store import Media
 
 ROOT = Path(__file__).resolve().parents[3]
+#: Stages that go before those of a modality.
+BEFORE = ("corpus", "link", "manifest")
 RECIPES = sorted(path.stem for path in (ROOT / "conf" / "recipe").glob("*.yaml"))
 #: Family → the seeded stand-in of its class; what needs no weights stays as it is.
 STAND_INS = {
@@ -296,8 +298,12 @@ def checkout(tmp_path_factory):
 @pytest.mark.parametrize(
     ("recipe", "more", "stages"),
     [
-        ("afew_va", (), ["corpus", "link", "manifest", "frames", "adapt@video", "extract@video", "index"]),
-        ("emo_db", ("stream@streams.audio=logmel",), ["corpus", "link", "manifest", "audio", "adapt@audio", "extract@audio", "index"]),
+        ("afew_va", (), [*BEFORE, "frames", "adapt@video", "extract@video", "index"]),
+        (
+            "emo_db",
+            ("stream@streams.audio=logmel",),
+            ["corpus", "link", "manifest", "audio", "adapt@audio", "extract@audio", "index"],
+        ),
     ],
 )
 def test_dvc_exp_run(recipe, more, stages, checkout, tmp_path):
