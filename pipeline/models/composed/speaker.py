@@ -90,7 +90,9 @@ class Speaker(nn.Module):
         """
         language = self.model.language
         if len(prompt) >= language.limit:
-            raise ParamsError(f"a prompt of {len(prompt)} tokens, and the language model takes {language.limit}; shorten the text.")
+            raise ParamsError(
+                f"a prompt of {len(prompt)} tokens, and the language model takes {language.limit}; shorten the text."
+            )
         states, mask = self.model.assemble([prompt], [projected])
         cache, said = language.make_cache(), list[int]()
         last = language(states, mask, cache)[0, -1]
