@@ -48,7 +48,9 @@ def read_records(path: str | Path) -> dict[str, dict[str, Any]]:
         raise CorpusError(f"records {path} cannot be read ({' '.join(str(error).split())[:120]}).") from error
     if isinstance(value, dict):
         value = value.get("annotations", value)
-    pairs = list(value.items()) if isinstance(value, dict) else [(None, one) for one in value if isinstance(value, list)]
+    pairs = (
+        list(value.items()) if isinstance(value, dict) else [(None, one) for one in (value if isinstance(value, list) else [])]
+    )
     found: dict[str, dict[str, Any]] = {}
     for number, (key, record) in enumerate(pairs, 1):
         if not isinstance(record, dict):

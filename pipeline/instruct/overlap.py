@@ -1,7 +1,7 @@
 """How far a reasoned answer names the emotions and the clues of another, 0 to 10, without asking anybody.
 
-Scores of this kind are usually asked of a large model (EMER; Lian et al. 2023, arXiv:2306.15401). These are counts of words and stand
-for nothing more: synonyms count as different clues.
+Scores of this kind are usually asked of a large model (EMER; Lian et al. 2023, arXiv:2306.15401). These are counts of words
+and stand for nothing more: synonyms count as different clues.
 """
 
 from __future__ import annotations

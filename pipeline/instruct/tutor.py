@@ -31,11 +31,12 @@ class Tongue:
     """A tokenizer as answers need it.
 
     Attributes:
-        decode: ids → text. ends: any of them closes an answer. limit: places of the language model.
+        decode: ids → text. spell: an id → what stands for it in a vocabulary, markers too. ends: any of them closes an answer. limit: places of the language model.
     """
 
     tokeniser: Tokeniser
     decode: Callable[[Sequence[int]], str]
+    spell: Callable[[int], str]
     ends: tuple[int, ...]
     limit: int
 
@@ -57,22 +58,24 @@ def open_tongue(options: Language, known: Sequence[str] = ()) -> Tongue:
     closing = tuple(listed) if isinstance(listed, list) else () if ends.end is None else (ends.end,)
     tokeniser = Tokeniser(lambda text: opened.tokenizer.plain(text).ids, ends.bos, ends.end)
     limit = int(opened.config["max_position_embeddings"] or opened.limit)
-    return Tongue(tokeniser, make_decode(opened.tokenizer, known), closing, limit)
+    return Tongue(tokeniser, *make_decode(opened.tokenizer, known), closing, limit)
 
 
-def make_decode(tokenizer: tokens.Words | tokens.Fast, known: Sequence[str]) -> Callable[[Sequence[int]], str]:
-    """Ids → text; of hashed words those of `known` are spelt, others are numbers."""
+def make_decode(
+    tokenizer: tokens.Words | tokens.Fast, known: Sequence[str]
+) -> tuple[Callable[[Sequence[int]], str], Callable[[int], str]]:
+    """Ids → text, and an id → itself in words; of hashed words those of `known` are spelt, others are numbers."""
     if isinstance(tokenizer, tokens.Fast):
         from tokenizers import Tokenizer
 
         whole = Tokenizer.from_str(tokenizer.json)
-        return lambda ids: str(whole.decode(list(ids), skip_special_tokens=True))
-    spelt = {}
+        return lambda ids: str(whole.decode(list(ids), skip_special_tokens=True)), lambda one: whole.id_to_token(one) or ""
+    spelt: dict[int, str] = {}
     for text in known:
         found = tokenizer.plain(text)
         for number, (low, high) in zip(found.ids.tolist(), found.spans.astype(int).tolist(), strict=True):
             spelt.setdefault(number, text[low:high].lower())
-    return lambda ids: " ".join(spelt.get(one, f"#{one}") for one in ids)
+    return lambda ids: " ".join(spelt.get(one, f"#{one}") for one in ids), lambda one: ""
 
 
 @dataclass

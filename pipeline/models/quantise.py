@@ -1,4 +1,4 @@
-"""Frozen linear layers in 4 or 8 bits a number, of bitsandbytes (Dettmers et al. 2022, arXiv:2208.07339; 2023, arXiv:2305.14314)."""
+"""Frozen linear layers in 8 or 4 bits a number, of bitsandbytes (Dettmers et al. 2022, arXiv:2208.07339; 2023, 2305.14314)."""
 
 from __future__ import annotations
 
