@@ -87,12 +87,12 @@ def _figures(truth: list[int], places: list[int], classes: Sequence[str]) -> dic
     # The class beyond the last takes what is none of them; it is never true, and no figure is of it.
     matrix = metrics.confusion(truth, places, len(classes) + 1)
     each = metrics.per_class(matrix)
-    there = matrix.sum(1) > 0
+    there = (matrix.sum(1) + matrix.sum(0) > 0)[: len(classes)]
     return {
         "accuracy": float(metrics.accuracy(matrix)),
         "uar": float(metrics.uar(matrix)),
         "weighted_f1": float(metrics.weighted_f1(matrix)),
-        "macro_f1": float(np.mean(each["f1"][there])),
+        "macro_f1": float(np.mean(each["f1"][: len(classes)][there])),
         "classes": {
             name: {key: float(np.nan_to_num(values[i])) for key, values in each.items()}
             for i, name in enumerate(classes)

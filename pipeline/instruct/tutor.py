@@ -31,7 +31,8 @@ class Tongue:
     """A tokenizer as answers need it.
 
     Attributes:
-        decode: ids → text. spell: an id → what stands for it in a vocabulary, markers too. ends: any of them closes an answer. limit: places of the language model.
+        decode: ids → text. spell: an id → what stands for it in a vocabulary, markers too.
+        ends: any of them closes an answer. limit: places of the language model.
     """
 
     tokeniser: Tokeniser
