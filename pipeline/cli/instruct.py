@@ -75,10 +75,10 @@ def answer(
         mine = list(examine(place, given, constrained=constrained))
         folds[str(number)] = measure(mine, classes)
         rows += mine
-    figures = {"all": measure(rows, classes), "folds": folds, "constrained": constrained}
-    write_json(report, figures)
+    every = measure(rows, classes)
+    write_json(report, {"all": every, "folds": folds, "constrained": constrained})
     write_text(report.with_suffix(".jsonl"), "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    for task, found in figures["all"].items():
+    for task, found in every.items():
         told = (
             f"macro F1 {found['named']['macro_f1']:.3f} said, {found['likeliest']['macro_f1']:.3f} scored, "
             if "named" in found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from typing import Any, Literal
 
@@ -20,8 +21,7 @@ def quantise_layers(network: Any, bits: Bits) -> None:
     """
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ParamsError(f"quantise {bits} needs bitsandbytes; run `pip install bitsandbytes`, or leave quantise null.")
-    import bitsandbytes
-
+    bitsandbytes: Any = importlib.import_module("bitsandbytes")
     for name, layer in list(network.named_modules()):
         if not isinstance(layer, nn.Linear):
             continue

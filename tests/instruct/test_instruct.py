@@ -37,6 +37,8 @@ SHAPE = {
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "max_position_embeddings": 128,
+    # The scores of a frozen head of small numbers are all alike, whatever is learned below it.
+    "initializer_range": 0.3,
 }
 CLASSES = ("joy", "sadness and grief", "fear")
 SAID = ["I won the prize!", "She left us.", "Who is there?", "What a day!"]
@@ -56,6 +58,7 @@ def settle(**changed):
         "tasks": TASKS,
         "rounds": [{"tasks": ["emotion"], "epochs": 2, "lr": 1e-2}, {"tasks": ["emotion", "reason"], "epochs": 2, "lr": 5e-3}],
         "batch": 2,
+        "sampling": {"max_tokens": 8},
     }
     return Settings.model_validate(given | changed)
 
@@ -142,9 +145,10 @@ def test_label_scores_are_those_of_single_forwards(tutor, examples):
             assert float(found[i, k]) == pytest.approx(sum(each) / len(each), abs=1e-5)
 
 
-def test_labels_of_more_tokens_are_not_the_less_likely_for_it(tutor, examples, monkeypatch):
+def test_labels_of_more_tokens_are_not_the_less_likely_for_it(examples):
     """Where every token is as likely as every other, so is every label; a sum would choose the shortest."""
-    monkeypatch.setattr(tutor.speaker, "head", torch.zeros_like(tutor.speaker.head))
+    tutor = open_tutor()
+    tutor.speaker.head = torch.zeros_like(tutor.speaker.head)
     found = score_labels(tutor, of(examples, "emotion"))
     torch.testing.assert_close(found, torch.full((4, 3), -math.log(128)))
 
@@ -189,7 +193,7 @@ def test_batches_and_accumulation_are_the_same_step(examples):
 
 
 def test_four_samples_are_learned_and_said(examples):
-    settings = settle(rounds=[{"tasks": ["emotion"], "epochs": 40, "lr": 2e-2, "final_lr": 2e-2}])
+    settings = settle(rounds=[{"tasks": ["emotion"], "epochs": 25, "lr": 1e-2, "final_lr": 1e-2}])
     settings.language.lora.__dict__["dropout"] = 0.0
     tutor, some = open_tutor(settings, stir=False), of(examples, "emotion")
     before = {name: value.detach().clone() for name, value in tutor.learned().items()}
@@ -282,7 +286,7 @@ def test_temperature_is_fitted_on_validation(tutor, examples):
     some = of(examples, "emotion")
     ((name, found),) = fit_temperatures(tutor, examples).items()
     scores, truth = score_labels(tutor, some).double(), torch.tensor([one.label for one in some])
-    grid = np.exp(np.linspace(np.log(0.05), np.log(20), 400))
+    grid = np.exp(np.linspace(np.log(0.05), np.log(20), 100))
     losses = [float(torch.nn.functional.cross_entropy(scores / t, truth)) for t in grid]
     assert name == "emotion" and float(torch.nn.functional.cross_entropy(scores / found, truth)) <= min(losses) + 1e-6
 
@@ -400,9 +404,10 @@ def test_without_bitsandbytes_fewer_bits_are_one_line(monkeypatch):
 @pytest.mark.parametrize("bits", ["4bit", "8bit"])
 def test_fewer_bits_learn_too(bits, examples):
     pytest.importorskip("bitsandbytes", reason="pip install bitsandbytes")
-    settings = settle(rounds=[{"tasks": ["emotion"], "epochs": 2, "lr": 1e-2}])
-    settings.language.__dict__["quantise"] = bits
-    tutor, plain, some = open_tutor(settings), open_tutor(), of(examples, "emotion")
+    language = {"weights": "random:0", "architecture": SHAPE | {"hidden_size": 64, "intermediate_size": 128}, "lora": {}}
+    rounds = [{"tasks": ["emotion"], "epochs": 2, "lr": 1e-2}]
+    tutor, plain = (open_tutor(settle(rounds=rounds, language=language | {"quantise": one}), stir=False) for one in (bits, None))
+    some = of(examples, "emotion")
     gap = (score_labels(tutor, some) - score_labels(plain, some)).abs().max()
     assert 0 < float(gap) < 0.5
     history = learn(tutor, Split(some, [])).history
