@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from pipeline import weights
+from pipeline.devices import pick_devices
 from pipeline.errors import WeightsError
 from pipeline.models.composed.prompt import PREFIX, Wrapped
 from pipeline.models.composed.speaker import Sampling, Speaker
@@ -84,6 +85,7 @@ def generate(text: str, language: Language, sampling: Sampling, *, raw: bool = F
         # A template writes the token that opens a text itself.
         ids = said if template else [*opening, *said]
     prompt = Wrapped(np.array(ids, np.int64), {PREFIX: (0, len(ids))})
-    speaker = Speaker(model, ends.head).eval()
+    # Layers of fewer bits take them when they are moved.
+    speaker = Speaker(model, ends.head).eval().to(pick_devices("auto")[0])
     generator = torch.Generator().manual_seed(sampling.seed)
     return tongue.decode(speaker.say(prompt, {}, sampling, tongue.ends, generator)).strip()

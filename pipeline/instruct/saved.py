@@ -61,7 +61,7 @@ def save(folder: Path, tutor: Tutor, progress: Progress, about: Mapping[str, Any
         "history": progress.history,
         "digest": minigpt.digest({name: value for name, value in learned.items()}),
     }
-    with atomic_folder(folder, keep=RECORD) as made:
+    with atomic_folder(folder) as made:
         if options.lora is not None:
             from peft import LoraConfig
 

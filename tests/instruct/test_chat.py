@@ -74,6 +74,14 @@ def test_errors_are_one_line(words, message):
     assert said.startswith("error: ") and message in said and "\n" not in said
 
 
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+def test_fewer_bits_or_one_line(bits):
+    shape = json.dumps(json.loads(SHAPE) | {"hidden_size": 64, "intermediate_size": 64})
+    said = run("Hi", "--weights", "random:0", "--architecture", shape, "--quantise", bits, "--max-tokens", 3)
+    there = importlib.util.find_spec("bitsandbytes") is not None
+    assert not said.startswith("error") if there else f"quantise {bits} needs bitsandbytes" in said
+
+
 @real
 def test_the_real_one_speaks():
     assert read_template(SMOLLM2).startswith("{% for message in messages %}")

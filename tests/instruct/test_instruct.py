@@ -463,6 +463,9 @@ def test_folds_by_two_commands(project):
     assert all(row["true"] == CLASSES[(0, 1, 2, 0)[int(row["clip"][2:]) % 4]] for row in rows)
     run("instruct", "merge", "models/instruct/fold_0", "--out", "whole")
     assert (project / "whole/model.safetensors").is_file()
+    run("instruct", "learn", "--settings", "tiny", *changes, "-S", "seed=1", "--fold", 0)  # other settings: taught anew
+    assert (project / "models/instruct/fold_0/adapter_model.safetensors").read_bytes() != before
+    assert saved.read_record(project / "models/instruct/fold_0")["settings"]["seed"] == 1
     assert "there is no fold 7" in run("instruct", "learn", "--settings", "tiny", "--fold", 7)
     assert "run `python -m pipeline instruct learn` first" in run("instruct", "answer", "--out", "nowhere")
 
