@@ -90,7 +90,8 @@ def read_films(paths: Sequence[Path], texts: Sequence[str], settings: Settings, 
     predictor = Predictor([], encoders, params.model_copy(update={"streams": encoders}), pick_devices(params.run.device)[0])
     for name in encoders:
         predictor.extractor(name)
-    films = zip(names, paths, texts or [None] * len(paths), strict=True)
+    said: Sequence[str | None] = texts or [None] * len(paths)
+    films = zip(names, paths, said, strict=True)
     return (_read_film(predictor, name, path, text, taken) for name, path, text in films)
 
 
