@@ -23,6 +23,7 @@ LAYERS = {
     "training": f"{SHARED} storage models runs data.names",
     "evaluation": f"{SHARED} storage runs training.data",
     "study": f"{SHARED} storage models runs training evaluation",
+    "instruct": f"{SHARED} storage weights features models runs training.data evaluation serving data.names",
     "serving": f"{SHARED} storage workers weights data features models runs training",
 }
 

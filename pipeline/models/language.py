@@ -13,6 +13,7 @@ from pipeline.errors import ParamsError
 from pipeline.params.base import Count, Group, Number, Positive, Share
 
 from .batch import Tokens
+from .quantise import Bits, quantise_layers
 from .spec import LanguageSpec
 
 #: Ready-made sets of projections that adapters stand beside.
@@ -45,13 +46,20 @@ class LanguageModel(nn.Module):
         state: the frozen weights, named as in a model of these layers alone; they are held, not copied.
         lora: None = no adapters.
         checkpointing: keep no activations of the layers, compute them again for the gradient.
+        quantise: what is frozen takes 4 or 8 bits a number (Dettmers et al. 2023), of bitsandbytes.
 
     Raises:
         ParamsError: weights that do not fit, or adapters beside what is not there.
     """
 
     def __init__(
-        self, spec: LanguageSpec, state: Mapping[str, Tensor], lora: Lora | None, *, checkpointing: bool = False
+        self,
+        spec: LanguageSpec,
+        state: Mapping[str, Tensor],
+        lora: Lora | None,
+        *,
+        checkpointing: bool = False,
+        quantise: Bits | None = None,
     ) -> None:
         super().__init__()
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -73,6 +81,8 @@ class LanguageModel(nn.Module):
         self.width, self.dtype = int(config.hidden_size), getattr(torch, spec.dtype)
         self.limit = int(config.max_position_embeddings)
         self.network = network
+        if quantise is not None:
+            quantise_layers(network, quantise)
         if lora is not None:
             self._adapt(lora)
         if checkpointing:

@@ -12,18 +12,25 @@ from pipeline import weights
 from pipeline.errors import ParamsError, WeightsError
 from pipeline.models.composed.model import Composed, make_projector
 from pipeline.models.language import LanguageModel, Lora
+from pipeline.models.quantise import Bits
 from pipeline.models.spec import LanguageSpec
-from pipeline.params.base import Group
+from pipeline.params.base import Flag, Group
 from pipeline.weights import layers, minigpt, vocabulary
 
 
 class Language(Group):
-    """Which language model. lora: adapters that the checkpoint of the projectors holds; null = none. dtype: of what is frozen."""
+    """Which language model.
+
+    lora: adapters, that the checkpoint of the projectors holds or that learn; null = none. dtype: of what is frozen.
+    quantise: what is frozen takes fewer bits, where bitsandbytes is there. checkpointing: less memory for more time.
+    """
 
     weights: str
     architecture: dict[str, Any] = {}
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     lora: Lora | None = None
+    quantise: Bits | None = None
+    checkpointing: Flag = False
 
 
 def open_composed(language: Language, projectors: str, streams: Sequence[str]) -> tuple[Composed, dict[str, Any]]:
@@ -51,7 +58,10 @@ def open_composed(language: Language, projectors: str, streams: Sequence[str]) -
     ends = vocabulary.read_vocabulary(address, says, language.dtype)
     state = layers.read_above(address, says, 0, language.dtype)
     report: dict[str, Any] = {"language": base | {"dtype": language.dtype, "layers": count}}
-    source, own, made = weights.parse(projectors), {}, LanguageModel(spec, state, language.lora)
+    if language.quantise is not None:
+        report["language"]["quantise"] = language.quantise
+    made = LanguageModel(spec, state, language.lora, checkpointing=language.checkpointing, quantise=language.quantise)
+    source, own = weights.parse(projectors), {}
     if source.random:
         report["projectors"] = {"source": str(source), "random": True}
     else:

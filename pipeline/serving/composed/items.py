@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 
 from pipeline.devices import pick_devices
@@ -137,13 +138,26 @@ def read_corpus(
     Raises:
         StoreError: a stream has no store.
     """
-    table, stores = tables.read(manifest).sort("id"), find_stores(settings.find_streams(), folder)
+    table, stores = open_corpus(settings.find_streams(), params, folder, manifest)
+    return (read_clip(row, stores) for row in table.iter_rows(named=True))
+
+
+def open_corpus(
+    streams: Mapping[str, Stream], params: Params, folder: Path = Path("features"), manifest: Path = Path("data/manifest.parquet")
+) -> tuple[pl.DataFrame, dict[str, Store]]:
+    """The manifest, sorted by `id`, with recognised words where `asr` is on, and the store of each stream.
+
+    Raises:
+        StoreError: a stream has no store.
+    """
+    table, stores = tables.read(manifest).sort("id"), find_stores(streams, folder)
     if params.asr.weights:
         table = transcribe.fill_texts(table, transcribe.TABLE)
-    return (_read_clip(row, stores) for row in table.iter_rows(named=True))
+    return table, stores
 
 
-def _read_clip(row: Mapping[str, Any], stores: Mapping[str, Store]) -> Item:
+def read_clip(row: Mapping[str, Any], stores: Mapping[str, Store]) -> Item:
+    """The rows of one clip of the manifest."""
     rows, lacks, clip = {}, dict[str, tuple[Status, str]](), row["id"]
     for name, store in stores.items():
         entry = store[clip] if clip in store else Entry(np.empty(0), np.empty(0), Status.MISSING)

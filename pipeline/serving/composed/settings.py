@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from pipeline.models.composed.readout import Readout
 from pipeline.params import DecodeVideo, Stream, parse_stream
 from pipeline.params.base import Count, Group, Name
 from pipeline.params.file import load
-from pipeline.parts import read_options
+from pipeline.parts import Options, read_options
 from pipeline.runs.composed import Language
 
 STREAMS = Path("conf/stream")
@@ -61,7 +61,12 @@ class Settings(Group):
         Raises:
             ParamsError: `conf/stream/` has no such file.
         """
-        return {name: find_stream(one) if isinstance(one, str) else one for name, one in self.streams.items()}
+        return find_streams(self.streams)
+
+
+def find_streams(streams: Mapping[str, str | Stream]) -> dict[str, Stream]:
+    """Name → stream; see `find_stream`."""
+    return {name: find_stream(one) if isinstance(one, str) else one for name, one in streams.items()}
 
 
 def find_stream(name: str) -> Stream:
@@ -77,7 +82,12 @@ def find_stream(name: str) -> Stream:
 
 
 def read_settings(path: str | Path, changes: Sequence[str] = ()) -> Settings:
-    """The settings in a file.
+    """The settings of an extraction in a file; see `read_group`."""
+    return read_group(Settings, path, changes)
+
+
+def read_group(kind: type[Options], path: str | Path, changes: Sequence[str] = ()) -> Options:
+    """Settings of a kind in a file.
 
     Args:
         changes: `readout.rows=legacy`; the value is YAML.
@@ -88,7 +98,7 @@ def read_settings(path: str | Path, changes: Sequence[str] = ()) -> Settings:
     values = load(Path(path))
     for change in changes:
         _change(values, change)
-    return read_options(Settings, values, str(path))
+    return read_options(kind, values, str(path))
 
 
 def _change(values: dict[str, Any], change: str) -> None:
