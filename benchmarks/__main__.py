@@ -15,7 +15,7 @@ from rich.table import Table
 
 from pipeline.storage.atomic import write_json
 
-from . import cache, contrast, dag, efficiency, invariance, machine, manifest, naive, store
+from . import cache, contrast, dag, efficiency, invariance, machine, manifest, naive, peak, store
 from .figures import Figure
 
 BENCHMARKS = {
@@ -26,6 +26,7 @@ BENCHMARKS = {
     "naive": naive,
     "invariance": invariance,
     "contrast": contrast,
+    "peak": peak,
     "dag": dag,
 }
 RESULTS = Path(__file__).with_name("results.json")
