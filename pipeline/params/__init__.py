@@ -118,6 +118,28 @@ class Params(Group):
         return self
 
     @model_validator(mode="after")
+    def _pictures(self) -> Params:
+        """A stream sees no more than is decoded, and only pictures have a rate and a size of their own."""
+        video = self.decode.video
+        for name, stream in self.streams.items():
+            face = stream.modality == "face"
+            within = {
+                "fps": ("decode.video.fps", video.fps),
+                "size": ("faces.size", self.faces.size) if face else ("decode.video.size", video.size),
+            }
+            for key, (where, most) in within.items():
+                asked = getattr(stream, key)
+                if asked is None:
+                    continue
+                if stream.modality not in ("video", "face") or stream.encoder == "import":
+                    raise ValueError(
+                        f"streams.{name}.{key} is {asked:g}: only streams that encode pictures have it; leave it out"
+                    )
+                if most is not None and asked > most:
+                    raise ValueError(f"streams.{name}.{key} is {asked:g}, but {where} decodes {most:g}; raise {where} to it")
+        return self
+
+    @model_validator(mode="after")
     def _combination(self) -> Params:
         if not self.streams:
             raise ValueError("streams is empty; keep at least one")

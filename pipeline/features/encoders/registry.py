@@ -18,7 +18,7 @@ from pipeline.errors import ParamsError, UserError
 from pipeline.params import Stream, parse_stream
 from pipeline.parts import Parts, read_options
 
-from . import views
+from . import sampling, views
 from .extractor import Extractor
 from .family import Family
 
@@ -55,6 +55,7 @@ def build(stream: Stream, view: str | None = None) -> Extractor:
     found = family.build(stream, read_options(family.Options, stream.options, f"{stream.encoder}.options"))
     identity = _complete(found.identity, stream, family)
     plain = replace(found, identity=identity, pooling=stream.pooling, rate=stream.rate, threads=stream.threads)
+    plain = sampling.sample(plain, stream)
     return views.see(plain, stream, view) if view else plain
 
 
