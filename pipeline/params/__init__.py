@@ -17,6 +17,7 @@ from .data import Asr, Corpus, Decode, DecodeAudio, DecodeVideo, Faces, Integrit
 from .features import StoreLayout, Stream
 from .file import load
 from .learning import Dropout, Ensemble, Fusion, Linear, Loss, Pairs, Part, Phase, Task, Temporal, Term, Training
+from .pictures import check_pictures
 
 __all__ = [
     "ADAPTERS",
@@ -118,6 +119,12 @@ class Params(Group):
                     f"streams.{name}.modality is {stream.modality}: a stream named {name} holds no other modality; "
                     f"choose another encoder, or put it under another name (stream@streams.{stream.modality}=…)"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _pictures(self) -> Params:
+        for name, stream in self.streams.items():
+            check_pictures(name, stream, self.decode.video, self.faces)
         return self
 
     @model_validator(mode="after")

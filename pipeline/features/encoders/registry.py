@@ -21,7 +21,7 @@ from pipeline.params import Stream, parse_stream
 from pipeline.parts import Parts, read_options
 from pipeline.weights import adapters
 
-from . import pooling, views
+from . import pooling, sampling, views
 from .encoder import Encoder
 from .extractor import Axis, Extractor
 from .family import Family
@@ -60,6 +60,7 @@ def build(stream: Stream, view: str | None = None) -> Extractor:
     identity = _complete(found.identity, stream, family)
     axis = _name_axis(found, stream)
     plain = replace(found, identity=identity, pooling=stream.pooling, rate=stream.rate, threads=stream.threads, axis=axis)
+    plain = sampling.sample(plain, stream)
     if stream.adapter:
         plain = _adapted(plain, stream, family, Path(stream.adapter).expanduser())
     return views.see(plain, stream, view) if view else plain
