@@ -39,6 +39,7 @@ REASONS: dict[str, str] = {
     "drift": "the length differs from the annotation by more than integrity.max_drift",
     # What came of it.
     "no_fold": "the protocol has no fold for it; it is neither trained nor scored on",
+    "lost_frames": "some pictures of a folder of frames cannot be read; the clip keeps the others",
     "few_faces": "the chosen face is in fewer of the clip's frames than faces.min_share; no clip is lost",
     "failed": "an encoder could not make features of it",
 }
@@ -60,7 +61,7 @@ OF_BYTES = frozenset(
 )
 
 #: Rows that tell of a file nobody asked for, or of a clip that is used all the same: not failures.
-BENIGN = frozenset({"surplus", "few_faces", "no_fold"})
+BENIGN = frozenset({"surplus", "few_faces", "lost_frames", "no_fold"})
 
 
 def known(reason: str) -> str:

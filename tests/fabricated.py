@@ -19,9 +19,17 @@ class Fabricated:
     """Files below `folder`; audio tells one bit of the class, video the other, text a bit of both."""
 
     def __init__(
-        self, folder: Path, *, clips: int = 60, folds: int = 1, levels: int = 0, noise: float = 0.4, seed: int = 0
+        self,
+        folder: Path,
+        *,
+        clips: int = 60,
+        folds: int = 1,
+        levels: int = 0,
+        noise: float = 0.4,
+        seed: int = 0,
+        axis: str = "layer",
     ) -> None:
-        self.folder = folder
+        self.folder, self.axis = folder, axis
         self.rng = np.random.default_rng(seed)
         self.ids = [f"demo/clip{i:03d}" for i in range(clips)]
         self.classes = self.rng.integers(0, 4, clips)
@@ -101,7 +109,8 @@ class Fabricated:
             entries,
             rows=[len(e.values) for e in entries],
             shape=shape,
-            attributes={"stream": name, "modality": name, "identity": {"weights": {"source": source}}},
+            attributes={"stream": name, "modality": name, "identity": {"weights": {"source": source}}}
+            | ({"axis": self.axis} if len(shape) > 1 else {}),
         )
 
     def params(self, **groups: dict) -> parameters.Params:

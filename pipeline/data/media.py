@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +22,7 @@ from pipeline.params import DecodeVideo, Params
 from pipeline.progress import track
 from pipeline.storage import flac, tables
 from pipeline.storage.clip_cache import ClipCache
-from pipeline.storage.feature_store import Entry
+from pipeline.storage.feature_store import Entry, Status
 from pipeline.storage.media_store import absent_entry, join_files, pack
 from pipeline.workers.pool import Pool
 
@@ -78,13 +78,14 @@ def _versions(*packages: str) -> dict[str, str | None]:
 
 
 def decode_frames(spec: DecodeVideo, cut: Cut) -> Entry:
-    """Sampled frames of one clip, as `join_files` has them.
+    """Sampled frames of one clip, as `join_files` has them; the reason says which pictures of a folder are lost.
 
     Raises:
         DecodeError: there are none to be had.
     """
     found = video.read_frames(cut.path, spec, cut.start, cut.end, cut.half)
-    return join_files(found.jpegs, found.times)
+    lost = f"{len(found.lost)} of its pictures cannot be read ({', '.join(found.lost[:3])})" if found.lost else ""
+    return replace(join_files(found.jpegs, found.times), reason=lost)
 
 
 def decode_sound(rate: int, cut: Cut) -> Entry:
@@ -137,7 +138,8 @@ def _decode(
                     pending, since = {}, time.monotonic()
             _put(cache, pending, failures, present, modality, root)
         problems = pack(out, rows, modality, cache, identity, failures)
-    table_out = tables.frame([{**p, "stage": stage} for p in problems], tables.QUARANTINE)
+        notes = _note_losses([row for row in rows if row["content"] in present.keys() - failures.keys()], modality, cache)
+    table_out = tables.frame([{**p, "stage": stage} for p in problems + notes], tables.QUARANTINE)
     tables.write(table_out, out.with_name(f"{stage}.quarantine.parquet"))
     if len(problems) > params.quarantine.max_rate * max(len(rows), 1):
         worst = table_out.group_by("reason").len().sort("len", descending=True).rows()
@@ -146,6 +148,17 @@ def _decode(
             f"{params.quarantine.max_rate:g} allows ({', '.join(f'{n} {r}' for r, n in worst)})."
         )
     return out
+
+
+def _note_losses(rows: list[dict], modality: str, cache: ClipCache) -> list[dict]:
+    """Quarantine rows of clips that are there, but not whole."""
+    found = zip(rows, cache.layout(row["content"] for row in rows), strict=True)
+    lines = [(row, reason) for row, (*_, status, reason) in found if status == Status.OK and reason]
+    told = {"reason": "lost_frames"}
+    return [
+        {"id": row["id"], "media": row[modality], "detail": f"{reason}; the clip keeps the others"} | told
+        for row, reason in lines
+    ]
 
 
 def _put(

@@ -20,6 +20,7 @@ from pipeline.storage.atomic import write_json
 from pipeline.storage.clip_cache import ClipCache, digest
 from pipeline.storage.feature_store import Entry, Status
 
+from .encoders.extractor import Extractor
 from .engine.devices import compute
 from .engine.reader import Job, Reader
 from .engine.stats import Stats
@@ -141,11 +142,28 @@ def pack_store(plan: Plan, done: list[Encoded], out: Path) -> None:
             "stream": name,
             "modality": stream.modality,
             "level": name_level(stream),
+            **name_axis(name, done[0].part.extractor, shape),
             "notes": done[0].part.extractor.notes,
             **plain.attributes,
         },
         views=dict(zip(stream.views, views, strict=True)),
     )
+
+
+def name_axis(name: str, extractor: Extractor, shape: tuple[int, ...]) -> dict[str, str]:
+    """The attribute `axis` of a store with rows of this shape; rows (D,) have none.
+
+    Raises:
+        StoreError: rows are (N, D), and nobody says what N is.
+    """
+    if len(shape) < 2:
+        return {}
+    if extractor.axis is None:
+        raise StoreError(
+            f"stream {name}: rows are {shape}, and nobody says what the first number counts; set options.axis to layer or space "
+            "(of an encoder of your own: `axis` of its Extractor)."
+        )
+    return {"axis": extractor.axis}
 
 
 def _outline(plan: Plan, one: Encoded) -> Outline:

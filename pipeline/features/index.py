@@ -18,6 +18,7 @@ import polars as pl
 from pipeline.errors import StoreError
 from pipeline.params import Params, Stream
 from pipeline.storage import seal, tables
+from pipeline.storage.axis import axis_of
 from pipeline.storage.classes import check_classes
 from pipeline.storage.feature_store import Status, Store
 from pipeline.storage.hdf5 import atomic_hdf5
@@ -128,9 +129,11 @@ def normalisation(store: Store, row: np.ndarray, status: np.ndarray, training: n
         training: (F, N) bool; only these clips are read for fold f.
 
     Returns:
-        (F, D) or (F, L, D) float32 each; standard deviation 1 where the feature is constant.
+        (F, D), of layers (F, L, D) float32 each; standard deviation 1 where the feature is constant.
     """
-    shape, prompted = store.shape[1:], trunk_of(store) is not None
+    # A place of a picture is like any other: all share one mean and deviation. Layers have their own.
+    places, prompted = axis_of(store) == "space", trunk_of(store) is not None
+    shape = store.shape[2:] if places else store.shape[1:]
     total, squares = np.zeros((2, len(training), *shape))
     count = np.zeros(len(training))
     for clip in np.flatnonzero(training.any(0) & (status == Status.OK)):
@@ -139,6 +142,8 @@ def normalisation(store: Store, row: np.ndarray, status: np.ndarray, training: n
         if prompted:
             spans = store.times[low:high]
             values = values[spans[:, 1] > spans[:, 0]]
+        if places:
+            values = values.reshape(-1, *shape)
         inside = training[:, clip]
         total[inside] += values.sum(0)
         squares[inside] += np.square(values).sum(0)
@@ -166,7 +171,7 @@ def _belongs(store: Store, name: str, stream: Stream) -> None:
         held, asked = (", ".join(views) or "none" for views in (store.views, stream.views))
         raise StoreError(f"{store.path} holds the views {held}; stream {name!r} has {asked}. Run `dvc repro extract@{name}`.")
     if len(store.shape) not in (2, 3):
-        raise StoreError(f"{store.path} has rows of shape {store.shape[1:]}; a stream's rows are (D,) or (L, D).")
+        raise StoreError(f"{store.path} has rows of shape {store.shape[1:]}; a stream's rows are (D,) or (N, D).")
 
 
 def remove_stale(features: Path, names: Collection[str]) -> list[str]:
@@ -222,6 +227,7 @@ def _facts(store: Store, path: Path) -> dict[str, object]:
         "modality": str(store.attributes.get("modality", "")),
         "width": int(store.shape[-1]),
         "levels": int(store.shape[1]) if len(store.shape) == 3 else 0,
+        "axis": axis_of(store),
         "source": source,
         "random": source.startswith("random:"),
         "trunk": json.dumps(trunk_of(store), sort_keys=True),

@@ -13,10 +13,15 @@ from .blocks import project
 
 #: How a clip's tokens are read: normalised, their mean, mean and standard deviation, or as they were stored (`states`).
 Pooling = Literal["none", "mean", "statistics", "states"]
+#: What N is of tokens (N, D): hidden layers, or places of a picture, of which none has a meaning of its own.
+Axis = Literal["layer", "space"]
 
 
-def pool_tokens(tokens: Tokens, pooling: Pooling) -> Tokens:
-    """(B, T, D) or (B, T, L, D) → (B, 1, P), one row per clip: P = L · D, or twice that for `statistics`.
+def pool_tokens(tokens: Tokens, pooling: Pooling, axis: Axis = "layer") -> Tokens:
+    """(B, T, D) or (B, T, N, D) → (B, 1, P), one row per clip: P = D, of layers N · D, or twice that for `statistics`.
+
+    Args:
+        axis: what N is; places of a picture (`space`) are averaged first.
 
     The deviation is that over the clip (1/T), after the mean, as in x-vectors (Snyder et al. 2018).
 
@@ -26,7 +31,8 @@ def pool_tokens(tokens: Tokens, pooling: Pooling) -> Tokens:
     """
     if pooling in ("none", "states"):
         return tokens
-    values, mask = tokens.values.flatten(2), tokens.mask[..., None]
+    values, mask = tokens.values, tokens.mask[..., None]
+    values = values.mean(2) if axis == "space" else values.flatten(2)
     count = mask.sum(1, keepdim=True).clamp(min=1)
     pooled = (values * mask).sum(1, keepdim=True) / count
     if pooling == "statistics":

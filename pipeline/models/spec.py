@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from .pooled import Pooling
+from .pooled import Axis, Pooling
 
 
 class StreamSpec(BaseModel):
-    """Shape of one stream's tokens: width D, L when several hidden layers were kept (else 0), and how they are read.
+    """Shape of one stream's tokens: width D, `levels` N where they are (N, D) (else 0), and how they are read.
 
     Attributes:
+        axis: what N is.
         prompted: rows that last no time are a prompt's; only a language model reads them (`pooling: states`).
         hidden: of the perceptron they go through first, the widths of its hidden layers in multiples of the model's.
     """
@@ -19,6 +20,7 @@ class StreamSpec(BaseModel):
 
     width: int
     levels: int = 0
+    axis: Axis = "layer"
     pooling: Pooling = "none"
     prompted: bool = False
     hidden: tuple[int, ...] = ()
@@ -26,7 +28,8 @@ class StreamSpec(BaseModel):
     @property
     def reads(self) -> int:
         """Numbers of a clip's one row where tokens are pooled."""
-        return self.width * max(1, self.levels) * (2 if self.pooling == "statistics" else 1)
+        layers = self.levels if self.axis == "layer" else 1
+        return self.width * max(1, layers) * (2 if self.pooling == "statistics" else 1)
 
 
 class WindowSpec(BaseModel):

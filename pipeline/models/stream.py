@@ -10,11 +10,28 @@ from torch import Tensor, nn
 
 from .batch import Tokens
 from .blocks import project
+from .pooled import Axis
 from .temporal.base import Temporal
 from .temporal.transformer import Transformer
 
 #: Periods of the positional code, seconds: from a quarter of a second to two minutes.
 PERIODS = (0.25, 120.0)
+
+
+class Places(nn.Module):
+    """(B, T, N, D) → (B, T, D): a mean over places, weighted by what a learned query finds in each, wherever it is.
+
+    At first the query asks for nothing, and all weigh alike.
+    """
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.zeros(inputs))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """See the class."""
+        found = nn.functional.layer_norm(values, values.shape[-1:]) @ self.query / math.sqrt(len(self.query))  # (B, T, N)
+        return torch.einsum("btn,btnd->btd", found.softmax(-1), values)
 
 
 class StreamEncoder(nn.Module):
@@ -23,8 +40,8 @@ class StreamEncoder(nn.Module):
     Args:
         inputs: D, width of the stream's tokens.
         width: H. blocks: number of temporal layers, may be 0.
-        levels: L > 0 when tokens keep all hidden layers; a learned softmax weight mixes them
-            (weighted-sum probing as in SUPERB, Yang et al. 2021).
+        levels: N > 0 when tokens are (N, D). Of hidden layers (`axis: layer`) a learned softmax weight mixes them
+            (weighted-sum probing as in SUPERB, Yang et al. 2021); places of a picture (`space`) are attended, see `Places`.
         temporal: makes the layers from width, number, heads and dropout.
         hidden: widths of the perceptron's hidden layers, in multiples of H.
     """
@@ -41,10 +58,12 @@ class StreamEncoder(nn.Module):
         levels: int = 0,
         temporal: Callable[[int, int, int, float], Temporal] = Transformer,
         hidden: Sequence[int] = (),
+        axis: Axis = "layer",
     ) -> None:
         super().__init__()
         self.width = width
-        self.mix = nn.Parameter(torch.zeros(levels)) if levels else None
+        self.mix = nn.Parameter(torch.zeros(levels)) if levels and axis == "layer" else None
+        self.places = Places(inputs) if levels and axis == "space" else None
         self.norm = nn.LayerNorm(inputs)
         self.project = project(inputs, width, hidden, dropout)
         self.dropout = nn.Dropout(dropout)
@@ -60,10 +79,12 @@ class StreamEncoder(nn.Module):
         return torch.cat([phase.sin(), phase.cos()], -1)[..., : self.width]
 
     def forward(self, tokens: Tokens) -> Tokens:
-        """(B, T, D) or (B, T, L, D) → (B, T, H); zero where there is no token."""
+        """(B, T, D) or (B, T, N, D) → (B, T, H); zero where there is no token."""
         values = tokens.values
         if self.mix is not None:
             values = torch.einsum("l,btld->btd", self.mix.softmax(0), values)  # (B, T, D)
+        if self.places is not None:
+            values = self.places(values)
         x = self.dropout(self.project(self.norm(values))) + self.encode_position(tokens.times)  # (B, T, H)
         x = self.blocks(x, tokens.mask)
         return tokens._replace(values=self.final(x) * tokens.mask[..., None])

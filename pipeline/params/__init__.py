@@ -18,6 +18,7 @@ from .features import StoreLayout, Stream
 from .file import load
 from .learning import Dropout, Ensemble, Linear, Pairs, Phase, Training
 from .network import Fusion, Loss, Part, Task, Temporal, Term
+from .pictures import check_pictures
 
 __all__ = [
     "ADAPTERS",
@@ -119,6 +120,12 @@ class Params(Group):
                     f"streams.{name}.modality is {stream.modality}: a stream named {name} holds no other modality; "
                     f"choose another encoder, or put it under another name (stream@streams.{stream.modality}=…)"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _pictures(self) -> Params:
+        for name, stream in self.streams.items():
+            check_pictures(name, stream, self.decode.video, self.faces)
         return self
 
     @model_validator(mode="after")

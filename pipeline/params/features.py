@@ -48,6 +48,10 @@ class Stream(Group):
     pooling: Literal["none", "mean", "max", "mean_max", "first", "last", "statistics"] = "none"
     #: Rows per second that frame-level features are pooled to; null keeps the model's own.
     rate: Positive | None = None
+    #: Pictures per second that the encoder sees, at most those decoded (`decode.video.fps`); null = all of them.
+    fps: Positive | None = None
+    #: Pixels of their shorter side, at most those decoded (`decode.video.size`, `faces.size`); null = as they are.
+    size: Whole | None = Field(default=None, ge=16)
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     #: CPU threads of the network; fixed, since sums in another order end in other last bits.
     threads: Count = 1

@@ -15,7 +15,7 @@ from pipeline.models.pooled import pool_tokens
 
 from .run import TrainedModel
 
-#: (T, D) or (T, L, D) values and (T, 2) seconds of one stream of a clip, as its extractor gives them.
+#: (T, D) or (T, N, D) values and (T, 2) seconds of one stream of a clip, as its extractor gives them.
 Features = tuple[np.ndarray, np.ndarray]
 
 
@@ -56,7 +56,7 @@ def read_tokens(run: TrainedModel, features: dict[str, Features]) -> dict[str, T
             torch.full((1, max(1, len(values))), here),
             torch.from_numpy(times if here else np.zeros((1, 2), np.float32)).float()[None],
         )
-        result[name] = pool_tokens(tokens, spec.pooling)
+        result[name] = pool_tokens(tokens, spec.pooling, spec.axis)
     return result
 
 

@@ -19,7 +19,7 @@ from . import seal
 from .feature_store import Store
 from .rows import Rows
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 #: What to do about an index that is not as it was written.
 REMEDY = "Run `dvc repro -f -s index`."
 
@@ -31,9 +31,10 @@ class IndexedStream:
     Attributes:
         store: reader of the feature store, checked against the ids.
         row: (N,) int64, position of each clip in the store, -1 = none. status: (N,) uint8.
-        mean, std: (F, D) or (F, L, D) float32, per fold, over the rows of its training clips.
-        facts: attributes: digest, modality, source, random, width, levels, trunk (JSON: depth and base of
-            a language model whose states these are, or null), coverage; of an adapted encoder its `adapter`.
+        mean, std: (F, D), of layers (F, L, D) float32, per fold, over the rows of its training clips.
+        facts: attributes: digest, modality, source, random, width, levels, axis (what `levels` counts: `layer`,
+            `space`, or nothing), trunk (JSON: depth and base of a language model whose states these are, or null), coverage; of
+            an adapted encoder its `adapter`.
     """
 
     store: Store

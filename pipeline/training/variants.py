@@ -149,7 +149,8 @@ def _describe_stream(params: Params, name: str, data: Dataset, linear: bool, sta
     width, levels = (int(str(stream.facts[fact])) for fact in ("width", "levels"))
     hidden = () if linear or states else params.temporal.hidden.get(name, ())
     prompted = stream.trunk is not None
-    return StreamSpec(width=width, levels=levels, pooling="states" if states else pooling, prompted=prompted, hidden=hidden)
+    read: Pooling = "states" if states else pooling
+    return StreamSpec(width=width, levels=levels, axis=stream.axis, pooling=read, prompted=prompted, hidden=hidden)
 
 
 def _list_outputs(params: Params, variant: Variant, data: Dataset, base: str | None) -> dict[str, OutputSpec]:

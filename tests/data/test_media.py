@@ -22,6 +22,7 @@ from pipeline import code
 from pipeline.data import media
 from pipeline.errors import CacheError, QuarantineError, StoreError
 from pipeline.params import parse
+from pipeline.reasons import BENIGN
 from pipeline.storage import media_store, tables
 from pipeline.storage.clip_cache import ClipCache
 from pipeline.storage.feature_store import Status
@@ -325,3 +326,21 @@ def test_a_cache_that_is_read_only(corpus, monkeypatch):
     with pytest.raises(CacheError, match="cannot be written"):
         corpus.frames("third.h5")
     assert not (corpus.data / "third.h5").exists()
+
+
+def test_a_lost_picture_of_a_folder_is_a_line_and_the_clip_stays(corpus):
+    place = corpus.root / "pictures"
+    place.mkdir()
+    for i in range(25):
+        Image.new("RGB", (64, 48), (i * 10, 0, 0)).save(place / f"{i:02}.png")
+    (place / "12.png").write_bytes(b"no picture")
+    corpus.rows = [*corpus.rows[:2], {"id": "c/pictures", "video": "pictures", "content": "hash-pictures"}]
+    corpus.write()
+    everyframe = {"decode": {"video": {"fps": 25}}, "quarantine": {"max_rate": 0.0}}
+    store = media_store.Media(corpus.frames(**everyframe))
+    assert len(store["c/pictures"].items) == 24 and store["c/pictures"].status == Status.OK
+    (line,) = corpus.quarantine("frames")
+    assert (line["id"], line["stage"], line["reason"]) == ("c/pictures", "frames", "lost_frames")
+    assert "12.png" in line["detail"] and line["reason"] in BENIGN
+    corpus.frames(**everyframe)
+    assert corpus.quarantine("frames") == [line], "said again when nothing is decoded anew"

@@ -266,12 +266,17 @@ def test_rows_are_vectors_or_layers_of_them(fabricate, shape, fine):
     entries = [Entry(np.ones((2, *shape), np.float32), np.array([[0, 1], [1, 2]], np.float32)) for _ in corpus.ids]
     path = corpus.path("features/audio.h5")
     feature_store.write(
-        path, corpus.ids, entries, rows=[2] * 20, shape=shape, attributes={"stream": "audio", "modality": "audio"}
+        path,
+        corpus.ids,
+        entries,
+        rows=[2] * 20,
+        shape=shape,
+        attributes={"stream": "audio", "modality": "audio", "axis": "layer"},
     )
     if fine:
         assert corpus.index().is_file()
     else:
-        with pytest.raises(StoreError, match=r"audio.h5 has rows of shape .*; a stream's rows are \(D,\) or \(L, D\)"):
+        with pytest.raises(StoreError, match=r"audio.h5 has rows of shape .*; a stream's rows are \(D,\) or \(N, D\)"):
             corpus.index()
 
 

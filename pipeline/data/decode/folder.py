@@ -57,7 +57,7 @@ def picture(path: Path) -> Image.Image:
     """One frame as RGB, turned the way its EXIF orientation asks.
 
     Raises:
-        DecodeError: unreadable, too_large.
+        DecodeError: unreadable, too_large; access where the bytes could not be had.
     """
     from PIL import ImageOps
 
@@ -69,4 +69,6 @@ def picture(path: Path) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DecodeError("too_large", str(error), path) from error
     except (OSError, ValueError, SyntaxError) as error:
-        raise DecodeError("unreadable", str(error), path) from error
+        # The system's own errors have a number; Pillow's, of what is in the file, have none.
+        reason = "access" if isinstance(error, OSError) and error.errno is not None else "unreadable"
+        raise DecodeError(reason, str(error), path) from error

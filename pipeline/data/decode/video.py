@@ -13,7 +13,7 @@ packets', and the frames it gives are tested to be PyAV's.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.params import DecodeVideo
+from pipeline.reasons import OF_BYTES
 from pipeline.storage import jpeg
 
 from . import container as media
@@ -42,10 +43,12 @@ class Frames:
     Attributes:
         jpegs: T JPEG files, in time order.
         times: (T, 2) float32, start and end of the segment each stands for, seconds from clip start.
+        lost: why pictures of a folder are not among them, a line each.
     """
 
     jpegs: list[bytes]
     times: np.ndarray
+    lost: tuple[str, ...] = ()
 
 
 def read_frames(
@@ -200,4 +203,19 @@ def _folder(path: Path, spec: DecodeVideo, start: float | None, end: float | Non
         raise DecodeError("out_of_range", f"clip starts at {low:g} s of {high:.2f} s", path)
     spans = segments(high - low, spec.fps, spec.max_frames)
     chosen = np.minimum((spans.mean(axis=1) + low) * rate + SLACK, len(names) - 1).astype(int)
-    return _keep(((i, folder.picture(names[n])) for i, n in enumerate(chosen)), spans, spec, path, half)
+    lost: dict[int, DecodeError] = {}
+
+    def shots() -> Iterator[tuple[int, Image.Image]]:
+        for i, n in enumerate(chosen):
+            try:
+                yield i, folder.picture(names[n])
+            except DecodeError as error:
+                if error.reason not in OF_BYTES:
+                    raise  # it may be there the next time
+                lost[n] = error
+
+    try:
+        kept = _keep(shots(), spans, spec, path, half)
+    except DecodeError as error:
+        raise next(iter(lost.values()), error) from error  # not one is left
+    return replace(kept, lost=tuple(f"{names[n].name}: {error.reason}" for n, error in lost.items()))

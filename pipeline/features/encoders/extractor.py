@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 if TYPE_CHECKING:
     from .encoder import Encoder
+
+
+#: What the N of rows (N, D) counts: hidden layers, each with a meaning of its own, or places of a picture, which have none.
+Axis = Literal["layer", "space"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ class Extractor:
         rate: rows per second that rows are pooled to; None keeps them.
         threads: that the network computes with on a processor.
         turns: earlier turns of the dialogue that `prepare` reads.
+        axis: what N is where rows are (N, D). A family says `space`; layers that are kept apart are seen by `registry.build`.
         notes: facts for the report that decide nothing.
     """
 
@@ -102,6 +107,7 @@ class Extractor:
     rate: float | None = None
     threads: int = 1
     turns: int = 0
+    axis: Axis | None = None
     notes: dict[str, object] = field(default_factory=dict)
 
     @property

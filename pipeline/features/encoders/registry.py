@@ -21,9 +21,9 @@ from pipeline.params import Stream, parse_stream
 from pipeline.parts import Parts, read_options
 from pipeline.weights import adapters
 
-from . import views
+from . import pooling, sampling, views
 from .encoder import Encoder
-from .extractor import Extractor
+from .extractor import Axis, Extractor
 from .family import Family
 
 FAMILIES = Parts("pipeline.features.encoders", Family, "encoder")
@@ -58,10 +58,27 @@ def build(stream: Stream, view: str | None = None) -> Extractor:
         raise ParamsError(f"weights {stream.weights} need an architecture; write it under architecture: in the stream.")
     found = family.build(stream, read_options(family.Options, stream.options, f"{stream.encoder}.options"))
     identity = _complete(found.identity, stream, family)
-    plain = replace(found, identity=identity, pooling=stream.pooling, rate=stream.rate, threads=stream.threads)
+    axis = _name_axis(found, stream)
+    plain = replace(found, identity=identity, pooling=stream.pooling, rate=stream.rate, threads=stream.threads, axis=axis)
+    plain = sampling.sample(plain, stream)
     if stream.adapter:
         plain = _adapted(plain, stream, family, Path(stream.adapter).expanduser())
     return views.see(plain, stream, view) if view else plain
+
+
+def _name_axis(found: Extractor, stream: Stream) -> Axis | None:
+    """
+    Raises:
+        ParamsError: rows would have both layers and places, which no model reads.
+    """
+    if not pooling.keeps_several(stream.layer):
+        return found.axis
+    if found.axis == "space":
+        raise ParamsError(
+            f"encoder {stream.encoder} keeps places apart with these options, and cannot keep layers apart as well; "
+            "set layer to an index, last4 or a sum, or read one row per frame."
+        )
+    return "layer"
 
 
 def learns(family: type[Family]) -> bool:

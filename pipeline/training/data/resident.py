@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from pipeline.models.batch import Tokens, shorten
-from pipeline.models.pooled import Pooling, pool_tokens
+from pipeline.models.pooled import Axis, Pooling, pool_tokens
 from pipeline.params.views import MIRROR
 from pipeline.storage.feature_store import Status
 from pipeline.storage.index import IndexedStream
 
 from .labels import interpolate
+from .within import standardise_groups
 
 #: Clips pooled at a time.
 CHUNK = 256
@@ -27,10 +28,10 @@ class Resident:
     clips in each view.
 
     Attributes:
-        values: (ΣT, D) or (ΣT, L, D) float32. times: (ΣT, 2) seconds.
+        values: (ΣT, D) or (ΣT, N, D) float32. times: (ΣT, 2) seconds.
         offsets: ((V+1)·N + 1,) int64; row v · N + n is clip n in view v, 0 = as it is.
         targets: (ΣT, K) float32 frame-level truth at the token centres, NaN unknown, or None.
-        mean, std: (D,) or (L, D), what raw features were normalised with.
+        mean, std: (D,), of layers (L, D), what raw features were normalised with.
         facts: attributes of the index: digest, modality, source, random, ...
         views: names of the views, V.
     """
@@ -49,6 +50,11 @@ class Resident:
         """`depth` and `base` of a language model whose states these are."""
         found: dict | None = json.loads(str(self.facts.get("trunk", "null")))
         return found
+
+    @property
+    def axis(self) -> Axis:
+        """What N is where rows are (N, D)."""
+        return "space" if self.facts.get("axis") == "space" else "layer"
 
     @property
     def nbytes(self) -> int:
@@ -134,21 +140,22 @@ class Resident:
         return replace(self, targets=self.targets.masked_fill(of[:, None], float("nan")))
 
     def average(self) -> Tensor:
-        """(N, D) the mean row of each clip as its encoder gave it, before it was normalised; NaN where there is none."""
+        """(N, D), of layers (N, L, D): the mean row of each clip as its encoder gave it, not normalised; NaN where none is."""
         rows = torch.arange(self.clips, device=self.values.device)
         if self.trunk is not None:
             return self.take_words().average()
         raw = self.values * torch.as_tensor(self.std).to(self.values) + torch.as_tensor(self.mean).to(self.values)
-        means = []
+        raw, means = raw.mean(1) if self.axis == "space" else raw, []
         for part in rows.split(CHUNK):
             where, mask = self.gather(part)
-            means.append((raw[where] * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))  # 0 / 0 is no number
+            count = mask.sum(1).reshape(-1, *[1] * (raw.dim() - 1))
+            means.append(_take(raw, where, mask).sum(1) / count)  # 0 / 0 is no number
         return torch.cat(means)
 
     def pool(self, pooling: Pooling) -> Resident:
         """The same with one row per clip and view, see `pool_tokens`; frame-level truth has no place in it."""
         rows = torch.arange(len(self.offsets) - 1, device=self.offsets.device)
-        parts = [pool_tokens(self.tokens(part), pooling) for part in rows.split(CHUNK)]
+        parts = [pool_tokens(self.tokens(part), pooling, self.axis) for part in rows.split(CHUNK)]
         there = torch.cat([part.mask[:, 0] for part in parts])
         return replace(
             self,
@@ -156,6 +163,7 @@ class Resident:
             times=torch.cat([part.times[:, 0] for part in parts])[there],
             offsets=torch.cat([there.new_zeros(1, dtype=torch.int64), there.cumsum(0)]),
             targets=None,
+            facts=self.facts | {"axis": ""},
         )
 
     def normalise_within(self, groups: Tensor) -> Resident:
@@ -168,15 +176,7 @@ class Resident:
         lengths = self.offsets.diff()
         of_clip = place.repeat(len(self.views) + 1).repeat_interleave(lengths)  # (ΣT,) group of each token
         plain = int(self.offsets[self.clips])
-        values, own = self.values[:plain].double(), of_clip[:plain]
-        count = torch.bincount(own, minlength=len(numbers)).clamp(min=1).reshape(-1, *[1] * (values.dim() - 1))
-        zero = values.new_zeros(len(numbers), *values.shape[1:])
-        mean = zero.index_add(0, own, values) / count
-        deviation = (zero.index_add(0, own, (values - mean[own]) ** 2) / count).sqrt()
-        # One clip, or one token, of a group has no spread to divide by.
-        deviation = torch.where(deviation < 1e-6, 1.0, deviation)
-        normalised = (self.values.double() - mean[of_clip]) / deviation[of_clip]
-        return replace(self, values=normalised.float())
+        return replace(self, values=standardise_groups(self.values, of_clip, plain, len(numbers), self.axis))
 
 
 def _take(source: Tensor, where: Tensor, mask: Tensor) -> Tensor:

@@ -95,8 +95,24 @@ def test_pictures_are_turned_as_they_ask_and_damage_is_named(tmp_path, frames):
     for height in (6000, 10000):  # Pillow warns of the first and refuses the second
         Image.new("1", (20000, height)).save(tmp_path / "huge.png")
         assert reason(folder.picture, tmp_path / "huge.png") == "too_large"
+
+
+def test_a_picture_that_is_lost_costs_itself(frames, make):
+    whole = read_frames(frames, SPEC)
     (frames / "take2_4.png").write_bytes(b"no picture")
-    assert reason(read_frames, frames, SPEC) == "unreadable"
+    found = read_frames(frames, SPEC)
+    assert whole.lost == () and found.lost == ("take2_4.png: unreadable",)
+    assert [make.number(j) for j in found.jpegs] == [0, 1, 2, *range(4, 10)]
+    np.testing.assert_array_equal(found.times, np.delete(whole.times, 3, 0))
+    for path in frames.glob("*.png"):
+        path.write_bytes(b"no picture")
+    assert reason(read_frames, frames, SPEC) == "unreadable", "not one is left"
+
+
+def test_a_picture_that_may_be_there_the_next_time_is_not_given_up(frames):
+    (frames / "take2_4.png").unlink()
+    (frames / "take2_4.png").mkdir()
+    assert reason(read_frames, frames, SPEC) == "access"
 
 
 def test_a_folder_is_identified_by_its_frames_and_their_rate(tmp_path, frames):

@@ -87,6 +87,9 @@ GOLDEN: dict[str, tuple[float, float, float, float]] = {
     "xlm_roberta": (1, 0.000, 1.653, -1.226),
 }
 
+#: What N is of the rows (N, D).
+AXES = {"eva_g": "space", "eva_tiny": "space", "whisper_tiny_en_layers": "layer"}
+
 
 @pytest.fixture(scope="module")
 def clip(frames_clip):
@@ -148,6 +151,7 @@ def test_row(name, clip, ready):
     found = [scale, *(float(x) / scale for x in (values.mean(), values.flat[0], values.flat[-1]))]
     line = f'"{name}": ({found[0]:.5g}, {", ".join(f"{x:.3f}" for x in found[1:])}),'
     assert len(values) == len(times) and np.isfinite(values).all()
+    assert extractor.axis == AXES.get(name) and (values.ndim == 3) == (name in AXES)
     rate = STREAMS[name][0].rate
     if rate:
         assert len(values) == 4 * rate

@@ -21,7 +21,7 @@ from pipeline import weights
 from pipeline.errors import ParamsError, WeightsError
 from pipeline.features.encoders import pooling
 from pipeline.features.encoders.encoder import Computed
-from pipeline.features.encoders.extractor import Clip, Extractor, Missing, Prepared
+from pipeline.features.encoders.extractor import Axis, Clip, Extractor, Missing, Prepared
 from pipeline.features.encoders.family import Family
 from pipeline.features.encoders.text import tokens
 from pipeline.params import Stream
@@ -45,6 +45,7 @@ class Prepare:
     file_id: str | None
     clip_id: str | None
     fps: float | None
+    axis: Axis | None = None
 
     def __call__(self, clip: Clip) -> Prepared:
         name = rename_clip(clip.id, self.clip_id)
@@ -52,6 +53,8 @@ class Prepare:
         if name is None or name not in features:
             raise Missing(f"{Path(self.path).name} has no clip {name or clip.id}")
         values, times = features[name]
+        if self.axis and values.ndim == 2:
+            values, times = values[None], None
         if times is None:
             length = len(values) / self.fps if self.fps else tokens.seconds(clip)
             times = pooling.frame_times(len(values), len(values) / length if len(values) else 1.0)
@@ -139,6 +142,8 @@ class Import(Family):
         clip_id: str | None = None
         #: Rows per second of a file without times; null spreads the rows over the clip.
         fps: Positive | None = None
+        #: What N is of arrays (T, N, D), or (N, D) of a whole clip: hidden layers or places of a picture. null = rows are (T, D).
+        axis: Axis | None = None
 
     @classmethod
     def build(cls, stream: Stream, options: Options) -> Extractor:
@@ -161,19 +166,23 @@ class Import(Family):
         path = weights.locate(stream.weights)
         read = [*files.files(path), *([Path(layout.ids)] if layout.ids and Path(layout.ids).is_file() else [])]
         sha256 = weights.sha256(read)
-        prepare = Prepare(str(path), sha256, layout, options.file_id, options.clip_id, options.fps)
+        prepare = Prepare(str(path), sha256, layout, options.file_id, options.clip_id, options.fps, options.axis)
         found = read_features(prepare)
         if not found:
             raise WeightsError(f"{path} holds no clip (file_id {options.file_id!r}); check options.file_id.")
         if found.left:
             log.info("%s: left out, as they are no features: %s (options.columns reads them)", path, ", ".join(found.left))
-        placed = {key: value for key, value in options.model_dump(mode="json").items() if key != "ids"}
+        placed = {
+            key: value
+            for key, value in options.model_dump(mode="json").items()
+            if key != "ids" and (key, value) != ("axis", None)
+        }
         identity = {
             "weights": {"source": f"file:{path.name}", "sha256": sha256},
             "preprocessing": placed,
         }
         notes = {"imported clips": len(found), "imported columns": found.columns, "imported names": sorted(found)[:3]}
-        return Extractor(identity, prepare, Computed, budget=1e6, notes=notes)
+        return Extractor(identity, prepare, Computed, budget=1e6, axis=options.axis, notes=notes)
 
 
 def measure_coverage(extractor: Extractor, clips: Sequence[str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pipeline import weights
 from pipeline.errors import ParamsError, WeightsError
 from pipeline.features.encoders import pooling, transfer
-from pipeline.features.encoders.extractor import Extractor
+from pipeline.features.encoders.extractor import Axis, Extractor
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
 from pipeline.params.base import Flag, Group
@@ -141,4 +141,5 @@ class Clip(Family):
             "normalise": options.normalise,
         }
         load_tower = partial(load, stream, options.readout, options.normalise, spec)
-        return Extractor(identity, framewise.Prepare(spec), load_tower, budget=64.0)
+        axis: Axis | None = "space" if options.readout == "tokens" else None
+        return Extractor(identity, framewise.Prepare(spec), load_tower, budget=64.0, axis=axis)

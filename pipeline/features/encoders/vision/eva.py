@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline import weights
 from pipeline.errors import ParamsError, WeightsError
 from pipeline.features.encoders import transfer
-from pipeline.features.encoders.extractor import Extractor
+from pipeline.features.encoders.extractor import Axis, Extractor
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
 from pipeline.params.base import Count, Group
@@ -189,4 +189,6 @@ class Eva(Family):
             "preprocessing": spec.identity(),
             **options.model_dump(),
         }
-        return Extractor(identity, framewise.Prepare(spec, options.frames), partial(load, stream, options, spec), budget=8.0)
+        axis: Axis | None = "space" if options.readout in ("merged", "tokens") else None
+        load_tower = partial(load, stream, options, spec)
+        return Extractor(identity, framewise.Prepare(spec, options.frames), load_tower, budget=8.0, axis=axis)

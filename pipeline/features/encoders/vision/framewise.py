@@ -11,10 +11,10 @@ import numpy as np
 from pipeline.features.encoders.encoder import Encoder
 from pipeline.features.encoders.extractor import Clip, Missing, Prepared
 from pipeline.features.encoders.transfer import to_device
-from pipeline.storage.jpeg import decode
 
 from . import gpu_images
 from .images import Preprocessing
+from .peak import find_peak
 
 if TYPE_CHECKING:
     import torch
@@ -58,27 +58,14 @@ def frames(clip: Clip) -> tuple[list[bytes], np.ndarray]:
 def choose(jpegs: list[bytes], times: np.ndarray, which: Which) -> tuple[list[bytes], np.ndarray]:
     """`all` frames, or the `first`, `middle` or `peak` one.
 
-    The peak is the frame that differs most from the clip's mean frame (32 × 32 grey): on face crops,
-    the strongest expression. When nothing moves, or there are fewer than three frames, it is the middle one.
+    The peak is the one of the strongest expression; see `peak.find_peak`.
     """
     if which == "all":
         return jpegs, times
     position = {"first": 0, "middle": len(jpegs) // 2}.get(which)
     if position is None:
-        position = peak(jpegs)
+        position = find_peak(jpegs)
     return [jpegs[position]], times[position : position + 1]
-
-
-def peak(jpegs: Sequence[bytes]) -> int:
-    """Index of the peak frame (see `choose`)."""
-    middle = len(jpegs) // 2
-    if len(jpegs) < 3:
-        return middle
-    small = np.stack([np.asarray(decode(data).convert("L").resize((32, 32)), dtype=np.float32) for data in jpegs])
-    # A change of light moves all pixels alike and is no expression.
-    small -= small.mean((1, 2), keepdims=True)
-    far = np.square(small - small.mean(0)).mean((1, 2))
-    return int(far.argmax()) if far.max() > 1.0 else middle
 
 
 class FrameEncoder(Encoder):

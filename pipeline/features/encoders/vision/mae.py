@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pipeline import weights
 from pipeline.features.encoders import outputs, transfer
-from pipeline.features.encoders.extractor import Extractor
+from pipeline.features.encoders.extractor import Axis, Extractor
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
 from pipeline.params.base import Group
@@ -105,4 +105,5 @@ class Mae(Family):
             "preprocessing": spec.identity(),
             "readout": options.readout,
         }
-        return Extractor(identity, framewise.Prepare(spec), partial(load, stream, options.readout, spec), budget=64.0)
+        axis: Axis | None = "space" if options.readout == "tokens" else None
+        return Extractor(identity, framewise.Prepare(spec), partial(load, stream, options.readout, spec), budget=64.0, axis=axis)

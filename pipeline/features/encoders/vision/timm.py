@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline import weights
 from pipeline.errors import ParamsError, WeightsError, one_of
 from pipeline.features.encoders import transfer
-from pipeline.features.encoders.extractor import Extractor
+from pipeline.features.encoders.extractor import Axis, Extractor
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
 from pipeline.params.base import Group
@@ -206,4 +206,5 @@ class Timm(Family):
             "frames": options.frames,
         }
         load_model = partial(load, stream, options.model, options.readout, spec)
-        return Extractor(identity, framewise.Prepare(spec, options.frames), load_model, budget=64.0)
+        axis: Axis | None = "space" if options.readout == "tokens" else None
+        return Extractor(identity, framewise.Prepare(spec, options.frames), load_model, budget=64.0, axis=axis)

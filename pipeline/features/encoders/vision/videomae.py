@@ -23,7 +23,7 @@ from pipeline import weights
 from pipeline.errors import ParamsError
 from pipeline.features.encoders import outputs, pooling, transfer
 from pipeline.features.encoders.encoder import Encoder
-from pipeline.features.encoders.extractor import Clip, Extractor, Prepared
+from pipeline.features.encoders.extractor import Axis, Clip, Extractor, Prepared
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
 from pipeline.params.base import Group
@@ -180,4 +180,6 @@ class Videomae(Family):
             "sampling": options.sampling,
             "output": options.output,
         }
-        return Extractor(identity, prepare, partial(load, stream, prepare), budget=4.0)
+        # Patches of all steps: where they are in the picture, and when, is in no order that a model of clips is to know.
+        axis: Axis | None = "space" if options.output == "tokens" else None
+        return Extractor(identity, prepare, partial(load, stream, prepare), budget=4.0, axis=axis)

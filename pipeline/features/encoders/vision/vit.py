@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline import weights
 from pipeline.errors import WeightsError
 from pipeline.features.encoders import outputs, pooling, transfer
-from pipeline.features.encoders.extractor import Extractor
+from pipeline.features.encoders.extractor import Axis, Extractor
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
 from pipeline.params.base import Group
@@ -150,4 +150,7 @@ class Vit(Family):
             "preprocessing": spec.identity(),
             "readout": options.readout,
         }
-        return Extractor(identity, framewise.Prepare(spec), partial(load, stream, kind, options.readout, spec), budget=64.0)
+        axis: Axis | None = "space" if options.readout == "tokens" else None
+        return Extractor(
+            identity, framewise.Prepare(spec), partial(load, stream, kind, options.readout, spec), budget=64.0, axis=axis
+        )

@@ -11,13 +11,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.errors import ParamsError, WeightsError
+from pipeline.errors import ParamsError, StoreError, WeightsError
 from pipeline.features.encoders import registry
 from pipeline.features.encoders.extractor import Clip, Missing
 from pipeline.features.encoders.imports import files, import_, unpickle
 from pipeline.features.encoders.imports.file_layout import Layout
 from pipeline.features.engine import reader
 from pipeline.features.engine.forward import Forward
+from pipeline.features.extract import name_axis
 from pipeline.params import Stream
 from pipeline.storage import feature_store, tables
 
@@ -154,6 +155,24 @@ def test_rows_over_time(tmp_path):
     assert get(registry.build(stream(tmp_path / "f.parquet", pooling="max", options={"columns": ["x"]})), "a")[0].tolist() == [
         [3.0]
     ]
+
+
+@pytest.mark.parametrize("axis", ["layer", "space"])
+def test_arrays_of_layers_or_places(tmp_path, axis):
+    """(N, D) is then one row of the whole clip, (T, N, D) one for each moment; nobody guesses which N is."""
+    flat, deep = np.arange(6.0).reshape(3, 2), np.arange(24.0).reshape(4, 3, 2)
+    np.savez(tmp_path / "f.npz", a=flat, b=deep)
+    plain, told = (registry.build(stream(tmp_path / "f.npz", options=one)) for one in ({}, {"axis": axis}))
+    assert plain.axis is None and told.axis == axis and plain.identity != told.identity
+    assert get(plain, "a")[0].shape == (3, 2)
+    values, times = get(told, "a")
+    np.testing.assert_array_equal(values, flat[None])
+    assert times.tolist() == [[0, get(plain, "a")[1][-1, 1]]]
+    np.testing.assert_array_equal(get(told, "b")[0], deep)
+    np.testing.assert_array_equal(get(plain, "b")[0], deep)
+    assert name_axis("x", told, (3, 2)) == {"axis": axis} and name_axis("x", plain, (2,)) == {}
+    with pytest.raises(StoreError, match=r"stream x: rows are \(3, 2\).*set options.axis to layer or space"):
+        name_axis("x", plain, (3, 2))
 
 
 def test_times_of_rows_without_any(tmp_path):

@@ -12,7 +12,6 @@ from PIL import Image
 
 from pipeline.errors import WeightsError
 from pipeline.features.encoders.vision import images
-from pipeline.features.encoders.vision.framewise import peak
 
 SIZES = [(80, 60), (61, 83), (48, 48), (200, 50), (33, 47)]
 
@@ -131,14 +130,3 @@ def test_grey_and_palette_images_become_rgb_and_junk_says_so():
     for data in (b"", b"junk", whole[: len(whole) // 2]):
         with pytest.raises(ValueError, match="no whole image"):
             images.decode(data)
-
-
-def test_peak_is_the_frame_that_differs_most():
-    still = encoded(picture(40, 40))
-    other = encoded(picture(41, 41).resize((40, 40)))
-    assert peak([still] * 4 + [other] + [still] * 2) == 4
-    assert peak([still] * 7) == 3, "nothing moves: the middle"
-    assert peak([still, other]) == 1
-    darker = encoded(Image.eval(picture(40, 40), lambda v: v // 2 + 60))
-    brighter = encoded(Image.eval(picture(40, 40), lambda v: v // 2 + 100))
-    assert peak([darker, darker, brighter, darker, darker, darker, darker]) == 3, "light alone is no expression"
