@@ -68,8 +68,6 @@ DEFAULT_LOSS: Loss = {
     "dimensions": Term(name="concordance"),
     "frames": Term(name="concordance"),
 }
-
-
 #: As names of streams they say what is in them.
 MODALITIES = ("video", "face", "audio", "text")
 
