@@ -242,7 +242,10 @@ def test_a_probe_learns_from_the_features(project, fabricate):
         assert not [reason for _, reason in gather(films, extraction, gathered) if reason]
         gathered.write_store(project / "made.h5", extraction)
         gathered.write_files(project / "npy", extraction)
-    places = {"llama": ("file:made.h5", {"key": "llama_features"}), "npy": ("file:npy/llama_features", {})}
+    places = {
+        "llama": ("file:made.h5", {"key": "llama_features", "axis": "space"}),
+        "npy": ("file:npy/llama_features", {"axis": "space"}),
+    }
     probes = {
         name: Stream(modality="face", source="x", encoder="import", weights=address, options=options)
         for name, (address, options) in places.items()
