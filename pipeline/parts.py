@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, MutableSequence
 from pathlib import Path
-from typing import Generic, TypeVar, get_args
+from typing import Generic, TypeVar, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -151,12 +151,15 @@ def read_options(model: type[Options], values: object, where: str) -> Options:
 
 
 def _list_fields(model: type[Group], place: tuple[int | str, ...]) -> list[str]:
-    """Names of the parameters of a group, or of one within it."""
-    for part in place:
+    """Names of the parameters of a group, or of one within it, also where groups stand under names of the user's."""
+    steps = iter(place)
+    for part in steps:
         inner = model.model_fields.get(str(part))
         found = [one for one in (inner.annotation, *get_args(inner.annotation)) if isinstance(one, type)] if inner else []
         groups = [one for one in found if issubclass(one, Group)]
         if not groups:
             return []
         model = groups[0]
+        if inner is not None and get_origin(inner.annotation) is dict:
+            next(steps, None)
     return list(model.model_fields)

@@ -131,7 +131,7 @@ def test_other_labels_keep_a_clip_and_rows_move_with_it():
             ParamsError,
             "corpus.options.corpora.ravdess.options 'chanel'",
         ),
-        ({"corpora": {"ravdess": {"rot": "x"}}}, ParamsError, "ravdess.rot"),
+        ({"corpora": {"ravdess": {"rot": "x"}}}, ParamsError, "corpora.ravdess 'rot'. Did you mean 'root'?"),
         ({"corpora": {"ravdess": {"root": "/elsewhere"}}}, ParamsError, "/elsewhere is not below corpus.root"),
         ({"corpora": {"ravdess": {"root": "../x"}}}, ParamsError, "../x is not below corpus.root"),
         ({"corpora": {"ravdess": {}}, "classes": ["happy"]}, ParamsError, "Unknown class of corpus.options.classes 'happy'"),
