@@ -39,6 +39,7 @@ def stream(
         raise UserError(f"--hop {hop:g}: give seconds above 0.")
     predictor = Predictor.load(parameters.read(params), variant=variant)
     session = Session(predictor, window=window)
+    session.load()
     if pcm:
         pieces = segments.read_samples(sys.stdin.buffer, predictor.params.decode.audio.rate, hop or 2.0)
     elif source == "-":

@@ -95,6 +95,12 @@ class Session:
     #: Turns and answers kept.
     KEPT = 64
 
+    def load(self) -> None:
+        """Load every encoder now, so that the first segment waits for none."""
+        for name, stream in self.predictor.encoders.items():
+            if stream.encoder != "import":
+                self.predictor.forward(name)
+
     def reset(self) -> None:
         """Another conversation begins; encoders stay loaded."""
         self.results.clear()
