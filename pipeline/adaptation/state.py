@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import xxhash
 from torch import Tensor, nn
 
-from pipeline.storage.atomic import atomic_file
+from pipeline.storage.checked_file import read_checked, write_checked
 
 from .learner import Learner
 
@@ -63,22 +62,17 @@ def save_state(
         "progress": vars(progress),
     }
     torch.save(kept, buffer)
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(xxhash.xxh3_64_digest(buffer.getvalue()) + buffer.getvalue())
+    write_checked(path, buffer.getvalue())
 
 
 def load_state(
     path: Path, network: nn.Module, learner: Learner, optimiser: torch.optim.Optimizer, order: torch.Generator
 ) -> Progress:
     """Put back what `save_state` wrote; a new beginning where there is none, or it fails its checksum."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return Progress()
-    if xxhash.xxh3_64_digest(content[8:]) != content[:8]:
+    if (content := read_checked(path)) is None:
         return Progress()
     device = next(network.parameters()).device
-    kept = torch.load(io.BytesIO(content[8:]), map_location="cpu", weights_only=True)
+    kept = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     put_back(network, learner, kept["tensors"])
     learner.recall({name: value.to(device) for name, value in kept["memory"].items()})
     optimiser.load_state_dict(kept["optimiser"])

@@ -132,6 +132,13 @@ def describe_streams(params: Params, features: Path) -> list[StreamFacts]:
     return [_stream(name, params, features / f"{name}.h5") for name in sorted(params.streams)]
 
 
+def name_stand_ins(params: Params, streams: list[StreamFacts]) -> list[str]:
+    """What learned nothing: streams, and `fusion` where its language model is its own and drawn at random."""
+    own = str(params.fusion.options.get("weights")).startswith("random:")
+    brought = any(stream.encoder == "trunk" for stream in params.streams.values())
+    return [stream.name for stream in streams if stream.random] + (["fusion"] if own and not brought else [])
+
+
 def _read_failures(file: h5py.File) -> dict[str, str]:
     """Clip → why it failed, or of which of its views and why."""
     failures: dict[str, str] = {}

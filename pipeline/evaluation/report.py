@@ -96,7 +96,7 @@ def render_page(params: Params, data: Path, reports: Path, features: Path) -> st
         "sure": provenance.tell_intervals(record),
         "figures_before": provenance.compare_figures(record, found.get(main, {})),
         "floors": floors,
-        "random": [stream.name for stream in streams if stream.random],
+        "random": provenance.name_stand_ins(params, streams),
         "leaks": card.leaks if card else [],
         "tiles": panels.show_tiles(scores, params),
         "scores": scores,

@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-import xxhash
 from torch import Tensor, nn
 
 from pipeline.errors import ParamsError, UserError
 from pipeline.models.composed.speaker import lose
-from pipeline.storage.atomic import atomic_file
+from pipeline.storage.checked_file import read_checked, write_checked
 
 from .examples import Example, Split
 from .settings import Round
@@ -164,8 +163,7 @@ def _save(
         "progress": vars(progress),
     }
     torch.save(kept, buffer)
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(xxhash.xxh3_64_digest(buffer.getvalue()) + buffer.getvalue())
+    write_checked(path, buffer.getvalue())
 
 
 def read_state(path: Path | None, about: str) -> dict | None:
@@ -174,10 +172,9 @@ def read_state(path: Path | None, about: str) -> dict | None:
     Raises:
         ParamsError: it is of another run.
     """
-    content = path.read_bytes() if path is not None and path.is_file() else b""
-    if not content or xxhash.xxh3_64_digest(content[8:]) != content[:8]:
+    if (content := read_checked(path)) is None:
         return None
-    kept: dict = torch.load(io.BytesIO(content[8:]), map_location="cpu", weights_only=True)
+    kept: dict = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     if kept["about"] != about:
         raise ParamsError(f"{path} is of a run with other settings or clips; give --fresh to begin anew, or another --out.")
     return kept

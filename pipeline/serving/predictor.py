@@ -131,8 +131,10 @@ class Predictor:
 
     @property
     def random(self) -> tuple[str, ...]:
-        """Streams whose encoder has random weights."""
-        return tuple(name for name, stream in self.encoders.items() if stream.weights.startswith("random:"))
+        """Streams whose encoder has random weights, and `fusion` where its language model has."""
+        held = any(run.model.spec.language and run.model.spec.language.weights.startswith("random:") for run in self.runs)
+        streams = [name for name, stream in self.encoders.items() if stream.weights.startswith("random:")]
+        return (*streams, *(["fusion"] if held else []))
 
     def estimate(self, features: dict[str, Features], before: Sequence[Before] = (), voice: int = -1) -> Estimate:
         """What the models say of one clip from the raw features of its streams, each of those it reads.

@@ -27,7 +27,7 @@ class RunningTrunk:
         window: most earlier turns in a prompt; what the trunk was made with, at least.
 
     Attributes:
-        turns: earlier turns in the prompt now.
+        turns: turns that the prompt spans now, silent ones too.
     """
 
     def __init__(self, extractor: Extractor, forward: Forward, window: int = 0) -> None:
@@ -43,6 +43,10 @@ class RunningTrunk:
         """Begin again at the next turn."""
         self._cache, self._states, self.turns = None, [], 0
 
+    def pass_over(self) -> None:
+        """A turn without words: it counts as one, as it does for the encoder."""
+        self.turns += self._cache is not None
+
     def push(self, speaker: str | None, text: str, duration: float, context: Sequence[Turn] = ()) -> Features:
         """Rows (T, D) and times (T, 2) of a turn; it stays in the prompt.
 
@@ -56,7 +60,7 @@ class RunningTrunk:
         own = trunk.write_turn(prepare.tokenizer, speaker, text)
         cue = trunk.write_cue(prepare.tokenizer, speaker)
         if self._cache is None or self.turns > self.window or self._room(own, cue) < 0:
-            self._begin(trunk.choose_turns(context, prepare.turns))
+            self._begin(context[-prepare.turns :] if prepare.turns else ())
         if self._room(own, cue) < 0:  # not even alone: as much as there is room for
             self._begin([])
             own = trunk.Utterance(own.name, own.words[: self._room(own, cue)], own.spans)
@@ -90,10 +94,11 @@ class RunningTrunk:
 
         self._cache = DynamicCache(config=self._encoder.network.config)
         tokenizer = self._prepare.tokenizer
-        earlier = [trunk.write_turn(tokenizer, turn.speaker, turn.text.strip()) for turn in turns if turn.text]
+        spoken = trunk.choose_turns(turns, len(turns))
+        earlier = [trunk.write_turn(tokenizer, turn.speaker, turn.text.strip()) for turn in spoken if turn.text]
         parts = [part for turn in earlier for part in (turn.name, turn.words)]
         self._states.append(self._run(np.concatenate([trunk.open_prompt(tokenizer, self._prepare.limit), *parts])))
-        self.turns = len(earlier)
+        self.turns = len(turns)
 
     def _run(self, ids: np.ndarray) -> np.ndarray:
         """(T, D) float32 of new tokens, after all that is in the cache."""

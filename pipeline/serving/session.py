@@ -92,7 +92,7 @@ class Session:
     _before: list[dict[str, Features]] = field(default_factory=list, repr=False)
     _trunks: dict[str, RunningTrunk] = field(default_factory=dict, repr=False)
 
-    #: Turns and answers kept.
+    #: Answers kept.
     KEPT = 64
 
     def load(self) -> None:
@@ -135,7 +135,7 @@ class Session:
         before = [Before(one, voice) for one, voice in zip(earlier, voices, strict=True)]
         output = predictor.estimate(features, before, 0 if segment.speaker else -1)
         self._before = [*self._before, features][-max(window, 1) :]
-        self._turns = [*self._turns, Turn(segment.speaker, text)][-self.KEPT :]
+        self._turns = [*self._turns, Turn(segment.speaker, text)][-max(self._reach(), window, 1) :]
         step = Step(
             number=self.results[-1].number + 1 if self.results else 0,
             start=segment.start,
@@ -150,6 +150,10 @@ class Session:
         self.results = [*self.results, step][-self.KEPT :]
         return step
 
+    def _reach(self) -> int:
+        """Earlier turns that an encoder of text reads, at most."""
+        return max((self.predictor.extractor(name).turns for name in self.predictor.encoders), default=0)
+
     def _listen(self, segment: Segment) -> str | None:
         if segment.text and segment.text.strip():
             return segment.text.strip()
@@ -163,7 +167,10 @@ class Session:
         return loudest(waveform, params.decode.audio.rate) < params.integrity.silence
 
     def _encode(self, name: str, stream: Stream, segment: Segment, text: str | None) -> Features | StreamUse:
-        if stream.encoder == "trunk" and text:
+        if stream.encoder == "trunk":
+            if not text:
+                self._run_on(name).pass_over()
+                return StreamUse(Status.MISSING, reason="nothing is said")
             try:
                 found = self._run_on(name).push(segment.speaker, text, max(segment.end - segment.start, 0.0) or 1.0, self._turns)
             except Missing as error:

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-import xxhash
 from torch import Tensor
 
 from pipeline.models.model import EmotionModel
-from pipeline.storage.atomic import atomic_file
+from pipeline.storage.checked_file import read_checked, write_checked
 
 
 @dataclass
@@ -63,19 +62,14 @@ def save_state(
         },
         buffer,
     )
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(xxhash.xxh3_64_digest(buffer.getvalue()) + buffer.getvalue())
+    write_checked(path, buffer.getvalue())
 
 
 def read_state(path: Path | None) -> dict | None:
     """What `save_state` wrote; None when there is none, or it fails its checksum: then the run starts over."""
-    try:
-        content = path.read_bytes() if path is not None else b""
-    except FileNotFoundError:
+    if (content := read_checked(path)) is None:
         return None
-    if not content or xxhash.xxh3_64_digest(content[8:]) != content[:8]:
-        return None
-    state: dict = torch.load(io.BytesIO(content[8:]), map_location="cpu", weights_only=True)
+    state: dict = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return state
 
 

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     import torch
 
 #: Models whose layers stand in `layers`, with one `norm` and one `rotary_emb` for all.
-KINDS = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "olmo2", "granite")
+KINDS = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "olmo2")
+#: What a configuration says layer by layer.
+EACH = ("layer_types", "no_rope_layers")
+#: What the layers, and the norm after the last of them, are called in the models that can be cut off above a layer.
+PARTS = {**dict.fromkeys(KINDS, ("layers", "norm")), "gpt2": ("h", "ln_f")}
 _LAYER = re.compile(r"^(?:model\.)?layers\.(\d+)\.(.+)$")
 
 
@@ -55,8 +59,9 @@ def cut_above(network: Any, depth: int) -> Any:
     """The network with its lower `depth` layers alone, and no norm after them."""
     from torch import nn
 
-    network.layers = network.layers[:depth]
-    network.norm = nn.Identity()
+    layers, norm = PARTS[network.config.model_type]
+    setattr(network, layers, getattr(network, layers)[:depth])
+    setattr(network, norm, nn.Identity())  # it belongs to the last layer's states alone
     network.config.num_hidden_layers = depth
     return network
 
@@ -88,8 +93,7 @@ def _describe_above(address: str, architecture: str, depth: float, name: str) ->
     below = resolve_depth(depth, count, name)
     cut = whole | {"num_hidden_layers": count - below, "vocab_size": 1}
     cut |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))
-    if cut.get("layer_types"):
-        cut["layer_types"] = cut["layer_types"][below:]
+    cut |= {key: cut[key][below:] for key in EACH if cut.get(key)}
     # Where the file came from, and what the library was: no part of the shape.
     for key in ("_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype", "quantization_config"):
         cut.pop(key, None)

@@ -6,7 +6,7 @@ import subprocess
 import polars as pl
 import pytest
 
-from pipeline.evaluation import record
+from pipeline.evaluation import provenance, record
 from pipeline.evaluation.sums import Groups
 from tests.fabricated_report import make_params
 
@@ -65,3 +65,30 @@ def test_the_commit_and_whether_the_code_is_it(tmp_path):
     assert len(found) == 12
     (tmp_path / "pipeline" / "__init__.py").write_text("x = 1\n")
     assert record.find_commit(tmp_path) == f"{found}, changed"
+
+
+@pytest.mark.parametrize(
+    ("weights", "trunk", "said"),
+    [
+        ("random:0", False, ["audio", "fusion"]),
+        ("random:0", True, ["audio"]),
+        ("local:x", False, ["audio"]),
+        (None, False, ["audio"]),
+    ],
+)
+def test_a_fusion_whose_language_model_learned_nothing_is_named_with_the_streams(weights, trunk, said):
+    """A trunk brings a language model of its own, whose stream says what it is."""
+    params = make_params()
+    options = {} if weights is None else {"weights": weights}
+    streams = {"audio": {"encoder": "trunk" if trunk else "hubert"}}
+    params = params.model_copy(
+        update={
+            "fusion": params.fusion.model_copy(update={"options": options}),
+            "streams": {name: next(iter(params.streams.values())).model_copy(update=values) for name, values in streams.items()},
+        }
+    )
+    facts = [
+        provenance.StreamFacts("audio", "audio", "x", "random:1", True),
+        provenance.StreamFacts("text", "text", "x", "hf:a", False),
+    ]
+    assert provenance.name_stand_ins(params, facts) == said

@@ -76,6 +76,20 @@ def test_a_running_trunk_gives_what_the_whole_prompt_gives(keep):
     )
 
 
+def test_a_silent_turn_counts_as_one():
+    """As it does where the prompt is written anew: the last two turns, whether or not something was said in them."""
+    extractor, forward = make_trunk(turns=2)
+    running, context = RunningTrunk(extractor, forward), []
+    for speaker, text in (SAID[0], (None, None), SAID[1], (None, None), (None, None), SAID[2], SAID[3], (None, None), SAID[4]):
+        if text is None:
+            running.pass_over()
+        else:
+            found, _ = running.push(speaker, text, 2.0, context)
+            clip = Clip("a", text=text, speaker=speaker, context=tuple(context), duration=2.0)
+            np.testing.assert_allclose(found, forward([extractor.prepare(clip)])[0][0], atol=1e-4)
+        context.append(Turn(speaker, text))
+
+
 def test_a_running_trunk_that_is_full_begins_again():
     extractor, forward = make_trunk(turns=0, max_length=48)
     running, context = RunningTrunk(extractor, forward, 50), []

@@ -21,6 +21,7 @@ from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
 from pipeline.params.base import Count, Group
 from pipeline.params.features import Layer, Sum
+from pipeline.weights import layers
 
 from . import language, tokens
 
@@ -28,8 +29,6 @@ from . import language, tokens
 TURN = 'The speaker "{speaker}" says:\n###\n{text}\n###'
 BETWEEN = "\n\n\n"
 NOBODY = "unknown"
-#: What the layers, and the norm after the last of them, are called in a network; of others all layers run.
-PARTS = {**dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "smollm3"), ("layers", "norm")), "gpt2": ("h", "ln_f")}
 
 
 def write_prompt(clip: Clip, turns: int) -> tuple[str, int]:
@@ -82,18 +81,11 @@ def load(stream: Stream, kind: str, device: str = "cpu") -> language.LanguageEnc
 
 def drop_unread(network: Any, kind: str, layer: Layer) -> Any:
     """The network without the layers above the highest one that is read, which change nothing that is kept."""
-    from torch import nn
-
     chosen = layer.sum if isinstance(layer, Sum) else (layer,) if isinstance(layer, int) else layer
-    if isinstance(chosen, str) or min(chosen) < 0 or kind not in PARTS:
+    if isinstance(chosen, str) or min(chosen) < 0 or kind not in layers.PARTS:
         return network
-    layers, norm = PARTS[kind]
     highest = max(1, *chosen)  # the embeddings alone are no network
-    if highest < len(getattr(network, layers)):
-        setattr(network, layers, getattr(network, layers)[:highest])
-        setattr(network, norm, nn.Identity())  # it belongs to the last layer's states alone
-        network.config.num_hidden_layers = highest
-    return network
+    return layers.cut_above(network, highest) if highest < network.config.num_hidden_layers else network
 
 
 def classes(source: object, kind: str) -> tuple[type, type]:
