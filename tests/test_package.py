@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import sys
-import tomllib
 import zipfile
 from configparser import ConfigParser
 from email import message_from_bytes
@@ -12,6 +11,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline import __version__
+from pipeline.project import DVC, FILES, OUTPUTS
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -19,9 +21,11 @@ ROOT = Path(__file__).resolve().parents[1]
 def wheel(tmp_path_factory):
     """The wheel, built from a copy: building leaves folders beside the source."""
     folder = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "README.md", "LICENSE", *(path.name for path in ROOT.glob("requirements*.txt"))):
-        shutil.copy(ROOT / name, folder)
-    shutil.copytree(ROOT / "pipeline", folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
+    for name in filter(None, tracked):
+        if not name.startswith(("tests/", "docs/")) and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", "out", "."]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -33,17 +37,25 @@ def wheel(tmp_path_factory):
 def test_every_file_of_the_package_is_in_it_and_nothing_else(wheel):
     ours = {
         path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "pipeline").rglob("*")
+        for package in ("affectory", "pipeline")
+        for path in (ROOT / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert {name for name in wheel.namelist() if ".dist-info/" not in name} == ours
+    template = {
+        f"pipeline/template/{path.relative_to(ROOT).as_posix()}"
+        for path in (
+            *(ROOT / "conf").rglob("*.yaml"),
+            *(ROOT / name for name in (*FILES, DVC)),
+            *(ROOT / name / "README.md" for name in OUTPUTS),
+        )
+    }
+    assert {name for name in wheel.namelist() if ".dist-info/" not in name} == ours | template
 
 
 def test_metadata(wheel):
     (name,) = (name for name in wheel.namelist() if name.endswith("METADATA"))
     metadata = message_from_bytes(wheel.read(name))
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert (metadata["Name"], metadata["Version"], metadata["License-Expression"]) == ("affectory", project["version"], "MIT")
+    assert (metadata["Name"], metadata["Version"], metadata["License-Expression"]) == ("affectory", __version__, "MIT")
     needed = metadata.get_all("Requires-Dist")
     direct = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
     assert set(direct) == {line for line in needed if "extra ==" not in line}
@@ -51,11 +63,10 @@ def test_metadata(wheel):
 
 
 def test_the_version_stands_in_the_citation_and_the_changelog_too():
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     citation = YAML(typ="safe").load((ROOT / "CITATION.cff").read_text())
-    assert citation["version"] == version and citation["cff-version"] == "1.2.0"
+    assert citation["version"] == __version__ and citation["cff-version"] == "1.2.0"
     assert {"message", "title", "authors", "license"} <= set(citation)
-    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_the_installed_command_runs_outside_the_checkout(wheel, tmp_path):
@@ -66,3 +77,27 @@ def test_the_installed_command_runs_outside_the_checkout(wheel, tmp_path):
     code = f"import sys; sys.path.insert(0, 'site'); from {module} import {function}; {function}()"
     done = subprocess.run([sys.executable, "-c", code, "cache", "stats"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and "total" in done.stdout, done.stderr
+
+
+def test_a_new_project_of_an_installation_has_a_dag(wheel, tmp_path):
+    """From the wheel alone: its stages are there, its code is the installed one, nothing of another folder is touched."""
+    wheel.extractall(tmp_path / "site")
+    run = [sys.executable, "-c", "import sys; sys.path.insert(0, sys.argv.pop(1)); from pipeline.__main__ import run; run()"]
+    for command in (["new", "study"], ["new", "study"]):
+        done = subprocess.run([*run, str(tmp_path / "site"), *command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "study holds something already" in done.stderr and "Traceback" not in done.stderr
+    study = tmp_path / "study"
+    assert (study / "pipeline").resolve() == tmp_path / "site/pipeline"
+    assert (study / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
+    assert (study / DVC).read_bytes() == (ROOT / DVC).read_bytes()
+    listed = subprocess.run(
+        [sys.executable, "-m", "dvc", "stage", "list", "--all"], cwd=study, capture_output=True, text=True, check=True
+    ).stdout
+    assert {"manifest", "extract@audio", "train", "report"} <= {line.split()[0] for line in listed.splitlines() if line.strip()}
+    done = subprocess.run([sys.executable, "-m", "pipeline", "params", "--check"], cwd=study, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_version_is_told():
+    done = subprocess.run([sys.executable, "-m", "pipeline", "--version"], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == f"affectory {__version__}"

@@ -7,33 +7,47 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 
+from pipeline import __version__
 from pipeline.errors import UserError
 from pipeline.storage.atomic import explain_refusal
 
-from . import cache, corpora, features, instruct, stages, stream, study, tools
+from . import cache, corpora, features, instruct, project, stages, stream, study, tools
 from .options import STAGES, TOOLS
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    help="Two-phase feature-cache pipeline for multimodal emotion recognition.",
 )
 app.add_typer(corpora.app, name="corpus", rich_help_panel=STAGES)
 app.add_typer(stages.app)
 app.add_typer(study.app)
 app.add_typer(tools.app)
+app.add_typer(project.app)
 app.add_typer(stream.app)
 app.add_typer(cache.app, name="cache", rich_help_panel=TOOLS)
 app.add_typer(features.app, name="features", rich_help_panel=TOOLS)
 app.add_typer(instruct.app, name="instruct", rich_help_panel=TOOLS)
 app.add_typer(instruct.words)
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"affectory {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print it and exit.")] = False,
+) -> None:
+    """Two-phase feature-cache pipeline for multimodal emotion recognition."""
 
 
 def main() -> None:

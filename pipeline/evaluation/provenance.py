@@ -15,6 +15,7 @@ from pipeline.params import Params
 from pipeline.reasons import REASONS
 from pipeline.storage import tables
 from pipeline.storage.feature_store import Status
+from pipeline.storage.hdf5 import open_hdf5
 
 from .intervals import FEW, Interval
 
@@ -156,7 +157,7 @@ def _stream(name: str, params: Params, path: Path) -> StreamFacts:
         return replace(facts, trouble=f"{path.name} is not there")
     try:
         # The store's reader would load times and, when compressed, all values; a page needs neither.
-        with h5py.File(path, "r", locking=False) as file:
+        with open_hdf5(path) as file:
             identity = file.attrs.get("identity", "{}")
             identity = json.loads(identity if isinstance(identity, str) else identity.decode())
             source, digest = name_weights(identity, file.attrs.get("weights_sha256", ""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from errno import EACCES, EAGAIN, EBUSY, EIO, EMFILE, ENFILE, ENOMEM, EPERM, ESTALE, ETIMEDOUT
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,10 @@ from .atomic import atomic_file
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
+
+
+#: Not of the file: rights, descriptors, memory, a disk or a network that answers wrongly.
+_REFUSALS = {EACCES, EPERM, EMFILE, ENFILE, ENOMEM, EIO, ESTALE, EBUSY, EAGAIN, ETIMEDOUT}
 
 
 class _Sink(FileIO):
@@ -65,6 +70,29 @@ class _Sink(FileIO):
         except OSError as error:
             self.error = error
         return size or 0
+
+
+def open_hdf5(path: str | Path) -> h5py.File:
+    """A file to read, without a lock: ours are never opened for update, and locks fail on NFS and Lustre.
+
+    HDF5 refuses a file that this process has open with another kind of lock, as a notebook does by `h5py.File(path)`; it is
+    then opened in that way.
+
+    Raises:
+        OSError: it cannot be opened, or is no HDF5.
+    """
+    for locking in (False, "best-effort"):
+        try:
+            return h5py.File(path, "r", locking=locking)
+        except OSError as error:
+            if "flag values don't match" not in str(error):
+                raise
+    return h5py.File(path, "r", locking=True)
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether the system refused to open or read a file, so that nothing is known of what it holds."""
+    return isinstance(error, OSError) and (error.errno in _REFUSALS or "flag values don't match" in str(error))
 
 
 @contextmanager

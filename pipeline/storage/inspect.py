@@ -12,7 +12,7 @@ from pipeline.errors import StoreError
 
 from . import output_store
 from .feature_store import Status, Store
-from .hdf5 import refuse_foreign
+from .hdf5 import open_hdf5, refuse_foreign
 from .index import Index
 from .media_store import Media
 from .seal import DAMAGE
@@ -34,7 +34,7 @@ def describe(path: str | Path) -> str:
     if not path.is_file():
         raise StoreError(f"{path} is not there. Run `dvc repro` to make it.")
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with open_hdf5(path) as file:
             return "\n".join(_lines(path, file))
     except DAMAGE as error:
         raise StoreError(f"{path} cannot be read as HDF5 ({' '.join(str(error).split())[:160]}).") from error
@@ -75,7 +75,7 @@ def verify(path: str | Path) -> int:
     """
     path = Path(path)
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with open_hdf5(path) as file:
             kind = "index" if "streams" in file else "media" if "extents" in file else "features"
     except DAMAGE:
         kind = "features"  # opening it as that says what is wrong

@@ -18,7 +18,7 @@ from pipeline.errors import StoreError
 
 from . import seal
 from .feature_store import Entry, Layout, describe, write_rows
-from .hdf5 import atomic_hdf5
+from .hdf5 import atomic_hdf5, open_hdf5
 from .rows import Rows, parse_attributes
 
 SCHEMA_VERSION = 1
@@ -65,7 +65,7 @@ def write(path: str | Path, ids: Sequence[str], outputs: Mapping[str, Output], d
 def is_output(path: str | Path) -> bool:
     """Whether an HDF5 file is one of these; false of what cannot be read."""
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with open_hdf5(path) as file:
             return "ids" in file and "values" not in file and any(f"{name}/values" in file for name in file if name != "ids")
     except seal.DAMAGE:
         return False

@@ -19,7 +19,7 @@ import xxhash
 
 from pipeline.errors import StoreError
 
-from .hdf5 import refuse_foreign
+from .hdf5 import is_refused, open_hdf5, refuse_foreign
 from .heap import check_heaps
 
 #: What h5py and numpy raise over a file that is not as it was written.
@@ -89,8 +89,7 @@ def open_sealed(path: Path, schema: int, remedy: str) -> Contents:
     if not path.is_file():
         raise StoreError(f"{path} is not there. Run `dvc repro` to make it.")
     try:
-        # locking=False: files are never opened for update, and locks fail on NFS and Lustre.
-        with h5py.File(path, "r", locking=False) as file:
+        with open_hdf5(path) as file:
             if file.attrs.get("complete", False) is not np.True_:
                 raise StoreError(f"{path} is not complete. {remedy}")
             if (found := file.attrs.get("schema")) != schema:
@@ -103,7 +102,10 @@ def open_sealed(path: Path, schema: int, remedy: str) -> Contents:
                 _locate(file[place], large, path)
             return contents
     except DAMAGE as error:
-        raise StoreError(f"{path} cannot be read as HDF5 of ours ({' '.join(str(error).split())[:160]}). {remedy}") from error
+        said = " ".join(str(error).split())[:160]
+        if is_refused(error):
+            raise StoreError(f"{path} cannot be opened now ({said}); what it holds was not read.") from error
+        raise StoreError(f"{path} cannot be read as HDF5 of ours ({said}). {remedy}") from error
 
 
 def check_layout(

@@ -27,7 +27,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.errors import ParamsError, WeightsError, one_of
-from pipeline.storage.hdf5 import refuse_foreign
+from pipeline.storage.hdf5 import open_hdf5, refuse_foreign
 from pipeline.weights import intact
 
 from . import arrays, feature_tables, mmsa, unpickle
@@ -130,7 +130,7 @@ def _of_dict(path: Path, content: Any, layout: Layout) -> Features:
 
 
 def _of_h5(path: Path, layout: Layout) -> Features:
-    file = h5py.File(path, "r", locking=False)
+    file = open_hdf5(path)
     _refuse_outside(file)
     root = file
     if layout.key:
