@@ -83,10 +83,7 @@ def test_a_table_of_rows(words):
 
 
 def test_a_data_set_of_hugging_face(words):
-    if (
-        "datasets" not in sys.modules
-        and subprocess.run([sys.executable, "-c", "import datasets"], capture_output=True).returncode
-    ):
+    if importlib.util.find_spec("datasets") is None:
         with pytest.raises(UserError, match="pip install datasets"):
             words.dataset()
         return
