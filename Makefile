@@ -1,6 +1,6 @@
 # make repro  run the whole pipeline      make test   run the tests
 # make bench  measure                     make params recompose params.yaml from conf/
-# make lint   style, format and types
+# make lint   style, format and types      make site   the pages of docs/ as a site
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -8,16 +8,16 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HYDRA_FULL_ERROR ?=
 
-.PHONY: repro test bench params lint clean help setup
+.PHONY: repro test bench params lint site clean help setup
 help:
 	@sed -n '1,/^SHELL/s/^# //p' Makefile
 
 setup: $(VENV)/.installed $(VENV)/.weights .dvc/config.local
 
-$(VENV)/.installed: constraints.txt requirements.txt requirements-test.txt requirements-ray.txt
+$(VENV)/.installed: constraints.txt requirements.txt requirements-test.txt requirements-ray.txt requirements-docs.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements.txt -r requirements-test.txt -r requirements-ray.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements.txt -r requirements-test.txt -r requirements-ray.txt -r requirements-docs.txt
 	touch $@
 
 # Without them all but the default encoders works, so that nothing stops here; the next make tries again.
@@ -47,6 +47,10 @@ lint: setup
 	ruff check .
 	ruff format --check .
 	mypy
+
+site: setup
+	python -m sphinx -W --keep-going -q -b html docs build/site
+	@echo "Open build/site/index.html"
 
 clean:
 	rm -rf data/corpus data/*.parquet data/*.h5 data/*.json features/*.h5 features/*.json models/runs reports/index.html reports/*.parquet reports/*.json reports/plots
