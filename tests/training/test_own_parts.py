@@ -1,6 +1,8 @@
 """A fusion, a head, a loss and a curriculum of one's own: one file each in a folder, and training with them."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -9,22 +11,9 @@ from pipeline.training.jobs import Job, Sources, run_job
 from pipeline.training.stage import train
 from pipeline.training.variants import list_variants
 
+ROOT = Path(__file__).resolve().parents[2]
 FILES = {
-    "fusion/maximum.py": '''
-from pipeline.models.fusion.base import FusionOptions, Pointwise
-from pipeline.params.base import Number
-
-
-class Maximum(Pointwise):
-    """The largest value of each dimension among the streams present."""
-
-    class Options(FusionOptions):
-        scale: Number = 1.0
-
-    def mix(self, vectors, present):
-        lowest = vectors.masked_fill(~present[..., None], -1e4)
-        return lowest.amax(-2) * float(self.options.scale), None
-''',
+    "fusion/maximum.py": re.search(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.S)[1],
     "losses/squared.py": '''
 import torch
 
