@@ -85,7 +85,7 @@ def test_a_new_project_of_an_installation_has_a_dag(wheel, tmp_path):
     run = [sys.executable, "-c", "import sys; sys.path.insert(0, sys.argv.pop(1)); from pipeline.__main__ import run; run()"]
     for command in (["new", "study"], ["new", "study"]):
         done = subprocess.run([*run, str(tmp_path / "site"), *command], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 1 and "study holds something already" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "study holds something already" in done.stderr and "Traceback" not in done.stderr
     study = tmp_path / "study"
     assert (study / "pipeline").resolve() == tmp_path / "site/pipeline"
     assert (study / "params.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
