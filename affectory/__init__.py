@@ -28,9 +28,9 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from pipeline import __version__
+        from pipeline.version import VERSION
 
-        return __version__
+        return VERSION
     if name not in _HOMES:
         raise AttributeError(f"affectory has no {name}; it has {', '.join(__all__)}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,11 +1,11 @@
 """The site: `make site` writes build/site from these pages."""
 
-from pipeline import __version__
+from pipeline.version import VERSION
 
-project, author, version, release = "Affectory", "Affectory contributors", __version__, __version__
+project, author, version, release = "Affectory", "Affectory contributors", VERSION, VERSION
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["conf.py"]
-html_theme, html_title = "furo", f"Affectory {__version__}"
+html_theme, html_title = "furo", f"Affectory {VERSION}"
 html_show_copyright = False
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4

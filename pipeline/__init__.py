@@ -1,3 +1,1 @@
 """Affectory: features once, heads many times. See docs/architecture.md for the map."""
-
-__version__ = "0.1.0"

@@ -9,7 +9,7 @@ from pipeline import code
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Files at the root that every room may import.
-SHARED = "code compose devices errors metrics params parts progress ray_cluster reasons stop threads project"
+SHARED = "code compose devices errors metrics params parts progress ray_cluster reasons stop threads project version"
 #: Room → what it may import besides itself; of the files at the root, the lowest rooms take only those named.
 LAYERS = {
     "storage": "errors stop",

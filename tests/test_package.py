@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import __version__
 from pipeline.project import DVC, FILES, OUTPUTS
+from pipeline.version import VERSION
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -55,7 +55,7 @@ def test_every_file_of_the_package_is_in_it_and_nothing_else(wheel):
 def test_metadata(wheel):
     (name,) = (name for name in wheel.namelist() if name.endswith("METADATA"))
     metadata = message_from_bytes(wheel.read(name))
-    assert (metadata["Name"], metadata["Version"], metadata["License-Expression"]) == ("affectory", __version__, "MIT")
+    assert (metadata["Name"], metadata["Version"], metadata["License-Expression"]) == ("affectory", VERSION, "MIT")
     needed = metadata.get_all("Requires-Dist")
     direct = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
     assert set(direct) == {line for line in needed if "extra ==" not in line}
@@ -64,9 +64,9 @@ def test_metadata(wheel):
 
 def test_the_version_stands_in_the_citation_and_the_changelog_too():
     citation = YAML(typ="safe").load((ROOT / "CITATION.cff").read_text())
-    assert citation["version"] == __version__ and citation["cff-version"] == "1.2.0"
+    assert citation["version"] == VERSION and citation["cff-version"] == "1.2.0"
     assert {"message", "title", "authors", "license"} <= set(citation)
-    assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"## [{VERSION}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_the_installed_command_runs_outside_the_checkout(wheel, tmp_path):
@@ -100,4 +100,4 @@ def test_a_new_project_of_an_installation_has_a_dag(wheel, tmp_path):
 
 def test_the_version_is_told():
     done = subprocess.run([sys.executable, "-m", "pipeline", "--version"], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == f"affectory {__version__}"
+    assert done.stdout.strip() == f"affectory {VERSION}"

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 
-from pipeline import __version__
 from pipeline.errors import UserError
 from pipeline.storage.atomic import explain_refusal
+from pipeline.version import VERSION
 
 from . import cache, corpora, features, instruct, project, stages, stream, study, tools
 from .options import STAGES, TOOLS
@@ -39,7 +39,7 @@ app.add_typer(instruct.words)
 
 def _tell_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"affectory {__version__}")
+        typer.echo(f"affectory {VERSION}")
         raise typer.Exit
 
 
