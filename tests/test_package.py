@@ -21,11 +21,12 @@ ROOT = Path(__file__).resolve().parents[1]
 def wheel(tmp_path_factory):
     """The wheel, built from a copy: building leaves folders beside the source."""
     folder = tmp_path_factory.mktemp("source")
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
-    for name in filter(None, tracked):
-        if not name.startswith(("tests/", "docs/")) and (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+    for name in ("affectory", "conf", "pipeline"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    alone = ("pyproject.toml", "setup.py", "README.md", "LICENSE", *(path.name for path in ROOT.glob("requirements*.txt")))
+    for name in (*alone, *FILES, DVC, *(f"{output}/README.md" for output in OUTPUTS)):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", "out", "."]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
