@@ -15,6 +15,7 @@ from . import transfer, worker
 from .memory import LIMIT, MemoryWatch, held
 from .outcome import Done, Failed, K, Outcome, V
 from .process import Troubles, WorkerProcess, start_worker
+from .script import find_home
 
 #: Seconds a worker may take to start (it may import a deep-learning library on a cold disk).
 STARTUP = 300.0
@@ -61,8 +62,7 @@ class Pool(Generic[P, V]):
         self._recycle, self._threads, self._ahead = max(1, recycle), threads, max(1, ahead)
         self._context = multiprocessing.get_context("forkserver")
         # What the workers need anyway is imported once, in the server; each then starts in milliseconds.
-        home = getattr(getattr(function, "func", function), "__module__", None)
-        self._context.set_forkserver_preload(["__main__", *([home] if home and home != "__main__" else []), *preload])
+        self._context.set_forkserver_preload([*filter(None, [find_home(function)]), *preload])
         self._workers: list[WorkerProcess] = []
         self._troubles = Troubles(getattr(function, "__module__", str(function)))
         self._memory = memory

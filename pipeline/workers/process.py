@@ -17,6 +17,7 @@ from pipeline.errors import WorkerError
 from pipeline.stop import sparing_children
 
 from . import worker
+from .script import sparing_script
 
 #: Seconds given to a process that was told to end.
 GRACE = 5.0
@@ -127,7 +128,8 @@ def start_worker(context: ForkServerContext, function: Callable, threads: int) -
     ours, theirs = context.Pipe(duplex=True)
     process = context.Process(target=worker.serve, args=(theirs, function, threads), daemon=True)
     try:
-        process.start()
+        with sparing_script(function):
+            process.start()
     except BaseException:
         ours.close()
         raise

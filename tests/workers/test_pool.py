@@ -322,3 +322,27 @@ def test_ctrl_c_while_the_fork_server_starts_is_one_line(tmp_path, delay):
     _, said = run.communicate(timeout=60)
     assert run.returncode == 130, said
     assert said == "Interrupted. What was computed is kept; run the same command to go on.\n"
+
+
+BARE = """
+from pathlib import Path
+
+from pipeline.workers.pool import Pool
+
+with open("runs", "a") as file:
+    file.write("once\\n")
+with Pool(Path, workers=2) as pool:
+    print(sorted(str(one.value) for one in pool.imap([(1, "a"), (2, "b")])))
+print(Path(__file__).name, __name__)
+"""
+
+
+@pytest.mark.parametrize("how", ["script", "module", "stdin"])
+def test_a_script_without_a_guard_is_not_run_by_its_workers(tmp_path, how):
+    (tmp_path / "bare.py").write_text(BARE)
+    told = {"script": ["bare.py"], "module": ["-m", "bare"], "stdin": ["-c", BARE.replace("__file__", "'bare.py'")]}[how]
+    done = subprocess.run(
+        [sys.executable, *told], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()}
+    )
+    assert done.stdout.splitlines() == ["['a', 'b']", "bare.py __main__"], done.stderr
+    assert (tmp_path / "runs").read_text().split() == ["once"]
