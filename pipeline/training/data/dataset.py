@@ -1,7 +1,6 @@
-"""The cached set of one fold: batches are gathers.
+"""All clips of one fold: batches are gathers.
 
-Labels of test clips do not enter: `Dataset.load` empties them before anything else is made, whatever the
-manifest holds (in k-fold protocols a clip is held out in one fold and trained on in another).
+Labels of test clips do not enter: `Dataset.load` empties them before anything else, whatever the manifest holds.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from pipeline.params.learning import TRANSDUCTIVE
 from pipeline.storage import tables
 from pipeline.storage.index import Index
 
+from .annotations import frame_truth
 from .dialogues import find_turns, gather_turns, number_roles, number_turns, sort_turns
 from .labels import (
     class_names,
     code_domains,
     dimension_values,
     fold_roles,
-    frame_truth,
     label_sets,
     labels,
     number_groups,

@@ -15,7 +15,7 @@ from pipeline.models.pooled import Axis, Pooling, pool_tokens
 from pipeline.params.views import MIRROR
 from pipeline.storage.index import IndexedStream
 
-from .labels import interpolate
+from .annotations import interpolate
 from .stored import Stored, lay_out
 from .within import standardise_groups
 
