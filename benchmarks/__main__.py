@@ -34,19 +34,6 @@ BENCHMARKS = (
     "peak",
     "dag",
 )
-    "manifest",
-    "store",
-    "cache",
-    "efficiency",
-    "naive",
-    "invariance",
-    "resident",
-    "epoch",
-    "contrast",
-    "members",
-    "peak",
-    "dag",
-)
 RESULTS = Path(__file__).with_name("results.json")
 MARKS = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}
 
