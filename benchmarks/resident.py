@@ -122,8 +122,8 @@ def measure(folder: Path, size: Size) -> list[Figure]:
     again = [train_apart(folder, text) for _ in range(size.repeats + 1)][1:]
     note = f"{size.clips} clips, {stored:.0f} MiB in {len(size.streams)} stores; median of {size.repeats} by turns"
     return [
-        Figure("Dataset.load: clip by clip ÷ mapped", ratio, "x", ">= 4", note + "; processor time"),
-        Figure("the same, with every row read once in batches", whole, "x", "", "processor time"),
+        Figure("Dataset.load: clip by clip ÷ mapped", ratio, "x", "", note + "; processor time"),
+        Figure("the same, with every row read once in batches", whole, "x", ">= 4", "processor time"),
         Figure("memory taken ÷ the stores' bytes, mapped", peaks["mapped"], "x", "<= 1.1", "pages of the files counted in"),
         Figure("memory taken ÷ the stores' bytes, clip by clip", peaks["clip by clip"], "x", "", ""),
         Figure(
