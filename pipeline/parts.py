@@ -7,12 +7,15 @@ when it is asked for, so that starting up costs nothing.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
 import pkgutil
 import re
 import sys
 from collections.abc import Iterator, Mapping, MutableSequence
+from contextlib import suppress
+from importlib.machinery import FileFinder
 from pathlib import Path
 from typing import Generic, TypeVar, get_args, get_origin
 
@@ -85,6 +88,36 @@ class Parts(Mapping[str, type[Part]], Generic[Part]):
         if name in own_names(self.package):
             raise ParamsError(f"{module.__file__} holds no class {class_name(name)} that is a {self.base.__name__}.")
         raise one_of(self.kind, name, self)  # a helper's name
+
+
+def check_name(package: str, base: str, kind: str, name: str) -> None:
+    """Refuse a name that no file in a package has, without importing what parts import: files are read.
+
+    Args:
+        base: name of the class that the parts derive from. kind: what a part is called in an error.
+
+    Raises:
+        ParamsError: no file has the name.
+    """
+    found = importlib.import_module(package)
+    add_own_folder(package, found.__path__)
+    files = {}
+    for item in pkgutil.walk_packages(found.__path__, f"{package}."):
+        if not item.ispkg and isinstance(item.module_finder, FileFinder):
+            spec = item.module_finder.find_spec(item.name)
+            files[item.name.rsplit(".", 1)[1].rstrip("_")] = Path(str(spec and spec.origin))
+    if name in files:
+        return
+    bases = {}
+    for path in files.values():
+        with suppress(OSError, SyntaxError, ValueError):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            bases |= {one.name: {ast.unparse(b) for b in one.bases} for one in tree.body if isinstance(one, ast.ClassDef)}
+    # As often as classes may derive from each other.
+    derived = {base}
+    for _ in bases:
+        derived |= {one for one, above in bases.items() if above & derived}
+    raise one_of(kind, name, [one for one in files if class_name(one) in derived - {base}])
 
 
 def own_folder(package: str) -> Path | None:

@@ -1,5 +1,6 @@
 """The command line: help is quick to read, mistakes are one line with an exit code."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -7,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from pipeline.errors import ParamsError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -55,6 +58,79 @@ def test_startup_imports_no_framework():
     code = f"import sys, pipeline.cli; print(*(name for name in {heavy} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+MISTAKEN = """
+import contextlib, io, json, sys
+from pathlib import Path
+from ruamel.yaml import YAML
+from pipeline.cli import main
+yaml = YAML(typ="safe", pure=True)
+said = []
+for place, value in json.loads(sys.argv[1]):
+    values = yaml.load(Path("params.yaml").read_text())
+    *groups, last = place.split(".")
+    group = values
+    for name in groups:
+        group = group.setdefault(name, {})
+    group[last] = value
+    with open("mistaken.yaml", "w") as file:
+        yaml.dump(values, file)
+    for stage in ("train", "evaluate", "report"):
+        sys.argv = ["pipeline", stage, "--params", "mistaken.yaml"]
+        with contextlib.redirect_stderr(io.StringIO()) as heard:
+            try:
+                main()
+            except SystemExit as end:
+                said.append([end.code, heard.getvalue()])
+print(json.dumps([said, [name for name in ("torch", "scipy", "numpy", "polars", "transformers") if name in sys.modules]]))
+"""
+
+
+def test_a_mistake_in_the_parameters_is_told_before_a_library_is_imported(tmp_path):
+    cases = [
+        ("fusion.name", "gatd", "Unknown fusion 'gatd'. Did you mean 'gated'?"),
+        ("temporal.kind", "lstm", "Unknown temporal.kind 'lstm'."),
+        ("heads", {"emotion": {"name": "emotoin"}}, "Unknown head 'emotoin'. Did you mean 'emotion'?"),
+        ("loss.emotion.name", "cross_entropi", "Unknown loss 'cross_entropi'. Did you mean 'cross_entropy'?"),
+        ("training.sampler", {"name": "cats"}, "Unknown sampler 'cats'."),
+        ("training.curriculum", {"name": "cats"}, "Unknown curriculum 'cats'."),
+        ("training.seed", 3, "unknown parameter training.seed"),
+        ("training.seeds", "many", "training.seeds"),
+    ]
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", MISTAKEN, json.dumps([one[:2] for one in cases])],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "400"},
+    )
+    assert done.returncode == 0, done.stderr
+    said, imported = json.loads(done.stdout)
+    assert imported == []
+    for place, (wanted, (code, heard)) in enumerate(zip([one[2] for one in cases for _ in range(3)], said, strict=True)):
+        assert code == 2 and wanted in " ".join(heard.split()) and heard.count("error:") == 1, (place, heard)
+
+
+def test_the_names_that_files_have_are_those_of_the_parts():
+    """What is told without an import is what the registries tell."""
+    from pipeline.cli.begin import KINDS
+    from pipeline.models import registry
+    from pipeline.parts import check_name
+    from pipeline.training.curricula.base import CURRICULA
+    from pipeline.training.samplers.base import SAMPLERS
+
+    known = [*(one for one in vars(registry).values() if isinstance(one, registry.Parts)), CURRICULA, SAMPLERS]
+    assert {parts.kind: (parts.package, parts.base.__name__) for parts in known} == KINDS
+    for parts in known:
+        with pytest.raises(ParamsError) as one:
+            check_name(*KINDS[parts.kind], parts.kind, "nothing")
+        with pytest.raises(ParamsError) as other:
+            parts.find("nothing")
+        assert str(one.value) == str(other.value)
+        for name in parts:
+            check_name(*KINDS[parts.kind], parts.kind, name)
 
 
 def test_every_group_of_commands_has_help():

@@ -15,11 +15,11 @@ from pipeline.errors import ParamsError
 from pipeline.features.engine.reader import Job
 from pipeline.params import Adapt, Params
 from pipeline.storage import tables
+from pipeline.training.data.annotations import frame_truth
 from pipeline.training.data.labels import (
     class_names,
     dimension_values,
     fold_roles,
-    frame_truth,
     labels,
     with_means,
     without_test_labels,

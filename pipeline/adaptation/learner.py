@@ -18,7 +18,7 @@ from pipeline.models.batch import Outputs, Targets
 from pipeline.models.losses.base import Loss
 from pipeline.params import Adapt, Stream, Term
 from pipeline.parts import Parts, read_options
-from pipeline.training.data.labels import interpolate
+from pipeline.training.data.annotations import interpolate
 
 from .clips import Clips
 

@@ -1,7 +1,8 @@
-"""What all trained runs say of the held-out clips of their folds."""
+"""What all trained runs say of the held-out clips of their folds, as `train` kept it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,27 +10,24 @@ import numpy as np
 import polars as pl
 
 from pipeline.errors import StoreError
-from pipeline.params import Params
+from pipeline.runs.answers import PATHS, read_answers
 from pipeline.runs.folders import FUSED
-from pipeline.runs.run import TrainedModel
-from pipeline.training.data.dataset import Dataset
 
-from . import embeddings, probe
-from .calibration import find_temperature
-from .predictions import predict_rows, subsets, trace_rows
+from . import probe
+from .predictions import trace_rows
 
 #: Columns that say whose answer a row is.
 KEYS = ("variant", "fold", "seed")
 
 
-class Answers(NamedTuple):
+class Said(NamedTuple):
     """Tables whose first columns are `KEYS`.
 
     Attributes:
         rows: predictions of clips. traces: predictions at annotated instants.
         kept: of some variants, predictions with streams left out.
-        looks: a table per seed of the fused runs, see `embeddings.look_over_time`; without `KEYS`.
-        paths: of the first seed of them, see `embeddings.reduce_paths`; without `KEYS`.
+        looks: a table per seed of the fused runs, see `Answers.looks`; without `KEYS`.
+        paths: of the first seed of them, see `Answers.paths`; without `KEYS`.
         probed: what `probe.Probes` says.
     """
 
@@ -41,55 +39,38 @@ class Answers(NamedTuple):
     probed: dict[str, object]
 
 
-def ask_runs(
-    params: Params,
-    loaded: list[TrainedModel],
-    index: str | Path,
-    manifest: str | Path,
-    folds: str | Path,
-    frames: dict[str, np.ndarray],
-    thinned: set[str],
-) -> Answers:
-    """Ask every run of the held-out clips of its fold.
+def gather_answers(runs: Sequence[tuple[Path, dict]], frames: Mapping[str, np.ndarray], thinned: set[str]) -> Said:
+    """What every run says of the held-out clips of its fold.
 
     Args:
-        frames: annotations of held-out clips. thinned: variants that are also asked with streams left out.
+        runs: folder and `config.json` of each. frames: annotations of held-out clips.
+        thinned: variants of which predictions with streams left out are wanted.
 
     Raises:
-        StoreError: a fold has no test clip.
+        StoreError: a fold has no test clip, or a run has no answers.
     """
-    rows, traces, kept, paths = [], [], [], [embeddings.reduce_paths([])]
+    rows, traces, kept, paths = [], [], [], [pl.DataFrame(schema=PATHS)]
     looks: dict[int, list[pl.DataFrame]] = {}
     speakers = probe.Probes()
-    first = min((run.config["seed"] for run in loaded if run.config["variant"] == FUSED), default=None)
-    for fold in sorted({run.config["fold"] for run in loaded}):
-        data = Dataset.load(index, manifest, folds, params, fold)
-        test = data.rows("test")
-        if not len(test):
-            raise StoreError(f"fold {fold} has no test clip; see `protocol` in params.yaml.")
-        for run in loaded:
-            keys = {name: run.config[name] for name in KEYS}
-            if run.config["fold"] != fold:
-                continue
-            found = _frame(keys, predict_rows(run, data, test))
-            rows.append(found.with_columns(pl.lit(find_temperature(run, data), pl.Float64()).alias("temperature")))
-            if course := trace_rows(run, data, test, frames):
-                traces.append(_frame(keys, pl.DataFrame(course)))
-            if keys["variant"] == FUSED:
-                speakers.ask(run, data)
-                seen, moved = embeddings.look_over_time(run, data, test)
-                looks.setdefault(keys["seed"], []).append(seen)
-                paths += [embeddings.reduce_paths(moved)] if keys["seed"] == first else []
-            if keys["variant"] in thinned:
-                for keep in subsets(run.streams):
-                    drop = frozenset(run.streams) - keep
-                    part = _frame(keys, predict_rows(run, data, test, drop)) if drop else found
-                    kept.append(part.with_columns(pl.lit("+".join(sorted(keep))).alias("kept")))
+    first = min((config["seed"] for _, config in runs if config["variant"] == FUSED), default=None)
+    for folder, config in sorted(runs, key=lambda one: one[1]["fold"]):
+        keys = {name: config[name] for name in KEYS}
+        said = read_answers(folder)
+        if not said.clips.height:
+            raise StoreError(f"fold {keys['fold']} has no test clip; see `protocol` in params.yaml.")
+        rows.append(_frame(keys, said.whole.with_columns(pl.lit(said.temperature, pl.Float64()).alias("temperature"))))
+        if course := trace_rows(said, frames, tuple(config["model"]["dimensions"])):
+            traces.append(_frame(keys, pl.DataFrame(course)))
+        if keys["variant"] == FUSED:
+            speakers.add(keys["fold"], keys["seed"], said.speakers)
+            looks.setdefault(keys["seed"], []).append(said.looks)
+            paths += [said.paths] if keys["seed"] == first else []
+        if keys["variant"] in thinned:
+            kept.append(_frame(keys, said.clips))
     # A fusion may have shares where single streams have none.
-    said, traced, thin = (pl.concat(found, how="diagonal") if found else pl.DataFrame() for found in (rows, traces, kept))
-    return Answers(said, traced, thin, [pl.concat(parts) for parts in looks.values()], pl.concat(paths), speakers.summarise())
+    told, traced, thin = (pl.concat(found, how="diagonal") if found else pl.DataFrame() for found in (rows, traces, kept))
+    return Said(told, traced, thin, [pl.concat(parts) for parts in looks.values()], pl.concat(paths), speakers.summarise())
 
 
-def _frame(keys: dict, columns: dict | pl.DataFrame) -> pl.DataFrame:
-    table = pl.DataFrame(columns)
+def _frame(keys: dict, table: pl.DataFrame) -> pl.DataFrame:
     return table.select(*(pl.lit(value).alias(name) for name, value in keys.items()), pl.all())

@@ -12,10 +12,10 @@ import numpy as np
 import polars as pl
 
 from pipeline import metrics
+from pipeline.runs.answers import MOST_STREAMS
 
 from . import intervals
 from .intervals import Draws
-from .predictions import MOST_STREAMS
 from .sums import Figures, Groups, Part, indices
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from pipeline.runs.folders import ENSEMBLE, FUSED, LINEAR
-from pipeline.runs.run import to_finite
+from pipeline.storage.atomic import to_finite
 
 from . import intervals
 from .intervals import Draws

@@ -1,4 +1,6 @@
-"""Stage `evaluate`: every trained run on the held-out clips of its fold; the only stage that reads the truth.
+"""Stage `evaluate`: what every trained run says of the held-out clips of its fold; the only stage that reads the truth.
+
+`train` has asked the runs (see `runs.answers`): nothing is predicted here, and no framework imported.
 
 Writes below `out`: `predictions.parquet`, `traces.parquet`, `metrics.json`, `per_class.json`, `per_fold.json`,
 `per_speaker.parquet`, `comparisons.json`, `baselines.json` (chance, majority), `run.json` (where the figures come from),
@@ -10,6 +12,7 @@ time; else empty), `trust.json` and `probe.json` (see `trust`), and for DVC and 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 import polars as pl
@@ -17,13 +20,12 @@ import polars as pl
 from pipeline import metrics
 from pipeline.errors import StoreError
 from pipeline.params import Params
-from pipeline.runs.folders import ENSEMBLE, FUSED, list_runs
-from pipeline.runs.run import load_run
+from pipeline.runs.folders import ENSEMBLE, FUSED, list_runs, read_config
 from pipeline.storage import atomic, tables
-from pipeline.threads import computing
+from pipeline.storage.index import Index
 
 from . import by_fold, embeddings, summary
-from .answers import KEYS, ask_runs
+from .answers import KEYS, gather_answers
 from .baselines import find_baselines
 from .comparisons import compare_variants
 from .ensemble import add_ensemble, count_members, weigh_members
@@ -52,7 +54,7 @@ def evaluate(
     runs: str | Path = "models/runs",
     out: str | Path = "reports",
 ) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Predict, compare with the truth, summarise.
+    """Compare predictions with the truth, summarise.
 
     Returns:
         The content of `metrics.json`: variant → metric → mean over seeds, low and high (95 %, drawing speakers and
@@ -60,20 +62,20 @@ def evaluate(
         frames have `low_by_clip` and `high_by_clip` besides, for which clips are drawn instead of speakers.
 
     Raises:
-        StoreError: no trained run, a fold without test clips, truth that misses all of them, or a member of the ensemble that
-            was not trained.
+        StoreError: no trained run, runs of other features than the index has, a fold without test clips, truth that misses all
+            of them, or a member of the ensemble that was not trained.
     """
     folders = list(list_runs(runs).values())
     if not folders:
         raise StoreError(f"{runs} holds no trained model. Run `dvc repro train`.")
     out = Path(out)
-    loaded = [load_run(folder) for folder in folders]
-    spec = loaded[0].model.spec
-    classes, names = spec.classes, spec.dimensions
+    configs = [read_config(folder) for folder in folders]
+    check_features(index, configs)
+    classes, names = (tuple(configs[0]["model"][name]) for name in ("classes", "dimensions"))
     known, frames = truth_table(truth, truth_annotations, names)
     members = weigh_members(runs)
-    with computing(params.training.threads):  # else the last digits would be the machine's
-        found = ask_runs(params, loaded, index, manifest, folds, frames, {FUSED, *(name.variant for name in members)})
+    thinned = {FUSED, *(name.variant for name in members)}
+    found = gather_answers(list(zip(folders, configs, strict=True)), frames, thinned)
     predictions, traces, kept = (add_ensemble(table, members, classes) for table in (found.rows, found.traces, found.kept))
     clips, roles = tables.read(manifest), tables.read(folds)
     predictions = _with_truth(predictions, known, clips, classes, names)
@@ -112,7 +114,7 @@ def evaluate(
     headlines = summary.pick_headlines(result, select, FUSED)
     main = seeds.get(FUSED) or next(iter(seeds.values()))
     headlines |= by_fold.pick_headlines(per_fold.get(FUSED) or next(iter(per_fold.values())), select)
-    if unit := find_transductive(run.config for run in loaded):
+    if unit := find_transductive(configs):
         headlines["transductive"] = unit
     atomic.write_json(out / "summary.json", headlines)
     floor = find_baselines(main[0], clips, roles, classes, names)
@@ -132,6 +134,21 @@ def evaluate(
     if history.is_file():
         atomic.write_text(out / "plots" / "history.csv", history.read_text(encoding="utf-8"))
     return result
+
+
+def check_features(index: str | Path, configs: Iterable[dict]) -> None:
+    """Raise unless the runs were trained on the features of the index.
+
+    Raises:
+        StoreError: they were not.
+    """
+    stored = Index(index)
+    for config in configs:
+        for name, facts in config["streams"].items():
+            if stored.facts(name).get("digest") != facts["digest"]:
+                raise StoreError(
+                    f"{config['variant']} was trained on other features of {name} than {index} has. Run `dvc repro`."
+                )
 
 
 def _with_truth(

@@ -114,9 +114,9 @@ def draw(part: Part, draws: Draws) -> Figures:
 
 def find_bounds(drawn: np.ndarray, groups: int, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
     """(…) bounds of drawn values (draws, …), further out than their percentiles the fewer groups there are."""
-    from scipy import stats
+    from scipy import special  # Student's and the normal distribution, without the second that scipy.stats takes to import
 
-    side = float(stats.norm.cdf(stats.t.ppf((1 - level) / 2, groups - 1) * math.sqrt(groups / (groups - 1))))
+    side = float(special.ndtr(special.stdtrit(groups - 1, (1 - level) / 2) * math.sqrt(groups / (groups - 1))))
     known = np.isfinite(drawn).any(0)
     low, high = np.nanquantile(np.where(known, drawn, 0), [side, 1 - side], axis=0)
     return np.where(known, low, np.nan), np.where(known, high, np.nan)

@@ -2,84 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import combinations
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-import torch
 
+from pipeline.runs.answers import Answers
 from pipeline.runs.folders import FUSED
-from pipeline.runs.predict import read_spread
-from pipeline.runs.run import TrainedModel
 from pipeline.storage import tables
-from pipeline.training.data.dataset import Dataset
-from pipeline.training.data.labels import frame_truth, interpolate
-from pipeline.training.data.views import predict_views
-
-#: Clips predicted at a time.
-BATCH = 128
-
-#: With more streams, not every set of them is predicted.
-MOST_STREAMS = 4
+from pipeline.training.data.annotations import frame_truth, interpolate
 
 
-def predict_test(
-    run: TrainedModel, data: Dataset, rows: torch.Tensor, drop: frozenset[str] = frozenset()
-) -> dict[str, torch.Tensor]:
-    """Outputs of the clips at `rows`, with the streams `drop` missing in all of them."""
-    return predict_views(run.model, data.read(run.model.spec.streams), rows, drop, size=BATCH)
-
-
-def predict_rows(run: TrainedModel, data: Dataset, rows: torch.Tensor, drop: frozenset[str] = frozenset()) -> dict:
-    """Columns `predicted`, `p_<class>`, one per dimension, and `share_<stream>` where a fusion gives them."""
-    outputs, spec = predict_test(run, data, rows, drop), run.model.spec
-    columns: dict[str, object] = {"id": [data.ids[i] for i in rows.tolist()]}
-    if "emotion" in outputs:
-        p = outputs["emotion"].softmax(1).numpy()
-        columns["predicted"] = [spec.classes[i] for i in p.argmax(1)]
-        columns |= {f"p_{name}": p[:, k] for k, name in enumerate(spec.classes)}
-    if "dimensions" in outputs:
-        columns |= {name: outputs["dimensions"][:, k].numpy() for k, name in enumerate(spec.dimensions)}
-    if "shares" in outputs and len(run.streams) > 1:
-        columns |= {f"share_{name}": outputs["shares"][:, k].numpy() for k, name in enumerate(run.streams)}
-    return columns
-
-
-def trace_rows(run: TrainedModel, data: Dataset, rows: torch.Tensor, truth: dict[str, np.ndarray]) -> list[dict]:
+def trace_rows(answers: Answers, truth: Mapping[str, np.ndarray], names: tuple[str, ...]) -> list[dict]:
     """Predicted dimensions at the annotated times of each clip.
 
     Predictions sit at the token centres of the run's base stream and are interpolated to the annotations, so that
     all variants are compared at the same instants. A clip without that stream gets the clip's value. Where the model says how
     sure it is, `sd_<dimension>` is the standard deviation; of a clip without the stream it is NaN.
     """
-    spec = run.model.spec
-    if spec.base is None:
+    if answers.tokens is None:
         return []
-    outputs = predict_test(run, data, rows)
-    if "frames" not in outputs:
-        return []
-    tokens, sure = data.batch(rows, [spec.base]).streams[spec.base], read_spread(outputs, "frames")
+    tokens = answers.tokens.partition_by("id", as_dict=True)
+    said = [f"pred_{name}" for name in names]
+    sure = [f"sd_{name}" for name in names if f"sd_{name}" in answers.tokens.columns]
     result = []
-    for i, row in enumerate(rows.tolist()):
-        known = truth.get(data.ids[row])
+    for clip, *dimensions in answers.whole.select("id", *names).iter_rows():
+        known = truth.get(clip)
         if known is None:
             continue
-        here = tokens.mask[i].numpy()
-        values, spread = np.repeat(outputs["dimensions"][i : i + 1].numpy(), len(known), 0), None
-        if here.any():
-            centres = tokens.times[i].numpy()[here].mean(1)
-            values = interpolate(np.column_stack([centres, outputs["frames"][i].numpy()[here]]), known[:, 0])
-            if sure is not None:
-                spread = interpolate(np.column_stack([centres, sure[i].numpy()[here]]), known[:, 0])
+        values, spread = np.repeat([dimensions], len(known), 0), None
+        if (mine := tokens.get((clip,))) is not None:
+            values = interpolate(mine.select("time", *said).to_numpy(), known[:, 0])
+            spread = interpolate(mine.select("time", *sure).to_numpy(), known[:, 0]) if sure else None
         result += [
             {
-                "id": data.ids[row],
+                "id": clip,
                 "time": float(known[m, 0]),
-                **{f"truth_{name}": float(known[m, 1 + k]) for k, name in enumerate(spec.dimensions)},
-                **{f"pred_{name}": float(values[m, k]) for k, name in enumerate(spec.dimensions)},
-                **({} if sure is None else _tell_spread(spread, m, spec.dimensions)),
+                **{f"truth_{name}": float(known[m, 1 + k]) for k, name in enumerate(names)},
+                **{f"pred_{name}": float(values[m, k]) for k, name in enumerate(names)},
+                **(_tell_spread(spread, m, names) if sure else {}),
             }
             for m in range(len(known))
         ]
@@ -88,19 +50,6 @@ def trace_rows(run: TrainedModel, data: Dataset, rows: torch.Tensor, truth: dict
 
 def _tell_spread(spread: np.ndarray | None, row: int, names: tuple[str, ...]) -> dict[str, float]:
     return {f"sd_{name}": float("nan") if spread is None else float(spread[row, k]) for k, name in enumerate(names)}
-
-
-def subsets(streams: Iterable[str], largest: int = MOST_STREAMS) -> list[frozenset[str]]:
-    """Sets of streams to keep, the whole set first and none last; with more than `largest` streams, only leave-one-out.
-
-    >>> [sorted(kept) for kept in subsets(["text", "audio"])]
-    [['audio', 'text'], ['audio'], ['text'], []]
-    """
-    names = sorted(streams)
-    if len(names) > largest:
-        return [frozenset(c) for size in (len(names), len(names) - 1) for c in combinations(names, size)]
-    least = 0 if len(names) > 1 else 1  # what a single stream's model says without it is of no use to anyone
-    return [frozenset(c) for size in range(len(names), least - 1, -1) for c in combinations(names, size)]
 
 
 def truth_table(truth: str | Path, annotations: str | Path, names: tuple[str, ...]) -> tuple[pl.DataFrame, dict[str, np.ndarray]]:

@@ -46,7 +46,9 @@ def compare_halves(model: Model, batches: Iterable[Inputs]) -> list[float | None
     one, two = (_join(parts, "present").any(1) for parts in halves)
     there = one & two
     own = (first * second).sum(1)
-    others = (first @ first.T).masked_fill(~there[None] | torch.eye(len(first), dtype=torch.bool), -torch.inf)
+    others = (first @ first.T).masked_fill(
+        ~there[None] | torch.eye(len(first), dtype=torch.bool, device=first.device), -torch.inf
+    )
     right = own > others.max(1).values
     return [float(found) if known else None for found, known in zip(right.tolist(), there.tolist(), strict=True)]
 

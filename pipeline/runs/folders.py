@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ LINEAR = "linear"
 #: The mean of the fused runs, and of the linear one if it is asked for; it has no run of its own.
 ENSEMBLE = "ensemble"
 CONFIG, WEIGHTS, HISTORY = "config.json", "model.safetensors", "history.json"
+#: Of the layout of a run folder.
+VERSION = 3
 
 
 @dataclass(frozen=True, order=True)
@@ -59,3 +62,18 @@ def find_seeds(root: str | Path, variant: str = FUSED, fold: int = 0) -> list[Pa
     if not folders:
         raise StoreError(f"{Path(root) / variant} has no fold {fold}. Run `dvc repro train`.")
     return folders
+
+
+def read_config(folder: str | Path) -> dict:
+    """The content of a run's `config.json`.
+
+    Raises:
+        StoreError: the folder holds no run, or one of another version.
+    """
+    folder = Path(folder)
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        raise StoreError(f"{folder} holds no trained model. Run `dvc repro train`.")
+    config: dict = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    if config.get("version") != VERSION:
+        raise StoreError(f"{folder} was made by another version of this pipeline. Run `dvc repro train`.")
+    return config

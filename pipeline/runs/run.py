@@ -6,8 +6,6 @@ that a run folder and the features of a clip are all a prediction needs.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +17,11 @@ import safetensors.torch
 from pipeline.errors import StoreError
 from pipeline.models.model import Model
 from pipeline.models.spec import ModelSpec
-from pipeline.storage.atomic import atomic_file, atomic_folder, write_json
+from pipeline.storage.atomic import atomic_file, atomic_folder, to_finite, write_json
 
-from .folders import CONFIG, HISTORY, WEIGHTS
+from .folders import CONFIG, HISTORY, VERSION, WEIGHTS, read_config
 from .language import build
 
-VERSION = 3
 #: Stream → mean and standard deviation, each (D,) or (L, D).
 Normalisation = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
@@ -74,11 +71,7 @@ def load_run(folder: str | Path) -> TrainedModel:
         StoreError: it is not one, it is of another version, or its tensors do not fit its model.
     """
     folder = Path(folder)
-    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
-        raise StoreError(f"{folder} holds no trained model. Run `dvc repro train`.")
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    if config.get("version") != VERSION:
-        raise StoreError(f"{folder} was made by another version of this pipeline. Run `dvc repro train`.")
+    config = read_config(folder)
     model = build(ModelSpec.model_validate(config["model"]))
     tensors = safetensors.torch.load_file(folder / WEIGHTS)
     try:
@@ -90,8 +83,3 @@ def load_run(folder: str | Path) -> TrainedModel:
         for name in model.spec.streams
     }
     return TrainedModel(config, model.eval(), normalisation)
-
-
-def to_finite(value: object) -> object:
-    """JSON has no NaN and no infinity: they become null."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -181,3 +182,8 @@ def write_json(path: str | Path, value: object) -> None:
     ['{', '"a":', '[', '2', '],', '"b":', '1', '}']
     """
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def to_finite(value: object) -> object:
+    """JSON has no NaN and no infinity: they become null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -67,17 +67,24 @@ class Index:
         self.folds: list[int] = self._contents.arrays["folds"].tolist()
         self.names: tuple[str, ...] = tuple(sorted(place.split("/")[1] for place in self._contents.links))
 
+    def facts(self, name: str) -> dict[str, object]:
+        """What is said of a stream, see `IndexedStream`, and `seal`, that of its store, which is not opened.
+
+        Raises:
+            StoreError: the index has no such stream.
+        """
+        if name not in self.names:
+            raise StoreError(f"{self.path} has no stream {name!r}. Run `dvc repro index`.")
+        return dict(self._contents.attributes[f"streams/{name}"])
+
     def stream(self, name: str) -> IndexedStream:
         """One stream.
 
         Raises:
             StoreError: the index has no such stream, or its store has changed since, or is not as it was written.
         """
-        if name not in self.names:
-            raise StoreError(f"{self.path} has no stream {name!r}. Run `dvc repro index`.")
-        place = f"streams/{name}"
+        facts, place = self.facts(name), f"streams/{name}"
         row, status, mean, std = (self._contents.arrays[f"{place}/{part}"] for part in ("row", "status", "mean", "std"))
-        facts: dict[str, object] = dict(self._contents.attributes[place])
         # `data/../features` is another place where data is a link.
         store = Store(os.path.normpath(self.path.parent / self._contents.links[f"{place}/store"]))
         if store.seal != facts.pop("seal"):

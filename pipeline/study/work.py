@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import polars as pl
 
 from pipeline.errors import ParamsError, StoreError
-from pipeline.evaluation.predictions import predict_rows
 from pipeline.params import Params
 from pipeline.params.learning import TRANSDUCTIVE
-from pipeline.runs.run import load_run
-from pipeline.threads import computing
+from pipeline.runs.answers import read_answers
+from pipeline.runs.folders import read_config
 from pipeline.training.data.labels import fold_numbers
-from pipeline.training.jobs import Job, Sources, is_finished, load_fold, run_job
+from pipeline.training.jobs import Job, Sources, is_finished, run_job
 from pipeline.training.schedule import run_jobs
 
 from .settings import Setting
@@ -25,7 +24,7 @@ class Outcome:
     """One run.
 
     Attributes:
-        predictions: of the fold's held-out clips, see `predict_rows`; None when it could not be run.
+        predictions: of the fold's held-out clips, see `Answers.whole`; None when it could not be run.
         classes, dimensions: that it predicts.
         score: of the checkpoint on validation; None where nothing was selected.
         shared: `speaker` or `session` where features were normalised within each, with unlabelled held-out clips; else empty.
@@ -46,19 +45,17 @@ def attempt(params: Params, sources: Sources, job: Job) -> Outcome:
     """A run, and its predictions; a setting that cannot be run says why, and the others go on."""
     try:
         trained = not is_finished(params, sources, job)
-        run = load_run(run_job(params, sources, job)[0])
+        folder = run_job(params, sources, job)[0]
     except (ParamsError, StoreError) as error:
         return Outcome(reason=str(error))
-    data = load_fold(params, sources, job.fold, "cpu")
-    test = data.rows("test")
-    if not len(test):
+    found, config = read_answers(folder).whole, read_config(folder)
+    if not len(found):
         raise StoreError(f"fold {job.fold} has no test clip; see `protocol` in params.yaml.")
-    with computing(params.training.threads):
-        found = pl.DataFrame(predict_rows(run, data, test)).with_columns(fold=pl.lit(job.fold), seed=pl.lit(job.seed))
-    spec = run.model.spec
-    shared = run.config["normalise"]
+    found = found.with_columns(fold=pl.lit(job.fold), seed=pl.lit(job.seed))
+    classes, dimensions = (tuple(config["model"][name]) for name in ("classes", "dimensions"))
+    shared = config["normalise"]
     shared = shared if shared in TRANSDUCTIVE else ""
-    return Outcome(found, spec.classes, spec.dimensions, run.config["score"], shared, trained)
+    return Outcome(found, classes, dimensions, config["score"], shared, trained)
 
 
 def list_jobs(setting: Setting, folds: Sequence[int]) -> list[Job]:

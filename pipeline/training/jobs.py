@@ -21,13 +21,15 @@ from pipeline.models.model import Model
 from pipeline.models.registry import CONTEXTS, FUSIONS, HEADS, LOSSES, TEMPORALS
 from pipeline.models.spec import ModelSpec
 from pipeline.params import Params
+from pipeline.runs.answers import are_kept
 from pipeline.runs.folders import HISTORY, RunName
-from pipeline.runs.run import save_run, to_finite
-from pipeline.storage.atomic import write_json
+from pipeline.runs.run import save_run
+from pipeline.storage.atomic import to_finite, write_json
 from pipeline.storage.clip_cache import digest, root
 from pipeline.storage.folder_lock import use_folder
 from pipeline.threads import computing
 
+from .answers.ask import keep_answers, name_code
 from .course import build_sampler
 from .curricula.base import CURRICULA
 from .curricula.roll import fingerprint
@@ -75,7 +77,7 @@ def run_job(
     every: float = 10.0,
     on_epoch: Callable[[Progress], None] | None = None,
 ) -> tuple[Path, History]:
-    """One run, from the cache when it is finished there, continued when it was interrupted.
+    """One run, from the cache when it is finished there, continued when it was interrupted; asked, if it was not.
 
     Args:
         every: seconds between saves of an unfinished run.
@@ -92,6 +94,7 @@ def run_job(
             if not (cached / "run" / HISTORY).is_file():
                 write_json(cached / "identity.json", identity)
                 _fit_and_save(cached, params, job, data, spec, every, on_epoch)
+            keep_answers(cached / "run", load_fold(params, sources, job.fold, device))
             return cached / "run", json.loads((cached / "run" / HISTORY).read_text(encoding="utf-8"))
 
 
@@ -117,11 +120,12 @@ def _fit_and_save(
 
 
 def is_finished(params: Params, sources: Sources, job: Job) -> bool:
-    """Whether the run is in the cache."""
+    """Whether the run is in the cache, and what it was asked."""
     device = pick_devices(params.run.device)[0]
     data = load_job(params, sources, job, device)
     identity = identify(params, job, data, specify_model(params, job.variant, data), device)
-    return (root() / "runs" / digest(identity) / "run" / HISTORY).is_file()
+    folder = root() / "runs" / digest(identity) / "run"
+    return (folder / HISTORY).is_file() and are_kept(folder, name_code())
 
 
 @functools.lru_cache(maxsize=1)

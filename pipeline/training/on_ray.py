@@ -18,6 +18,7 @@ from pipeline.devices import pick_devices
 from pipeline.errors import DeviceError, ParamsError, StoreError, UserError
 from pipeline.params import Params
 from pipeline.parts import OWN
+from pipeline.runs.answers import FOLDER
 from pipeline.runs.folders import HISTORY
 from pipeline.storage.atomic import atomic_folder
 from pipeline.storage.clip_cache import root
@@ -96,7 +97,7 @@ def run_there(folder: str, params: str, sources: Sources, job: Job) -> Packed:
             "run.engine=ray needs the project at one path on every node."
         ) from None
     made, _ = run_job(Params.model_validate_json(params), sources, job)
-    return Packed(made.parent.name, {path.name: path.read_bytes() for path in made.iterdir()}, socket.gethostname())
+    return Packed(made.parent.name, _read_files(made), socket.gethostname())
 
 
 def _settle(ray: ModuleType, call: object, params: Params, job: Job, sources: Sources) -> None:
@@ -118,9 +119,18 @@ def _settle(ray: ModuleType, call: object, params: Params, job: Job, sources: So
 
 
 def keep(packed: Packed) -> None:
-    """Put a run into the cache, where it is not there yet."""
+    """Put a run into the cache, or where it is there what it was asked."""
     with use_folder(root() / "runs" / packed.key) as cached:
-        if not (cached / "run" / HISTORY).is_file():
-            with atomic_folder(cached / "run", keep=HISTORY) as made:
-                for name, content in packed.files.items():
-                    (made / name).write_bytes(content)
+        target = cached / "run"
+        inside = FOLDER if (target / HISTORY).is_file() else ""
+        with atomic_folder(target / inside, keep=None if inside else HISTORY) as made:
+            for path, content in packed.files.items():
+                if Path(path).is_relative_to(inside):
+                    place = made / Path(path).relative_to(inside)
+                    place.parent.mkdir(exist_ok=True)
+                    place.write_bytes(content)
+
+
+def _read_files(folder: Path) -> dict[str, bytes]:
+    """By path in it."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -42,9 +46,22 @@ def build_optimiser(model: EmotionModel, training: Training) -> torch.optim.Opti
     """
     groups, lr = group_parameters(model, training), float(training.lr)
     if training.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, fused=True)
+        return without_compiler(torch.optim.SGD)(groups, lr=lr, momentum=0.9, nesterov=True, fused=True)
     kind = torch.optim.Adam if training.optimiser == "adam" else torch.optim.AdamW
-    return kind(groups, lr=lr, fused=True)
+    return without_compiler(kind)(groups, lr=lr, fused=True)
+
+
+@functools.cache
+def without_compiler(kind: type[torch.optim.Optimizer]) -> Any:
+    """The same optimiser without the wrappers by which torch's compiler sees its methods.
+
+    They import the compiler, which takes longer than many a run, and nothing here is compiled. What they do beside that is to
+    turn gradients off for a step.
+    """
+    bare = {
+        name: inspect.unwrap(getattr(kind, name)) for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    }
+    return type(kind.__name__, (kind,), bare | {"step": torch.no_grad()(inspect.unwrap(kind.step))})
 
 
 def set_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:

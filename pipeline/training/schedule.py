@@ -5,21 +5,22 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing.queues import SimpleQueue
 from typing import TypeVar
 
 from pipeline.devices import pick_devices
+from pipeline.errors import ParamsError, StoreError
 from pipeline.params import Params
 from pipeline.stop import follow_parent, sparing_children
 
 from . import on_ray
-from .data.dataset import Dataset
-from .jobs import Job, Sources, is_finished, load_fold
+from .jobs import Job, Sources, is_finished
 
 #: Below this, starting worker processes costs more than it saves.
 FEW = 4
 
-#: Above this many bytes of features, copies for worker processes are not made.
-LARGE = 512 * 2**20
+#: Of a worker process: where it computes.
+_device: str | None = None
 
 Result = TypeVar("Result")
 
@@ -38,17 +39,20 @@ def run_jobs(
         return
     (params, first), rest = tasks[0], range(1, len(tasks))
     yield 0, work(params, sources, first)
-    workers = min(params.run.workers, len(rest) // 2)
-    devices = pick_devices(params.run.device)
-    large = devices != ["cpu"] or _measure(load_fold(params, sources, first.fold, devices[0])) > LARGE
-    if workers < 2 or len(rest) < FEW or large or all(is_finished(tasks[i][0], sources, tasks[i][1]) for i in rest):
-        for place in rest:
-            yield place, work(tasks[place][0], sources, tasks[place][1])
+    missing = [place for place in rest if not _is_settled(*tasks[place], sources)]
+    devices = choose_workers(params, len(missing))
+    for place in sorted(set(rest) - set(missing)) if devices else rest:
+        yield place, work(tasks[place][0], sources, tasks[place][1])
+    if not devices:
         return
+    context = multiprocessing.get_context("spawn")
+    free = context.SimpleQueue()
+    for device in devices:
+        free.put(device)
     # spawn: torch's thread pools do not survive a fork.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), follow_parent) as pool:
+    with ProcessPoolExecutor(len(devices), context, _begin_worker, (free,)) as pool:
         with sparing_children():
-            pending = {pool.submit(work, tasks[place][0], sources, tasks[place][1]): place for place in rest}
+            pending = {pool.submit(_work_here, work, tasks[place][0], sources, tasks[place][1]): place for place in missing}
         try:
             for future in as_completed(pending):
                 yield pending[future], future.result()
@@ -61,6 +65,31 @@ def run_jobs(
             pool.shutdown(cancel_futures=True)
 
 
-def _measure(data: Dataset) -> int:
-    """Bytes of the features."""
-    return sum(stream.nbytes for stream in data.streams.values())
+def choose_workers(params: Params, jobs: int) -> list[str]:
+    """The device of each worker process for so many jobs: every GPU, or `run.workers` times the processor.
+
+    Empty where one after the other in this process is as quick. Features need no thought: processes share the mapped stores.
+    """
+    devices = pick_devices(params.run.device)
+    workers = (devices if devices != ["cpu"] else devices * params.run.workers)[: jobs // 2]
+    return workers if jobs >= FEW and len(workers) > 1 else []
+
+
+def _is_settled(params: Params, job: Job, sources: Sources) -> bool:
+    """Whether there is nothing to train: it is in the cache, or cannot even begin, which running it says."""
+    try:
+        return is_finished(params, sources, job)
+    except (ParamsError, StoreError):
+        return True
+
+
+def _begin_worker(free: SimpleQueue[str]) -> None:
+    global _device
+    follow_parent()
+    _device = free.get()
+
+
+def _work_here(work: Callable[[Params, Sources, Job], Result], params: Params, sources: Sources, job: Job) -> Result:
+    """In a worker: on its device, of the kind that was asked for."""
+    assert _device is not None
+    return work(params.model_copy(update={"run": params.run.model_copy(update={"device": _device})}), sources, job)

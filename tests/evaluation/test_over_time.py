@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline import metrics
-from pipeline.evaluation import embeddings, over_time, summary
+from pipeline.evaluation import over_time, summary
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.report import render_page
 from pipeline.evaluation.submission import write_submission
@@ -21,6 +21,7 @@ from pipeline.models.spec import ModelSpec, OutputSpec, StreamSpec
 from pipeline.runs.embed import compare_halves, embed_tokens
 from pipeline.storage import tables
 from pipeline.storage.atomic import write_json
+from pipeline.training.answers import over_time as asked
 from pipeline.training.stage import train
 from tests.fabricated import Fabricated
 
@@ -241,12 +242,12 @@ def test_contrastive_accuracy_of_known_cases():
 
 def test_consistency_and_paths_of_known_ways(judged):
     turn = np.array([[1.0, 0], [0, 2], [0, 5], [-1, 0]])  # cosines 0, 1, 0
-    assert embeddings._consistency(turn) == pytest.approx(1 / 3) and embeddings._consistency(turn[:1]) is None
+    assert asked._consistency(turn) == pytest.approx(1 / 3) and asked._consistency(turn[:1]) is None
     rng = np.random.default_rng(0)
     plane, _ = np.linalg.qr(rng.normal(size=(16, 2)))
     flat = rng.normal(size=(9, 2)) * [3, 1]
     paths = [("a", np.arange(4.0), flat[:4] @ plane.T), ("b", np.arange(5.0), flat[4:] @ plane.T)]
-    found = embeddings.reduce_paths(paths)
+    found = asked.reduce_paths(paths)
     assert found["id"].to_list() == ["a"] * 4 + ["b"] * 5 and found["share"].to_numpy() == pytest.approx(1)
     spots = found.select("x", "y").to_numpy()
     gaps = [np.linalg.norm(all_[:, None] - all_[None], axis=-1) for all_ in (spots, flat)]

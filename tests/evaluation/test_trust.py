@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 
 from pipeline import metrics
 from pipeline.errors import StoreError
-from pipeline.evaluation import attribution, calibration, difficulty, probe, selective, summary, transductive, trust, trust_panels
+from pipeline.evaluation import attribution, difficulty, selective, summary, transductive, trust, trust_panels
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.report import write_report
 from pipeline.evaluation.sums import Groups
@@ -24,6 +24,7 @@ from pipeline.runs.predict import predict_clip
 from pipeline.runs.run import load_run
 from pipeline.storage import tables
 from pipeline.storage.atomic import write_json
+from pipeline.training.answers import calibration, speakers
 from pipeline.training.data.dataset import Dataset
 from pipeline.training.stage import train
 from tests.fabricated import Fabricated
@@ -319,11 +320,11 @@ def test_a_probe_names_speakers_that_are_there_and_guesses_those_that_are_not():
     centres = rng.normal(0, 3, (5, 12))
     there = centres[speaker] + rng.normal(size=(200, 12))
     half = np.arange(200) % 2 == 0
-    assert (probe.name_speakers(there[half], speaker[half], there[~half]) == speaker[~half]).all()
+    assert (speakers.name_speakers(there[half], speaker[half], there[~half]) == speaker[~half]).all()
     noise = rng.normal(size=(200, 12))
-    assert (probe.name_speakers(noise[half], speaker[half], noise[~half]) == speaker[~half]).mean() < 0.4
+    assert (speakers.name_speakers(noise[half], speaker[half], noise[~half]) == speaker[~half]).mean() < 0.4
     flat = np.ones((200, 3))
-    assert (probe.name_speakers(flat[half], speaker[half], flat[~half]) == speaker[~half]).mean() == pytest.approx(0.2)
+    assert (speakers.name_speakers(flat[half], speaker[half], flat[~half]) == speaker[~half]).mean() == pytest.approx(0.2)
 
 
 def test_turned_into_the_span_of_its_clips_the_probe_is_the_same():
@@ -332,22 +333,24 @@ def test_turned_into_the_span_of_its_clips_the_probe_is_the_same():
     wide = rng.normal(size=(80, 300))
     wide[:, :4] += 2 * np.eye(4)[np.tile(speaker, 2)]
     known, asked = (wide[:40] - wide[:40].mean(0)) / wide[:40].std(0), (wide[40:] - wide[:40].mean(0)) / wide[:40].std(0)
-    plain = LogisticRegression(C=1 / (probe.PENALTY * 40), max_iter=1000, tol=1e-8)
+    plain = LogisticRegression(C=1 / (speakers.PENALTY * 40), max_iter=1000, tol=1e-8)
     expected = plain.fit(known / 300**0.5, speaker).predict(asked / 300**0.5)
-    found = probe.name_speakers(wide[:40], speaker, wide[40:])
+    found = speakers.name_speakers(wide[:40], speaker, wide[40:])
     assert (found == expected).mean() > 0.95
 
 
 def test_halves_share_no_clip_and_hold_every_speaker():
     rng = np.random.default_rng(2)
     speaker = rng.integers(-1, 30, 5000)
-    known, asked = probe.choose_clips(speaker, 0)
-    assert not set(known) & set(asked) and len(known) + len(asked) <= probe.CLIPS
-    assert set(speaker[known]) == set(speaker[asked]) and len(set(speaker[known])) == probe.SPEAKERS and -1 not in speaker[known]
+    known, asked = speakers.choose_clips(speaker, 0)
+    assert not set(known) & set(asked) and len(known) + len(asked) <= speakers.CLIPS
+    assert (
+        set(speaker[known]) == set(speaker[asked]) and len(set(speaker[known])) == speakers.SPEAKERS and -1 not in speaker[known]
+    )
     counts = np.bincount(speaker[known])
     assert set(counts[counts > 0]) == {4}
-    assert all((a == b).all() for a, b in zip((known, asked), probe.choose_clips(speaker, 0), strict=True))
-    assert [len(part) for part in probe.choose_clips(np.array([-1, 0, 1, 2]), 0)] == [0, 0]
+    assert all((a == b).all() for a, b in zip((known, asked), speakers.choose_clips(speaker, 0), strict=True))
+    assert [len(part) for part in speakers.choose_clips(np.array([-1, 0, 1, 2]), 0)] == [0, 0]
 
 
 def test_the_probe_of_a_run(judged):

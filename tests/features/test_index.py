@@ -14,8 +14,8 @@ from pipeline.errors import ParamsError, StoreError
 from pipeline.models.batch import shorten
 from pipeline.storage import feature_store, seal, tables
 from pipeline.storage.feature_store import Entry, Status, Store
+from pipeline.training.data.annotations import interpolate
 from pipeline.training.data.dataset import Dataset
-from pipeline.training.data.labels import interpolate
 from pipeline.training.stage import train
 
 #: As tests/fabricated.py has them.

@@ -1,5 +1,8 @@
 """Learning-rate schedules, optimisers, dropout on the way, the growing adversary."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -146,3 +149,32 @@ def test_a_constant_adversary_stays():
     head = Adversary("speaker", 6, 3, 0.0, Adversary.Options(strength=0.5))
     head.advance(0.0)
     assert head.strength == 0.5 and grow(0) == 0 and grow(1) == pytest.approx(0.9999, abs=1e-4)
+
+
+COMPILER = """
+import sys, torch
+from pipeline.training.optimiser import without_compiler
+
+KINDS = ((torch.optim.AdamW, {}), (torch.optim.Adam, {}), (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}))
+
+def learn(kind, options):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.ReLU(), torch.nn.Linear(7, 2))
+    optimiser = kind([{"params": model.parameters(), "peak": 1e-3}], lr=1e-2, weight_decay=0.01, fused=True, **options)
+    for _ in range(4):
+        optimiser.zero_grad()
+        model(torch.randn(4, 5)).square().sum().backward()
+        optimiser.step()
+        optimiser.load_state_dict(optimiser.state_dict())
+    return torch.cat([one.detach().flatten() for one in model.parameters()])
+
+bare = [learn(without_compiler(kind), options) for kind, options in KINDS]
+assert "torch._dynamo" not in sys.modules
+assert all(torch.equal(found, learn(*one)) for found, one in zip(bare, KINDS))
+assert "torch._dynamo" in sys.modules
+"""
+
+
+def test_optimisers_import_no_compiler_and_step_to_the_same_bits():
+    done = subprocess.run([sys.executable, "-c", COMPILER], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,7 +1,6 @@
-"""The cached set as resident tensors: batches are gathers, never reads.
+"""All clips of one fold: batches are gathers.
 
-Labels of test clips do not enter: `Dataset.load` empties them before anything else is made, whatever the
-manifest holds (in k-fold protocols a clip is held out in one fold and trained on in another).
+Labels of test clips do not enter: `Dataset.load` empties them before anything else, whatever the manifest holds.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from pipeline.params.learning import TRANSDUCTIVE
 from pipeline.storage import tables
 from pipeline.storage.index import Index
 
+from .annotations import frame_truth
 from .dialogues import find_turns, gather_turns, number_roles, number_turns, sort_turns
 from .labels import (
     class_names,
     code_domains,
     dimension_values,
     fold_roles,
-    frame_truth,
     label_sets,
     labels,
     number_groups,
@@ -74,8 +73,8 @@ class Dataset:
     part: int = 0
     #: (N,) number of the speaker or session within whose clips features are normalised, -1 unknown; None = no such.
     within: Tensor | None = None
-    #: (N, D) each: the mean rows of the streams that are teachers.
-    taught: dict[str, Tensor] = field(default_factory=dict)
+    #: Streams that are teachers.
+    teachers: tuple[str, ...] = ()
     _readings: dict[tuple[str, Pooling], Resident] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -90,7 +89,7 @@ class Dataset:
         annotations: str | Path | None = None,
         device: str | torch.device = "cpu",
     ) -> Dataset:
-        """Read one fold into memory.
+        """One fold; features are read when they are asked for.
 
         Raises:
             StoreError: the index does not fit the manifest or the stores it points to.
@@ -138,7 +137,7 @@ class Dataset:
             fold=fold,
             folds=drawn.filter(pl.col("fold") == fold),
             within=number_groups(table, normalise).to(device) if normalise in TRANSDUCTIVE else None,
-            taught={name: streams[name].average() for name in params.teachers},
+            teachers=params.teachers,
         )
 
     def read(self, streams: Mapping[str, StreamSpec]) -> Dataset:
@@ -231,6 +230,11 @@ class Dataset:
         domain, taught = ({name: part[rows] for name, part in parts.items()} for parts in (self.domain, self.taught))
         sets = None if self._several is None else self._several[rows]
         return Targets(self.emotion[rows], self.dimensions[rows], frames, domain, weight, rows, taught, sets)
+
+    @functools.cached_property
+    def taught(self) -> dict[str, Tensor]:
+        """(N, D) each: the mean rows of the streams that are teachers."""
+        return {name: self.streams[name].average() for name in self.teachers}
 
     @functools.cached_property
     def _several(self) -> Tensor | None:

@@ -146,16 +146,6 @@ def dimension_values(table: pl.DataFrame, names: tuple[str, ...]) -> Tensor:
     return torch.from_numpy(np.stack(columns, 1) if columns else np.zeros((len(table), 0), np.float32))
 
 
-def frame_truth(table: pl.DataFrame, allowed: set[str], names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Annotations of the allowed clips: id → (M, 1 + K) time and dimensions, in time order."""
-    columns = [pl.col(n).cast(pl.Float64) if n in table.columns else pl.lit(None, pl.Float64).alias(n) for n in names]
-    kept = table.filter(pl.col("id").is_in(list(allowed))).sort("id", "time")
-    return {
-        part["id"][0]: part.select("time", *columns).fill_null(float("nan")).to_numpy()
-        for part in kept.partition_by("id", maintain_order=True)
-    }
-
-
 def with_means(values: Tensor, ids: list[str], truth: dict[str, np.ndarray]) -> Tensor:
     """Clip-level dimensions (N, K) with unknown ones replaced by the mean of the clip's annotations."""
     means = np.full(values.shape, np.nan, np.float32)
@@ -165,16 +155,6 @@ def with_means(values: Tensor, ids: list[str], truth: dict[str, np.ndarray]) -> 
             sums = np.where(known, truth[clip][:, 1:], 0).sum(0)
             means[i] = np.divide(sums, known.sum(0), out=np.full(len(sums), np.nan), where=known.any(0))
     return torch.where(torch.isfinite(values), values, torch.from_numpy(means))
-
-
-def interpolate(truth: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Annotations (M, 1 + K) at the given seconds: (T, K) float32, NaN for a dimension without truth."""
-    out = np.full((len(centres), truth.shape[1] - 1), np.nan, np.float32)
-    for k in range(out.shape[1]):
-        known = np.isfinite(truth[:, 1 + k])
-        if known.any():
-            out[:, k] = np.interp(centres, truth[known, 0], truth[known, 1 + k])
-    return out
 
 
 def code_domains(

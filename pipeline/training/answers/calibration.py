@@ -12,7 +12,7 @@ from pipeline.runs.folders import LINEAR
 from pipeline.runs.run import TrainedModel
 from pipeline.training.data.dataset import Dataset
 
-from .predictions import predict_test
+from .clips import predict_test
 
 #: Temperatures beyond are those of a model that is always right, or never, on too few clips.
 LEAST, MOST = 0.05, 20.0
@@ -29,7 +29,7 @@ def find_temperature(run: TrainedModel, data: Dataset) -> float | None:
     rows = rows[data.emotion[rows] >= 0]
     if not len(rows) or not run.model.spec.classes or learns_from_validation(run):
         return None
-    return fit_temperature(predict_test(run, data, rows)["emotion"], data.emotion[rows])
+    return fit_temperature(predict_test(run, data, rows)["emotion"], data.emotion[rows].cpu())
 
 
 def learns_from_validation(run: TrainedModel) -> bool:
