@@ -21,11 +21,13 @@ from pipeline.storage.clip_cache import ClipCache, digest
 from pipeline.storage.feature_store import Entry, Status
 
 from .encoders.extractor import Extractor
+from .encoders.readouts import prepare_together
 from .engine.devices import compute
 from .engine.reader import Job, Reader
 from .engine.stats import Stats
-from .engine.task import Task
+from .engine.task import Held, Task
 from .plan import Part, Plan, plan_stream
+from .shared import find_others
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +61,11 @@ def extract(params: Params, name: str, *, manifest: str | Path = "data/manifest.
     plan = plan_stream(name, params.stream(name), manifest)
     with ExitStack() as stack:
         done: list[Encoded] = []
+        held = Held()
         for part in plan.parts:
             cache = stack.enter_context(ClipCache("extract", part.identity))
             # A clip that cannot be encoded as it is needs no views.
-            done.append(_encode(plan, part, cache, params, done[0].failures if done else {}))
+            done.append(_encode(plan, part, cache, params, done[0].failures if done else {}, held))
         pack_store(plan, done, out)
     if ran := [one.stats for one in done if one.stats]:
         stats = reduce(Stats.follow, ran)
@@ -71,11 +74,12 @@ def extract(params: Params, name: str, *, manifest: str | Path = "data/manifest.
     return out
 
 
-def _encode(plan: Plan, part: Part, cache: ClipCache, params: Params, without: Mapping[str, str]) -> Encoded:
-    """Encode what a part's cache lacks.
+def _encode(plan: Plan, part: Part, cache: ClipCache, params: Params, without: Mapping[str, str], held: Held) -> Encoded:
+    """Encode what a part's cache lacks, and with it what other streams of the same network lack.
 
     Args:
         without: why clips are left out, by content.
+        held: the network, for the parts that follow.
 
     Raises:
         QuarantineError: too many of the others failed.
@@ -87,9 +91,13 @@ def _encode(plan: Plan, part: Part, cache: ClipCache, params: Params, without: M
         return Encoded(part, cache, dict(without))
     devices = ["a Ray cluster"] if params.run.engine == "ray" else pick_devices(params.run.device)
     log.info("%s: %d of %d clips to encode on %s", title, len(todo), len(plan.jobs), ", ".join(devices))
-    with track(len(todo), f"extract@{title}") as advance:
-        reader = Reader(part.extractor.prepare, plan.stream.modality, plan.source)
-        task = Task(plan.stream, part.extractor, reader, todo, cache, part.view)
+    with track(len(todo), f"extract@{title}") as advance, ExitStack() as stack:
+        others = dict(find_others(plan, part, params.streams, missing, without, stack))
+        if others:
+            log.info("%s: the same pass of the network gives %s", title, ", ".join(others))
+        prepare = prepare_together([part.extractor, *(one.extractor for one in others.values())])
+        reader = Reader(prepare, plan.stream.modality, plan.source)
+        task = Task(plan.stream, part.extractor, reader, todo, cache, part.view, tuple(others.values()), held)
         stats = compute(task, params.run, devices, advance, among=unique)
     failed = {job.id: stats.failures[job.content] for job in plan.jobs if job.content in stats.failures}
     if len(failed) > params.quarantine.max_rate * max(len(plan.jobs), 1):
