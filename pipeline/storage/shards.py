@@ -1,0 +1,156 @@
+"""Stores in several files: which clips go into which, and a small file in front that names them.
+
+Clips are kept in the order of their ids, and cut where their ids differ: at the first bit in which those of a part that is too
+large are not alike, again and again until every part fits. Where a clip belongs follows from the ids alone, so that one more
+changes one part, or cuts it in two, and leaves the bytes of all others; and a store that grew is the store made at once.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from pipeline.errors import StoreError
+
+from . import seal
+from .feature_store import SCHEMA_VERSION, SHARDS, Store, describe
+from .hdf5 import atomic_hdf5
+
+#: Bytes in a GiB.
+GIB = 1 << 30
+
+
+def split(ids: Sequence[str], sizes: Sequence[int], limit: float) -> list[slice]:
+    """Runs of ids whose sizes add up to `limit` at most; one clip that is larger stands alone.
+
+    Args:
+        ids: sorted, as Python sorts texts, which is the order of their bytes in UTF-8.
+        sizes: bytes of each.
+
+    >>> split(["a/1", "a/2", "b/1", "b/2"], [5, 5, 5, 5], 10)
+    [slice(0, 2, None), slice(2, 4, None)]
+    """
+    keys = [clip.encode() for clip in ids]
+    ends = np.concatenate([[0], np.cumsum(np.asarray(sizes, dtype=np.int64))])
+    done, waiting = [], [(0, len(keys))]
+    while waiting:
+        low, high = waiting.pop()
+        if high - low <= 1 or ends[high] - ends[low] <= limit:
+            done.append(slice(low, high))
+            continue
+        middle = bisect_left(keys, _border(keys[low], keys[high - 1]), low, high)
+        waiting += [(middle, high), (low, middle)]
+    return done
+
+
+def _border(first: bytes, last: bytes) -> bytes:
+    """The least text that has the bit set in which two texts first differ; it is above the first and not above the last."""
+    shared = os.path.commonprefix([first, last])
+    ones, others = (text[len(shared)] if len(text) > len(shared) else 0 for text in (first, last))
+    # Where one is the beginning of the other and zero bytes follow, there is no such bit.
+    if ones == others:
+        return shared + last[len(shared) : len(shared) + 1]
+    highest = 1 << ((ones ^ others).bit_length() - 1)
+    return shared + bytes([others & ~(highest - 1)])
+
+
+def folder_of(path: Path) -> Path:
+    """Where the files of a store lie when there are several: `features/shards/audio/` of `features/audio.h5`."""
+    return path.parent / SHARDS / path.stem
+
+
+def write(
+    path: Path,
+    names: Sequence[str],
+    make: Callable[[int, Path], None],
+    attributes: dict[str, object],
+    *,
+    kept: Path | None = None,
+) -> None:
+    """Write those files of a store that are not there, and then what names them all; files of before go last.
+
+    Until the rename of `path` the store of before is whole, and after it the new one.
+
+    Args:
+        names: of the files, in the order of their clips; each says all that its file is made of.
+        make: (which, where) writes one of them.
+        attributes: of the store.
+        kept: a folder on the same disk that holds files of before by further links; DVC removes outputs before a stage runs.
+
+    Raises:
+        StoreError, DiskError: a file cannot be written.
+    """
+    folder = folder_of(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    seals = []
+    for i, name in enumerate(names):
+        place = folder / f"{name}.h5"
+        found = _find_whole(place, kept)
+        if found is None:
+            make(i, place)
+            _keep(place, kept)
+            found = Store(place).seal
+        seals.append(found)
+    with atomic_hdf5(path) as (file, _):
+        group = file.create_group(SHARDS)
+        for i, name in enumerate(names):
+            group[f"{i:05d}"] = h5py.ExternalLink(f"{SHARDS}/{path.stem}/{name}.h5", "/")
+        texts = np.array([one.encode() for one in seals], dtype=object)
+        file.create_dataset("seals", data=texts, dtype=h5py.string_dtype("utf-8"))
+        file.attrs["schema"] = SCHEMA_VERSION
+        describe(file, attributes)
+        seal.seal(file)
+    clear(path, names, kept)
+
+
+def clear(path: Path, names: Sequence[str] = (), kept: Path | None = None) -> None:
+    """Remove all files beside a store but those named; its folder stays, since DVC looks for it."""
+    folder = folder_of(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.iterdir():
+        if left.stem not in names:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    if names and kept is not None and kept.is_dir():
+        for left in kept.iterdir():
+            with suppress(OSError):
+                # Others may hold it still: another clone's store, or DVC's cache.
+                if left.stem not in names and left.stat().st_nlink == 1:
+                    left.unlink()
+
+
+def _find_whole(place: Path, kept: Path | None) -> str | None:
+    """The seal of a file that is there from before, or was kept, and is as it was written to its last byte."""
+    for there in (place, kept and kept / place.name):
+        if there is None or not there.is_file():
+            continue
+        try:
+            store = Store(there)
+            store.verify()
+            if there != place:
+                place.unlink(missing_ok=True)
+                os.link(there, place)
+        except (StoreError, OSError):
+            continue
+        _keep(place, kept)
+        return store.seal
+    return None
+
+
+def _keep(place: Path, kept: Path | None) -> None:
+    """A further link, where the file system has them; a copy would be worth less than it takes."""
+    if kept is None or place.is_symlink():
+        return
+    with suppress(OSError):
+        kept.mkdir(parents=True, exist_ok=True)
+        if (kept / place.name).exists():
+            if os.path.samefile(place, kept / place.name):
+                return
+            (kept / place.name).unlink()
+        os.link(place, kept / place.name)
