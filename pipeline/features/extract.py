@@ -20,6 +20,7 @@ from pipeline.storage import feature_store, shards
 from pipeline.storage.atomic import write_json
 from pipeline.storage.clip_cache import ClipCache, digest
 from pipeline.storage.feature_store import SCHEMA_VERSION, Entry, Status
+from pipeline.storage.seal import MADE_OF
 
 from .encoders.extractor import Extractor
 from .encoders.readouts import prepare_together
@@ -145,6 +146,11 @@ def pack_store(plan: Plan, done: list[Encoded], out: Path) -> None:
     contents = [_describe(replace(plan, jobs=plan.jobs[run]), done, outlines, common) for run in runs]
     form: dict[str, Any] = {"shape": shape, "dtype": stream.store.dtype, "compression": stream.store.compression}
 
+    made_of = [
+        digest({"clips": [[job.id, job.content] for job in plan.jobs[run]], "parts": parts, "schema": SCHEMA_VERSION} | form)
+        for run, parts in zip(runs, contents, strict=True)
+    ]
+
     def write(i: int, path: Path) -> None:
         jobs, (plain, *views) = plan.jobs[runs[i]], contents[i]
         each = [
@@ -156,7 +162,7 @@ def pack_store(plan: Plan, done: list[Encoded], out: Path) -> None:
             [job.id for job in jobs],
             each[0].entries,
             rows=each[0].rows,
-            attributes=each[0].attributes,
+            attributes=each[0].attributes | ({MADE_OF: made_of[i]} if len(runs) > 1 else {}),
             views=dict(zip(stream.views, each[1:], strict=True)),
             **form,
         )
@@ -165,11 +171,7 @@ def pack_store(plan: Plan, done: list[Encoded], out: Path) -> None:
         write(0, out)
         shards.clear(out)
         return
-    made_of = [
-        digest({"clips": [[job.id, job.content] for job in plan.jobs[run]], "parts": parts, "schema": SCHEMA_VERSION} | form)
-        for run, parts in zip(runs, contents, strict=True)
-    ]
-    shards.write(out, made_of, write, common, kept=done[0].cache.folder / shards.SHARDS)
+    shards.write(out, made_of, write, common, kept=done[0].cache.folder / "shards")
 
 
 def _describe(

@@ -177,7 +177,9 @@ def list_groups(contents: seal.Contents, group: str) -> list[str]:
 
 def _join_attributes(each: list[dict[str, object]]) -> dict[str, object]:
     """Of several files: those of the first, all failures and the largest rounding error."""
-    joined = dict(each[0])
+    if len(each) == 1:
+        return each[0]
+    joined = {name: value for name, value in each[0].items() if name != seal.MADE_OF}
     for other in each[1:]:
         for name, value in other.items():
             mine = joined.get(name)

@@ -28,6 +28,8 @@ DAMAGE = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError
 LARGE = "values"
 #: The group of links to the files of a store that has several.
 SHARDS = "shards"
+#: The attribute of such a file that says what it was made of; it is its name.
+MADE_OF = "made_of"
 #: Bytes in an array for a text of any length, which stands elsewhere in the file.
 TEXT = 16
 #: Groups within groups that a file of ours has.

@@ -20,8 +20,9 @@ import numpy as np
 from pipeline.errors import StoreError
 
 from . import seal
-from .feature_store import SCHEMA_VERSION, SHARDS, Store, describe
+from .feature_store import SCHEMA_VERSION, Store, describe
 from .hdf5 import atomic_hdf5
+from .seal import SHARDS
 
 #: Bytes in a GiB.
 GIB = 1 << 30
@@ -80,7 +81,7 @@ def write(
 
     Args:
         names: of the files, in the order of their clips; each says all that its file is made of.
-        make: (which, where) writes one of them.
+        make: (which, where) writes one of them, with its name as the attribute `made_of`.
         attributes: of the store.
         kept: a folder on the same disk that holds files of before by further links; DVC removes outputs before a stage runs.
 
@@ -132,6 +133,8 @@ def _find_whole(place: Path, kept: Path | None) -> str | None:
             continue
         try:
             store = Store(there)
+            if store.attributes.get(seal.MADE_OF) != place.stem:
+                continue
             store.verify()
             if there != place:
                 place.unlink(missing_ok=True)
