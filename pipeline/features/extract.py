@@ -171,7 +171,7 @@ def pack_store(plan: Plan, done: list[Encoded], out: Path) -> None:
         write(0, out)
         shards.clear(out)
         return
-    shards.write(out, made_of, write, common, kept=done[0].cache.folder / "shards")
+    shards.write(out, made_of, write, common)
 
 
 def _describe(

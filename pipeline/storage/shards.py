@@ -11,7 +11,6 @@ import os
 import shutil
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -72,8 +71,6 @@ def write(
     names: Sequence[str],
     make: Callable[[int, Path], None],
     attributes: dict[str, object],
-    *,
-    kept: Path | None = None,
 ) -> None:
     """Write those files of a store that are not there, and then what names them all; files of before go last.
 
@@ -83,7 +80,6 @@ def write(
         names: of the files, in the order of their clips; each says all that its file is made of.
         make: (which, where) writes one of them, with its name as the attribute `made_of`.
         attributes: of the store.
-        kept: a folder on the same disk that holds files of before by further links; DVC removes outputs before a stage runs.
 
     Raises:
         StoreError, DiskError: a file cannot be written.
@@ -93,12 +89,9 @@ def write(
     seals = []
     for i, name in enumerate(names):
         place = folder / f"{name}.h5"
-        found = _find_whole(place, kept)
-        if found is None:
+        if not _is_whole(place):
             make(i, place)
-            _keep(place, kept)
-            found = Store(place).seal
-        seals.append(found)
+        seals.append(Store(place).seal)
     with atomic_hdf5(path) as (file, _):
         group = file.create_group(SHARDS)
         for i, name in enumerate(names):
@@ -108,52 +101,25 @@ def write(
         file.attrs["schema"] = SCHEMA_VERSION
         describe(file, attributes)
         seal.seal(file)
-    clear(path, names, kept)
+    clear(path, names)
 
 
-def clear(path: Path, names: Sequence[str] = (), kept: Path | None = None) -> None:
+def clear(path: Path, names: Sequence[str] = ()) -> None:
     """Remove all files beside a store but those named; its folder stays, since DVC looks for it."""
     folder = folder_of(path)
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.iterdir():
         if left.stem not in names:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-    if names and kept is not None and kept.is_dir():
-        for left in kept.iterdir():
-            with suppress(OSError):
-                # Others may hold it still: another clone's store, or DVC's cache.
-                if left.stem not in names and left.stat().st_nlink == 1:
-                    left.unlink()
 
 
-def _find_whole(place: Path, kept: Path | None) -> str | None:
-    """The seal of a file that is there from before, or was kept, and is as it was written to its last byte."""
-    for there in (place, kept and kept / place.name):
-        if there is None or not there.is_file():
-            continue
-        try:
-            store = Store(there)
-            if store.attributes.get(seal.MADE_OF) != place.stem:
-                continue
-            store.verify()
-            if there != place:
-                place.unlink(missing_ok=True)
-                os.link(there, place)
-        except (StoreError, OSError):
-            continue
-        _keep(place, kept)
-        return store.seal
-    return None
-
-
-def _keep(place: Path, kept: Path | None) -> None:
-    """A further link, where the file system has them; a copy would be worth less than it takes."""
-    if kept is None or place.is_symlink():
-        return
-    with suppress(OSError):
-        kept.mkdir(parents=True, exist_ok=True)
-        if (kept / place.name).exists():
-            if os.path.samefile(place, kept / place.name):
-                return
-            (kept / place.name).unlink()
-        os.link(place, kept / place.name)
+def _is_whole(place: Path) -> bool:
+    """Whether a file is there from before, is the one meant, and is as it was written to its last byte."""
+    try:
+        store = Store(place)
+        if store.attributes.get(seal.MADE_OF) != place.stem:
+            return False
+        store.verify()
+    except StoreError:
+        return False
+    return True

@@ -98,7 +98,7 @@ def write(
         shards.clear(path)
         return
     names = ["-".join(f"{clip.replace('/', '_')}.{clips[clip]}" for clip in ids[run]) for run in runs]
-    shards.write(path, names, lambda i, where: make(runs[i], where), {"stream": "audio"}, kept=kept)
+    shards.write(path, names, lambda i, where: make(runs[i], where), {"stream": "audio"})
 
 
 CLIPS = {f"{corpus}/{i}": (i * 7) % 5 for corpus in ("meld", "ravdess") for i in range(8)}
@@ -240,31 +240,6 @@ def test_a_run_that_ends_in_the_middle_leaves_the_store_of_before_whole(before, 
     write(path, grown, 6)
     write(tmp_path / "fresh/audio.h5", grown, 6)
     assert files(path) == files(tmp_path / "fresh/audio.h5"), "and nothing of it is left"
-
-
-def test_files_that_were_removed_with_the_outputs_are_linked_again(tmp_path):
-    """DVC removes what a stage writes before it runs."""
-    path, kept = tmp_path / "features/audio.h5", tmp_path / "cache/shards"
-    write(path, CLIPS, 8, kept=kept)
-    before = files(path)
-
-    def remove_outputs() -> None:
-        path.unlink()
-        shutil.rmtree(shards.folder_of(path))
-
-    remove_outputs()
-    made: list[str] = []
-    write(path, CLIPS, 8, kept=kept, made=made)
-    assert files(path) == before and not made
-    remove_outputs()
-    damaged = sorted(kept.iterdir())[0]
-    damage_values(damaged, damaged.read_bytes())
-    write(path, CLIPS | {"zoo/1": 1}, 8, kept=kept, made=made)
-    assert sorted(made) == sorted({damaged.name, "zoo_1.1.h5"}), "a damaged one and the new one are made"
-    Store(path).verify()
-    assert {name: data for name, data in files(path).items() if name in before} == before
-    write(path, {"a": 4, "b": 4, "c": 4}, 5, kept=kept)
-    assert {one.name for one in kept.iterdir()} == set(files(path)), "what nobody holds any more goes"
 
 
 def cut(path: Path, limit: int) -> None:
