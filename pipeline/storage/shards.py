@@ -19,10 +19,13 @@ import numpy as np
 from pipeline.errors import StoreError
 
 from . import seal
+from .atomic import write_json
 from .feature_store import SCHEMA_VERSION, Store, describe
 from .hdf5 import atomic_hdf5
 from .seal import SHARDS
 
+#: Beside the files, in their order; without it DVC warns of an empty folder where a store is one file.
+LIST = "files.json"
 #: Bytes in a GiB.
 GIB = 1 << 30
 
@@ -105,11 +108,11 @@ def write(
 
 
 def clear(path: Path, names: Sequence[str] = ()) -> None:
-    """Remove all files beside a store but those named; its folder stays, since DVC looks for it."""
+    """Remove all files beside a store but those named. The folder stays, with a list of them: DVC looks for both."""
     folder = folder_of(path)
-    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / LIST, {"files": list(names)})
     for left in folder.iterdir():
-        if left.stem not in names:
+        if left.name != LIST and left.stem not in names:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 

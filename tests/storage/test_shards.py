@@ -105,7 +105,7 @@ CLIPS = {f"{corpus}/{i}": (i * 7) % 5 for corpus in ("meld", "ravdess") for i in
 
 
 def files(path: Path) -> dict[str, bytes]:
-    return {one.name: one.read_bytes() for one in shards.folder_of(path).iterdir()}
+    return {one.name: one.read_bytes() for one in shards.folder_of(path).glob("*.h5")}
 
 
 def assert_same(one, other) -> None:
@@ -153,7 +153,7 @@ def test_plain_h5py_opens_each_file_and_the_first_names_them(tmp_path):
 def test_one_clip_more_leaves_the_bytes_of_all_other_files(new, tmp_path):
     write(tmp_path / "audio.h5", CLIPS, 8)
     before, made = files(tmp_path / "audio.h5"), []
-    stamps = {one.name: one.stat().st_mtime_ns for one in shards.folder_of(tmp_path / "audio.h5").iterdir()}
+    stamps = {one.name: one.stat().st_mtime_ns for one in shards.folder_of(tmp_path / "audio.h5").glob("*.h5")}
     write(tmp_path / "audio.h5", CLIPS | {new: 2}, 8, made=made)
     after = files(tmp_path / "audio.h5")
     gone = set(before) - set(after)
@@ -175,7 +175,7 @@ def test_it_becomes_one_file_again(tmp_path):
 
 
 def one_file(path: Path) -> Path:
-    return sorted(shards.folder_of(path).iterdir(), key=lambda one: one.name)[1]
+    return sorted(shards.folder_of(path).glob("*.h5"), key=lambda one: one.name)[1]
 
 
 def damage_values(shard: Path, whole: bytes) -> None:
@@ -195,7 +195,7 @@ DAMAGES = {
     "a status": (damage_offsets, "is not as it was written"),
     "cut off": (lambda shard, whole: shard.write_bytes(whole[: len(whole) // 2]), "cannot be read as HDF5"),
     "gone": (lambda shard, _: shard.unlink(), "is not there"),
-    "another": (lambda shard, _: shutil.copy(sorted(shard.parent.iterdir())[0], shard), "is not the file that"),
+    "another": (lambda shard, _: shutil.copy(sorted(shard.parent.glob("*.h5"))[0], shard), "is not the file that"),
 }
 
 
