@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ def share_pass(one: Extractor, other: Extractor) -> bool:
     if one.layer != other.layer and not one.layered:
         return False
     # The same clips would be prepared in two ways; rows of the same inputs can be put together.
-    return one.prepare == other.prepare or "rows" in one.identity
+    return _same(one.prepare, other.prepare) or "rows" in one.identity
 
 
 def name_network(extractor: Extractor) -> dict[str, Any]:
@@ -32,7 +33,17 @@ def name_network(extractor: Extractor) -> dict[str, Any]:
 def prepare_together(extractors: Sequence[Extractor]) -> Callable[[Clip], Prepared]:
     """The `prepare` of extractors that share a pass; the first one's batches."""
     first, *others = (one.prepare for one in extractors)
-    return first if all(one == first for one in others) else Together((first, *others))
+    return first if all(_same(one, first) for one in others) else Together((first, *others))
+
+
+def _same(one: object, other: object) -> bool:
+    """Whether two functions do the same. What cannot be compared is not the same."""
+    if isinstance(one, partial) and isinstance(other, partial):
+        return (one.func, one.args, one.keywords) == (other.func, other.args, other.keywords)
+    try:
+        return bool(one == other)
+    except ValueError:  # arrays
+        return False
 
 
 @dataclass(frozen=True)
