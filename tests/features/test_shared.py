@@ -14,11 +14,16 @@ from PIL import Image
 from pipeline import params as parameters
 from pipeline.errors import UserError
 from pipeline.features.encoders import registry
+from pipeline.features.encoders.readouts import prepare_together
 from pipeline.features.encoders.text import language
+from pipeline.features.engine import ray_engine
+from pipeline.features.engine.devices import compute
+from pipeline.features.engine.reader import Reader
+from pipeline.features.engine.task import Other, Task
 from pipeline.features.extract import extract
 from pipeline.features.plan import plan_stream
 from pipeline.storage import flac, media_store, tables
-from pipeline.storage.clip_cache import ClipCache
+from pipeline.storage.clip_cache import ClipCache, digest
 from pipeline.storage.feature_store import Store
 from tests.features.encoders.small import BERT, SPEECH, VIT, WHISPER
 
@@ -271,3 +276,39 @@ def test_the_views_of_a_stream_load_it_once_and_are_shared(media, alone, loads, 
             assert make(params, media, name, f"out{k}") == expected[name]
         # `b` has one view less: the stream with more loads the network again where it came second.
         assert len(loads) == (1 if order[0] == "a" else 2)
+
+
+def test_an_actor_of_a_cluster_and_several_devices_give_all_of_a_pass(media, tmp_path, monkeypatch):
+    both = {"a": {"pooling": "mean"}, "b": {"layer": 2}}
+    params = settings("text", media, both, architecture=BERT)
+    monkeypatch.chdir(tmp_path)
+    plans = {name: plan_stream(name, params.stream(name), media / "manifest.parquet") for name in both}
+    parts = {name: plan.parts[0] for name, plan in plans.items()}
+    monkeypatch.setenv("AFFECTORY_CACHE", str(tmp_path / "one"))
+    make(params, media, "a", "out")
+    jobs, wanted = plans["a"].jobs, {}
+    for name, part in parts.items():
+        with ClipCache("extract", part.identity) as cache:
+            wanted[name] = dict(zip((job.content for job in jobs), cache.iterate(job.content for job in jobs), strict=True))
+    extractor, other = (parts[name].extractor for name in both)
+    reader = Reader(None, "text", None)
+    actor = ray_engine.Actor(
+        params.stream("a"), reader, params.run, str(tmp_path), digest(extractor.identity), "cpu", None, [params.stream("b")]
+    )
+    actor.start()
+    found, stats = actor.encode(jobs)
+    assert not stats.failures
+    monkeypatch.setenv("AFFECTORY_CACHE", str(tmp_path / "two"))
+    with ClipCache("extract", extractor.identity) as first, ClipCache("extract", other.identity) as second:
+        together = replace(reader, prepare=prepare_together([extractor, other]))
+        task = Task(params.stream("a"), extractor, together, jobs, first, None, [Other(params.stream("b"), other, second)])
+        compute(task, params.run, ["cpu", "cpu"], lambda _: None)
+        shared = [dict(zip(wanted["a"], cache.iterate(wanted["a"]), strict=True)) for cache in (first, second)]
+    for entries in (found, shared):
+        for name, each in zip(both, entries, strict=True):
+            assert each.keys() == wanted[name].keys()
+            for content, entry in each.items():
+                assert (entry.status, entry.reason) == (wanted[name][content].status, wanted[name][content].reason)
+                # Other clips meet in a batch.
+                np.testing.assert_allclose(entry.values, wanted[name][content].values, atol=1e-5, rtol=0)
+                np.testing.assert_array_equal(entry.times, wanted[name][content].times)
