@@ -78,11 +78,12 @@ class Room:
                     self._resize(2 * int(self._environment.info()["map_size"]))
 
     def _begin(self, *, write: bool) -> lmdb.Transaction:
+        begin: Callable[..., lmdb.Transaction] = self._environment.begin
         try:
-            return self._environment.begin(write=write, buffers=not write)
+            return begin(write=write, buffers=not write)
         except lmdb.MapResizedError:
             self._resize(0)  # as another process has made it
-            return self._environment.begin(write=write, buffers=not write)
+            return begin(write=write, buffers=not write)
 
     def _resize(self, size: int) -> None:
         if self._readers:
