@@ -24,7 +24,7 @@ from pipeline.training.data.dataset import Dataset
 IDS = st.text(st.sampled_from("ab/09é\x01"), min_size=1, max_size=6)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(clips=st.dictionaries(IDS, st.integers(0, 9), min_size=2, max_size=30), limit=st.integers(1, 20), data=st.data())
 def test_one_clip_more_changes_one_run_or_cuts_it(clips, limit, data):
     new = data.draw(st.sampled_from(sorted(clips)))
@@ -43,7 +43,7 @@ def test_one_clip_more_changes_one_run_or_cuts_it(clips, limit, data):
     assert added == {*(changed[0] if changed else ()), new}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(lengths=st.lists(st.integers(0, 4), min_size=1, max_size=5), data=st.data())
 def test_rows_of_several_files_are_indexed_as_one_array(lengths, data):
     whole = np.arange(sum(lengths) * 6, dtype=np.float32).reshape(-1, 2, 3)
