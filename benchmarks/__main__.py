@@ -25,6 +25,7 @@ BENCHMARKS = (
     "store",
     "cache",
     "efficiency",
+    "readouts",
     "naive",
     "invariance",
     "resident",

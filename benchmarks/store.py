@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from pipeline.storage import feature_store
@@ -42,7 +43,9 @@ def measure(folder: Path, size: Size) -> list[Figure]:
     for clip, entry in zip(ids, _entries(size), strict=True):
         np.save(arrays / f"{clip}.npy", entry.values)
     ours = Store(path)
-    values = np.memmap(path, ours.dtype, "r", ours._offset, ours.shape)
+    with h5py.File(path) as file:
+        offset = file["values"].id.get_offset()
+    values = np.memmap(path, ours.dtype, "r", offset, ours.shape)
     places = {clip: slice(i * size.rows, (i + 1) * size.rows) for i, clip in enumerate(ids)}
     shuffled = np.random.default_rng(1).permutation(ids).tolist()
 

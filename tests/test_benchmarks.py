@@ -14,6 +14,7 @@ TARGETS = {
     "store": 2,
     "cache": 4,
     "efficiency": 0,
+    "readouts": 1,
     "naive": 1,
     "invariance": 1,
     "epoch": 4,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 from collections.abc import Collection
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from pipeline.storage.feature_store import Status, Store
 from pipeline.storage.hdf5 import atomic_hdf5
 from pipeline.storage.index import SCHEMA_VERSION
 from pipeline.storage.memo import sum_file
+from pipeline.storage.shards import folder_of
 
 log = logging.getLogger(__name__)
 
@@ -191,6 +193,7 @@ def remove_stale(features: Path, names: Collection[str]) -> list[str]:
             continue
         path.unlink()
         path.with_suffix(".stats.json").unlink(missing_ok=True)
+        shutil.rmtree(folder_of(path), ignore_errors=True)
         log.info("%s is removed: no stream is called %s any more", path, path.stem)
         removed.append(path.stem)
     return removed

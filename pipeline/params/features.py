@@ -18,6 +18,8 @@ SUM = re.compile(r"-?\d+(\+-?\d+)+")
 class StoreLayout(Group):
     dtype: Literal["float16", "float32"] = "float16"
     compression: Literal["gzip"] | None = None
+    #: GiB of features in one file; a stream that has more is kept in several, each for a range of clip ids.
+    shard: Positive = 2.0
 
 
 class Sum(Group):

@@ -24,7 +24,7 @@ from pipeline.errors import CacheError
 
 from .atomic import explain_refusal, write_json
 from .feature_store import Entry, Status
-from .lmdb_folder import open_lmdb
+from .lmdb_folder import Room, open_lmdb
 
 Value = TypeVar("Value")
 #: What is said of an entry that is not what was put in.
@@ -118,6 +118,7 @@ class ClipCache:
             with ExitStack() as stack:
                 self._lock = stack.enter_context(self._lock_identity(readonly))
                 self._lmdb = open_lmdb(self.folder, readonly=not self._lock.writable())
+                self._room = Room(self._lmdb)
                 stack.pop_all()
         except (OSError, lmdb.Error) as error:
             raise CacheError(
@@ -172,7 +173,7 @@ class ClipCache:
             CacheError: the table itself is damaged.
         """
         try:
-            with self._lmdb.begin(buffers=True) as transaction:
+            with self._room.read() as transaction:
                 yield transaction
         except lmdb.Error as error:
             raise CacheError(f"the clip cache {self.folder} is damaged ({error}). Remove that folder, then run again.") from error
@@ -188,10 +189,14 @@ class ClipCache:
         Raises:
             CacheError: the disk is full or the cache is read-only; what was there stays.
         """
+        packed = {content.encode(): pack(entry) for content, entry in entries.items()}
+
+        def put(transaction: lmdb.Transaction) -> None:
+            for content, data in packed.items():
+                transaction.put(content, data)
+
         try:
-            with self._lmdb.begin(write=True) as transaction:
-                for content, entry in entries.items():
-                    transaction.put(content.encode(), pack(entry))
+            self._room.write(put)
         except (lmdb.Error, OSError) as error:
             raise CacheError(
                 f"the clip cache {self.folder} cannot be written ({error}). Nothing computed before is "

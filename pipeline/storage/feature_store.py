@@ -20,7 +20,7 @@ from pipeline.errors import StoreError
 
 from . import seal
 from .hdf5 import atomic_hdf5
-from .rows import REMEDY, Rows
+from .rows import REMEDY, Rows, list_groups, open_parts
 
 SCHEMA_VERSION = 2
 #: Bytes of rows gathered before a write: one write a clip costs more than all the rest of packing.
@@ -133,11 +133,12 @@ def write(
         seal.seal(file)
 
 
-def describe(group: h5py.Group, attributes: dict[str, object], worst: float) -> None:
-    """Write attributes: JSON of what HDF5 has no type for, and the largest rounding error."""
+def describe(group: h5py.Group, attributes: dict[str, object], worst: float | None = None) -> None:
+    """Write attributes: JSON of what HDF5 has no type for, and the largest rounding error, if there are values."""
     for name, value in sorted(attributes.items()):
         group.attrs[name] = value if isinstance(value, (str, int, float)) else json.dumps(value, sort_keys=True)
-    group.attrs["float16_error"] = worst
+    if worst is not None:
+        group.attrs["float16_error"] = worst
 
 
 def write_rows(
@@ -194,7 +195,7 @@ def _flush(values: h5py.Dataset, times: h5py.Dataset, held: list[tuple[np.ndarra
 
 
 class Store(Rows):
-    """Reader of a feature store. Values are memory-mapped when they are contiguous on disk.
+    """Reader of a feature store, of one file or several. Values are memory-mapped when they are contiguous on disk.
 
     Attributes:
         views: by name, the rows of the same clips seen otherwise, in the order of the names; empty when there are none.
@@ -207,13 +208,16 @@ class Store(Rows):
     """
 
     def __init__(self, path: str | Path) -> None:
-        contents = seal.open_sealed(Path(path), SCHEMA_VERSION, REMEDY)
-        super().__init__(Path(path), contents)
-        groups = [place.split("/") for place in contents.attributes if place.startswith(f"{VIEWS}/")]
-        self.views: dict[str, Rows] = {
-            parts[1]: Rows(self.path, contents, f"{VIEWS}/{parts[1]}/") for parts in sorted(groups) if len(parts) == 2
-        }
-        self.seal = contents.seal  # which covers all, by the hashes of the rows
+        whole = seal.open_sealed(Path(path), SCHEMA_VERSION, REMEDY)
+        parts = open_parts(Path(path), whole, SCHEMA_VERSION)
+        super().__init__(Path(path), parts)
+        views = [list_groups(contents, VIEWS) for _, contents in parts]
+        if odd := [where for (where, _), found in zip(parts, views, strict=True) if found != views[0]]:
+            raise StoreError(f"{odd[0]} holds other views than the rest of {path}. {REMEDY}")
+        self.views: dict[str, Rows] = {name: Rows(self.path, parts, f"{VIEWS}/{name}/") for name in views[0]}
+        self.seal = whole.seal  # which covers all, by the hashes of the rows
+        if len(parts) > 1 and self.ids != sorted(set(self.ids)):
+            raise StoreError(f"{path}: its files hold clips twice, or in another order. {REMEDY}")
 
     def verify(self) -> None:
         """Check the rows of all clips, those of the views too; raises `StoreError` as reading them does."""

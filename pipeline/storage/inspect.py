@@ -15,7 +15,7 @@ from .feature_store import Status, Store
 from .hdf5 import open_hdf5, refuse_foreign
 from .index import Index
 from .media_store import Media
-from .seal import DAMAGE
+from .seal import DAMAGE, SHARDS
 
 
 def describe(path: str | Path) -> str:
@@ -53,6 +53,8 @@ def _lines(path: Path, file: h5py.File) -> list[str]:
             counts = np.bincount(file[name][:].ravel(), minlength=len(Status))
             what = "clips" if name == "status" else f"clips of {name.rpartition('/')[0]}"
             lines.append(f"  {what}: " + ", ".join(f"{counts[s]} {s.name.lower()}" for s in Status))
+    if SHARDS in file:
+        lines += [f"  {name}: {file[SHARDS].get(name, getlink=True).filename}" for name in file[SHARDS]]
     if "ids" in file and "offsets" in file:
         ids, offsets = file["ids"][:6], file["offsets"][:7]
         for i, clip in enumerate(ids):

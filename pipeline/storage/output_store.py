@@ -91,5 +91,5 @@ def read(path: str | Path) -> tuple[dict[str, Rows], dict[str, object]]:
     path = Path(path)
     contents = seal.open_sealed(path, SCHEMA_VERSION, REMEDY)
     groups = sorted(name for name in contents.attributes if name and f"{name}/ids" in contents.arrays)
-    outputs = {name: Rows(path, contents, f"{name}/", alone=True) for name in groups}
+    outputs = {name: Rows(path, [(path, contents)], f"{name}/", alone=True) for name in groups}
     return outputs, parse_attributes(contents.attributes[""])

@@ -1,9 +1,11 @@
-"""The rows of all clips as they lie in a sealed file: mapped, and checked when they are read."""
+"""The rows of all clips as they lie in sealed files: mapped, and checked when they are read."""
 
 from __future__ import annotations
 
 import json
 import mmap
+from bisect import bisect_right
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -13,48 +15,60 @@ import numpy as np
 from pipeline.errors import StoreError
 
 from . import seal
+from .joined import Joined, take
 
 #: What to do about a store that is not as it was written.
 REMEDY = "Delete it and run `dvc repro`."
+#: A file and what it holds.
+Part = tuple[Path, seal.Contents]
 
 
 class Rows:
-    """Reader of the plain rows of a store, or of those of one view: one group of its file.
+    """Reader of the plain rows of a store, or of those of one view: one group of its file, or of each of its files.
 
     Attributes:
         ids: of the clips, sorted; the same for all groups of a store.
         offsets: (N+1,) int64, rows `offsets[i]:offsets[i+1]` are clip i's. times: (ΣT, 2) float32 seconds from the start of
             the clip as it is. status, sums: (N,).
-        shape, dtype: of `values`. attributes: of the group.
+        shape, dtype: of `values`. attributes: of the group; of several files with the failures of all.
 
     Args:
-        contents: of the file, open and sealed.
+        path: of the store.
+        parts: its files, open and sealed, in the order of their clips.
         group: with a `/` at its end; `` is the file itself. alone: its rows are of another shape than the file's.
 
     Raises:
         StoreError: the arrays do not fit each other.
     """
 
-    def __init__(self, path: Path, contents: seal.Contents, group: str = "", *, alone: bool = False) -> None:
-        seal.check_layout(contents, path, REMEDY, group=group, alone=alone)
-        self.path, self._name = path, f"{path}, {group.rstrip('/')}" if group else str(path)
-        self.ids: list[str] = contents.strings("ids")
-        self.offsets, self.status, self.times, self.sums = (
-            contents.arrays[group + name] for name in ("offsets", "status", "times", "sums")
+    def __init__(self, path: Path, parts: Sequence[Part], group: str = "", *, alone: bool = False) -> None:
+        self.path, self._blocks = path, [_Block(where, contents, group, alone) for where, contents in parts]
+        first = self._blocks[0]
+        if odd := [block.name for block in self._blocks if (block.shape[1:], block.dtype) != (first.shape[1:], first.dtype)]:
+            raise StoreError(f"{odd[0]} holds rows of another shape or type than the rest of {path}. {REMEDY}")
+        self.ids: list[str] = [clip for block in self._blocks for clip in block.ids]
+        #: First clip and first row of each block.
+        self._clips = np.cumsum([0, *(len(block.ids) for block in self._blocks)]).tolist()
+        self._starts = np.cumsum([0, *(block.shape[0] for block in self._blocks)]).tolist()
+        shifted = [block.offsets[k > 0 :] + self._starts[k] for k, block in enumerate(self._blocks)]
+        self.offsets = first.offsets if len(parts) == 1 else np.concatenate(shifted)
+        self.status, self.times, self.sums = (
+            getattr(first, name) if len(parts) == 1 else np.concatenate([getattr(block, name) for block in self._blocks])
+            for name in ("status", "times", "sums")
         )
-        self.attributes = parse_attributes(contents.attributes[group.rstrip("/")])
-        large = contents.large[group + seal.LARGE]
-        self.shape, self.dtype, self._offset, self._loaded = large.shape, large.dtype, large.offset, large.loaded
+        self.attributes = _join_attributes([block.attributes for block in self._blocks])
+        self.shape, self.dtype = (self._starts[-1], *first.shape[1:]), first.dtype
 
     @cached_property
-    def values(self) -> np.ndarray:
-        """(ΣT, ...) all rows, read-only; a view of the file, not a copy.
+    def values(self) -> np.ndarray | Joined:
+        """(ΣT, ...) all rows, read-only; a view of the file, not a copy, or of several files as of one.
 
         Raises:
             StoreError: the rows of a clip are not those that were written.
         """
         Rows.verify(self)
-        return self._rows
+        arrays = [block.rows for block in self._blocks]
+        return arrays[0] if len(arrays) == 1 else Joined(arrays)
 
     def verify(self) -> None:
         """Check the rows of all clips; raises `StoreError` as reading them does."""
@@ -69,8 +83,7 @@ class Rows:
         """
         if "values" not in self.__dict__:  # else all have been checked
             self._check(i)
-        rows = slice(*self._bounds[i : i + 2])
-        return self._rows[rows], self.times[rows]
+        return self._rows_of(i), self.times[slice(*self._bounds[i : i + 2])]
 
     def take(self, places: np.ndarray) -> np.ndarray:
         """Rows (n, ...) by number, a copy; as quick as from an array in memory, and as large as what is taken.
@@ -78,29 +91,27 @@ class Rows:
         Raises:
             StoreError: the rows of a clip are not those that were written.
         """
-        # As bytes: in a file rows need not lie where their type would have them, and numpy would copy them all.
-        width = int(np.prod(self.shape[1:])) * self.dtype.itemsize
-        rows = self.values.reshape(-1).view(np.uint8).reshape(-1, width)
-        return np.take(rows, places, axis=0).view(self.dtype).reshape(len(places), *self.shape[1:])
+        values = self.values
+        return values[places] if isinstance(values, Joined) else take(values, places)
 
-    @cached_property
-    def _rows(self) -> np.ndarray:
-        if self._loaded is not None or self._offset is None:
-            return np.empty(self.shape, self.dtype) if self._loaded is None else self._loaded
-        count = int(np.prod(self.shape))
-        if count == 0:
-            return np.empty(self.shape, self.dtype)
-        with open(self.path, "rb") as file:
-            view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return np.frombuffer(view, self.dtype, count, self._offset).reshape(self.shape)
+    def _rows_of(self, i: int) -> np.ndarray:
+        low, high = self._bounds[i : i + 2]
+        place = self._place(i)
+        return self._blocks[place].rows[low - self._starts[place] : high - self._starts[place]]
+
+    def _place(self, i: int) -> int:
+        """The block that clip i is in."""
+        return bisect_right(self._clips, i) - 1 if len(self._blocks) > 1 else 0
 
     def _check(self, i: int) -> None:
         low, high = self._bounds[i : i + 2]
-        if low == high or seal.sum_rows(self._rows[low:high]) == self.sums[i]:
+        if low == high or seal.sum_rows(self._rows_of(i)) == self.sums[i]:
             return
-        good = np.isfinite(self._rows[low:high].reshape(high - low, -1)).all(1)
-        what = "other rows than were written" if good.all() else f"NaN or infinity in row {low + int(np.argmin(good))}"
-        raise StoreError(f"{self._name} holds {what}, of clip {self.ids[i]}. {REMEDY}")
+        block, start = self._blocks[self._place(i)], self._starts[self._place(i)]
+        good = np.isfinite(self._rows_of(i).reshape(high - low, -1)).all(1)
+        row = low - start + int(np.argmin(good))
+        what = "other rows than were written" if good.all() else f"NaN or infinity in row {row}"
+        raise StoreError(f"{block.name} holds {what}, of clip {self.ids[i]}. {REMEDY}")
 
     @cached_property
     def position(self) -> dict[str, int]:
@@ -112,6 +123,80 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+class _Block:
+    """One group of one file."""
+
+    def __init__(self, path: Path, contents: seal.Contents, group: str, alone: bool) -> None:
+        seal.check_layout(contents, path, REMEDY, group=group, alone=alone)
+        self.path, self.name = path, f"{path}, {group.rstrip('/')}" if group else str(path)
+        self.ids: list[str] = contents.strings("ids")
+        self.offsets, self.status, self.times, self.sums = (
+            contents.arrays[group + name] for name in ("offsets", "status", "times", "sums")
+        )
+        self.attributes = parse_attributes(contents.attributes[group.rstrip("/")])
+        large = contents.large[group + seal.LARGE]
+        self.shape, self.dtype, self._offset, self._loaded = large.shape, large.dtype, large.offset, large.loaded
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        if self._loaded is not None or self._offset is None:
+            return np.empty(self.shape, self.dtype) if self._loaded is None else self._loaded
+        count = int(np.prod(self.shape))
+        if count == 0:
+            return np.empty(self.shape, self.dtype)
+        with open(self.path, "rb") as file:
+            view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return np.frombuffer(view, self.dtype, count, self._offset).reshape(self.shape)
+
+
+def open_parts(path: Path, whole: seal.Contents, schema: int) -> list[Part]:
+    """The files a store consists of: itself, or those that it names.
+
+    Args:
+        whole: what `path` holds.
+
+    Raises:
+        StoreError: one of them is absent, not as it was written, or another than was named.
+    """
+    links = {place: name for place, name in sorted(whole.links.items()) if place.startswith(f"{seal.SHARDS}/")}
+    if not links:
+        return [(path, whole)]
+    seals = whole.strings("seals") if "seals" in whole.arrays else []
+    parts: list[Part] = []
+    for name, expected in zip(links.values(), seals, strict=False):
+        # Nothing but what lies beside it: a store may come from anywhere.
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise StoreError(f"{path} names {name}, which is not beside it. {REMEDY}")
+        contents = seal.open_sealed(path.parent / name, schema, REMEDY)
+        if contents.seal != expected:
+            raise StoreError(f"{path.parent / name} is not the file that {path} was made with. {REMEDY}")
+        parts.append((path.parent / name, contents))
+    if len(parts) != len(links):
+        raise StoreError(f"{path} names {len(links)} files with {len(seals)} seals. {REMEDY}")
+    return parts
+
+
+def list_groups(contents: seal.Contents, group: str) -> list[str]:
+    """Names of the groups in a group, sorted."""
+    places = [place.split("/") for place in contents.attributes if place.startswith(f"{group}/")]
+    return sorted(parts[1] for parts in places if len(parts) == 2)
+
+
+def _join_attributes(each: list[dict[str, object]]) -> dict[str, object]:
+    """Of several files: those of the first, all failures and the largest rounding error."""
+    if len(each) == 1:
+        return each[0]
+    joined = {name: value for name, value in each[0].items() if name != seal.MADE_OF}
+    for other in each[1:]:
+        for name, value in other.items():
+            mine = joined.get(name)
+            if name == "failures" and isinstance(mine, dict) and isinstance(value, dict):
+                joined[name] = mine | value
+            elif name == "float16_error" and isinstance(mine, float) and isinstance(value, float):
+                joined[name] = max(mine, value)
+    return joined
 
 
 def parse_attributes(found: dict[str, object]) -> dict[str, object]:

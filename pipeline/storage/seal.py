@@ -26,6 +26,10 @@ from .heap import check_heaps
 DAMAGE = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, IndexError, MemoryError, OverflowError)
 #: The arrays that are left out of the seal, in whatever group.
 LARGE = "values"
+#: The group of links to the files of a store that has several.
+SHARDS = "shards"
+#: The attribute of such a file that says what it was made of; it is its name.
+MADE_OF = "made_of"
 #: Bytes in an array for a text of any length, which stands elsewhere in the file.
 TEXT = 16
 #: Groups within groups that a file of ours has.
@@ -183,7 +187,7 @@ def _walk(group: h5py.Group, path: str, depth: int) -> Iterator[tuple[str, Any]]
     yield path, group
     for name in sorted(group):
         place, link = f"{path}/{name}".lstrip("/"), group.get(name, getlink=True)
-        if isinstance(link, h5py.ExternalLink) and name == "store":
+        if isinstance(link, h5py.ExternalLink) and (name == "store" or path == SHARDS):
             yield place, link
             continue
         refuse_foreign(group, name)

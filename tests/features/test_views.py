@@ -353,3 +353,20 @@ def test_pictures_decoded_on_a_gpu_are_not_mirrored():
     stream = Stream(modality="face", source="f", encoder="clip", weights="random:0", **spec)
     with pytest.raises(ParamsError, match="set options.decoder to pillow"):
         registry.build(stream, "mirror")
+
+
+def test_a_store_in_several_files_is_the_store_of_one(corpus):
+    views, tiny = ("speed:0.7", "speed:1.1"), {"shard": 1e-9}
+    one, many = store(*views, out="one/audio.h5"), store(*views, out="many/audio.h5", store=tiny)
+    shards = sorted((corpus / "many/shards/audio").glob("*.h5"))
+    assert len(shards) == len(one) and not list((corpus / "one/shards/audio").glob("*.h5"))
+    for mine, theirs in ((many, one), *((many.views[view], one.views[view]) for view in views)):
+        assert mine.ids == theirs.ids and mine.attributes == theirs.attributes
+        np.testing.assert_array_equal(np.asarray(mine.values), theirs.values)
+        for name in ("offsets", "times", "status", "sums"):
+            np.testing.assert_array_equal(getattr(mine, name), getattr(theirs, name))
+    assert many.views["speed:0.7"].attributes["failures"]
+    before = [(path.name, path.stat().st_ino, path.stat().st_mtime_ns) for path in shards]
+    again = store(*views, out="many/audio.h5", store=tiny)
+    assert [(path.name, path.stat().st_ino, path.stat().st_mtime_ns) for path in sorted(shards)] == before
+    assert again.seal == many.seal

@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import resource
 
 import numpy as np
 import pytest
@@ -72,11 +73,67 @@ def test_stats_and_collection():
 def test_full_disk_is_one_line_and_loses_nothing(monkeypatch):
     with ClipCache("extract", {"a": 1}) as clips:
         clips.put({"x": entry()})
+    with ClipCache("extract", {"a": 1}) as clips:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+        try:
+            with pytest.raises(CacheError, match="Nothing computed before is lost"):
+                clips.put({"big": large()})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert clips.missing(["x", "big"]) == {"big"}
+        clips.put({"big": large()})
+        assert clips.missing(["x", "big"]) == set()
+
+
+def large(seed: int = 0) -> Entry:
+    """More than a small map has room for."""
+    rows = np.random.default_rng(seed).normal(size=(1 << 13, 3)).astype(np.float32)
+    return Entry(rows, np.zeros((1 << 13, 2), np.float32))
+
+
+def test_the_map_grows_when_it_is_full(monkeypatch):
     monkeypatch.setattr(lmdb_folder, "MAP_SIZE", 64 << 10)
     with ClipCache("extract", {"a": 1}) as clips:
-        with pytest.raises(CacheError, match="Nothing computed before is lost"):
-            clips.put({"big": Entry(np.zeros((1 << 16, 3), np.float32), np.zeros((1 << 16, 2), np.float32))})
-        assert clips.missing(["x", "big"]) == {"big"}
+        for i in range(6):
+            clips.put({f"{i}": large(i), f"small{i}": entry(seed=i)})
+        assert clips._lmdb.info()["map_size"] >= 6 * large().values.nbytes > 16 * lmdb_folder.MAP_SIZE / 2
+    with ClipCache("extract", {"a": 1}) as clips:
+        for i in range(6):
+            np.testing.assert_array_equal(clips.get(f"{i}").values, large(i).values)
+        clips.put({"6": large(6)})
+        assert len(clips) == 13 and not clips.verify()
+
+
+def test_a_map_that_another_process_made_larger_is_followed(monkeypatch, tmp_path):
+    monkeypatch.setattr(lmdb_folder, "MAP_SIZE", 64 << 10)
+    with ClipCache("extract", {"a": 1}, base=tmp_path) as clips:
+        clips.put({"x": entry()})
+        other = multiprocessing.get_context("spawn").Process(target=_fill_large, args=(tmp_path,))
+        other.start()
+        other.join()
+        assert other.exitcode == 0
+        np.testing.assert_array_equal(clips.get("7").values, large(7).values)
+        clips.put({"8": large(8)})
+        assert clips.missing(["x", "7", "8", "9"]) == {"9"}
+
+
+def _fill_large(base):
+    with ClipCache("extract", {"a": 1}, base=base) as clips:
+        clips.put({f"{i}": large(i) for i in range(8)})
+
+
+def test_a_map_does_not_move_under_who_reads_it(monkeypatch):
+    monkeypatch.setattr(lmdb_folder, "MAP_SIZE", 64 << 10)
+    with ClipCache("extract", {"a": 1}) as clips:
+        clips.put({f"{i}": entry(seed=i) for i in range(3)})
+        reading = clips.iterate(["0", "1", "2"])
+        first = next(reading)
+        with pytest.raises(CacheError, match="while it is read; run again"):
+            clips.put({"big": large()})
+        np.testing.assert_array_equal([one.values for one in (first, *reading)], [entry(seed=i).values for i in range(3)])
+        clips.put({"big": large()})
+        assert clips.missing(["big"]) == set()
 
 
 def test_folder_that_cannot_be_made(monkeypatch, tmp_path):

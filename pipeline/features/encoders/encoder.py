@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.params.features import Layer
+
 from .extractor import Prepared
 
 if TYPE_CHECKING:
@@ -38,6 +40,24 @@ class Encoder(ABC):
     def compile(self) -> bool:
         """`run.compile`: fuse the kernels from the next batch on. False where inputs differ in length: nothing is done."""
         return False
+
+
+class Layered(Encoder):
+    """An encoder of which several layers can be read in one pass of the network.
+
+    Attributes:
+        layers: those that are read, each as in `Stream.layer`; the first is the stream's own.
+    """
+
+    layers: tuple[Layer, ...]
+
+    def encode(self, batch: Sequence[Prepared]) -> list[torch.Tensor]:
+        """Rows of the first layer; see `Encoder.encode`."""
+        return self.encode_layers(batch)[0]
+
+    @abstractmethod
+    def encode_layers(self, batch: Sequence[Prepared]) -> list[list[torch.Tensor]]:
+        """For each of `layers`, what `encode` gives of it: the same numbers, whatever is read beside."""
 
 
 class Computed(Encoder):

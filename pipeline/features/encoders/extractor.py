@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from pipeline.params.features import Layer
+
 if TYPE_CHECKING:
     from .encoder import Encoder
 
@@ -68,16 +70,24 @@ class Prepared:
         times: (T, 2) seconds of the rows `Encoder.encode` will return.
         cost: size in the family's unit (frames, seconds, tokens), for batches by budget.
         bucket: clips of different buckets never share a batch (exact length for GroupNorm models).
+        kept: where several streams share a pass, which of the rows each keeps, (T,) bool; empty where all keep all.
     """
 
     inputs: dict[str, np.ndarray]
     times: np.ndarray
     cost: float = 1.0
     bucket: Hashable = None
+    kept: tuple[np.ndarray, ...] = ()
 
 
 class Missing(Exception):
-    """Raised by `prepare`: the clip lacks what the encoder needs. It becomes a mask, not a failure."""
+    """Raised by `prepare`: the clip lacks what the encoder needs. It becomes a mask, not a failure.
+
+    Attributes:
+        alone: of streams that share a pass, the first lacks it and another does not.
+    """
+
+    alone = False
 
 
 @dataclass(frozen=True)
@@ -89,9 +99,10 @@ class Extractor:
             preprocessing, layer, pooling, rate, dtype, library versions. A family gives what is its own;
             `registry.build` adds what all have.
         prepare: Clip → Prepared; picklable. May raise `Missing`.
-        load: (device=…) → `Encoder`, called once per device process.
+        load: (device=…) → `Encoder`, called once per device process. Of a layered family also (device=…, layers=…): a
+            `Layered` encoder that reads these layers, as in `Stream.layer`, beside each other.
         budget: the largest sum of `Prepared.cost` in one batch that is sensible by default.
-        pooling: over time, as in `Stream.pooling`.
+        layer, pooling: as in `Stream`; `layered` as of the family.
         rate: rows per second that rows are pooled to; None keeps them.
         threads: that the network computes with on a processor.
         turns: earlier turns of the dialogue that `prepare` reads.
@@ -103,6 +114,8 @@ class Extractor:
     prepare: Callable[[Clip], Prepared]
     load: Callable[..., Encoder]
     budget: float = 64.0
+    layer: Layer = -1
+    layered: bool = False
     pooling: str = "none"
     rate: float | None = None
     threads: int = 1

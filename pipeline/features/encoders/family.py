@@ -18,11 +18,13 @@ class Family(ABC):
         title: for people.
         modalities: which streams may use it.
         sources: weight schemes it loads (`hf`, `open_clip`, `timm`, `local`, `package`, `random`, `file`, `none`).
+        layered: its encoders are `Layered`, and its `load` takes `layers`: streams that read other layers share its passes.
     """
 
     title: ClassVar[str]
     modalities: ClassVar[tuple[str, ...]]
     sources: ClassVar[tuple[str, ...]]
+    layered: ClassVar[bool] = False
 
     class Options(Group):
         """What the family takes under `options:` of a stream; none unless it says so."""

@@ -28,7 +28,11 @@ from .family import Family
 
 FAMILIES = Parts("pipeline.features.encoders", Family, "encoder")
 #: What the engine does to every family's clips and rows; its code decides a feature as the family's does.
-AROUND = ("pipeline.features.engine.reader", "pipeline.features.engine.forward")
+AROUND = (
+    "pipeline.features.engine.reader",
+    "pipeline.features.engine.forward",
+    "pipeline.features.encoders.readouts",
+)
 #: Between these lines of docs/encoders.md the table is generated.
 MARKS = ("<!-- encoders: python -m pipeline.features.encoders.registry -->", "<!-- end of encoders -->")
 
@@ -59,7 +63,16 @@ def build(stream: Stream, view: str | None = None) -> Extractor:
     found = family.build(stream, read_options(family.Options, stream.options, f"{stream.encoder}.options"))
     identity = _complete(found.identity, stream, family)
     axis = _name_axis(found, stream)
-    plain = replace(found, identity=identity, pooling=stream.pooling, rate=stream.rate, threads=stream.threads, axis=axis)
+    plain = replace(
+        found,
+        identity=identity,
+        layer=stream.layer,
+        layered=family.layered,
+        pooling=stream.pooling,
+        rate=stream.rate,
+        threads=stream.threads,
+        axis=axis,
+    )
     plain = sampling.sample(plain, stream)
     if stream.adapter:
         plain = _adapted(plain, stream, family, Path(stream.adapter).expanduser())
@@ -100,8 +113,8 @@ def _adapted(plain: Extractor, stream: Stream, family: type[Family], folder: Pat
     return replace(plain, identity=plain.identity | identity, load=partial(_load_adapted, plain.load, folder))
 
 
-def _load_adapted(load: Callable[..., Encoder], folder: Path, device: str = "cpu") -> Encoder:
-    encoder = load(device=device)
+def _load_adapted(load: Callable[..., Encoder], folder: Path, **place: Any) -> Encoder:
+    encoder = load(**place)
     adapters.apply(encoder.network, folder)
     return encoder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from functools import reduce
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -21,6 +22,8 @@ from .task import Task
 
 #: What a device process says: clips done, its numbers at the end, or why it ends early.
 Message = int | Stats | UserError
+#: Where a clip cache is: kind, identity, folder.
+Place = tuple[str, dict[str, object], Path]
 
 
 def compute(
@@ -40,13 +43,23 @@ def compute(
 
         return ray_engine.compute(task, options, advance)
     if len(devices) == 1:
-        return engine.run(task.extractor, task.reader, task.jobs, task.cache, options, device=devices[0], advance=advance)
+        others = [(one.extractor, one.cache) for one in task.others]
+        return engine.run(
+            task.extractor,
+            task.reader,
+            task.jobs,
+            task.cache,
+            options,
+            device=devices[0],
+            advance=advance,
+            others=others,
+            held=task.held,
+        )
     context = multiprocessing.get_context("spawn")
     results: Queue[Message] = context.Queue()
-    cache = task.cache
-    place = (cache.folder.parent.name, cache.identity, cache.folder.parent.parent)
+    places = [(one.stream, _locate(one.cache)) for one in (task, *task.others)]
     running = [
-        context.Process(target=_serve, args=(task.stream, task.view, task.reader, share, place, options, device, results))
+        context.Process(target=_serve, args=(task.view, task.reader, share, places, options, device, results))
         for device, share in zip(devices, split_jobs(task.jobs, among, len(devices)), strict=True)
     ]
     with sparing_children():
@@ -84,12 +97,15 @@ def split_jobs(jobs: Sequence[Job], among: Iterable[str], count: int) -> list[li
     return [[job for job in jobs if place[job.content] % count == part] for part in range(count)]
 
 
+def _locate(cache: ClipCache) -> Place:
+    return cache.folder.parent.name, cache.identity, cache.folder.parent.parent
+
+
 def _serve(
-    stream: Stream,
     view: str | None,
     reader: Reader,
     jobs: list[Job],
-    place: tuple[str, dict[str, object], Path],
+    places: list[tuple[Stream, Place]],
     options: Run,
     device: str,
     results: Queue[Message],
@@ -98,11 +114,12 @@ def _serve(
 
     die_with_parent()
     follow_parent()
-    kind, identity, base = place
     try:
-        with ClipCache(kind, identity, base=base) as cache:
-            results.put(
-                engine.run(registry.build(stream, view), reader, jobs, cache, options, device=device, advance=results.put)
-            )
+        with ExitStack() as stack:
+            (extractor, cache), *others = [
+                (registry.build(stream, view), stack.enter_context(ClipCache(kind, identity, base=base)))
+                for stream, (kind, identity, base) in places
+            ]
+            results.put(engine.run(extractor, reader, jobs, cache, options, device=device, advance=results.put, others=others))
     except UserError as error:
         results.put(error)

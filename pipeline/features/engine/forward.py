@@ -8,51 +8,99 @@ from typing import Any
 import numpy as np
 
 from pipeline.features.encoders import pooling
+from pipeline.features.encoders.encoder import Layered
 from pipeline.features.encoders.extractor import Extractor, Prepared
+from pipeline.params.features import Layer
 from pipeline.threads import calm_libraries, computing
 
 from .allocation import keep_freed_memory
 
+#: (values (T, ...) float32, times (T, 2) float32) of a clip.
+Pooled = tuple[np.ndarray, np.ndarray]
+
 
 class Forward:
-    """An extractor's encoder on a device.
+    """An extractor's encoder on a device, and what is read of it for other streams of the same network.
 
     Args:
         extractor: loaded here.
         device: `cpu` or `cuda:0`.
+        others: of the other streams; their rows come from the same pass.
+        held: of the same stream before; its network is taken when it reads all that is asked of this one.
 
     Attributes:
-        encoder: what `extractor.load` gave.
+        encoder: what `extractor.load` gave. layers: that it reads. fresh: it was loaded here.
     """
 
-    def __init__(self, extractor: Extractor, device: str = "cpu") -> None:
-        self.encoder = extractor.load(device=device)
-        self._pooling, self._rate, self._threads = extractor.pooling, extractor.rate, extractor.threads
+    def __init__(
+        self, extractor: Extractor, device: str = "cpu", others: Sequence[Extractor] = (), held: Forward | None = None
+    ) -> None:
+        self._readouts, self._threads = (extractor, *others), extractor.threads
+        asked: list[Layer] = []
+        for one in self._readouts:
+            asked += [one.layer] * (one.layer not in asked)
+        self.fresh = held is None or not all(layer in held.layers for layer in asked)
+        if self.fresh or held is None:
+            several = {"layers": tuple(asked)} if len(asked) > 1 else {}
+            self.encoder, self.layers = extractor.load(device=device, **several), asked
+        else:
+            self.encoder, self.layers = held.encoder, held.layers
         calm_libraries()
         if device == "cpu":
             keep_freed_memory()
 
-    def __call__(self, batch: Sequence[Prepared]) -> list[tuple[np.ndarray, np.ndarray]]:
+    def __call__(self, batch: Sequence[Prepared]) -> list[Pooled]:
         """(values (T, ...) float32, times (T, 2) float32) of each clip, in order.
 
         Raises:
             ParamsError: unknown pooling, or a layer the model has not.
             ValueError: a clip without rows, or with other times than rows.
         """
+        return [one for one in self._read(batch, self._readouts[:1])[0] if one is not None]
+
+    def read_all(self, batch: Sequence[Prepared]) -> list[list[Pooled | None]]:
+        """The same for the extractor and each of the others, by one pass of the network; None where one keeps no row.
+
+        Raises:
+            ParamsError, ValueError: as above, for any of them.
+        """
+        return self._read(batch, self._readouts)
+
+    def _read(self, batch: Sequence[Prepared], readouts: Sequence[Extractor]) -> list[list[Pooled | None]]:
         with computing(self._threads):
+            each = self._encode(batch, [one.layer for one in readouts])
             return [
-                pooling.reduce(rows, item.times, pooling=self._pooling, rate=self._rate)
-                for rows, item in zip(self._encode(batch), batch, strict=True)
+                [
+                    _pool(one, rows, item, item.kept[i] if item.kept else None)
+                    for rows, item in zip(each[self.layers.index(one.layer)], batch, strict=True)
+                ]
+                for i, one in enumerate(readouts)
             ]
 
-    def _encode(self, batch: Sequence[Prepared]) -> Any:
+    def _encode(self, batch: Sequence[Prepared], layers: Sequence[Layer]) -> dict[int, Any]:
+        """Rows of each clip, by the place of their layer among those the encoder reads."""
         if self.encoder.network is None:
-            return self.encoder.encode(batch)
+            return {0: self.encoder.encode(batch)}
         import torch
 
+        wanted = {self.layers.index(layer) for layer in layers}
         with torch.inference_mode():
-            rows: Any = self.encoder.encode(batch)
-            if rows and rows[0].device.type != "cpu":
-                # All at once: pooling clip by clip there would wait for the device once per clip.
-                rows = torch.split(torch.cat(rows).cpu(), [len(one) for one in rows])
-        return rows
+            several = isinstance(self.encoder, Layered) and len(self.layers) > 1
+            each: list[Any] = self.encoder.encode_layers(batch) if several else [self.encoder.encode(batch)]
+            return {place: _fetch(rows) for place, rows in enumerate(each) if place in wanted}
+
+
+def _pool(readout: Extractor, rows: Any, item: Prepared, kept: np.ndarray | None) -> Pooled | None:
+    if kept is not None and not kept.any():
+        return None
+    return pooling.reduce(rows, item.times, pooling=readout.pooling, rate=readout.rate, mask=kept)
+
+
+def _fetch(rows: Any) -> Any:
+    """Rows of each clip on the processor."""
+    if rows and rows[0].device.type != "cpu":
+        import torch
+
+        # All at once: pooling clip by clip there would wait for the device once per clip.
+        return torch.split(torch.cat(rows).cpu(), [len(one) for one in rows])
+    return rows

@@ -57,7 +57,7 @@ class ActorPool:
         for place in self.places:
             self._empty(place)
 
-    def work(self, tasks: Sequence[list[Job]], depth: int, lost: list[Job]) -> Iterator[tuple[dict[str, Entry], Stats]]:
+    def work(self, tasks: Sequence[list[Job]], depth: int, lost: list[Job]) -> Iterator[tuple[list[dict[str, Entry]], Stats]]:
         """Results as they come; at most `depth` tasks per actor are under way. Clips of ended actors go to `lost`."""
         queue = deque(tasks)
         while queue or any(any(place.running.values()) for place in self.places):
@@ -78,7 +78,7 @@ class ActorPool:
                     f"no Ray node had room for an actor within {PATIENCE:g} s; `ray status` shows what the cluster lacks."
                 )
 
-    def _settle(self, call: object, place: _Place, lost: list[Job]) -> Iterator[tuple[dict[str, Entry], Stats]]:
+    def _settle(self, call: object, place: _Place, lost: list[Job]) -> Iterator[tuple[list[dict[str, Entry]], Stats]]:
         try:
             result = self._ray.get(call)
         except self._ray.exceptions.RayTaskError as error:

@@ -18,6 +18,7 @@ from pathlib import Path
 from pipeline import ray_cluster
 from pipeline.errors import DeviceError
 from pipeline.features.encoders.extractor import Prepared
+from pipeline.features.encoders.readouts import prepare_together
 from pipeline.params import Run, Stream
 from pipeline.parts import OWN
 from pipeline.storage.clip_cache import digest
@@ -25,7 +26,7 @@ from pipeline.storage.feature_store import Entry
 from pipeline.workers.pool import Pool
 
 from .batcher import batches
-from .entries import encode_batch, settle_unprepared
+from .entries import encode_together, settle_unprepared
 from .forward import Forward
 from .ray_actors import ActorPool
 from .reader import Job, Reader
@@ -46,12 +47,22 @@ class Actor:
         folder: the project, at the same path on every node.
         identity: digest of the extractor's identity where the run was started.
         device: `cuda` or `cpu`.
+        others: streams that share the pass of `stream`.
     """
 
     def __init__(
-        self, stream: Stream, reader: Reader, options: Run, folder: str, identity: str, device: str, view: str | None = None
+        self,
+        stream: Stream,
+        reader: Reader,
+        options: Run,
+        folder: str,
+        identity: str,
+        device: str,
+        view: str | None = None,
+        others: Sequence[Stream] = (),
     ) -> None:
         self._stream, self._view, self._reader, self._options = stream, view, reader, options
+        self._others = others
         self._folder, self._identity, self._device = folder, identity, device
         self._reading, self._inferring = threading.Lock(), threading.Lock()
 
@@ -80,18 +91,19 @@ class Actor:
                 f"Ray node {socket.gethostname()} would compute other features: its libraries or weights "
                 "are not those of this machine; install the same requirements on every node."
             )
+        others = [registry.build(stream, self._view) for stream in self._others]
         preload = (self._reader.__class__.__module__, *extractor.modules)
         workers = self._options.workers if self._device == "cuda" else min(1, self._options.workers)
-        self._pool = Pool(
-            replace(self._reader, prepare=extractor.prepare), workers=workers, timeout=self._options.timeout, preload=preload
-        )
-        self._forward = Forward(extractor, self._device)
+        reader = replace(self._reader, prepare=prepare_together([extractor, *others]))
+        self._pool = Pool(reader, workers=workers, timeout=self._options.timeout, preload=preload)
+        self._forward = Forward(extractor, self._device, others)
         self._budget = extractor.budget * self._options.batch
         self._idle = time.perf_counter()
 
-    def encode(self, jobs: Sequence[Job]) -> tuple[dict[str, Entry], Stats]:
-        """Entries by content, and where the time went (`read`: the device had nothing to do)."""
-        stats, entries = Stats(clips=len(jobs)), dict[str, Entry]()
+    def encode(self, jobs: Sequence[Job]) -> tuple[list[dict[str, Entry]], Stats]:
+        """Entries by content, of the stream and each of the others, and where the time went (`read`: the device was idle)."""
+        stats, others = Stats(clips=len(jobs)), len(self._others)
+        entries: list[dict[str, Entry]] = [{} for _ in range(others + 1)]
         prepared: list[tuple[Job, Prepared]] = []
         by_key: dict[Hashable, Job] = {job.content: job for job in jobs}
         with self._reading:
@@ -101,12 +113,12 @@ class Actor:
                 if isinstance(outcome.value, Prepared):
                     prepared.append((job, outcome.value))
                 else:
-                    entries |= settle_unprepared(job, outcome, stats)
+                    _add(entries, settle_unprepared(job, outcome, stats, others))
         with self._inferring:
             begun = time.perf_counter()
             stats.read = begun - self._idle
             for batch in batches(prepared, self._budget):
-                entries |= encode_batch(self._forward, batch, stats)
+                _add(entries, encode_together(self._forward, batch, stats, others))
             self._idle = time.perf_counter()
             stats.infer = self._idle - begun
         return entries, stats
@@ -126,7 +138,7 @@ def compute(task: Task, options: Run, advance: Callable[[int], None]) -> Stats:
     stats, begun, by_key = Stats(), time.perf_counter(), {job.content: job for job in task.jobs}
     if not by_key:
         return stats
-    with Writer(task.cache) as writer, ray_cluster.connect(ray, options.ray_address):
+    with Writer(task.cache, *(one.cache for one in task.others)) as writer, ray_cluster.connect(ray, options.ray_address):
         device, count = ray_cluster.places(ray, options)
         reader = replace(task.reader, prepare=None, source=task.reader.source and task.reader.source.absolute())
         project = str(Path(__file__).parents[3])
@@ -139,14 +151,15 @@ def compute(task: Task, options: Run, advance: Callable[[int], None]) -> Stats:
             scheduling_strategy="SPREAD",
             runtime_env={"env_vars": {"PYTHONPATH": project, **own}},
         )
-        arguments = (task.stream, reader, options, os.getcwd(), digest(task.extractor.identity), device, task.view)
+        others = [one.stream for one in task.others]
+        arguments = (task.stream, reader, options, os.getcwd(), digest(task.extractor.identity), device, task.view, others)
         pool = ActorPool(ray, lambda: actor.remote(*arguments), count)
         lost: list[Job] = []
         charged: list[Job] = []
         work = list(by_key.values())
         size = max(1, min(CHUNK, -(-len(work) // (count * DEPTH))))
 
-        def results() -> Iterator[tuple[dict[str, Entry], Stats]]:
+        def results() -> Iterator[tuple[list[dict[str, Entry]], Stats]]:
             yield from pool.work([work[i : i + size] for i in range(0, len(work), size)], DEPTH, lost)
             # Alone in their actor: when it ends again, it is clear whose fault it was.
             yield from pool.work([[job] for job in lost], 1, charged)
@@ -170,3 +183,8 @@ def compute(task: Task, options: Run, advance: Callable[[int], None]) -> Stats:
             advance(1)
     stats.total = time.perf_counter() - begun
     return stats
+
+
+def _add(entries: list[dict[str, Entry]], more: Sequence[dict[str, Entry]]) -> None:
+    for held, found in zip(entries, more, strict=True):
+        held |= found

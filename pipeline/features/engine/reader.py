@@ -85,10 +85,10 @@ class Reader:
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_media": None}
 
-    def __call__(self, job: Job) -> Prepared | tuple[Status, str]:
+    def __call__(self, job: Job) -> Prepared | tuple[Status, str] | tuple[Status, str, bool]:
         """
         Returns:
-            What `Forward` takes, or (status, reason).
+            What `Forward` takes, or (status, reason), with True when that is of the first of several streams alone.
         """
         if self.prepare is None:
             raise ValueError("a reader without `prepare` reads nothing; give it the extractor's")
@@ -98,7 +98,7 @@ class Reader:
         try:
             return self.prepare(clip)
         except Missing as missing:
-            return Status.MISSING, str(missing)
+            return (Status.MISSING, str(missing), True) if missing.alone else (Status.MISSING, str(missing))
 
     def read_clip(self, job: Job) -> Clip | tuple[Status, str]:
         """The stored media of a job, or (status, reason)."""

@@ -16,11 +16,12 @@ from pipeline.storage.clip_cache import ClipCache
 from pipeline.workers.pool import Pool
 
 from .batcher import Batcher
-from .entries import encode_batch, settle_unprepared
+from .entries import encode_together, settle_unprepared
 from .forward import Forward
 from .prefetch import Prefetch
 from .reader import Job, Reader
 from .stats import Stats
+from .task import Held
 from .writer import Writer
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,15 @@ def run(
     *,
     device: str = "cpu",
     advance: Callable[[int], None] = lambda _: None,
+    others: Sequence[tuple[Extractor, ClipCache]] = (),
+    held: Held | None = None,
 ) -> Stats:
     """Compute `jobs` and commit them to `cache`, whole batches in an order that follows from `jobs` alone.
+
+    Args:
+        reader: prepares for all that share the pass.
+        others: of streams that share the pass, and their caches; what fails in one of them alone is not committed.
+        held: the network of before, and of afterwards.
 
     Raises:
         UserError: weights that do not load, a cache that cannot be written.
@@ -53,10 +61,11 @@ def run(
     # In order: which clips meet in a batch must not depend on which reader was quicker.
     source = pool.imap(by_key.items(), window=AHEAD)
     # The workers start reading while the network loads.
-    with pool, Writer(cache) as writer, Prefetch(source, AHEAD, pool.interrupt) as prefetch:
+    held = held or Held()
+    with pool, Writer(cache, *(one for _, one in others)) as writer, Prefetch(source, AHEAD, pool.interrupt) as prefetch:
         outcomes = iter(prefetch)
-        forward = Forward(extractor, device)
-        if options.compile:
+        held.forward = forward = Forward(extractor, device, [one for one, _ in others], held.forward)
+        if options.compile and forward.fresh:
             compile_encoder(forward)
         stats.load = time.perf_counter() - begun
         batcher: Batcher[Job] = Batcher(extractor.budget * options.batch)
@@ -64,7 +73,7 @@ def run(
         def process(batches: Iterable[list[tuple[Job, Prepared]]]) -> None:
             for batch in batches:
                 before = time.perf_counter()
-                entries = encode_batch(forward, batch, stats)
+                entries = encode_together(forward, batch, stats, len(others))
                 after = time.perf_counter()
                 writer.put(entries)
                 stats.infer += after - before
@@ -84,7 +93,7 @@ def run(
                 continue
             stats.clips += 1
             advance(1)
-            writer.put(settle_unprepared(job, outcome, stats))
+            writer.put(settle_unprepared(job, outcome, stats, len(others)))
         process(batcher.rest())
     stats.total = time.perf_counter() - begun
     return stats

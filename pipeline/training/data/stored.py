@@ -17,6 +17,7 @@ from torch import Tensor
 from pipeline.models.batch import shorten
 from pipeline.storage.feature_store import Status
 from pipeline.storage.index import IndexedStream
+from pipeline.storage.joined import Joined
 from pipeline.storage.rows import Rows
 
 #: Bytes that go to a device at a time.
@@ -157,7 +158,7 @@ def _read(source: Rows, at: np.ndarray) -> Tensor:
     return torch.from_numpy(source.take(at)).float()
 
 
-def send(values: np.ndarray, device: torch.device) -> Tensor:
+def send(values: np.ndarray | Joined, device: torch.device) -> Tensor:
     """The rows on a device, in their own dtype, a slice at a time."""
     held = torch.empty(values.shape, dtype=torch.from_numpy(np.empty(0, values.dtype)).dtype, device=device)
     step = max(1, SLICE // max(1, values[:1].nbytes))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import weights
 from pipeline.errors import ParamsError, WeightsError, one_of
 from pipeline.features.encoders import pooling, transfer
-from pipeline.features.encoders.encoder import Encoder
+from pipeline.features.encoders.encoder import Layered
 from pipeline.features.encoders.extractor import Extractor, Prepared
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
@@ -44,14 +44,14 @@ def size_stand_in(architecture: dict) -> Shape:
     return size
 
 
-class Emotion2vecEncoder(Encoder):
+class Emotion2vecEncoder(Layered):
     """emotion2vec's network over whole clips."""
 
-    def __init__(self, network: Any, layer: Layer, dtype: torch.dtype, device: str) -> None:
-        self.network, self.layer, self.dtype, self.device = network, layer, dtype, device
+    def __init__(self, network: Any, layers: tuple[Layer, ...], dtype: torch.dtype, device: str) -> None:
+        self.network, self.layers, self.dtype, self.device = network, layers, dtype, device
 
-    def encode(self, batch: Sequence[Prepared]) -> list[torch.Tensor]:
-        """(T, D) or (T, L, D) of each clip."""
+    def encode_layers(self, batch: Sequence[Prepared]) -> list[list[torch.Tensor]]:
+        """Per layer (T, D) or (T, L, D) of each clip."""
         import torch
         from torch.nn.functional import layer_norm
 
@@ -62,11 +62,11 @@ class Emotion2vecEncoder(Encoder):
         lengths = [count_frames(len(wave), size.kernels, size.strides) for wave in waves]
         padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
         states = self.network(transfer.to_device(padded, self.device).to(self.dtype), lengths)
-        return pooling.cut(pooling.select(states, self.layer), lengths)
+        return [pooling.cut(pooling.select(states, layer), lengths) for layer in self.layers]
 
 
-def load(stream: Stream, device: str = "cpu") -> Emotion2vecEncoder:
-    """The network on `device`."""
+def load(stream: Stream, device: str = "cpu", layers: tuple[Layer, ...] | None = None) -> Emotion2vecEncoder:
+    """The network on `device`; see `Extractor.load`."""
     import torch
 
     from pipeline.weights import pretrained
@@ -87,7 +87,7 @@ def load(stream: Stream, device: str = "cpu") -> Emotion2vecEncoder:
                 "choose the family that fits it."
             )
         network = pretrained.assemble(networks.Network(size), state, source, dtype=stream.dtype)
-    return Emotion2vecEncoder(network.to(device), stream.layer, dtype, device)
+    return Emotion2vecEncoder(network.to(device), layers or (stream.layer,), dtype, device)
 
 
 class Emotion2vec(Family):
@@ -96,6 +96,7 @@ class Emotion2vec(Family):
     title = "emotion2vec from its own checkpoint"
     modalities = ("audio",)
     sources = ("local", "hf", "package", "random")
+    layered = True
 
     @classmethod
     def build(cls, stream: Stream, options: Family.Options) -> Extractor:

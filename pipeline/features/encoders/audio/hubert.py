@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import weights
 from pipeline.errors import WeightsError
 from pipeline.features.encoders import outputs, pooling, transfer
-from pipeline.features.encoders.encoder import Encoder
+from pipeline.features.encoders.encoder import Layered
 from pipeline.features.encoders.extractor import Extractor, Prepared
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
@@ -52,19 +52,19 @@ HEADS = (
 )
 
 
-class SpeechEncoder(Encoder):
+class SpeechEncoder(Layered):
     """A speech transformer of transformers; each clip is encoded in pieces of at most `prepare.chunk` seconds.
 
     Args:
         network: one of `MODELS`.
         prepare: kernels, strides and pieces.
-        layer: as in `Stream.layer`.
+        layers: as in `Stream.layer`, read in one pass.
     """
 
-    def __init__(self, network: Any, prepare: Prepare, layer: Layer, device: str) -> None:
+    def __init__(self, network: Any, prepare: Prepare, layers: tuple[Layer, ...], device: str) -> None:
         from .unpadded import Unpadded
 
-        self.network, self.layer, self.device = network, layer, device
+        self.network, self.layers, self.device = network, layers, device
         self.kernels, self.strides, self.chunk = prepare.kernels, prepare.strides, prepare.chunk
         self._norm = self._position = None
         if getattr(network.config, "feat_extract_norm", "layer") == "group":
@@ -73,8 +73,8 @@ class SpeechEncoder(Encoder):
         if network.config.model_type == "data2vec-audio":
             self._position = network.encoder.pos_conv_embed = Unpadded(network.encoder.pos_conv_embed, 1)
 
-    def encode(self, batch: Sequence[Prepared]) -> list[torch.Tensor]:
-        """(T, D) or (T, L, D) of each clip."""
+    def encode_layers(self, batch: Sequence[Prepared]) -> list[list[torch.Tensor]]:
+        """Per layer (T, D) or (T, L, D) of each clip."""
         import torch
 
         pieces: list[torch.Tensor] = []
@@ -84,10 +84,10 @@ class SpeechEncoder(Encoder):
             parts = torch.split(wave, split_lengths(len(wave), self.chunk, receptive_field(self.kernels, self.strides)))
             pieces.extend(parts)
             counts.append(len(parts))
-        rows = iter(self._encode_pieces(pieces))
-        return [torch.cat([next(rows) for _ in range(count)]) for count in counts]
+        each = map(iter, self._encode_pieces(pieces))
+        return [[torch.cat([next(rows) for _ in range(count)]) for count in counts] for rows in each]
 
-    def _encode_pieces(self, waves: list[torch.Tensor]) -> list[torch.Tensor]:
+    def _encode_pieces(self, waves: list[torch.Tensor]) -> list[list[torch.Tensor]]:
         import torch
 
         sizes = [len(wave) for wave in waves]
@@ -103,12 +103,15 @@ class SpeechEncoder(Encoder):
         with warnings.catch_warnings():
             # WavLM hands torch a boolean padding mask beside a float position bias; torch adds them rightly.
             warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
-            output = self.network(batch, attention_mask=mask.long() if ragged else None, output_hidden_states=self.layer != -1)
-        return pooling.cut(outputs.select_layer(output, self.layer), lengths)
+            hidden = outputs.needs_hidden(self.layers)
+            output = self.network(batch, attention_mask=mask.long() if ragged else None, output_hidden_states=hidden)
+        return [pooling.cut(states, lengths) for states in outputs.select_layers(output, self.layers)]
 
 
-def load(stream: Stream, prepare: Prepare, kind: str, device: str = "cpu") -> SpeechEncoder:
-    """The network on `device`."""
+def load(
+    stream: Stream, prepare: Prepare, kind: str, device: str = "cpu", layers: tuple[Layer, ...] | None = None
+) -> SpeechEncoder:
+    """The network on `device`; see `Extractor.load`."""
     import transformers
 
     from pipeline.weights import pretrained
@@ -125,7 +128,7 @@ def load(stream: Stream, prepare: Prepare, kind: str, device: str = "cpu") -> Sp
         dtype=stream.dtype,
         attention=None if kind == "wavlm" else "sdpa",
     ).to(device)
-    return SpeechEncoder(network, prepare, stream.layer, device)
+    return SpeechEncoder(network, prepare, layers or (stream.layer,), device)
 
 
 class Hubert(Family):
@@ -134,6 +137,7 @@ class Hubert(Family):
     title = "Speech transformer over raw waveform (HuBERT, wav2vec 2.0, WavLM, data2vec-audio)"
     modalities = ("audio",)
     sources = ("hf", "local", "package", "random")
+    layered = True
 
     class Options(Group):
         """Of a stream."""

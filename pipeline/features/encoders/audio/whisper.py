@@ -19,7 +19,7 @@ import numpy as np
 from pipeline import weights
 from pipeline.errors import WeightsError
 from pipeline.features.encoders import pooling, transfer
-from pipeline.features.encoders.encoder import Encoder
+from pipeline.features.encoders.encoder import Layered
 from pipeline.features.encoders.extractor import Clip, Extractor, Prepared
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
@@ -71,14 +71,14 @@ class Prepare:
         return Prepared({"mel": spectrum}, times, cost=spectrum.shape[1] * self.front.hop / RATE)
 
 
-class WhisperEncoder(Encoder):
+class WhisperEncoder(Layered):
     """Whisper's encoder over pieces of at most `whole` mel frames."""
 
-    def __init__(self, network: Any, whole: int, layer: Layer, device: str) -> None:
-        self.network, self.whole, self.layer, self.device = network, whole, layer, device
+    def __init__(self, network: Any, whole: int, layers: tuple[Layer, ...], device: str) -> None:
+        self.network, self.whole, self.layers, self.device = network, whole, layers, device
 
-    def encode(self, batch: Sequence[Prepared]) -> list[torch.Tensor]:
-        """(T, D) or (T, L, D) of each clip, without the rows of what `padding: full` puts after it."""
+    def encode_layers(self, batch: Sequence[Prepared]) -> list[list[torch.Tensor]]:
+        """Per layer (T, D) or (T, L, D) of each clip, without the rows of what `padding: full` puts after it."""
         import torch
 
         pieces: list[torch.Tensor] = []
@@ -87,12 +87,12 @@ class WhisperEncoder(Encoder):
             parts = torch.split(torch.from_numpy(item.inputs["mel"]), self.whole, 1)
             pieces.extend(parts)
             counts.append(len(parts))
-        rows = iter(self._encode_pieces(pieces))
         return [
-            torch.cat([next(rows) for _ in range(count)])[: len(item.times)] for item, count in zip(batch, counts, strict=True)
+            [torch.cat([next(rows) for _ in range(count)])[: len(item.times)] for item, count in zip(batch, counts, strict=True)]
+            for rows in map(iter, self._encode_pieces(pieces))
         ]
 
-    def _encode_pieces(self, pieces: list[torch.Tensor]) -> list[torch.Tensor]:
+    def _encode_pieces(self, pieces: list[torch.Tensor]) -> list[list[torch.Tensor]]:
         import torch
         from torch.nn.functional import gelu
 
@@ -112,11 +112,11 @@ class WhisperEncoder(Encoder):
         for layer in network.layers:
             states.append(layer(states[-1], mask))
         states[-1] = network.layer_norm(states[-1])
-        return pooling.cut(pooling.select(states, self.layer), rows)
+        return [pooling.cut(pooling.select(states, layer), rows) for layer in self.layers]
 
 
-def load(stream: Stream, prepare: Prepare, device: str = "cpu") -> WhisperEncoder:
-    """The network on `device`."""
+def load(stream: Stream, prepare: Prepare, device: str = "cpu", layers: tuple[Layer, ...] | None = None) -> WhisperEncoder:
+    """The network on `device`; see `Extractor.load`."""
     from transformers import WhisperConfig
     from transformers.models.whisper import modeling_whisper
 
@@ -129,7 +129,7 @@ def load(stream: Stream, prepare: Prepare, device: str = "cpu") -> WhisperEncode
         config_class=WhisperConfig,
         dtype=stream.dtype,
     )
-    return WhisperEncoder(network.to(device), prepare.front.frames, stream.layer, device)
+    return WhisperEncoder(network.to(device), prepare.front.frames, layers or (stream.layer,), device)
 
 
 class Whisper(Family):
@@ -138,6 +138,7 @@ class Whisper(Family):
     title = "Whisper encoder"
     modalities = ("audio",)
     sources = ("hf", "local", "package", "random")
+    layered = True
 
     class Options(Group):
         """Of a stream."""

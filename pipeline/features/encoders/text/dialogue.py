@@ -8,6 +8,7 @@ token, which has seen everything; all others read the tokens of the clip's own w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +22,7 @@ from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
 from pipeline.params.base import Count, Group
 from pipeline.params.features import Layer, Sum
-from pipeline.weights import layers
+from pipeline.weights import layers as halves
 
 from . import language, tokens
 
@@ -73,19 +74,23 @@ class Prepare:
         return Prepared({"ids": encoding.ids, "rows": rows}, times, bucket=bucket, cost=float(len(rows)))
 
 
-def load(stream: Stream, kind: str, device: str = "cpu") -> language.LanguageEncoder:
-    """The network on `device`."""
-    network = drop_unread(language.load_network(stream, kind, classes, dropped=("lm_head", "score")), kind, stream.layer)
-    return language.LanguageEncoder(network.to(device), stream.layer, device, causal=True, use_cache=False)
+def load(stream: Stream, kind: str, device: str = "cpu", layers: tuple[Layer, ...] | None = None) -> language.LanguageEncoder:
+    """The network on `device`; see `Extractor.load`."""
+    read = layers or (stream.layer,)
+    network = drop_unread(language.load_network(stream, kind, classes, dropped=("lm_head", "score")), kind, read)
+    return language.LanguageEncoder(network.to(device), read, device, causal=True, use_cache=False)
 
 
-def drop_unread(network: Any, kind: str, layer: Layer) -> Any:
+def drop_unread(network: Any, kind: str, layers: Sequence[Layer]) -> Any:
     """The network without the layers above the highest one that is read, which change nothing that is kept."""
-    chosen = layer.sum if isinstance(layer, Sum) else (layer,) if isinstance(layer, int) else layer
-    if isinstance(chosen, str) or min(chosen) < 0 or kind not in layers.PARTS:
-        return network
+    chosen: list[int] = []
+    for layer in layers:
+        each = layer.sum if isinstance(layer, Sum) else (layer,) if isinstance(layer, int) else layer
+        if isinstance(each, str) or min(each) < 0 or kind not in halves.PARTS:
+            return network
+        chosen += each
     highest = max(1, *chosen)  # the embeddings alone are no network
-    return layers.cut_above(network, highest) if highest < network.config.num_hidden_layers else network
+    return halves.cut_above(network, highest) if highest < network.config.num_hidden_layers else network
 
 
 def classes(source: object, kind: str) -> tuple[type, type]:
@@ -116,6 +121,7 @@ class Dialogue(Family):
     title = "Causal language model over a dialogue prompt (GPT-2, LLaMA, SmolLM2)"
     modalities = ("text",)
     sources = ("hf", "local", "package", "random")
+    layered = True
 
     class Options(Group):
         """Of a stream."""
@@ -146,5 +152,6 @@ class Dialogue(Family):
                 "turns": options.turns,
                 "prompt": [TURN, BETWEEN, NOBODY],
             },
+            "rows": {"end": prepare.end},
         }
         return Extractor(identity, prepare, partial(load, stream, model.kind), budget=4096.0, turns=options.turns)

@@ -12,7 +12,7 @@ from pydantic import Field
 from pipeline import weights
 from pipeline.errors import ParamsError
 from pipeline.features.encoders import outputs, pooling, transfer
-from pipeline.features.encoders.encoder import Encoder
+from pipeline.features.encoders.encoder import Layered
 from pipeline.features.encoders.extractor import Prepared
 from pipeline.params import Stream
 from pipeline.params.base import Whole
@@ -136,7 +136,7 @@ def load_network(stream: Stream, kind: str, classes: Classes, *, dropped: Sequen
     )
 
 
-class LanguageEncoder(Encoder):
+class LanguageEncoder(Layered):
     """A language model of transformers over `ids`; the tokens that `prepare` marked in `rows` become rows.
 
     Args:
@@ -149,7 +149,7 @@ class LanguageEncoder(Encoder):
     def __init__(
         self,
         network: Any,
-        layer: Layer,
+        layers: tuple[Layer, ...],
         device: str,
         *,
         padding: int = 0,
@@ -157,11 +157,11 @@ class LanguageEncoder(Encoder):
         causal: bool = False,
         **arguments: object,
     ) -> None:
-        self.network, self.layer, self.device = network, layer, device
+        self.network, self.layers, self.device = network, layers, device
         self.padding, self.typed, self.causal, self.arguments = padding, typed, causal, arguments
 
-    def encode(self, batch: Sequence[Prepared]) -> list[torch.Tensor]:
-        """(T, D) or (T, L, D) of each clip."""
+    def encode_layers(self, batch: Sequence[Prepared]) -> list[list[torch.Tensor]]:
+        """Per layer (T, D) or (T, L, D) of each clip."""
         import torch
 
         texts = [item.inputs["ids"] for item in batch]
@@ -172,13 +172,13 @@ class LanguageEncoder(Encoder):
             inputs["token_type_ids"] = tokens.pad([batch[i].inputs["types"] for i in run], 0)[0]
         output = self.network(
             **{name: transfer.to_device(value, self.device) for name, value in inputs.items()},
-            output_hidden_states=self.layer != -1,
+            output_hidden_states=outputs.needs_hidden(self.layers),
             **self.arguments,
         )
-        states = outputs.select_layer(output, self.layer).flatten(0, 1)  # (B · L, ...)
         places = [i * ids.shape[1] + np.flatnonzero(item.inputs["rows"]) for i, item in zip(carried, batch, strict=True)]
-        rows = states[transfer.to_device(np.concatenate(places), self.device)]
-        return list(torch.split(rows, [len(place) for place in places]))
+        kept = transfer.to_device(np.concatenate(places), self.device)
+        each = [states.flatten(0, 1)[kept] for states in outputs.select_layers(output, self.layers)]  # of (B · L, ...)
+        return [list(torch.split(rows, [len(place) for place in places])) for rows in each]
 
 
 def find_carriers(texts: Sequence[np.ndarray]) -> tuple[list[int], list[int]]:

@@ -17,6 +17,7 @@ from pipeline.features.encoders.extractor import Clip, Extractor, Missing, Prepa
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
 from pipeline.params.base import Count, Group
+from pipeline.params.features import Layer
 
 from . import language, tokens
 
@@ -61,11 +62,12 @@ class Prepare:
         return Prepared({"ids": encoding.ids, "types": encoding.types, "rows": rows}, times, cost=float(len(rows)))
 
 
-def load(stream: Stream, kind: str, device: str = "cpu") -> language.LanguageEncoder:
-    """The network on `device`."""
+def load(stream: Stream, kind: str, device: str = "cpu", layers: tuple[Layer, ...] | None = None) -> language.LanguageEncoder:
+    """The network on `device`; see `Extractor.load`."""
     network = language.load_network(stream, kind, classes, dropped=HEADS, optional=("pooler",)).to(device)
     typed = getattr(network.config, "type_vocab_size", 0) > 1
-    return language.LanguageEncoder(network, stream.layer, device, padding=network.config.pad_token_id or 0, typed=typed)
+    read, padding = layers or (stream.layer,), network.config.pad_token_id or 0
+    return language.LanguageEncoder(network, read, device, padding=padding, typed=typed)
 
 
 def classes(source: object, kind: str) -> tuple[type, type]:
@@ -96,6 +98,7 @@ class Text(Family):
     title = "Bidirectional text encoder (BERT, RoBERTa, MiniLM, DeBERTa, ModernBERT)"
     modalities = ("text",)
     sources = ("hf", "local", "package", "random")
+    layered = True
 
     class Options(Group):
         """Of a stream."""
@@ -131,7 +134,7 @@ class Text(Family):
                 "tokenizer": model.tokenizer.digest,
                 "max_length": limit,
                 "turns": options.turns,
-                "special": special,
             },
+            "rows": {"special": special},
         }
         return Extractor(identity, prepare, partial(load, stream, model.kind), budget=4096.0, turns=options.turns)

@@ -146,7 +146,7 @@ class Prepare:
 def load(stream: Stream, kind: str, depth: int, device: str = "cpu") -> language.LanguageEncoder:
     """The lower `depth` layers on `device`."""
     network = language.load_network(stream, kind, dialogue.classes, dropped=("lm_head", "score"))
-    return language.LanguageEncoder(layers.cut_above(network, depth).to(device), -1, device, use_cache=False)
+    return language.LanguageEncoder(layers.cut_above(network, depth).to(device), (-1,), device, use_cache=False)
 
 
 class Trunk(Family):

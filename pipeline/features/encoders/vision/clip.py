@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline import weights
 from pipeline.errors import ParamsError, WeightsError
@@ -12,6 +12,7 @@ from pipeline.features.encoders.extractor import Axis, Extractor
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
 from pipeline.params.base import Flag, Group
+from pipeline.params.features import Layer
 from pipeline.parts import read_options
 
 from . import framewise, images, open_clip
@@ -44,9 +45,14 @@ def read_preprocessing(stream: Stream) -> images.Preprocessing:
 
 
 def load(
-    stream: Stream, readout: Readout, normalise: bool, spec: images.Preprocessing, device: str = "cpu"
+    stream: Stream,
+    readout: Readout,
+    normalise: bool,
+    spec: images.Preprocessing,
+    device: str = "cpu",
+    layers: tuple[Layer, ...] | None = None,
 ) -> framewise.FrameEncoder:
-    """The image tower on `device`."""
+    """The image tower on `device`; see `Extractor.load`."""
     import torch
     from transformers import CLIPVisionModelWithProjection
 
@@ -65,20 +71,22 @@ def load(
         device,
     )
 
-    def read(pixels: torch.Tensor) -> torch.Tensor:
-        output = model(pixel_values=pixels.to(model.dtype), output_hidden_states=readout != "projection")
-        if readout == "projection":
-            rows = output.image_embeds
-        else:
-            tokens = pooling.select(output.hidden_states, stream.layer)
-            if readout == "cls" and stream.layer == -1:
-                rows = model.vision_model.post_layernorm(tokens[:, 0])
-            else:
-                rows = {"cls": tokens[:, 0], "mean": tokens[:, 1:].mean(1), "tokens": tokens}[readout]
-        rows = rows.float()
-        return torch.nn.functional.normalize(rows, dim=-1, eps=1e-6) if normalise else rows
+    chosen = layers or (stream.layer,)
 
-    return framewise.FrameEncoder(model, read, spec, device)
+    def read(pixels: torch.Tensor) -> list[torch.Tensor]:
+        output = model(pixel_values=pixels.to(model.dtype), output_hidden_states=readout != "projection")
+        each = [read_layer(output, layer).float() for layer in chosen]
+        return [torch.nn.functional.normalize(rows, dim=-1, eps=1e-6) for rows in each] if normalise else each
+
+    def read_layer(output: Any, layer: Layer) -> torch.Tensor:
+        if readout == "projection":
+            return output.image_embeds
+        tokens = pooling.select(output.hidden_states, layer)
+        if readout == "cls" and layer == -1:
+            return model.vision_model.post_layernorm(tokens[:, 0])
+        return {"cls": tokens[:, 0], "mean": tokens[:, 1:].mean(1), "tokens": tokens}[readout]
+
+    return framewise.LayeredFrameEncoder(model, read, spec, device, chosen)
 
 
 def _of_open_clip(stream: Stream, backend: str) -> bool:
@@ -104,6 +112,7 @@ class Clip(Family):
     title = "CLIP image tower (transformers)"
     modalities = ("video", "face")
     sources = ("hf", "open_clip", "local", "package", "random")
+    layered = True
 
     class Options(Group):
         """Of a stream."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from pipeline.features.encoders.encoder import Encoder
+from pipeline.features.encoders.encoder import Encoder, Layered
 from pipeline.features.encoders.extractor import Clip, Missing, Prepared
 from pipeline.features.encoders.transfer import to_device
+from pipeline.params.features import Layer
 
 from . import gpu_images
 from .images import Preprocessing
@@ -81,7 +82,7 @@ class FrameEncoder(Encoder):
     def __init__(
         self,
         network: torch.nn.Module,
-        read: Callable[[torch.Tensor], torch.Tensor],
+        read: Callable[[torch.Tensor], Any],
         images: Preprocessing,
         device: str,
         chunk: int | None = None,
@@ -116,3 +117,31 @@ class FrameEncoder(Encoder):
         torch._dynamo.config.suppress_errors = True
         self.read = torch.compile(self.read)
         return True
+
+
+class LayeredFrameEncoder(Layered, FrameEncoder):
+    """A network over single images of which several layers are read.
+
+    Args:
+        read: (N, 3, H, W) float32 pixels on `device` → per layer (N, ...) rows.
+        layers: as in `Stream.layer`.
+    """
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        read: Callable[[torch.Tensor], list[torch.Tensor]],
+        images: Preprocessing,
+        device: str,
+        layers: tuple[Layer, ...],
+    ) -> None:
+        super().__init__(network, read, images, device)
+        self.layers = layers
+
+    def encode_layers(self, batch: Sequence[Prepared]) -> list[list[torch.Tensor]]:
+        """Per layer (T, ...) rows of each clip, one per frame."""
+        import torch
+
+        parts = [self.read(self.images.normalise(part)) for part in self._pixels(batch)]
+        lengths = [len(item.times) for item in batch]
+        return [list(torch.split(torch.cat(rows), lengths)) for rows in zip(*parts, strict=True)]

@@ -15,6 +15,7 @@ from pipeline.features.encoders.extractor import Axis, Extractor
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
 from pipeline.params.base import Group
+from pipeline.params.features import Layer
 
 from . import framewise, images
 from .statistics import STATISTICS, Named, choose_statistics
@@ -57,21 +58,32 @@ def load_network(stream: Stream) -> Any:
     return model
 
 
-def load(stream: Stream, readout: Readout, spec: images.Preprocessing, device: str = "cpu") -> framewise.FrameEncoder:
-    """The encoder on `device`."""
+def load(
+    stream: Stream,
+    readout: Readout,
+    spec: images.Preprocessing,
+    device: str = "cpu",
+    layers: tuple[Layer, ...] | None = None,
+) -> framewise.FrameEncoder:
+    """The encoder on `device`; see `Extractor.load`."""
     import torch
 
     model = transfer.place_tower(load_network(stream), device)
     patches = model.embeddings.patch_embeddings.num_patches
 
-    def read(pixels: torch.Tensor) -> torch.Tensor:
+    chosen = layers or (stream.layer,)
+
+    def read(pixels: torch.Tensor) -> list[torch.Tensor]:
         # The model shuffles patches by this noise even when it masks none; in order, tokens stay where they are.
         noise = torch.arange(patches, device=pixels.device, dtype=torch.float32).expand(len(pixels), -1)
-        output = model(pixel_values=pixels.to(model.dtype), noise=noise, output_hidden_states=stream.layer != -1)
-        tokens = outputs.select_layer(output, stream.layer)
-        return {"cls": tokens[:, 0], "mean": tokens[:, 1:].mean(1), "tokens": tokens}[readout].float()
+        hidden = outputs.needs_hidden(chosen)
+        output = model(pixel_values=pixels.to(model.dtype), noise=noise, output_hidden_states=hidden)
+        return [
+            {"cls": tokens[:, 0], "mean": tokens[:, 1:].mean(1), "tokens": tokens}[readout].float()
+            for tokens in outputs.select_layers(output, chosen)
+        ]
 
-    return framewise.FrameEncoder(model, read, spec, device)
+    return framewise.LayeredFrameEncoder(model, read, spec, device, chosen)
 
 
 class Mae(Family):
@@ -80,6 +92,7 @@ class Mae(Family):
     title = "ViT-MAE (FaceMAE on face crops)"
     modalities = ("face", "video")
     sources = ("hf", "local", "package", "random")
+    layered = True
 
     class Options(Group):
         """Of a stream."""

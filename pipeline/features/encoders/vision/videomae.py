@@ -22,7 +22,7 @@ import numpy as np
 from pipeline import weights
 from pipeline.errors import ParamsError
 from pipeline.features.encoders import outputs, pooling, transfer
-from pipeline.features.encoders.encoder import Encoder
+from pipeline.features.encoders.encoder import Layered
 from pipeline.features.encoders.extractor import Axis, Clip, Extractor, Prepared
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
@@ -102,20 +102,23 @@ def load_network(stream: Stream) -> Any:
     )
 
 
-class VideoEncoder(Encoder):
+class VideoEncoder(Layered):
     """VideoMAE over `prepare.frames` frames of each clip."""
 
-    def __init__(self, network: Any, prepare: Prepare, layer: Layer, device: str) -> None:
-        self.network, self.layer, self.device = network, layer, device
+    def __init__(self, network: Any, prepare: Prepare, layers: tuple[Layer, ...], device: str) -> None:
+        self.network, self.layers, self.device = network, layers, device
         self.images, self.output, self.steps = prepare.images, prepare.output, prepare.frames // prepare.tubelet
 
-    def encode(self, batch: Sequence[Prepared]) -> list[torch.Tensor]:
-        """(1, D), (steps, D) or (1, tokens, D) of each clip."""
+    def encode_layers(self, batch: Sequence[Prepared]) -> list[list[torch.Tensor]]:
+        """Per layer (1, D), (steps, D) or (1, tokens, D) of each clip."""
+        pixels = self.images.normalise(transfer.to_device(np.stack([item.inputs["pixels"] for item in batch]), self.device))
+        hidden = outputs.needs_hidden(self.layers)
+        output = self.network(pixel_values=pixels.to(self.network.dtype), output_hidden_states=hidden)
+        return [self._read(tokens.float(), batch) for tokens in outputs.select_layers(output, self.layers)]
+
+    def _read(self, tokens: torch.Tensor, batch: Sequence[Prepared]) -> list[torch.Tensor]:
         import torch
 
-        pixels = self.images.normalise(transfer.to_device(np.stack([item.inputs["pixels"] for item in batch]), self.device))
-        output = self.network(pixel_values=pixels.to(self.network.dtype), output_hidden_states=self.layer != -1)
-        tokens = outputs.select_layer(output, self.layer).float()
         if self.output == "utterance":
             return list(tokens.mean(1, keepdim=True))
         if self.output == "tokens":
@@ -125,9 +128,9 @@ class VideoEncoder(Encoder):
         return [rows[torch.from_numpy(item.inputs["kept"])] for rows, item in zip(steps, batch, strict=True)]
 
 
-def load(stream: Stream, prepare: Prepare, device: str = "cpu") -> VideoEncoder:
-    """The encoder on `device`."""
-    return VideoEncoder(load_network(stream).to(device), prepare, stream.layer, device)
+def load(stream: Stream, prepare: Prepare, device: str = "cpu", layers: tuple[Layer, ...] | None = None) -> VideoEncoder:
+    """The encoder on `device`; see `Extractor.load`."""
+    return VideoEncoder(load_network(stream).to(device), prepare, layers or (stream.layer,), device)
 
 
 def read_preprocessing(stream: Stream, path: Path | None, statistics: Named | None) -> images.Preprocessing:
@@ -145,6 +148,7 @@ class Videomae(Family):
     title = "VideoMAE"
     modalities = ("video", "face")
     sources = ("hf", "local", "package", "random")
+    layered = True
 
     class Options(Group):
         """Of a stream."""

@@ -16,6 +16,7 @@ from pipeline.features.encoders.extractor import Axis, Extractor
 from pipeline.features.encoders.family import Family
 from pipeline.params import Stream
 from pipeline.params.base import Group
+from pipeline.params.features import Layer
 from pipeline.storage import memo
 
 from . import framewise, images
@@ -88,8 +89,15 @@ def _sizes(stream: Stream) -> dict[str, Any]:
     return {key: value for key, value in stream.architecture.items() if key != "model_type"}
 
 
-def load(stream: Stream, kind: str, readout: Readout, spec: images.Preprocessing, device: str = "cpu") -> framewise.FrameEncoder:
-    """The encoder on `device`."""
+def load(
+    stream: Stream,
+    kind: str,
+    readout: Readout,
+    spec: images.Preprocessing,
+    device: str = "cpu",
+    layers: tuple[Layer, ...] | None = None,
+) -> framewise.FrameEncoder:
+    """The encoder on `device`; see `Extractor.load`."""
     import transformers
 
     from pipeline.weights import pretrained
@@ -111,12 +119,16 @@ def load(stream: Stream, kind: str, readout: Readout, spec: images.Preprocessing
     # The class token, and what stands beside it: DeiT's teacher token, registers.
     before = 1 + (kind == "deit") + getattr(model.config, "num_register_tokens", 0)
 
-    def read(pixels: torch.Tensor) -> torch.Tensor:
-        output = model(pixel_values=pixels.to(model.dtype), output_hidden_states=stream.layer != -1)
-        tokens = outputs.select_layer(output, stream.layer)
-        return {"cls": tokens[:, 0], "mean": tokens[:, before:].mean(1), "tokens": tokens}[readout].float()
+    chosen = layers or (stream.layer,)
 
-    return framewise.FrameEncoder(model, read, spec, device)
+    def read(pixels: torch.Tensor) -> list[torch.Tensor]:
+        output = model(pixel_values=pixels.to(model.dtype), output_hidden_states=outputs.needs_hidden(chosen))
+        return [
+            {"cls": tokens[:, 0], "mean": tokens[:, before:].mean(1), "tokens": tokens}[readout].float()
+            for tokens in outputs.select_layers(output, chosen)
+        ]
+
+    return framewise.LayeredFrameEncoder(model, read, spec, device, chosen)
 
 
 class Vit(Family):
@@ -125,6 +137,7 @@ class Vit(Family):
     title = "Vision transformer (ViT, DeiT, DINOv2)"
     modalities = ("video", "face")
     sources = ("hf", "local", "package", "random")
+    layered = True
 
     class Options(Group):
         """Of a stream."""
