@@ -36,7 +36,7 @@ def predict(
     from pipeline.evaluation.drawing import check_drawing, write_drawing
     from pipeline.serving.predictor import Predictor
     from pipeline.serving.show import format_json, format_text
-    from pipeline.serving.source import turn
+    from pipeline.serving.spoken import turn
     from pipeline.serving.trace import check_trace, write_trace
 
     if plot is not None:

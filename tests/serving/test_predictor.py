@@ -23,7 +23,7 @@ from pipeline.runs.predict import average, predict_clip
 from pipeline.runs.run import load_run
 from pipeline.serving.predictor import Predictor
 from pipeline.serving.show import format_json
-from pipeline.serving.source import Spoken
+from pipeline.serving.spoken import Spoken
 from pipeline.storage.feature_store import Status, Store
 from pipeline.training.stage import train
 
@@ -113,7 +113,7 @@ def test_a_clip_without_sound_has_no_views_of_it(trained, predictor):
     source = seeing.source(trained.folder / "corpus" / "clip5.mp4", Spoken("I saw it."))
     plain, use = seeing.features(source)
     assert use["audio"].status == Status.MISSING and seeing.views(source, plain) == {"text": {}}
-    assert len(seeing.looks(source, plain)) == 1
+    assert len(seeing.looks_at(source, plain)) == 1
 
 
 def test_probabilities_are_sorted_and_sum_to_one(trained, predictor):
