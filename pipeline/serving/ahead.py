@@ -29,6 +29,8 @@ class Look:
     pieces: bool = False
 
     def __call__(self, source: Source) -> dict[str, Outcome[str, Any]]:
+        if source.known is not None:  # and all that was made of it
+            return {}
         with suppress(DecodeError):
             for modality in () if self.pieces and source.is_long else self.modalities:
                 with suppress(Missing, DecodeError):

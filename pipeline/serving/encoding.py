@@ -34,6 +34,8 @@ from .spoken import Spoken
 log = logging.getLogger(__name__)
 #: Rows (T, ...) float32 and times (T, 2) of a stream, or why there are none.
 Found: TypeAlias = Features | StreamUse
+#: Stream → view → rows and times.
+Views: TypeAlias = dict[str, dict[str, Features]]
 
 
 @dataclass
@@ -68,33 +70,45 @@ class Encoding:
 
     def features(self, source: Source, names: Sequence[str] | None = None) -> tuple[dict[str, Features], dict[str, StreamUse]]:
         """Rows (T, ...) float32 and times (T, 2) of each stream (of `names`; None = all) that is there, and the use of all."""
-        features: dict[str, Features] = {}
-        use: dict[str, StreamUse] = {}
-        for name in self.encoders if names is None else names:
-            (found,) = self.encode_files([source], name)
-            if isinstance(found, StreamUse):
-                use[name] = found
-            else:
-                features[name], use[name] = found, StreamUse(Status.OK, len(found[0]))
-        return features, use
+        return self.features_of([source], names)[0]
 
-    def views(self, source: Source, features: dict[str, Features]) -> dict[str, dict[str, Features]]:
-        """Stream → view → rows and times, of the streams in `features`; a view that cannot be had is left out, with a line."""
-        result: dict[str, dict[str, Features]] = {name: {} for name in features}
-        for name in features:
-            for view in self.encoders[name].views:
-                (found,) = self.encode_files([source], name, view)
+    def features_of(
+        self, sources: Sequence[Source], names: Sequence[str] | None = None
+    ) -> list[tuple[dict[str, Features], dict[str, StreamUse]]]:
+        """The same of each file, encoded in batches."""
+        result: list[tuple[dict[str, Features], dict[str, StreamUse]]] = [({}, {}) for _ in sources]
+        for name in self.encoders if names is None else names:
+            for (features, use), found in zip(result, self.encode_files(sources, name), strict=True):
                 if isinstance(found, StreamUse):
-                    log.warning("%s: stream %s is without view %s (%s)", source.path, name, view, found.reason)
+                    use[name] = found
                 else:
-                    result[name][view] = found
+                    features[name], use[name] = found, StreamUse(Status.OK, len(found[0]))
         return result
 
-    def looks_at(self, source: Source, features: dict[str, Features]) -> list[dict[str, Features]]:
-        """What is predicted from: the plain features, then look k with the k-th view of every stream that has one."""
-        views = [(name, list(seen.values())) for name, seen in self.views(source, features).items()]
-        count = max((len(seen) for _, seen in views), default=0)
-        return [features, *(features | {name: seen[k] for name, seen in views if k < len(seen)} for k in range(count))]
+    def views_of(
+        self, sources: Sequence[Source], features: Sequence[dict[str, Features]]
+    ) -> list[dict[str, dict[str, Features]]]:
+        """Of each file: stream → view → rows and times, of the streams in `features`; a view that cannot be had is left out,
+        with a line."""
+        result: list[Views] = [{name: {} for name in one} for one in features]
+        for name, stream in self.encoders.items():
+            here = [place for place, one in enumerate(features) if name in one]
+            for view in stream.views:
+                for place, found in zip(here, self.encode_files([sources[i] for i in here], name, view), strict=True):
+                    if isinstance(found, StreamUse):
+                        log.warning("%s: stream %s is without view %s (%s)", sources[place].path, name, view, found.reason)
+                    else:
+                        result[place][name][view] = found
+        return result
+
+    def looks_of(self, sources: Sequence[Source], features: Sequence[dict[str, Features]]) -> list[list[dict[str, Features]]]:
+        """What each file is predicted from: the plain features, then look k with the k-th view of every stream that has one."""
+        result = []
+        for plain, seen in zip(features, self.views_of(sources, features), strict=True):
+            views = {name: list(one.values()) for name, one in seen.items()}
+            count = max(map(len, views.values()), default=0)
+            result.append([plain, *(plain | {name: one[k] for name, one in views.items() if k < len(one)} for k in range(count))])
+        return result
 
     def encode(self, read: Callable[[Stream], Clip], label: str, name: str, view: str | None = None) -> Found:
         """One stream of one clip."""

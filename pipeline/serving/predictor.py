@@ -22,7 +22,7 @@ from .attention import write_attention
 from .dialogue import ask, name_voices, read_turn
 from .encoding import Encoding
 from .film import read_film
-from .prediction import Prediction, StreamUse, describe
+from .prediction import NothingRead, Prediction, StreamUse, describe
 from .source import Source
 from .spoken import Spoken
 
@@ -85,16 +85,20 @@ class Predictor(Encoding):
 
         Raises:
             DecodeError: the file is not there, or no decoder can read it.
-            UserError: an empty cut, or not one of the model's streams can be had from the file.
+            UserError: an empty cut. NothingRead: not one of the model's streams can be had from the file.
             WeightsError: the weights of an encoder or of the recogniser are not there.
         """
         source = self.source(path, Spoken(text, speaker, tuple(context)), start, end)
         if not self.is_film(source):  # a file that is absent or no medium stops here, with one line
             features, use = self.features(source)
-            return self.judge(source, features, use, source.heard, self.looks_at(source, features), attention)
-        features, use, heard = read_film(source, self.encoders, self.features)
+            return self.judge(source, features, use, source.heard, self.looks_of([source], [features])[0], attention)
         if attention is not None:
             raise UserError(f"{path} is too long for one look of the attention; cut it with --start and --end.")
+        return self.predict_film(source)
+
+    def predict_film(self, source: Source) -> Prediction:
+        """The same of a file that is read piece by piece."""
+        features, use, heard = read_film(source, self.encoders, self.features)
         return self.judge(source, features, use, heard, [features])
 
     def is_film(self, source: Source) -> bool:
@@ -117,14 +121,13 @@ class Predictor(Encoding):
         """What the models say of a file whose streams were encoded.
 
         Args:
-            looks: what is predicted from, see `looks_at`.
+            looks: what is predicted from, see `looks_of`.
 
         Raises:
-            UserError: not one of the model's streams can be had from the file.
+            NothingRead: not one of the model's streams can be had from the file.
         """
         if not features:
-            why = "; ".join(f"{name}: {one.reason}" for name, one in use.items())
-            raise UserError(f"{source.path} has nothing this model can read ({why}).")
+            raise NothingRead(str(source.path), use)
         before = self.recall(source.spoken.context, source.spoken.speaker)
         voice = 0 if source.spoken.speaker else -1
         output = average_looks([self.estimate(look, before, voice) for look in looks])
