@@ -16,6 +16,7 @@ from pipeline.runs.folders import FUSED
 from .options import TOOLS, ParamsFile, out
 
 if TYPE_CHECKING:
+    from pipeline.serving.looks import Looks
     from pipeline.serving.medium import Medium
 
 app = typer.Typer()
@@ -69,16 +70,18 @@ def _one(
     *,
     as_json: bool,
 ) -> None:
-    from pipeline.evaluation.drawing import check_drawing, write_drawing
+    if plot is not None:
+        from pipeline.evaluation.drawing import check_drawing, write_drawing
+
+        check_drawing(plot)
+    looks = _warm(params)
     from pipeline.serving.files import keeping
     from pipeline.serving.predictor import Predictor
     from pipeline.serving.show import format_json, format_text
     from pipeline.serving.spoken import turn
     from pipeline.serving.trace import check_trace, write_trace
 
-    if plot is not None:
-        check_drawing(plot)
-    with keeping(Predictor.load(params, variant=variant)) as predictor:
+    with keeping(Predictor.load(params, variant=variant, looks=looks)) as predictor:
         prediction = predictor.predict(path, context=[turn(said) for said in context], **given)
     if trace is not None:
         write_trace(trace, prediction)
@@ -102,7 +105,7 @@ def _many(
     as_json: bool,
 ) -> int:
     """How many have no prediction."""
-    from pipeline.evaluation.drawing import write_drawing
+    looks = _warm(params)
     from pipeline.progress import track
     from pipeline.serving.answers import format_json, format_line, name_file, write_table
     from pipeline.serving.files import keeping, predict_files
@@ -115,7 +118,7 @@ def _many(
         if place is not None and (place.suffix or place.is_file()):
             raise UserError(f"--{name} {place}: of several files it is a folder.")
     answers = []
-    with keeping(Predictor.load(params, variant=variant)) as predictor, track(len(media), "predict") as advance:
+    with keeping(Predictor.load(params, variant=variant, looks=looks)) as predictor, track(len(media), "predict") as advance:
         for answer in predict_files(predictor, media):
             answers.append(answer)
             advance(1)
@@ -127,6 +130,8 @@ def _many(
                 trace.mkdir(parents=True, exist_ok=True)
                 write_trace(trace / name_file(answer, ".csv"), found)
             if plot is not None:
+                from pipeline.evaluation.drawing import write_drawing
+
                 plot.mkdir(parents=True, exist_ok=True)
                 times = found.times.mean(1).tolist()
                 write_drawing(plot / name_file(answer, ".png"), answer.medium.name, times, found.trace, found.spread)
@@ -134,3 +139,12 @@ def _many(
     if table is not None:
         write_table(table, answers, spec.classes, spec.dimensions)
     return sum(answer.prediction is None for answer in answers)
+
+
+def _warm(params: Params) -> Looks:
+    """What looks at files, which starts while this process imports a framework."""
+    from pipeline.serving.looks import Looks
+
+    looks = Looks()
+    looks.warm(params)
+    return looks

@@ -12,6 +12,7 @@ from pipeline.data.faces.find import find_face
 from pipeline.params import Params
 from pipeline.workers.outcome import Outcome
 from pipeline.workers.pool import Pool
+from pipeline.workers.process import start_server
 
 K = TypeVar("K", bound=Hashable)
 P = TypeVar("P")
@@ -31,6 +32,12 @@ class Looks:
     def __reduce__(self) -> tuple[type[Looks], tuple[()]]:
         return Looks, ()  # in another process, others
 
+    def warm(self, params: Params) -> None:
+        """Let the processes import what they need while this one goes on with something else."""
+        if params.run.workers:
+            self._pool(params, 1)
+            start_server()
+
     def one(self, params: Params, function: Callable[[P], V], path: str, payload: P) -> Outcome[str, V]:
         """What becomes of one look at a file, after `run.timeout` seconds at most."""
         (outcome,) = self._pool(params, 1).imap([(path, (function, payload))])
@@ -38,7 +45,7 @@ class Looks:
 
     def many(self, params: Params, function: Callable[[P], V], tasks: Iterable[tuple[K, P]]) -> Iterator[Outcome[K, V]]:
         """The same of many, in their order, `run.workers` at a time and a few ahead of whoever takes them."""
-        pool = self._pool(params, params.run.workers)
+        pool = self._pool(params, max(2, params.run.workers))
         return pool.imap((key, (function, payload)) for key, payload in tasks)
 
     def close(self) -> None:
@@ -50,6 +57,7 @@ class Looks:
         # Imported once for all looks at all files.
         faces = any(stream.modality == "face" for stream in params.streams.values())
         preload = (media.__name__, find_face.__module__, *(detect.modules(params.faces) if faces else ()))
+        # `many` and `one` are not served by the same: one look is taken while others are on their way.
         made = (most, run.workers, run.timeout, preload)
         if made not in self._pools:
             self._pools[made] = Pool(call, workers=min(most, run.workers), timeout=run.timeout, preload=preload)

@@ -22,6 +22,7 @@ from .attention import write_attention
 from .dialogue import ask, name_voices, read_turn
 from .encoding import Encoding
 from .film import read_film
+from .looks import Looks
 from .prediction import NothingRead, Prediction, StreamUse, describe
 from .source import Source
 from .spoken import Spoken
@@ -43,12 +44,14 @@ class Predictor(Encoding):
         *,
         variant: str = FUSED,
         fold: int = 0,
+        looks: Looks | None = None,
     ) -> Predictor:
         """Read the trained models.
 
         Args:
             params: for decoding and the device; the encoders are those the models were trained on.
             device: where encoders run; None takes `run.device`.
+            looks: processes that look at files; None starts some when they are needed.
 
         Raises:
             StoreError: nothing was trained, no such variant or fold, or no ensemble was asked for.
@@ -57,7 +60,8 @@ class Predictor(Encoding):
         members = find_members(models, variant, fold)
         runs = [load_run(folder) for folder in members]
         encoders = {name: Stream.model_validate(spec) for run in runs for name, spec in run.config["encoders"].items()}
-        return cls(runs, encoders, params, pick_devices(device or params.run.device)[0], weights=list(members.values()))
+        place = pick_devices(device or params.run.device)[0]
+        return cls(runs, encoders, params, place, looks=looks or Looks(), weights=list(members.values()))
 
     def predict(
         self,
