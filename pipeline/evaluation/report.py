@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -58,7 +59,9 @@ def write_report(
         StoreError: a file is there but cannot be read.
     """
     reports = Path(reports)
-    page = render_page(params, Path(data), reports, Path(features))
+    # Without labels no figure is read: what a run does not have is said in its section.
+    scored = reports if params.protocol.kind != "none" else Path(os.devnull)
+    page = render_page(params, Path(data), scored, Path(features))
     atomic.write_text(reports / "index.html", page)
     return reports / "index.html"
 
@@ -205,6 +208,7 @@ def describe_protocol(params: Params) -> str:
         "leave_one_out": f"leave one {spec.group} out",
         "cross": f"trained on {spec.source or 'each corpus in turn'}, tested on the others",
         "file": f"folds of {Path(spec.file or '').name}",
+        "none": "features only, nothing is trained",
     }[spec.kind]
 
 
