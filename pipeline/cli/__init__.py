@@ -16,7 +16,7 @@ from rich.markup import escape
 from pipeline.errors import UserError
 from pipeline.storage.atomic import explain_refusal
 
-from . import cache, corpora, features, instruct, predict, stages, stream, study, tools
+from . import cache, corpora, features, instruct, predict, stages, start, stream, study, tools
 from .options import STAGES, TOOLS
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app = typer.Typer(
 app.add_typer(corpora.app, name="corpus", rich_help_panel=STAGES)
 app.add_typer(stages.app)
 app.add_typer(study.app)
+app.add_typer(start.app)
 app.add_typer(predict.app)
 app.add_typer(tools.app)
 app.add_typer(stream.app)
