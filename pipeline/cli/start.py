@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline import params as parameters
@@ -152,23 +153,30 @@ def _show(folder: Path, found: Recognised, seen: Survey, proposal: Proposal, lin
         "sounds": seen.modalities["audio"] - seen.both,
         "with words": seen.modalities["text"],
     }
-    grid.add_row("is", "; ".join(found.told))
-    grid.add_row("clips", f"{seen.clips}: {', '.join(f'{n} {kind}' for kind, n in kinds.items() if n)}")
+
+    def add(name: str, text: str) -> None:
+        grid.add_row(name, escape(text))
+
+    add("is", "; ".join(found.told))
+    add("clips", f"{seen.clips}: {', '.join(f'{n} {kind}' for kind, n in kinds.items() if n)}")
     if seen.lengths:
-        grid.add_row("seconds", "{:.1f} to {:.1f}, {:.1f} on average".format(*(seen.lengths[i] for i in (0, 2, 1))))
-    grid.add_row("classes", ", ".join(f"{name} {count}" for name, count in seen.classes.items()) or "none")
+        add("seconds", "{:.1f} to {:.1f}, {:.1f} on average".format(*(seen.lengths[i] for i in (0, 2, 1))))
+    add("classes", ", ".join(f"{name} {count}" for name, count in seen.classes.items()) or "none")
     if seen.dimensions:
-        grid.add_row("dimensions", ", ".join(f"{name} of {count} clips" for name, count in seen.dimensions.items()))
+        add("dimensions", ", ".join(f"{name} of {count} clips" for name, count in seen.dimensions.items()))
     counts = sorted(seen.speakers.values())
-    grid.add_row("speakers", f"{len(counts)}, {counts[0]} to {counts[-1]} clips each" if counts else "none named")
+    add("speakers", f"{len(counts)}, {counts[0]} to {counts[-1]} clips each" if counts else "none named")
     for line in found.odd + seen.odd:
-        grid.add_row("[yellow]odd[/]", line)
-    grid.add_row("streams", ", ".join(f"{name}: {stream}" for name, stream in proposal.streams.items()))
-    grid.add_row("protocol", f"{proposal.protocol}; task {proposal.task}")
+        add("odd", line)
+    add("streams", ", ".join(f"{name}: {stream}" for name, stream in proposal.streams.items()))
+    add("protocol", f"{proposal.protocol}; task {proposal.task}")
     for line in proposal.told:
-        grid.add_row("", line)
-    for line in lines:
-        grid.add_row("check", line)
+        add("", line)
+    if wrong := [line for line in lines if line.startswith("WRONG")]:
+        for line in wrong:
+            add("check", line)
+    else:
+        add("check", f"{len(lines)} things looked at, all is there")
     out.print(grid)
 
 

@@ -116,7 +116,18 @@ def propose(found: Checked, seen: Survey) -> Proposal:
     result.told.append(why)
     if protocol:
         result.values["protocol"] = protocol
+    if lacking := _find_lacking(found.table.filter("target"), _read_protocol(result.protocol, protocol), streams):
+        result.values["training"] = {"unimodal": False}
+        result.told.append(f"{lacking} is in too few clips for a model of its own; streams are not judged alone")
     return result
+
+
+def _find_lacking(table: pl.DataFrame, protocol: Protocol, streams: dict[str, str]) -> str | None:
+    """A modality that the labelled clips of some fold do not have, to learn from or to select on."""
+    labelled = table.filter(pl.any_horizontal(pl.col(name).is_not_null() for name in ("emotion", *DIMENSIONS)))
+    rows = split.make_folds(table, protocol).filter(pl.col("role") != "test")
+    counts = rows.join(labelled, on="id", how="left").group_by("fold", "role").agg(pl.col(name).count() for name in streams)
+    return next((name for name in streams if (counts[name] == 0).any()), None)
 
 
 def _choose_protocol(table: pl.DataFrame, seen: Survey) -> tuple[str, dict[str, Any], str]:
@@ -152,8 +163,12 @@ _KINDS: dict[str, dict[str, Any]] = {
 }
 
 
+def _read_protocol(name: str, values: dict[str, Any]) -> Protocol:
+    return Protocol(**_KINDS[name] | values)
+
+
 def _is_possible(table: pl.DataFrame, name: str, values: dict[str, Any]) -> bool:
-    protocol = Protocol(**_KINDS[name] | values)
+    protocol = _read_protocol(name, values)
     try:
         leakage.enforce(leakage.find_leaks(table, split.make_folds(table, protocol), protocol.leakage), protocol)
     except (CorpusError, ParamsError, LeakageError):

@@ -71,6 +71,8 @@ def read_sheet(root: Path, name: str, media: Sequence[str]) -> Sheet:
             raise CorpusError(f"{path}: no column names media that are in {root}{example}. Columns: {', '.join(columns)}.")
     if "emotion" not in named and (guess := _find_emotion(values, named)):
         named["emotion"] = guess
+    if "text" not in named and (guess := _find_text(values, named)):
+        named["text"] = guess
     options: dict[str, Any] = {"table": name}
     scales = {}
     for key in ("valence", "arousal", "dominance"):
@@ -148,6 +150,16 @@ def _find_emotion(values: dict[str, list[str]], named: dict[str, str]) -> str | 
     for column, given in values.items():
         words_of = {value for value in given if value}
         if column not in named.values() and len(words_of) > 1 and sum(map(words.is_emotion, words_of)) >= 0.6 * len(words_of):
+            return column
+    return None
+
+
+def _find_text(values: dict[str, list[str]], named: dict[str, str]) -> str | None:
+    """A column of sentences: most have several words, and hardly one comes twice."""
+    for column, given in values.items():
+        said = [value for value in given if value]
+        several = sum(len(value.split()) > 2 for value in said)
+        if column not in named.values() and several > len(said) / 2 and len(set(said)) > 0.8 * len(said):
             return column
     return None
 

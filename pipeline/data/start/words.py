@@ -10,7 +10,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "media": ("media", "file", "filename", "path", "filepath", "clippath", "mediapath", "name"),
     "video": ("video", "videopath", "videofile", "film"),
     "audio": ("audio", "audiopath", "audiofile", "sound", "wav", "wavfile"),
-    "text": ("text", "transcript", "transcription", "utterance", "sentence", "words"),
+    "text": ("text", "transcript", "transcription", "utterance", "sentence", "words", "said", "subtitle"),
     "speaker": ("speaker", "speakerid", "spk", "actor", "actorid", "subject", "subjectid", "participant", "person", "who"),
     "emotion": ("emotion", "emotions", "label", "class", "emo", "category", "affect"),
     "sentiment": ("sentiment", "polarity"),
