@@ -109,9 +109,14 @@ class Kept:
 
     def _key(self, source: Source) -> str | None:
         path = str(source.path)
-        if path not in self._hashes:
-            self._hashes |= hash_media([path]) if os.path.exists(path) else {path: None}
-        found = self._hashes[path]
+        try:
+            state = file_key(path, os.stat(path))
+        except OSError:
+            return None
+        # Of a folder, its own state does not tell what is in its files.
+        if state not in self._hashes or os.path.isdir(path):
+            self._hashes[state] = hash_media([path])[path]
+        found = self._hashes[state]
         return None if found is None else digest({"media": found, "start": source.start, "end": source.end})
 
 

@@ -61,7 +61,8 @@ def test_each_answer_is_that_of_the_file_alone_in_order(trained, films):
         np.testing.assert_allclose(list(found.emotions.values()), list(wanted.emotions.values()), atol=1e-5)
         np.testing.assert_allclose(list(found.dimensions.values()), list(wanted.dimensions.values()), atol=1e-5)
         np.testing.assert_allclose(found.trace["valence"], wanted.trace["valence"], atol=1e-5)
-        assert found.streams == wanted.streams
+        use, alike = ({n: (one.status, one.rows, one.reason) for n, one in x.streams.items()} for x in (found, wanted))
+        assert use == alike
     assert said[0].emotions != said[2].emotions
 
 
