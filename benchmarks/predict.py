@@ -1,4 +1,4 @@
-"""Raw files predicted with the models of a finished workspace: from nothing, many in a call, a file's time beside the networks."""
+"""Raw files predicted with the models of a finished workspace: from nothing, many in a call, one beside the networks."""
 
 from __future__ import annotations
 
