@@ -22,6 +22,8 @@ STREAMS = {"video": "efficientnet_lite0", "audio": "whisper_tiny_en_steps", "tex
 LARGER = {"video": "clip_base", "audio": "hubert_base", "text": "bert_base"}
 #: A modality that fewer of the clips have is no stream.
 FEW = 0.05
+#: Different sentences as a share of the clips below which they are a script, not what somebody had to say.
+SCRIPTED = 0.1
 #: Clips of a class below which it is told; speakers below which folds are of single ones.
 SMALL, SPEAKERS = 5, 5
 
@@ -101,6 +103,10 @@ def propose(found: Checked, seen: Survey) -> Proposal:
         lost = Counter(found.quarantine["reason"].to_list())
         raise CorpusError(f"no clip is left that could be read ({', '.join(f'{n} {reason}' for reason, n in lost.items())}).")
     result = Proposal(streams, "none", "emotion")
+    said = found.table.filter("target")["text"].drop_nulls().n_unique()
+    if len(streams) > 1 and "text" in streams and said < SCRIPTED * seen.modalities["text"]:
+        del streams["text"]
+        result.told.append(f"the words are no stream: {said} sentences are said again and again")
     if seen.lengths and seen.lengths[2] > 60:
         longest = int(math.ceil(seen.lengths[2]))
         result.values["integrity"] = {"max_duration": float(longest)}

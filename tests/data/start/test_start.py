@@ -243,6 +243,22 @@ def test_clips_without_labels_are_a_corpus_of_features(project, tmp_path):
     assert parameters.parse(compose(["recipe=plain"]), "conf").protocol.kind == "none"
 
 
+def test_a_script_is_no_stream_of_words(project, tmp_path):
+    rows = []
+    for i in range(24):
+        rows.append(
+            {"file": sound(tmp_path / "acted" / f"{i}.wav", i), "label": ("joy", "fear")[i % 2], "text": f"Kids {i % 2}."}
+        )
+    table(tmp_path / "acted/t.csv", rows)
+    said = json.loads(start(tmp_path / "acted", "--json").stdout)
+    assert list(said["proposal"]["streams"]) == ["audio"] and "2 sentences are said again" in " ".join(said["proposal"]["told"])
+    for i, row in enumerate(rows):
+        row["text"] = f"Sentence number {i}."
+    table(tmp_path / "acted/t.csv", rows)
+    said = json.loads(start(tmp_path / "acted", "--json", "--force").stdout)
+    assert list(said["proposal"]["streams"]) == ["audio", "text"]
+
+
 def test_few_people_are_not_held_out_and_one_class_teaches_nothing(project, tmp_path):
     said = {}
     for people in (2, 4):
