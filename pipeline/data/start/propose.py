@@ -151,7 +151,9 @@ def _choose_protocol(table: pl.DataFrame, seen: Survey) -> tuple[str, dict[str, 
     for column in ("session", "dialogue"):
         if table[column].n_unique() >= SPEAKERS and not table[column].null_count():
             ways.append(("kfold_speaker", {"group": column}, f"five folds by {column}"))
-    people = "nobody says who speaks" if not number else f"{number} speakers are too few to hold one out"
+    # Better that people of a dialogue meet others of theirs than that a clip meets its neighbour.
+    ways += [(name, values | {"on_leak": "report"}, f"{why}; what the parts share is told") for name, values, why in ways]
+    people = "nobody says who speaks" if not number else f"{number} speakers cannot be held out"
     values = {"folds": folds} if folds < 5 else {}
     ways.append(("kfold_clip", values, f"{folds} folds clip by clip, for {people}: the same people are learned from and tested"))
     for way in ways:

@@ -273,3 +273,15 @@ def test_few_people_are_not_held_out_and_one_class_teaches_nothing(project, tmp_
         sound(one / "happy" / f"{i}.wav", i)
     told = json.loads(start(one, "--json").stdout)
     assert told["proposal"]["protocol"] == "none"
+
+
+def test_people_who_meet_in_dialogues_are_kept_together_as_far_as_can_be(project, tmp_path):
+    """Everybody talks to everybody: no way is free of leaks, and clip by clip would be the worst."""
+    files = [sound(tmp_path / "talk" / f"{i}.wav", i) for i in range(30)]
+    rows = [
+        {"file": file, "label": ("joy", "fear")[i % 2], "speaker": f"P{i % 6}", "dialogue": f"d{i // 5}"}
+        for i, file in enumerate(files)
+    ]
+    table(tmp_path / "talk/t.csv", rows)
+    said = json.loads(start(tmp_path / "talk", "--json").stdout)["proposal"]
+    assert said["protocol"] == "kfold_speaker" and said["values"]["protocol"] == {"on_leak": "report"}
