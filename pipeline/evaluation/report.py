@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from pipeline.runs.folders import FUSED
 from pipeline.storage import atomic
 
 from . import by_fold, curves, datacard, over_time, panels, plots, provenance, results, sentences, transductive, trust_panels
+from .nothing import find_scores
 from .submission import read_scale
 from .svg import format_number
 
@@ -59,9 +59,7 @@ def write_report(
         StoreError: a file is there but cannot be read.
     """
     reports = Path(reports)
-    # Without labels no figure is read: what a run does not have is said in its section.
-    scored = reports if params.protocol.kind != "none" else Path(os.devnull)
-    page = render_page(params, Path(data), scored, Path(features))
+    page = render_page(params, Path(data), find_scores(params, reports), Path(features))
     atomic.write_text(reports / "index.html", page)
     return reports / "index.html"
 
