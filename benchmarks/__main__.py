@@ -34,6 +34,7 @@ BENCHMARKS = (
     "members",
     "peak",
     "dag",
+    "predict",
 )
 RESULTS = Path(__file__).with_name("results.json")
 MARKS = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}
@@ -43,7 +44,7 @@ def run(name: str, *, tiny: bool = False, workspace: Path | None = None) -> list
     """One benchmark in a temporary folder."""
     module = import_module(f"{__package__}.{name}")
     size = module.TINY if tiny else module.Size()
-    if workspace is not None and name == "dag":
+    if workspace is not None and name in ("dag", "predict"):
         size = replace(size, workspace=workspace)
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         return module.measure(Path(folder), size)

@@ -250,5 +250,7 @@ def test_corpus_check_takes_the_options_of_a_recipe(project):
     shutil.copy(ROOT / "README.md", project / "tree" / "calm" / "a.wav")
     words = ("corpus.options.table=null", "-S", "corpus.options.levels=[emotion]", "--root", "tree")
     done = run("corpus", "check", "generic", *words, cwd=project)
+    assert "will not train: " in done.stdout and "unreadable" in done.stdout and done.returncode == 3
+    done = run("corpus", "check", "generic", *words, "--json", cwd=project)
     assert '"clips": 0' in done.stdout and '"failed": 1' in done.stdout and done.returncode == 3, done.stderr
     assert "Could not override" in run("corpus", "check", "generic", "corpus.options.tabel=x", cwd=project).stderr

@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.storage.atomic import explain_refusal
 from pipeline.version import VERSION
 
-from . import cache, corpora, features, instruct, project, stages, stream, study, tools
+from . import cache, corpora, features, instruct, predict, project, stages, start, stream, study, tools
 from .options import STAGES, TOOLS
 
 app = typer.Typer(
@@ -28,6 +28,8 @@ app = typer.Typer(
 app.add_typer(corpora.app, name="corpus", rich_help_panel=STAGES)
 app.add_typer(stages.app)
 app.add_typer(study.app)
+app.add_typer(start.app)
+app.add_typer(predict.app)
 app.add_typer(tools.app)
 app.add_typer(project.app)
 app.add_typer(stream.app)

@@ -64,9 +64,10 @@ def corpus_check(
     set_params: SetParams = None,
     root: Annotated[str | None, typer.Option(help="Folder of the corpus.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="One damaged clip or line is too many.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every damaged clip.")] = False,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
-    """Examine a corpus folder: damage, labels, lengths, leaks. Writes nothing."""
+    """Examine a corpus folder: damage, labels, lengths, leaks. Writes nothing; the exit code is 3 when it will not train."""
     import json
 
     from pipeline.data.check import check_corpus
@@ -75,7 +76,12 @@ def corpus_check(
     if root:
         values["corpus"]["root"] = root
     found = check_corpus(parameters.parse(values), strict=strict)
-    typer.echo(json.dumps(found, indent=2, ensure_ascii=False, default=str))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False, default=str))
+    else:
+        from .checked import show
+
+        show(found)
     if not found["ok"]:
         raise typer.Exit(3)
 

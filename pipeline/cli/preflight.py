@@ -151,6 +151,8 @@ class Preflight:
 
         protocol = self.params.protocol
         folds = split.make_folds(self.table, protocol)
+        if protocol.kind == "none":
+            return "features only, nothing is trained"
         coverage.check_labels(self.table, folds)
         if self.params.training.rotate:
             check_rotation(folds, "data/folds.parquet")

@@ -1,4 +1,4 @@
-"""What stands beside the stages: predictions, a look into files, parameters."""
+"""What stands beside the stages: noise and blur, a look into files, parameters."""
 
 from __future__ import annotations
 
@@ -8,58 +8,10 @@ from typing import Annotated
 import typer
 
 from pipeline import params as parameters
-from pipeline.runs.folders import FUSED
 
 from .options import TOOLS, Overrides, ParamsFile, SetParams, chosen, out
 
 app = typer.Typer()
-
-
-@app.command(rich_help_panel=TOOLS)
-def predict(
-    clip: Path,
-    text: Annotated[str | None, typer.Option(help="What is said in the clip.")] = None,
-    start: float | None = None,
-    end: float | None = None,
-    speaker: Annotated[str | None, typer.Option(help="Who says it.")] = None,
-    context: Annotated[
-        list[str] | None, typer.Option(help="An earlier turn, `NAME: words`; again for each, oldest first.")
-    ] = None,
-    variant: Annotated[str, typer.Option(help="Which model: fused, ensemble, linear, or one stream's.")] = FUSED,
-    attention: Annotated[Path | None, typer.Option(help="Write here (.npz) what the model's attention looks at.")] = None,
-    trace: Annotated[Path | None, typer.Option(help="Write here (.csv) the course over time.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw here (.png or .svg) the course over time.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    params: ParamsFile = Path("params.yaml"),
-) -> None:
-    """Emotion probabilities and valence/arousal of a raw media file."""
-    from pipeline.evaluation.drawing import check_drawing, write_drawing
-    from pipeline.serving.predictor import Predictor
-    from pipeline.serving.show import format_json, format_text
-    from pipeline.serving.source import turn
-    from pipeline.serving.trace import check_trace, write_trace
-
-    if plot is not None:
-        check_drawing(plot)
-    predictor = Predictor.load(parameters.read(params), variant=variant)
-    prediction = predictor.predict(
-        clip,
-        text=text,
-        start=start,
-        end=end,
-        speaker=speaker,
-        context=[turn(said) for said in context or ()],
-        attention=attention,
-    )
-    if trace is not None:
-        write_trace(trace, prediction)
-    if plot is not None:
-        check_trace(prediction)
-        write_drawing(plot, clip.name, prediction.times.mean(1).tolist(), prediction.trace, prediction.spread)
-    if json:
-        typer.echo(format_json(prediction))  # rich would read brackets as markup and wrap lines
-    else:
-        out.print(format_text(prediction))
 
 
 @app.command(rich_help_panel=TOOLS)

@@ -7,6 +7,7 @@ import http.client
 import json
 import logging
 import shutil
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -14,15 +15,24 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipeline.errors import CorpusError
+from pipeline.progress import track
 from pipeline.storage.atomic import write_text
 
 log = logging.getLogger(__name__)
 _CHUNK = 1 << 20
 _TIMEOUT = 60.0
+#: Seconds before another attempt, where the network or the server failed and may not next time.
+PAUSES = (1.0, 4.0, 15.0)
+#: Answers of a server that may pass.
+PASSING = (408, 425, 429, 500, 502, 503, 504)
 #: Bytes that a download may have; the largest open corpora have a tenth of it.
 MOST = 1 << 38
 #: Bytes that the page of a record may have.
 _MOST_RECORD = 16 << 20
+
+
+class _Interrupted(CorpusError):
+    """The network or the server failed; what has come is kept."""
 
 
 def published(record: str, name: str) -> str:
@@ -44,7 +54,8 @@ def published(record: str, name: str) -> str:
 
 
 def download(url: str, path: Path, checksum: str | None = None) -> bool:
-    """Fetch `url` to `path`, going on where an earlier attempt ended; False when it was there, whole.
+    """Fetch `url` to `path`, going on where an earlier attempt ended; False when it was there, whole. A connection that ends
+    early, and a server that is busy, are asked again after `PAUSES`.
 
     The bytes go to `<path>.part`; the file appears once they are all there and the checksum fits. Without
     a published checksum the sha256 of the first download is kept in `<path>.sha256`.
@@ -65,13 +76,17 @@ def download(url: str, path: Path, checksum: str | None = None) -> bool:
             return False
         raise CorpusError(f"{path} does not match its checksum {checksum}. Delete it, then fetch again.")
     part = path.with_name(path.name + ".part")
-    total = _receive(url, part)
+    for pause in (*PAUSES, None):
+        try:
+            total = _receive_all(url, part)
+            break
+        except _Interrupted as error:
+            if pause is None:
+                raise
+            log.warning("%s Again in %g s.", error, pause)
+            time.sleep(pause)
     if total is None and checksum is None:
         log.warning("%s: the server does not say how long the file is; whether all of it came cannot be known.", url)
-    if total is not None and part.stat().st_size != total:
-        raise CorpusError(
-            f"{url}: the connection ended after {part.stat().st_size} of {total} bytes. Run the same command again to go on."
-        )
     if checksum is not None and (got := digest(part, checksum)) != checksum:
         part.unlink()
         raise CorpusError(
@@ -125,6 +140,16 @@ def _check_size(size: int, url: str, part: Path) -> None:
         )
 
 
+def _receive_all(url: str, part: Path) -> int | None:
+    """The whole size, where the server tells it; all of it is in `part`."""
+    total = _receive(url, part)
+    if total is not None and part.stat().st_size != total:
+        raise _Interrupted(
+            f"{url}: the connection ended after {part.stat().st_size} of {total} bytes. Run the same command again to go on."
+        )
+    return total
+
+
 def _receive(url: str, part: Path) -> int | None:
     """Append what is missing of `url` to `part`; the whole size, where the server tells it."""
     have = part.stat().st_size if part.exists() else 0
@@ -136,9 +161,12 @@ def _receive(url: str, part: Path) -> int | None:
             done = have if resumed else 0
             total = None if length is None else length + done
             _check_size(total or done, url, part)
-            with open(part, "ab" if resumed else "wb") as file:
+            name = part.name.removesuffix(".part")
+            with open(part, "ab" if resumed else "wb") as file, track(total or 0, f"{name}, bytes") as advance:
+                advance(done)
                 while chunk := answer.read(_CHUNK):
                     done += len(chunk)
+                    advance(len(chunk))
                     if done > MOST:
                         _check_size(done, url, part)
                     file.write(chunk)
@@ -151,10 +179,11 @@ def _receive(url: str, part: Path) -> int | None:
                 return have
             part.unlink()
             raise CorpusError(f"{url} has changed since the download began; run the same command again.") from error
-        raise CorpusError(f"{url}: the server answers {error.code} {error.reason}.") from error
+        kind = _Interrupted if error.code in PASSING else CorpusError
+        raise kind(f"{url}: the server answers {error.code} {error.reason}.") from error
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         reason = getattr(error, "reason", error)
-        raise CorpusError(f"{url}: {reason}. What has come is kept; run the same command again to go on.") from error
+        raise _Interrupted(f"{url}: {reason}. What has come is kept; run the same command again to go on.") from error
 
 
 def _begins_at(content_range: str | None, have: int) -> bool:

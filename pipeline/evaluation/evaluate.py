@@ -31,6 +31,7 @@ from .comparisons import compare_variants
 from .ensemble import add_ensemble, count_members, weigh_members
 from .intervals import Interval
 from .missing import measure_missing
+from .nothing import write_nothing
 from .predictions import mean_trace, truth_table
 from .record import describe_run
 from .submission import read_scale, write_submission
@@ -65,6 +66,10 @@ def evaluate(
         StoreError: no trained run, runs of other features than the index has, a fold without test clips, truth that misses all
             of them, or a member of the ensemble that was not trained.
     """
+    if params.protocol.kind == "none":
+        log.info("protocol none: there is nothing to judge")
+        write_nothing(Path(out))
+        return {}
     folders = list(list_runs(runs).values())
     if not folders:
         raise StoreError(f"{runs} holds no trained model. Run `dvc repro train`.")

@@ -17,6 +17,7 @@ from pipeline.runs.folders import FUSED
 from pipeline.storage import atomic
 
 from . import by_fold, curves, datacard, over_time, panels, plots, provenance, results, sentences, transductive, trust_panels
+from .nothing import find_scores
 from .submission import read_scale
 from .svg import format_number
 
@@ -58,7 +59,7 @@ def write_report(
         StoreError: a file is there but cannot be read.
     """
     reports = Path(reports)
-    page = render_page(params, Path(data), reports, Path(features))
+    page = render_page(params, Path(data), find_scores(params, reports), Path(features))
     atomic.write_text(reports / "index.html", page)
     return reports / "index.html"
 
@@ -205,6 +206,7 @@ def describe_protocol(params: Params) -> str:
         "leave_one_out": f"leave one {spec.group} out",
         "cross": f"trained on {spec.source or 'each corpus in turn'}, tested on the others",
         "file": f"folds of {Path(spec.file or '').name}",
+        "none": "features only, nothing is trained",
     }[spec.kind]
 
 

@@ -83,7 +83,7 @@ def build(
             for key, value in sorted(_facts(store, path).items()):
                 group.attrs[key] = value
             group.attrs["coverage"] = json.dumps(coverage[name], sort_keys=True)
-        if params.task.emotion:
+        if params.task.emotion and params.protocol.kind != "none":
             check_classes(
                 table, roles, params.task.classes, {ids[i] for i in np.flatnonzero(usable)}, alone=not params.task.dimensions
             )

@@ -38,9 +38,10 @@ class Protocol(Group):
     official: the corpus' own splits. split: one random split, grouped. kfold: `folds` grouped
     folds. leave_one_out: a fold per group. cross: trained on one corpus, tested on the others, each in turn. file: folds
     from a table. In the last four every fold holds a validation part drawn from the training groups (nested validation).
+    none: every clip is there for its features, and nothing is trained.
     """
 
-    kind: Literal["official", "split", "kfold", "leave_one_out", "cross", "file"] = "split"
+    kind: Literal["official", "split", "kfold", "leave_one_out", "cross", "file", "none"] = "split"
     #: Manifest column that must not straddle a split.
     group: str = "speaker"
     #: Column by which validation is drawn from the training part, but in `split`; null = `group`. `speaker` where `group` is

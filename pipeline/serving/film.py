@@ -37,13 +37,7 @@ def divide(source: Source) -> Iterator[Source]:
     length = video.max_frames / video.fps
     for place in range(pieces):
         end = low + (place + 1) * length if place + 1 < pieces else source.end
-        yield replace(source, start=low + place * length, end=end, known=source.facts)
-
-
-def is_long(source: Source) -> bool:
-    """Whether the film has more frames than a clip may have."""
-    video = source.params.decode.video
-    return int(source.duration * video.fps + 0.5) > video.max_frames
+        yield replace(source, start=low + place * length, end=end, known=source.facts, decoded={})
 
 
 @dataclass

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from pipeline.errors import UserError
 from pipeline.runs.predict import Estimate
 from pipeline.storage.feature_store import Status
 
@@ -18,6 +20,20 @@ class StreamUse:
     rows: int = 0
     reason: str = ""
     share: float | None = None
+
+
+class NothingRead(UserError):
+    """Not one of a model's streams can be had from a file.
+
+    Attributes:
+        reason: `failed` where an encoder or a decoder did, else `no_modality`.
+        detail: what each stream lacks.
+    """
+
+    def __init__(self, path: str, use: Mapping[str, StreamUse]) -> None:
+        self.reason = "failed" if any(one.status == Status.FAILED for one in use.values()) else "no_modality"
+        self.detail = "; ".join(f"{name}: {one.reason}" for name, one in use.items())
+        super().__init__(f"{path} has nothing this model can read ({self.detail}).")
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,12 @@ def format_text(prediction: Prediction) -> Group:
 
 def format_json(prediction: Prediction) -> str:
     """Everything as JSON: sorted no further than the prediction is, six digits."""
-    value = {
+    return json.dumps(plain(prediction), indent=2, ensure_ascii=False)
+
+
+def plain(prediction: Prediction) -> dict:
+    """Everything as JSON values."""
+    return {
         "path": prediction.path,
         "duration": round(prediction.duration, 3),
         "emotions": {name: round(chance, 6) for name, chance in prediction.emotions.items()},
@@ -86,7 +91,6 @@ def format_json(prediction: Prediction) -> str:
         "random_weights": list(prediction.random),
         "models": prediction.models,
     }
-    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def bar(share: float, width: int = WIDTH) -> str:

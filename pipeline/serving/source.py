@@ -1,16 +1,16 @@
 """A raw media file as the extractors saw clips in training: same sampling, same codecs, same limits, same faces.
 
 Every look at the file happens in a worker process with a time limit, as in the stages, so that a damaged
-file costs one line (`run.workers: 0` works in this process, for debugging).
+file costs one line (see `looks`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,35 +18,21 @@ from pipeline.data import media
 from pipeline.data.decode.audio import loudest
 from pipeline.data.decode.errors import DecodeError
 from pipeline.data.decode.probe import probe
-from pipeline.data.faces import detect
 from pipeline.data.faces.find import find_face
 from pipeline.data.fact import Fact, examine_file
 from pipeline.errors import UserError
 from pipeline.features import transcribe
-from pipeline.features.encoders.extractor import Clip, Missing, Turn
+from pipeline.features.encoders.extractor import Clip, Missing
 from pipeline.params import Params, Stream
 from pipeline.storage import flac, media_store
 from pipeline.storage.feature_store import Entry, Status
 from pipeline.workers.outcome import Outcome
-from pipeline.workers.pool import Pool
+
+from .looks import Looks
+from .spoken import Spoken
 
 P = TypeVar("P")
 V = TypeVar("V")
-
-
-@dataclass(frozen=True)
-class Spoken:
-    """What is known of the words, beside the file.
-
-    Attributes:
-        text: what is said; None or blank when nobody wrote it down.
-        speaker: who says it.
-        context: earlier turns of the dialogue, oldest first.
-    """
-
-    text: str | None = None
-    speaker: str | None = None
-    context: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +46,8 @@ class Source:
         spoken: words that came with it.
         hear: (S,) float32 waveform → what is said in it; None when no recogniser is set.
         known: what was found out about the file before; None = nothing.
+        looks: processes that look at the file; shared by the files of one program.
+        decoded: what became of the looks at it, by what was looked for.
 
     Raises:
         UserError: the cut is empty; (on first use) DecodeError when the file is absent or no medium.
@@ -72,6 +60,8 @@ class Source:
     spoken: Spoken = Spoken()
     hear: Callable[[np.ndarray], str] | None = None
     known: Fact | None = None
+    looks: Looks = field(default_factory=Looks, repr=False, compare=False)
+    decoded: dict[str, Outcome[str, Any]] = field(default_factory=dict, repr=False, compare=False)
     _recognised: list[str] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -82,7 +72,7 @@ class Source:
                 "empty; give 0 <= start < end."
             )
 
-    @cached_property
+    @property
     def facts(self) -> Fact:
         """What the manifest would know of the file.
 
@@ -92,15 +82,28 @@ class Source:
         if self.known is not None:
             return self.known
         if Path(self.path).is_dir():
-            found = self._value(self._isolated(probe, self.path))
+            found = self._value(self._look("facts", probe, self.path))
             return Fact(duration=found.duration, video=True)
-        return self._value(self._isolated(examine_file, str(self.path)))
+        return self._value(self._look("facts", examine_file, str(self.path)))
 
     @property
     def duration(self) -> float:
         """Seconds of the clip."""
         whole = self.facts.duration
         return max(0.0, (whole if self.end is None else min(self.end, whole)) - (self.start or 0.0))
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the film has more frames than a clip may have."""
+        video = self.params.decode.video
+        return int(self.duration * video.fps + 0.5) > video.max_frames
+
+    @property
+    def bare(self) -> Source:
+        """The file with nothing of this process: it looks where it is, at what nobody has looked at."""
+        run = self.params.run.model_copy(update={"workers": 0})
+        params = self.params.model_copy(update={"run": run})
+        return replace(self, params=params, spoken=Spoken(), hear=None, looks=Looks(), decoded={})
 
     def clip(self, stream: Stream) -> Clip:
         """The clip as the encoder of `stream` reads it.
@@ -119,6 +122,18 @@ class Source:
         found = self._pictures(modality)
         jpegs, places = media_store.split_files(found), found.extras.get("places")
         return Clip(name, frames=jpegs, frame_times=found.times, places=places, duration=length)
+
+    def look(self, modality: str) -> None:
+        """Look at what streams of a modality read, so that it is there when they do.
+
+        Raises:
+            Missing, DecodeError: see `clip`.
+        """
+        if modality == "audio":
+            self._require("audio", self.facts.audio, "the file has no sound")
+            self._sound()
+        elif modality != "text":
+            self._pictures(modality)
 
     def words(self) -> str | None:
         """What is said: the text that was given, else what is recognised where a recogniser is set; None without either."""
@@ -158,7 +173,7 @@ class Source:
     def _pictures(self, modality: str) -> Entry:
         """Sampled frames, or the crops of one face."""
         self._require("video", self.facts.video, "the file has no video")
-        entry = self._value(self._frames if modality == "video" else self._faces)
+        entry = self._value(self._frames() if modality == "video" else self._faces())
         if entry.status == Status.MISSING:
             raise Missing(entry.reason)
         return entry
@@ -169,22 +184,20 @@ class Source:
         if not there:
             raise Missing(absent)
 
-    @cached_property
     def _frames(self) -> Outcome[str, Entry]:
-        return self._isolated(partial(media.decode_frames, self.params.decode.video), self._cut)
+        return self._look("frames", partial(media.decode_frames, self.params.decode.video), self._cut)
 
-    @cached_property
     def _faces(self) -> Outcome[str, Entry]:
-        if not self._frames.ok:
-            return self._frames
-        frames = self._frames.value
+        if "faces" in self.decoded:
+            return self.decoded["faces"]
+        if not (seen := self._frames()).ok:
+            return seen
         folder = Path(self.path) if Path(self.path).is_dir() else None
         find = partial(find_face, self.params.faces, folder=folder, start=self.start, sound=self._speech)
-        return self._isolated(find, (media_store.split_files(frames), frames.times))
+        return self._look("faces", find, (media_store.split_files(seen.value), seen.value.times))
 
-    @cached_property
     def _sound(self) -> Outcome[str, Entry]:
-        return self._isolated(partial(media.decode_sound, self.params.decode.audio.rate), self._cut)
+        return self._look("sound", partial(media.decode_sound, self.params.decode.audio.rate), self._cut)
 
     @property
     def _speech(self) -> tuple[np.ndarray, int] | None:
@@ -199,7 +212,7 @@ class Source:
     def _waveform(self) -> np.ndarray:
         self._require("audio", self.facts.audio, "the file has no sound")
         # Training reads FLAC: this one was written and is read the same way.
-        wave = flac.decode(self._value(self._sound).values.tobytes())[0]
+        wave = flac.decode(self._value(self._sound()).values.tobytes())[0]
         if loudest(wave, self.params.decode.audio.rate) < self.params.integrity.silence:
             raise Missing("the sound is silent")
         return wave
@@ -208,14 +221,10 @@ class Source:
     def _cut(self) -> media.Cut:
         return media.Cut(str(self.path), self.start, self.end)
 
-    def _isolated(self, function: Callable[[P], V], payload: P) -> Outcome[str, V]:
-        run = self.params.run
-        # Imported once for all looks at all files.
-        faces = any(stream.modality == "face" for stream in self.params.streams.values())
-        preload = (media.__name__, find_face.__module__, *(detect.modules(self.params.faces) if faces else ()))
-        with Pool(function, workers=min(1, run.workers), timeout=run.timeout, preload=preload) as pool:
-            (outcome,) = pool.imap([(str(self.path), payload)])
-        return outcome
+    def _look(self, what: str, function: Callable[[P], V], payload: P) -> Outcome[str, V]:
+        if what not in self.decoded:
+            self.decoded[what] = self.looks.one(self.params, function, str(self.path), payload)
+        return self.decoded[what]
 
     def _value(self, outcome: Outcome[str, V]) -> V:
         """
@@ -225,12 +234,6 @@ class Source:
         if not outcome.ok:
             raise DecodeError(outcome.reason, outcome.detail, self.path)
         return outcome.value
-
-
-def turn(said: str) -> Turn:
-    """`Ann: Did it rain?` → a turn of Ann's; without a name nobody is known to have said it."""
-    speaker, colon, text = said.partition(": ")
-    return Turn(speaker.strip() or None, text.strip()) if colon else Turn(None, said.strip())
 
 
 def missing_reason(error: Missing | DecodeError) -> str:

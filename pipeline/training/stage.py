@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,8 @@ from .data.labels import check_frames, check_labels, fold_numbers
 from .jobs import History, Job, Sources, run_job
 from .schedule import run_jobs
 from .variants import list_variants
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -46,6 +49,8 @@ def train(
     Raises:
         StoreError, ParamsError, DeviceError: see `fit`, `Dataset.load`, `pick_devices`.
     """
+    if params.protocol.kind == "none":
+        return _train_nothing(Path(out))
     sources = Sources(*(str(path) for path in (index, manifest, folds, annotations)))
     out = Path(out)
     check_labels(params, index, manifest, folds)
@@ -70,6 +75,15 @@ def train(
     write_text(out / "history.csv", _format_history(histories))
     write_shares(out, choose_shares(params.training.ensemble.linear) if params.training.ensemble else None)
     return [out / job.name.path for job in jobs]
+
+
+def _train_nothing(out: Path) -> list[Path]:
+    """What is left of a run without labels."""
+    log.info("protocol none: there is nothing to learn from; the features are in features/, and index.h5 joins them")
+    _clear(out, set())
+    write_text(out / "history.csv", "variant,fold,seed\n")
+    write_shares(out, None)
+    return []
 
 
 def _clear(out: Path, wanted: set[str]) -> None:

@@ -116,14 +116,19 @@ class Troubles:
             )
 
 
+def start_server() -> None:
+    """Have the fork server begin to import what workers need, if it has not yet; nobody waits for it here."""
+    with sparing_children():
+        forkserver.ensure_running()
+
+
 def start_worker(context: ForkServerContext, function: Callable, threads: int) -> WorkerProcess:
     """A process that answers tasks with `function` (see `worker.serve`), forked off the server.
 
     Raises:
         OSError, EOFError: the server ended the while.
     """
-    with sparing_children():
-        forkserver.ensure_running()
+    start_server()
     server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]  # the library tells it nowhere else
     ours, theirs = context.Pipe(duplex=True)
     process = context.Process(target=worker.serve, args=(theirs, function, threads), daemon=True)

@@ -71,6 +71,12 @@ def server():
     http.server_close()
 
 
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    """One attempt, unless a test asks for more."""
+    monkeypatch.setattr(download, "PAUSES", ())
+
+
 def sha(body: bytes) -> str:
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
@@ -85,6 +91,21 @@ def test_an_interrupted_download_goes_on(server, tmp_path, ranges):
     assert fetch.download(f"{server.url}/a.bin", tmp_path / "a.bin", sha(BODY))
     assert (tmp_path / "a.bin").read_bytes() == BODY
     assert server.requests == [None, "bytes=1000-"]
+
+
+def test_a_connection_that_ends_early_is_asked_again_for_what_is_missing(server, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(download, "PAUSES", (0.0, 0.0))
+    server.cut = 1000
+    assert fetch.download(f"{server.url}/a.bin", tmp_path / "a.bin", sha(BODY))
+    assert (tmp_path / "a.bin").read_bytes() == BODY and server.requests == [None, "bytes=1000-"]
+    assert f"ended after 1000 of {len(BODY)} bytes" in caplog.text and "Again in 0 s" in caplog.text
+
+
+def test_what_will_not_pass_is_not_asked_again(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "PAUSES", (0.0, 0.0))
+    with pytest.raises(CorpusError, match="answers 404"):
+        fetch.download(f"{server.url}/none", tmp_path / "none")
+    assert len(server.requests) == 1
 
 
 def test_what_is_there_is_not_fetched_again_and_damage_is_seen(server, tmp_path):

@@ -12,7 +12,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.drawing import check_drawing, draw_trace, paint, write_drawing
 from pipeline.runs.folders import list_runs
 from pipeline.runs.run import load_run
-from pipeline.serving.film import divide, is_long
+from pipeline.serving.film import divide
 from pipeline.serving.prediction import Prediction
 from pipeline.serving.predictor import Predictor
 from pipeline.serving.trace import write_trace
@@ -36,7 +36,7 @@ def test_a_film_is_sampled_at_its_full_rate_however_few_frames_are_read_at_a_tim
     cuts = [(piece.start, piece.end) for piece in divide(source)]
     assert len(cuts) == 6 and cuts[0] == (0.0, 1.75) and cuts[-1] == (8.75, None)
     assert all(before[1] == after[0] for before, after in zip(cuts, cuts[1:], strict=False))
-    assert is_long(source) and not is_long(whole.source(film))
+    assert source.is_long and not whole.source(film).is_long
     found, expected = pieces.predict(film, "I saw it."), whole.predict(film, "I saw it.")
     assert len(found.times) == len(expected.times) == 38 and found.streams["video"].rows == 38
     np.testing.assert_allclose(found.times, expected.times, atol=1e-3)

@@ -23,7 +23,7 @@ from pipeline.runs.predict import average, predict_clip
 from pipeline.runs.run import load_run
 from pipeline.serving.predictor import Predictor
 from pipeline.serving.show import format_json
-from pipeline.serving.source import Spoken
+from pipeline.serving.spoken import Spoken
 from pipeline.storage.feature_store import Status, Store
 from pipeline.training.stage import train
 
@@ -83,7 +83,7 @@ def test_views_are_predicted_from_too(trained, predictor, monkeypatch):
     path, said = trained.folder / "corpus" / "clip0.mp4", Spoken(trained.rows[0]["text"])
     source = seeing.source(path, said)
     plain, _ = seeing.features(source)
-    seen = seeing.views(source, plain)
+    (seen,) = seeing.views_of([source], [plain])
     assert {name: list(of) for name, of in seen.items()} == {
         "audio": ["speed:0.9", "speed:1.1"],
         "video": ["mirror"],
@@ -112,8 +112,8 @@ def test_a_clip_without_sound_has_no_views_of_it(trained, predictor):
     seeing = replace(predictor, encoders={"audio": encoders["audio"], "text": predictor.encoders["text"]})
     source = seeing.source(trained.folder / "corpus" / "clip5.mp4", Spoken("I saw it."))
     plain, use = seeing.features(source)
-    assert use["audio"].status == Status.MISSING and seeing.views(source, plain) == {"text": {}}
-    assert len(seeing.looks(source, plain)) == 1
+    assert use["audio"].status == Status.MISSING and seeing.views_of([source], [plain]) == [{"text": {}}]
+    assert len(seeing.looks_of([source], [plain])[0]) == 1
 
 
 def test_probabilities_are_sorted_and_sum_to_one(trained, predictor):

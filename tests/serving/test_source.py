@@ -22,7 +22,8 @@ from pipeline.errors import ParamsError
 from pipeline.features import extract, transcribe
 from pipeline.features.encoders.extractor import Missing, Turn
 from pipeline.serving.predictor import Predictor
-from pipeline.serving.source import Source, Spoken, turn
+from pipeline.serving.source import Source
+from pipeline.serving.spoken import Spoken, turn
 from pipeline.storage import tables
 from pipeline.storage.feature_store import Status, Store
 from pipeline.storage.media_store import Media
@@ -226,7 +227,7 @@ def test_a_decoder_that_crashes_or_hangs_is_one_line(stored):
         (time.sleep, 60, r"face\.mp4: decoding took longer than run\.timeout"),
     ):
         with pytest.raises(DecodeError, match=message) as caught:
-            source._value(source._isolated(function, payload))
+            source._value(source._look(function.__name__, function, payload))
         assert "\n" not in str(caught.value)
 
 

@@ -1,4 +1,4 @@
-"""Any corpus: a table (CSV, TSV, JSON, JSONL, XLSX) with a row per clip, or a tree of folders."""
+"""Any corpus: a table (CSV, TSV, JSON, JSONL, XLSX, Parquet) with a row per clip, or a tree of folders."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pipeline.storage.tables import SCHEMA
 
 from . import cells, folder, table
 from .adapter import Adapter, TableOptions, Tables
+from .patterns import check_media, check_names
 
 LAYOUT = "a table with manifest columns (or others, named in corpus.options.columns), or folders by label"
 _SPLITS = {
@@ -31,8 +32,6 @@ _SPLITS = {
     "testing": "test",
 }
 _FILLED = tuple(name for name in SCHEMA if name not in ("corpus", "content", "duration", "video_hash", "audio_hash", "target"))
-#: What the name of a file may tell.
-_NAMED_COLUMNS = ("speaker", "emotion", "sentiment", "session", "dialogue", "turn", "split", "language", "text")
 _MEDIA = ("media", "video", "audio")
 _KINDS = (("audio", folder.AUDIO), ("video", folder.VIDEO))
 _LOSSLESS = (".wav", ".flac", ".aiff", ".aif")
@@ -40,18 +39,6 @@ _SCALED = ("valence", "arousal", "dominance")
 #: Cells that say how a line is labelled, and where its media are: left out where one of them cannot be read.
 _UNLABELLED = dict.fromkeys(("emotion", "sentiment", *_SCALED), "")
 _UNPLACED = dict.fromkeys((*_MEDIA, "start", "end", "channel", "half"), "")
-
-
-def _check_names(pattern: str) -> str:
-    try:
-        groups = re.compile(pattern).groupindex
-    except re.error as error:
-        raise ValueError(f"is no regular expression ({error})") from error
-    if not groups:
-        raise ValueError("names no column; write e.g. (?P<speaker>S[0-9]+)_.*")
-    if unknown := [name for name in groups if name not in _NAMED_COLUMNS]:
-        raise ValueError(f"{unknown[0]!r} is not one of {', '.join(_NAMED_COLUMNS)}")
-    return pattern
 
 
 def _table(root: Path, name: str, options: Generic.Options) -> Tables:
@@ -102,6 +89,8 @@ def _table(root: Path, name: str, options: Generic.Options) -> Tables:
 
 
 def _clip(row: dict[str, str], line: int, options: Generic.Options, comma: bool) -> dict:
+    if options.media:
+        row = row | {name: options.media.replace("{}", row[name]) for name in _MEDIA if row.get(name)}
     clip: dict = {name: value or None for name, value in row.items() if name != "media"}
     if row.get("media"):
         clip["audio"] = row["media"]
@@ -210,6 +199,8 @@ class Generic(Adapter):
         sheet: str | None = None
         #: Manifest column → table column. `media` fills video and audio alike. Names that agree need no entry.
         columns: dict[str, str] = {}
+        #: Path of a medium from its cell, e.g. films/{}.mp4 where the cells are bare names.
+        media: Annotated[str, AfterValidator(check_media)] | None = None
         #: Scale of a dimension in the table, e.g. {valence: [1, 5]}; without entry it is [-1, 1].
         scales: dict[str, tuple[float, float]] = {}
         #: Label in the table → emotion; with entries, others are quarantined.
@@ -221,7 +212,7 @@ class Generic(Adapter):
         levels: tuple[str, ...] | None = None
         #: What the names of a tree's files mean: a regular expression with a group per column, for the whole name without
         #: its suffix (with a / in it: for the whole path), e.g. (?P<speaker>S\\d+)_(?P<emotion>[a-z]+)_\\d+
-        names: Annotated[str, AfterValidator(_check_names)] | None = None
+        names: Annotated[str, AfterValidator(check_names)] | None = None
         language: str | None = None
         #: Begins the ids of the clips.
         name: Name = "generic"

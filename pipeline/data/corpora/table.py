@@ -58,7 +58,7 @@ def mend(text: str) -> str:
 def rows_of(
     path: Path, required: Iterable[str] = (), sheet: str | None = None, encoding: str | None = None
 ) -> list[tuple[int, dict[str, str]]]:
-    """(line number, row) of a CSV, TSV, JSONL, JSON or XLSX table; every value is a stripped string.
+    """(line number, row) of a CSV, TSV, JSONL, JSON, XLSX or Parquet table; every value is a stripped string.
 
     Column names are stripped; a cell that is empty or only blanks is "".
 
@@ -76,6 +76,8 @@ def rows_of(
         rows = _json(text_of(path, encoding), path)
     elif suffix in (".xlsx", ".xlsm"):
         rows = spreadsheet.read_rows(path, sheet)
+    elif suffix == ".parquet":
+        rows = _parquet(path)
     else:
         rows = _csv(text_of(path, encoding), path, "\t" if suffix == ".tsv" else None)
     names = dict.fromkeys(name for _, row in rows for name in row)
@@ -102,6 +104,18 @@ def _jsonl(text: str, path: Path) -> list[tuple[int, dict[str, str]]]:
         if line.strip():
             result.append((number, _plain(load_json(line, f"{path}, line {number}"), f"{path}, line {number}")))
     return result
+
+
+def _parquet(path: Path) -> list[tuple[int, dict[str, str]]]:
+    import polars as pl
+
+    if not path.is_file():
+        raise CorpusError(f"{path} is not there.")
+    try:
+        records = pl.read_parquet(path).to_dicts()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise CorpusError(f"{path} cannot be read ({' '.join(str(error).split())[:200]}).") from error
+    return [(number, _plain(item, f"{path}, row {number}")) for number, item in enumerate(records, 1)]
 
 
 def _json(text: str, path: Path) -> list[tuple[int, dict[str, str]]]:

@@ -18,7 +18,7 @@ from pipeline.features.encoders import registry
 from pipeline.features.encoders.vision import eva
 from pipeline.params import Params, Stream
 from pipeline.serving.predictor import Predictor
-from pipeline.serving.source import Spoken
+from pipeline.serving.spoken import Spoken
 from pipeline.storage import tables
 from pipeline.storage.feature_store import Entry, Status, Store
 from pipeline.storage.output_store import is_output

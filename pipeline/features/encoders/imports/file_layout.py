@@ -12,7 +12,7 @@ Rows = tuple[np.ndarray, np.ndarray | None]
 IDS = ("id", "ids", "clip", "name", "names", "file", "filename", "video_id")
 VALUES = ("values", "features", "feats", "x", "X", "data")
 TABLES = (".csv", ".tsv", ".arff", ".parquet")
-SUFFIXES = (*TABLES, ".npy", ".npz", ".h5", ".hdf5", ".pkl", ".pickle")
+SUFFIXES = (*TABLES, ".npy", ".npz", ".h5", ".hdf5", ".pkl", ".pickle", ".pt", ".pth")
 #: Endings that are no part of a clip's name.
 _MEDIA = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".mp4", ".avi", ".mov", ".mkv", ".webm", ".jpg", ".png", ".txt")
 ENDINGS = (*SUFFIXES, *_MEDIA)

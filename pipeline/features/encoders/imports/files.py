@@ -7,6 +7,7 @@
 | `.npz` | one array per clip; or `ids` and `values` |
 | `.h5 .hdf5` | one data set per clip (also `<clip>/features` and `<clip>/intervals`); or a store of this project |
 | `.pkl .pickle` | a dict of arrays by clip, or of `ids` and `values`; a pack of MMSA (through a restricted unpickler) |
+| `.pt .pth` | the same dicts, of tensors, as `torch.save` writes them (nothing else in it is loaded) |
 | folder | one `.npy` or `.csv` per clip |
 """
 
@@ -30,7 +31,7 @@ from pipeline.errors import ParamsError, WeightsError, one_of
 from pipeline.storage.hdf5 import open_hdf5, refuse_foreign
 from pipeline.weights import intact
 
-from . import arrays, feature_tables, mmsa, unpickle
+from . import arrays, feature_tables, mmsa, tensors, unpickle
 from .file_layout import IDS, SUFFIXES, TABLES, VALUES, Features, Layout, Rows
 
 
@@ -74,6 +75,8 @@ def read(path: Path, layout: Layout) -> Features:
             return _of_dict(path, arrays.read_npz(path), layout)
         if suffix in (".pkl", ".pickle"):
             return _of_dict(path, unpickle.load(path), layout)
+        if suffix in (".pt", ".pth"):
+            return _of_dict(path, tensors.load(path), layout)
         return _of_h5(path, layout)
     except (
         OSError,

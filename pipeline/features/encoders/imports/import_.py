@@ -186,12 +186,23 @@ class Import(Family):
 
 
 def measure_coverage(extractor: Extractor, clips: Sequence[str]) -> dict[str, Any]:
-    """How well the file covers the manifest's clips: counts, and a few names that met nobody on either side."""
+    """How well the file covers the manifest's clips: counts, and a few names that met nobody on either side.
+
+    Raises:
+        ParamsError: clips are looked up by `stem`, and two have the same.
+    """
     prepare = extractor.prepare
     if not isinstance(prepare, Prepare):
         raise TypeError("only imported features cover clips")
     features = read_features(prepare)
     wanted = {clip: rename_clip(clip, prepare.clip_id) for clip in clips}
+    if prepare.clip_id == "stem" and len(set(wanted.values())) < len(wanted):
+        seen: dict[str | None, str] = {}
+        one, other = next((seen[name], clip) for clip, name in wanted.items() if seen.setdefault(name, clip) != clip)
+        raise ParamsError(
+            f"{Path(prepare.path).name}: clips {one!r} and {other!r} are both called {wanted[one]!r}; set options.clip_id "
+            "and file_id to null, or to expressions that tell them apart."
+        )
     absent = sorted(clip for clip, name in wanted.items() if name not in features)
     unused = sorted(set(features) - set(wanted.values()))
     return {

@@ -57,6 +57,13 @@ def write_parquet(folder: Path) -> Path:
     return folder / "f.parquet"
 
 
+def write_pt(folder: Path) -> Path:
+    import torch
+
+    torch.save({clip: torch.from_numpy(row) for clip, row in WANTED.items()}, folder / "f.pt")
+    return folder / "f.pt"
+
+
 def write_list_parquet(folder: Path) -> Path:
     pl.DataFrame({"clip": IDS, "vector": VALUES.tolist()}).write_parquet(folder / "g.parquet")
     return folder / "g.parquet"
