@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-import jinja2
 import polars as pl
 from markupsafe import Markup
 from ruamel.yaml import YAML
@@ -17,10 +16,8 @@ from pipeline.runs.folders import FUSED
 from pipeline.storage import atomic
 
 from . import by_fold, curves, datacard, over_time, panels, plots, provenance, results, sentences, transductive, trust_panels
+from .page import TEMPLATES, make_environment
 from .submission import read_scale
-from .svg import format_number
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 #: The page's sections: file in `templates/sections/` and heading.
 SECTIONS = (
@@ -228,21 +225,3 @@ def dump_params(params: Params) -> str:
 
 def _plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def make_environment(*folders: Path) -> jinja2.Environment:
-    """Templates of the page, and before them those of `folders`, with the filters that both use."""
-    made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([*folders, TEMPLATES]),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    made.filters |= {
-        "num": format_number,
-        "title_of": results.name_metric,
-        "less": results.less_is_better,
-        "signed": lambda value, digits=3: "–" if value is None else ("+" if value > 0 else "") + format_number(value, digits),
-    }
-    return made
