@@ -88,11 +88,11 @@ class Browser:
 
     def open(self, page: Path, hash: str = "") -> None:
         """Open a page and wait until it is there."""
-        self.send("Page.navigate", url="about:blank")
-        self.requests, self.errors, self.events = [], [], []
-        self.send("Page.navigate", url=page.resolve().as_uri() + hash)
-        while "Page.loadEventFired" not in self.events:
-            self.events.append(self._read().get("method"))
+        for address in ("about:blank", page.resolve().as_uri() + hash):
+            self.requests, self.errors, self.events = [], [], []
+            self.send("Page.navigate", url=address)
+            while "Page.loadEventFired" not in self.events:
+                self.events.append(self._read().get("method"))
 
     def ask(self, expression: str):
         """The value of an expression of JavaScript; of a promise, what it comes to."""

@@ -45,8 +45,8 @@ class Links:
         self.rows = {row.pop("id"): row for row in table.select("id", *wanted).to_dicts()} if table is not None else {}
 
     def describe(self, clip: str) -> dict[str, object]:
-        """`video` and `sound`: addresses seen from the page, with the span of a clip that is part of a film; `begin` of the span in
-        seconds; `side`: which half of the picture, or channel, is the speaker's. What the clip has not is left out."""
+        """`video` and `sound`: addresses seen from the page, with the span of a clip that is part of a film; `begin` of the
+        span in seconds; `side`: which half of the picture, or channel, is the speaker's. What the clip has not is left out."""
         row = self.rows.get(clip, {})
         start, end = row.get("start"), row.get("end")
         found: dict[str, object] = {}

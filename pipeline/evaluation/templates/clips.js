@@ -95,27 +95,36 @@ function picture(element, clip) {
 }
 
 // Nothing is read of a film before it is played.
-function player(kind, address, clip, cursors) {
+function player(kind, clip, cursors) {
+  const address = kind === "video" ? clip.video : clip.sound;
   const film = html(kind, { controls: "", preload: "none", src: address, "aria-label": (kind === "video" ? "Film of " : "Sound of ") + clip.id });
-  film.addEventListener("play", () => { film.style.backgroundImage = "none"; });
   film.addEventListener("timeupdate", () => cursors.forEach((move) => move(film.currentTime - (clip.begin || 0))));
-  film.addEventListener("error", () => {
-    if (!film.parentNode) return;
-    const told = html("p", { class: "soft" }, "This browser cannot play it, or the file is not there: ", html("a", { href: address }, "open the file"), ".");
-    film.after(told);
-  }, { once: true });
+  film.addEventListener("error", () => film.after(html("p", { class: "soft" }, "This browser cannot play it, or the file is not there: ", html("a", { href: address }, "open the file"), ".")), { once: true });
   return film;
+}
+
+// The picture of a film is the button that plays it; there is a player only of what was asked for.
+function show_film(clip, cursors) {
+  const button = html("button", { type: "button", class: "still", "aria-label": "Play " + clip.id }, html("span", {}, "Play"));
+  picture(button, clip);
+  button.addEventListener("click", () => {
+    const film = player("video", clip, cursors);
+    button.replaceWith(film);
+    film.focus();
+    film.play().catch(() => {});
+  });
+  return button;
 }
 
 function show_media(clip, cursors) {
   const box = html("div", { class: "media" });
-  const film = clip.video && /\.\w{2,5}(#|$)|^data:/.test(clip.video) ? player("video", clip.video, clip, cursors) : null;
-  if (film) { picture(film, clip); box.append(film); } else {
+  if (clip.video && /\.\w{2,5}(#|$)|^data:/.test(clip.video)) box.append(show_film(clip, cursors));
+  else {
     const still = html("span", { class: "still", role: "img", "aria-label": "Picture of " + clip.id });
     if (picture(still, clip)) box.append(still);
-    if (clip.video) box.append(html("p", {}, html("a", { href: clip.video }, "Its pictures")));
+    if (clip.video) box.append(html("p", {}, html("a", { href: clip.video }, "The pictures of " + clip.id)));
   }
-  if (clip.sound) box.append(player("audio", clip.sound, clip, cursors));
+  if (clip.sound) box.append(player("audio", clip, cursors));
   if (!clip.video && !clip.sound) box.append(html("p", { class: "soft" }, "No film and no sound."));
   const notes = [clip.side && "speaker: " + clip.side, clip.begin && `from ${fixed(clip.begin, 1)} s of the film`, clip.embedded && "inside this page"].filter(Boolean);
   if (notes.length) box.append(html("p", { class: "soft" }, notes.join("; ")));
