@@ -19,10 +19,10 @@ CODES = {"Tab": 9, "Enter": 13, " ": 32, "ArrowDown": 40, "End": 35}
 
 
 def find_axe() -> Path | None:
-    """The script of axe-core: where `AXE_CORE` says, else that of the package `axe-playwright-python`."""
+    """The script of axe-core: where `AXE_CORE` says, else that of the package `axe-core-python`."""
     if given := os.environ.get("AXE_CORE"):
         return Path(given)
-    spec = importlib.util.find_spec("axe_playwright_python")
+    spec = importlib.util.find_spec("axe_core_python")
     place = Path(spec.origin).with_name("axe.min.js") if spec and spec.origin else None
     return place if place and place.is_file() else None
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from pipeline.code import code_digest
 from pipeline.params import Params
+from pipeline.progress import track
 from pipeline.reasons import OF_BYTES
 from pipeline.storage.memo import Memo, file_key
 
@@ -67,6 +68,8 @@ def _examined(paths: Sequence[str], params: Params) -> Iterator[tuple[str, Fact]
     """(path, fact) as they come; each file is the business of a worker process."""
     from pipeline.workers.pool import Pool
 
-    with Pool(examine_file, workers=max(1, params.run.workers), timeout=params.run.timeout) as pool:
+    pool = Pool(examine_file, workers=max(1, params.run.workers), timeout=params.run.timeout)
+    with pool, track(len(paths), "manifest") as advance:
         for outcome in pool.imap_unordered((path, path) for path in paths):
+            advance(1)
             yield outcome.key, (outcome.value if outcome.ok else Fact(reason=outcome.reason, detail=outcome.detail))

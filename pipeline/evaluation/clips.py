@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from . import clip_media, results
 from .page import TEMPLATES, make_environment
 
 #: Instants of a trace that are kept: more than its drawing has room for.
-INSTANTS = 80
+INSTANTS = 60
 #: What must not stand in a script element, whatever a transcript says.
 UNSAFE = {ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"}
 
@@ -68,7 +69,7 @@ def render_page(found: Mapping[str, object], heading: Mapping[str, object], embe
         # Nothing but this very script is run, and files are all that is asked for.
         "policy": f"img-src data: file: 'self'; media-src data: file: 'self'; script-src 'sha256-{digest}'",
         "clips": found,
-        "values": Markup(json.dumps(found, ensure_ascii=False, separators=(",", ":")).translate(UNSAFE)),
+        "values": Markup(json.dumps(found, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(UNSAFE)),
         "sheet": [clip_media.COLUMNS, clip_media.ROWS],
         "embedded": embedded,
         "corpus": "",
@@ -86,8 +87,8 @@ def gather_clips(params: Params, data: Path, reports: Path) -> dict[str, object]
     Returns:
         `variants` (names), `classes`, `dimensions`, `streams` (that have shares), and `clips`, each with `id` and what is known
         of it: `speaker`, `truth` (a class), `chances` (variant × class, thousandths), `values` (variant × dimension) and
-        `wanted` (dimension), `shares` (stream, hundredths), `said`, `heard` (the words were recognised), `trace`. Means over
-        seeds; what a variant does not say is None.
+        `wanted` (dimension), `shares` (stream, hundredths), `said`, `heard` (the words were recognised), `trace` (packed). Means
+        over seeds; what a variant does not say is None.
     """
     table = results.read_parquet(reports / "predictions.parquet")
     empty: dict[str, object] = {"variants": [], "classes": [], "dimensions": [], "streams": [], "clips": []}
@@ -156,7 +157,7 @@ def _tell_truth(row: Mapping, classes: list[str], names: list[str]) -> dict:
         told["truth"] = classes.index(row["truth"])
     elif row.get("truth"):
         told["other"] = row["truth"]  # a class the model does not predict
-    wanted = [row.get(f"truth_{name}") for name in names]
+    wanted = [value if value is not None and math.isfinite(value) else None for value in (row.get(f"truth_{n}") for n in names)]
     if any(value is not None for value in wanted):
         told["wanted"] = [None if value is None else round(value, 3) for value in wanted]
     return told
@@ -185,15 +186,33 @@ def _add_words(told: dict[str, dict], data: Path) -> None:
 
 
 def _add_traces(told: dict[str, dict], reports: Path) -> None:
-    """Truth and prediction over time, mean over folds, thinned evenly to `INSTANTS`."""
+    """Truth and prediction over time, mean over folds, thinned evenly to `INSTANTS`, and packed: ten thousand of them are
+    most of the page."""
     table = results.read_parquet(reports / "traces.parquet")
     if table is None:
         return
     names = [name.removeprefix("pred_") for name in table.columns if name.startswith("pred_")]
     columns = [f"{kind}_{name}" for name in names for kind in ("truth", "pred")]
-    means = table.group_by("id", "time").agg(pl.col(columns).cast(pl.Float64).fill_nan(None).mean()).sort("id", "time")
-    for clip, part in means.partition_by("id", as_dict=True, include_key=False).items():
-        if clip[0] in told and len(part) > 1:
-            part = part.gather(np.unique(np.linspace(0, len(part) - 1, min(INSTANTS, len(part))).astype(int)))
-            lines = {name: [_plain(part[f"{kind}_{name}"].to_numpy().round(2)) for kind in ("truth", "pred")] for name in names}
-            told[clip[0]]["trace"] = {"time": _plain(part["time"].to_numpy().round(2)), "lines": lines}
+    means = table.group_by("id", "time").agg(pl.col(columns).cast(pl.Float64).mean()).sort("id", "time")
+    times, values = means["time"].to_numpy(), means.select(columns).to_numpy()
+    counts = means.group_by("id", maintain_order=True).len()
+    ends = counts["len"].cum_sum().to_list()
+    for clip, end, count in zip(counts["id"].to_list(), ends, counts["len"].to_list(), strict=True):
+        if clip in told and count > 1:
+            kept = end - count + np.unique(np.linspace(0, count - 1, min(INSTANTS, count)).astype(int))
+            told[clip]["trace"] = {
+                "ends": [round(float(times[kept[0]]), 3), round(float(times[kept[-1]]), 3)],
+                "time": pack_times(times[kept]),
+                "lines": {name: [pack_values(values[kept, 2 * k + kind]) for kind in (0, 1)] for k, name in enumerate(names)},
+            }
+
+
+def pack_times(times: np.ndarray) -> str:
+    """Rising instants (T,) as base64 of 16-bit shares of the way from the first to the last."""
+    return base64.b64encode(np.rint((times - times[0]) / (times[-1] - times[0]) * 65535).astype("<u2").tobytes()).decode()
+
+
+def pack_values(values: np.ndarray) -> str:
+    """Values (T,) in [-1, 1] as base64 of bytes, hundredths; -128 is none."""
+    whole = np.where(np.isfinite(values), np.rint(100 * np.clip(np.nan_to_num(values), -1, 1)), -128)
+    return base64.b64encode(whole.astype(np.int8).tobytes()).decode()

@@ -167,9 +167,14 @@ function show_chances(clip, told, model) {
   return html("details", {}, html("summary", {}, "Every class, " + variants[model]), html("table", {}, html("caption", {}, "Probabilities"), html("tbody", {}, ...bars)));
 }
 
+// Packed by `pack_times` and `pack_values`.
+const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+const unpack_values = (text) => [...new Int8Array(bytes(text).buffer)].map((value) => (value === -128 ? null : value / 100));
+const unpack_times = (text, [first, last]) => [...new Uint16Array(bytes(text).buffer)].map((share) => first + ((last - first) * share) / 65535);
+
 const WIDE = 460, TALL = 120, LEFT = 40, FOOT = 26;
 function show_trace(name, clip, cursors) {
-  const { time, lines } = clip.trace, [truth, predicted] = lines[name], first = time[0], last = time[time.length - 1] || 1;
+  const { ends, lines } = clip.trace, [first, last] = ends, time = unpack_times(clip.trace.time, ends), [truth, predicted] = lines[name].map(unpack_values);
   const x = (t) => LEFT + ((t - first) / (last - first || 1)) * (WIDE - LEFT - 8), y = (v) => 8 + ((1 - Math.max(-1, Math.min(1, v))) / 2) * (TALL - FOOT - 8);
   const path = (values) => { let up = true; return values.map((v, k) => { if (v === null) { up = true; return ""; } const at = `${up ? "M" : "L"}${x(time[k]).toFixed(1)} ${y(v).toFixed(1)}`; up = false; return at; }).join(""); };
   const drawing = svg("svg", { viewBox: `0 0 ${WIDE} ${TALL}`, class: "plot", role: "img", "aria-label": `${name} of ${clip.id} over ${time.length} instants, truth and prediction` });
