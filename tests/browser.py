@@ -7,6 +7,7 @@ import importlib.util
 import itertools
 import json
 import os
+import select
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,6 +15,8 @@ from pathlib import Path
 import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+#: Seconds after which a browser that says nothing has hung.
+PATIENCE = 120
 #: Keys and the codes by which a browser knows them.
 CODES = {"Tab": 9, "Enter": 13, " ": 32, "ArrowDown": 40, "End": 35}
 
@@ -51,7 +54,8 @@ class Browser:
         self.process = subprocess.Popen([*words, "about:blank"], close_fds=False, preexec_fn=place, **silent)
         os.close(their_in)
         os.close(their_out)
-        self.out, self.into = os.fdopen(our_out, "wb", 0), os.fdopen(our_in, "rb")
+        self.out, self.into = our_out, our_in
+        self.rest = b""
         self.numbers, self.events, self.requests, self.errors = itertools.count(1), [], [], []
         self.session = None
         page = next(one for one in self.send("Target.getTargets")["targetInfos"] if one["type"] == "page")
@@ -61,12 +65,14 @@ class Browser:
         self.resize(1200)
 
     def _read(self) -> dict:
-        found = bytearray()
-        while (byte := self.into.read(1)) != b"\0":
-            if not byte:
+        while b"\0" not in self.rest:
+            if not select.select([self.into], [], [], PATIENCE)[0]:
+                raise TimeoutError(f"the browser said nothing for {PATIENCE} s")
+            if not (found := os.read(self.into, 1 << 20)):
                 raise EOFError("the browser has ended")
-            found += byte
-        message = json.loads(found)
+            self.rest += found
+        text, self.rest = self.rest.split(b"\0", 1)
+        message = json.loads(text)
         what = message.get("method")
         if what == "Network.requestWillBeSent":
             self.requests.append(message["params"]["request"]["url"])
@@ -79,7 +85,9 @@ class Browser:
     def send(self, method: str, **params) -> dict:
         number = next(self.numbers)
         message = {"id": number, "method": method, "params": params}
-        self.out.write(json.dumps(message | ({"sessionId": self.session} if self.session else {})).encode() + b"\0")
+        text = json.dumps(message | ({"sessionId": self.session} if self.session else {})).encode() + b"\0"
+        while text:
+            text = text[os.write(self.out, text) :]
         while (answer := self._read()).get("id") != number:
             self.events.append(answer.get("method"))
         if "error" in answer:
@@ -129,6 +137,6 @@ class Browser:
             self.send("Browser.close")
         except (EOFError, OSError):
             pass
-        self.out.close()
-        self.into.close()
+        os.close(self.out)
+        os.close(self.into)
         self.process.wait(30)

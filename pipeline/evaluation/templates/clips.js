@@ -7,7 +7,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const { clips, classes, dimensions, variants, streams } = DATA;
 const form = document.getElementById("filter");
 const list = document.getElementById("list");
-const pages = document.getElementById("pages");
+const pages = document.querySelectorAll(".pages");
 const count = document.getElementById("count");
 let found = [], page = 0;
 
@@ -219,7 +219,7 @@ function draw(focus) {
     button.addEventListener("click", () => { page = to; draw(true); });
     return button;
   };
-  pages.replaceChildren(go("First", 0), go("Previous", page - 1), html("span", {}, `Page ${page + 1} of ${last + 1}`), go("Next", page + 1), go("Last", last));
+  for (const place of pages) place.replaceChildren(go("First", 0), go("Previous", page - 1), html("span", {}, `Page ${page + 1} of ${last + 1}`), go("Next", page + 1), go("Last", last));
   if (focus) { list.scrollIntoView(); list.focus({ preventScroll: true }); }
 }
 
