@@ -32,7 +32,9 @@ def ask(
 def compare(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(help="Commits or experiments; the first is what the others, or the workspace, are compared with."),
+        typer.Argument(
+            help="Commits, experiments or RUN:VARIANT; the first is what the rest, or the workspace, is compared with."
+        ),
     ] = None,
     variant: Annotated[str, typer.Option(help="Which model: fused, ensemble, linear, or one stream's.")] = FUSED,
 ) -> None:

@@ -67,6 +67,9 @@ class _Side:
 def compare_runs(runs: Sequence[Kept], variant: str) -> list[Compared]:
     """The figures of each run, and their differences to the first one's.
 
+    Args:
+        variant: of runs that name none.
+
     Raises:
         ParamsError: a run has no such variant.
         StoreError: the runs do not hold the same test clips or classes, or have unequal numbers of seeds.
@@ -93,7 +96,7 @@ def compare_runs(runs: Sequence[Kept], variant: str) -> list[Compared]:
 
 
 def _read_side(run: Kept, variant: str) -> _Side:
-    table = run.predictions
+    table, variant = run.predictions, run.variant or variant
     if variant not in (known := sorted(table["variant"].unique())):
         raise one_of(f"variant of {run.name}", variant, known)
     mine = table.filter(pl.col("variant") == variant)
@@ -139,8 +142,9 @@ def format_comparison(runs: Sequence[Kept], found: Sequence[Compared], variant: 
         apart = (tell_difference(one.difference), tell_p(one.p), tell_p(one.corrected)) if which else ("–", "–", "–")
         values = [_tell_value(changed[name][which]) if place < len(runs) else "" for name in shown]
         rows.append((one.run.name, name_metric(one.metric), tell(one.figure), *apart[: len(head) - 3], *values))
-    clips = found[0].run.predictions.filter(pl.col("variant") == variant)["id"].n_unique()
-    lines = [f"{variant}, {clips} held-out clips; differences to {runs[0].name}", "", *align(rows), ""]
+    clips = found[0].run.predictions.filter(pl.col("variant") == (runs[0].variant or variant))["id"].n_unique()
+    who = f"{variant}, " if any(run.variant is None for run in runs) else ""
+    lines = [f"{who}{clips} held-out clips; differences to {runs[0].name}", "", *align(rows), ""]
     for name in list(changed)[len(shown) :]:
         lines.append(f"{name}: {', '.join(f'{run.name} {_tell_value(v)}' for run, v in zip(runs, changed[name], strict=True))}")
     lines += [] if changed else ["All parameters are the same."]

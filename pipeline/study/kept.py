@@ -22,11 +22,13 @@ class Kept:
 
     Attributes:
         predictions: as `evaluate` writes them, truth included. params: flat, without `run`, which decides no result.
+        variant: which of its models is meant; none where that is left to who asks.
     """
 
     name: str
     predictions: pl.DataFrame
     params: dict[str, object]
+    variant: str | None = None
 
     @property
     def select(self) -> str:
@@ -44,17 +46,20 @@ def read_kept(name: str, folder: Path = Path()) -> Kept:
     """The run of this name: `workspace`, whatever git calls a commit, or an experiment.
 
     Args:
+        name: also `NAME:VARIANT`, one of its models (no name of git has a colon).
         folder: that holds `dvc.yaml`.
 
     Raises:
         StoreError: there is no such commit or experiment, or it has no predictions, here or on the remote.
     """
-    found = [_read_file(name, path, folder) for path in (PREDICTIONS, PARAMS)]
+    run, _, variant = name.partition(":")
+    found = [_read_file(run, path, folder) for path in (PREDICTIONS, PARAMS)]
     try:
         table, values = pl.read_parquet(io.BytesIO(found[0])), _parse(found[1])
     except (pl.exceptions.PolarsError, ValueError, OSError) as error:
-        raise StoreError(f"{PREDICTIONS} of {name} cannot be read ({str(error).splitlines()[0]}).") from error
-    return Kept(name, table, {key: value for key, value in values.items() if key.split(".")[0] not in ("run", "composed")})
+        raise StoreError(f"{PREDICTIONS} of {run} cannot be read ({str(error).splitlines()[0]}).") from error
+    params = {key: value for key, value in values.items() if key.split(".")[0] not in ("run", "composed")}
+    return Kept(name, table, params, variant or None)
 
 
 def _parse(content: bytes) -> dict[str, object]:

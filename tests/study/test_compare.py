@@ -3,6 +3,7 @@
 import os
 import subprocess
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -101,6 +102,15 @@ def test_a_variant_that_is_not_there_is_one_line():
         compare_runs([kept("a", predictions()), kept("b", predictions())], "linaer")
 
 
+def test_one_model_of_a_run_with_another_model_of_another():
+    weak, strong = predictions(0.5), predictions(0.95, chance=1)
+    both = pl.concat([weak.with_columns(variant=pl.lit("linear")), strong])
+    runs = [replace(kept("a:linear", both), variant="linear"), replace(kept("b:fused", both), variant="fused")]
+    found = compare_runs(runs, "ensemble")  # neither is asked for what it does not name
+    assert [one.figure.mean for one in found[:2]] == pytest.approx([recall(weak), recall(strong)])
+    assert format_comparison(runs, found, "ensemble").startswith("64 held-out clips; differences to a:linear")
+
+
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
     """A commit `first`, an experiment `bold-try` upon it, and a workspace with a third run."""
@@ -147,6 +157,9 @@ def test_runs_of_commits_experiments_and_the_workspace(checkout, monkeypatch):
     assert "differences to HEAD" in shown and "workspace  UAR" in shown and "adaptive" in shown
     shown = CliRunner().invoke(app, ["compare", "first", "bold-try", "workspace"]).output
     assert "bold-try" in shown and "late" in shown and "p, Holm" in shown
+    assert read_kept("first:fused").predictions.equals(predictions(0.5)) and read_kept("first:fused").variant == "fused"
+    shown = CliRunner().invoke(app, ["compare", "first:fused", "workspace:fused"]).output
+    assert "differences to first:fused" in shown and "workspace:fused  UAR" in shown
 
 
 def test_a_run_that_is_not_there_is_one_line(checkout, tmp_path):
