@@ -10,6 +10,7 @@ import pytest
 from pipeline.errors import StoreError
 from pipeline.evaluation import provenance, record
 from pipeline.evaluation.intervals import Interval
+from pipeline.evaluation.sentences import tell_headlines
 from pipeline.evaluation.sums import Groups
 from pipeline.study.kept import read_kept
 from tests.fabricated_report import make_params
@@ -163,3 +164,17 @@ def test_a_fusion_whose_language_model_learned_nothing_is_named_with_the_streams
         provenance.StreamFacts("text", "text", "x", "hf:a", False),
     ]
     assert provenance.name_stand_ins(params, facts) == said
+
+
+def test_the_figures_in_a_terminal(tmp_path):
+    assert tell_headlines(tmp_path) == []
+    found = {"accuracy": 0.84, "uar": 0.8452, "uar_low": 0.745, "uar_high": 0.9416, "uar_linear": 0.976, "uar_best_alone": 0.74}
+    (tmp_path / "summary.json").write_text(json.dumps(found))
+    first = "UAR 0.845 (95 % CI 0.745 to 0.942); linear 0.976; best alone 0.740"
+    assert tell_headlines(tmp_path) == [first, "Accuracy 0.840"]
+    few = {"uar": 0.5, "uar_low": None, "uar_high": None, "transductive": "speaker"}
+    (tmp_path / "summary.json").write_text(json.dumps(few))
+    assert tell_headlines(tmp_path) == [
+        "UAR 0.500 (no interval)",
+        "Transductive: features normalised per speaker with unlabelled test clips.",
+    ]
