@@ -115,7 +115,8 @@ def write_sheets(store: Path, clips: Sequence[str], folder: Path) -> dict[str, d
         if store.is_file():
             log.warning("the clips are shown without pictures: %s", error)
         return {}
-    each, places = COLUMNS * ROWS, {}
+    each = COLUMNS * ROWS
+    places: dict[str, dict[str, object]] = {}
     sheet = Image.new("RGB", (COLUMNS * WIDTH, ROWS * HEIGHT), GROUND)
     for clip in clips:
         picture = _pick(frames, clip)

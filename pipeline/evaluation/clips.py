@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -81,7 +82,7 @@ def render_page(found: Mapping[str, object], heading: Mapping[str, object], embe
     return make_environment().get_template("clips.html").render(values)
 
 
-def gather_clips(params: Params, data: Path, reports: Path) -> dict[str, object]:
+def gather_clips(params: Params, data: Path, reports: Path) -> dict[str, Any]:
     """What the page shows of every held-out clip, the surest mistake of the main variant first.
 
     Returns:
@@ -91,7 +92,7 @@ def gather_clips(params: Params, data: Path, reports: Path) -> dict[str, object]
         over seeds; what a variant does not say is None.
     """
     table = results.read_parquet(reports / "predictions.parquet")
-    empty: dict[str, object] = {"variants": [], "classes": [], "dimensions": [], "streams": [], "clips": []}
+    empty: dict[str, Any] = {"variants": [], "classes": [], "dimensions": [], "streams": [], "clips": []}
     if table is None:
         return empty
     columns = table.columns
