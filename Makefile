@@ -1,6 +1,7 @@
 # make repro  run the whole pipeline      make test   run the tests
 # make bench  measure                     make params recompose params.yaml from conf/
 # make lint   style, format and types      make site   the pages of docs/ as a site
+# make compare EXP="main bold-try"  runs on the same clips      make experiments  figures and what differs
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HYDRA_FULL_ERROR ?=
 
-.PHONY: repro test bench params lint site clean help setup
+.PHONY: repro test bench params lint site clean help setup compare experiments
 help:
 	@sed -n '1,/^SHELL/s/^# //p' Makefile
 
@@ -37,6 +38,14 @@ repro: setup
 params: setup
 	python -m pipeline params --write
 
+# Without EXP: the workspace with HEAD. `make compare EXP=last`: with the run before it in this checkout.
+compare: setup
+	python -m pipeline compare $(EXP)
+
+# DVC shows the checksum of every dependency that differs; their names are paths, those of figures and parameters are not.
+experiments: setup
+	dvc exp show --only-changed --no-pager --drop '.*/|features$$'
+
 test: setup
 	python -m pytest -q -n 2 --dist loadfile
 
@@ -53,4 +62,4 @@ site: setup
 	@echo "Open build/site/index.html"
 
 clean:
-	rm -rf data/corpus data/*.parquet data/*.h5 data/*.json features/*.h5 features/*.json models/runs reports/index.html reports/*.parquet reports/*.json reports/plots
+	rm -rf data/corpus data/*.parquet data/*.h5 data/*.json features/*.h5 features/*.json models/runs reports/*.html reports/clips reports/last reports/*.parquet reports/*.json reports/plots

@@ -1,4 +1,4 @@
-"""Progress of long work, on stderr: a live bar at a terminal, a line now and then elsewhere."""
+"""Progress of long work, on stderr: a live bar at a terminal; elsewhere lines with the time left, and a last one."""
 
 from __future__ import annotations
 
@@ -36,13 +36,31 @@ def track(total: int, description: str) -> Iterator[Callable[[int], None]]:
 
             yield step
         return
-    done, last = 0, time.monotonic()
+    done = 0
+    begun = last = time.monotonic()
 
     def advance(count: int = 1) -> None:
         nonlocal done, last
         done += count
-        if time.monotonic() - last >= PAUSE:
-            last = time.monotonic()
-            log.info("%s: %d of %d", description, done, total)
+        now = time.monotonic()
+        if now - last >= PAUSE and done < total:
+            last = now
+            log.info("%s: %d of %d, about %s left", description, done, total, tell_time((now - begun) / done * (total - done)))
 
     yield advance
+    if total:
+        log.info("%s: %d of %d in %s", description, done, total, tell_time(time.monotonic() - begun))
+
+
+def tell_time(seconds: float) -> str:
+    """Seconds for people.
+
+    >>> tell_time(4.2), tell_time(83), tell_time(7380)
+    ('4 s', '1 min 23 s', '2 h 3 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

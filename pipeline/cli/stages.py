@@ -11,7 +11,7 @@ from pipeline.errors import WeightsError
 
 from .begin import begin
 from .checkout import keep_out_of_git
-from .options import STAGES, ParamsFile, out
+from .options import STAGES, ParamsFile
 
 app = typer.Typer()
 
@@ -115,14 +115,27 @@ def evaluate(params: ParamsFile = Path("params.yaml")) -> None:
     """Held-out clips → predictions, metrics with intervals, plots."""
     values = begin(params)
     from pipeline.evaluation.evaluate import evaluate as run
+    from pipeline.evaluation.sentences import tell_headlines
 
     run(values)
+    for line in tell_headlines(Path("reports")):
+        typer.echo(line)
+    typer.echo("Stage report shows them in reports/index.html")
 
 
 @app.command(rich_help_panel=STAGES)
-def report(params: ParamsFile = Path("params.yaml")) -> None:
-    """Everything → reports/index.html, one self-contained page."""
+def report(
+    embed: Annotated[
+        int, typer.Option(min=0, help="Put sound and picture of the N worst clips into the page of clips, to give it away.")
+    ] = 0,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Everything → reports/index.html, one self-contained page, and reports/clips.html, every held-out clip with its player."""
     values = begin(params)
     from pipeline.evaluation.report import write_report
+    from pipeline.evaluation.sentences import tell_headlines
 
-    out.print(f"Open {write_report(values)}")
+    page = write_report(values, embed=embed)
+    for line in tell_headlines(Path("reports")):
+        typer.echo(line)
+    typer.echo(f"Open {page}; every held-out clip: {page.with_name('clips.html')}")

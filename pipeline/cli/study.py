@@ -33,7 +33,7 @@ def compare(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Commits, experiments or RUN:VARIANT; the first is what the rest, or the workspace, is compared with."
+            help="Commits, experiments, `last` or RUN:VARIANT; the first is what the rest, or the workspace, is compared with."
         ),
     ] = None,
     variant: Annotated[str, typer.Option(help="Which model: fused, ensemble, linear, or one stream's.")] = FUSED,

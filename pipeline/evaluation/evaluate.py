@@ -6,7 +6,7 @@ Writes below `out`: `predictions.parquet`, `traces.parquet`, `metrics.json`, `pe
 `per_speaker.parquet`, `comparisons.json`, `baselines.json` (chance, majority), `run.json` (where the figures come from),
 `summary.json` (the few figures `dvc exp show` lists), `submission.csv` and `trajectories.parquet` (of what is predicted over
 time; else empty), `trust.json` and `probe.json` (see `trust`), and for DVC and the report
-`plots/{confusion,variants,missing,calibration,selective,difficulty,history}.csv`.
+`plots/{confusion,variants,leading,missing,calibration,selective,difficulty,history,learning}.csv`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from .ensemble import add_ensemble, count_members, weigh_members
 from .intervals import Interval
 from .missing import measure_missing
 from .nothing import write_nothing
+from .plot_files import write_plot_files
 from .predictions import mean_trace, truth_table
 from .record import describe_run
 from .submission import read_scale, write_submission
@@ -138,6 +139,7 @@ def evaluate(
     history = Path(runs) / "history.csv"
     if history.is_file():
         atomic.write_text(out / "plots" / "history.csv", history.read_text(encoding="utf-8"))
+    write_plot_files(out / "plots", select)
     return result
 
 

@@ -12,7 +12,7 @@ from pipeline.storage import atomic, tables
 
 TABLES = ("predictions", "traces", "trajectories", "per_speaker")
 RECORDS = ("metrics", "per_class", "per_fold", "comparisons", "baselines", "trust", "probe", "run", "summary")
-PLOTS = ("missing", "selective", "confusion", "calibration", "history", "difficulty", "variants")
+PLOTS = ("missing", "selective", "confusion", "calibration", "history", "difficulty", "variants", "learning", "leading")
 
 
 def find_scores(params: Params, reports: Path) -> Path:

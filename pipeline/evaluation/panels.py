@@ -12,6 +12,7 @@ from pipeline.runs.folders import ENSEMBLE, FUSED, LINEAR
 from . import plots, results
 from .intervals import Interval
 from .plots import Line
+from .provenance import tell_p
 from .svg import format_number
 
 #: Baseline → metric → value.
@@ -90,7 +91,7 @@ def show_comparisons(found: object) -> list[dict]:
                 "other": results.read_interval(one.get("other")),
                 "difference": apart,
                 "says": ("fused is better" if better else f"{name} is better") if shown else "no",
-                "p": "–" if p is None else "< 0.001" if p < 0.001 else format_number(p),
+                "p": tell_p(p),
             }
         )
     return rows

@@ -41,7 +41,7 @@ def draw_intervals(
     """
     floors = floors or {}
     left = min(14 + 7.2 * max((len(name) for name in rows), default=8), 170)
-    top = 8 + 13 * len(floors)
+    top = 8 + 16 * len(floors)
     height = 28 + top + 34 * len(rows)
     low, high = find_range([v for row in rows.values() for v in row] + list(floors.values()), pad=0.1)
     axes = Axes((low, high), (0, len(rows)), height=height, left=left, right=62, top=top, bottom=28)
@@ -63,7 +63,7 @@ def draw_intervals(
         axes.text(460 - 8, axes.py(y) + 4, format_number(row.mean), f"value{strong}", "end")
     axes.line(left, floor, 460 - axes.right, floor, "axis")
     for place, (name, value) in enumerate(sorted(floors.items(), key=lambda item: item[1])):
-        high_up = 11 + 13 * place
+        high_up = 11 + 16 * place
         axes.line(axes.px(value), high_up + 3, axes.px(value), floor, "ideal")
         right = axes.px(value) > (left + 460 - axes.right) / 2
         axes.text(axes.px(value), high_up, f"{name} {format_number(value)}", "small floor", "end" if right else "start")
@@ -102,7 +102,7 @@ def draw_lines(
     """
     x_range = find_range([x for curve in curves for x in curve.x], pad=0.01)
     y_range = y_range or find_range([*(y for curve in curves for y in curve.y), *(floors or {}).values()])
-    axes = Axes(x_range, y_range, width=width, height=height, left=58)
+    axes = Axes(x_range, y_range, width=width, height=height, left=66)
     whole = all(float(x).is_integer() for curve in curves for x in curve.x)
     axes.frame(x_label, y_label, x_ticks=[t for t in choose_ticks(*x_range) if not whole or t.is_integer()])
     for mark in marks:
@@ -169,7 +169,7 @@ def draw_reliability(bins: Sequence[Bin], ece: float, floors: Mapping[str, float
 
 def draw_scatter(truth: Sequence[float], predicted: Sequence[float], name: str) -> Markup:
     """Prediction against truth for one dimension in [-1, 1]."""
-    axes = Axes((-1, 1), (-1, 1), width=380, height=350)
+    axes = Axes((-1, 1), (-1, 1), width=400, height=350)
     axes.frame(f"{name}, truth", f"{name}, prediction", x_ticks=choose_ticks(-1, 1, 4), y_ticks=choose_ticks(-1, 1, 4))
     axes.line(axes.px(-1), axes.py(-1), axes.px(1), axes.py(1), "ideal")
     for x, y in zip(truth, predicted, strict=True):
@@ -191,7 +191,7 @@ def draw_path(xs: Sequence[float], ys: Sequence[float], values: Sequence[float],
 
 def draw_bars(names: Sequence[str], groups: Mapping[str, Sequence[int]], description: str) -> Markup:
     """Grouped horizontal bars, one group of bars per name, one bar per key of `groups`."""
-    each = 11 if len(groups) > 1 else 14
+    each = 14
     row = each * len(groups) + 10
     left = min(14 + 7.2 * max((len(name) for name in names), default=8), 150)
     height = row * len(names) + 14

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from pipeline.storage.feature_store import Status
 from pipeline.storage.hdf5 import open_hdf5
 
 from .intervals import FEW, Interval
+from .svg import format_number
 
 #: Rows of the quarantine shown on the page; the tables hold the rest.
 SHOWN = 100
@@ -43,10 +45,30 @@ def read_record(reports: Path) -> dict:
     return found if isinstance(found, dict) else {}
 
 
-def compare_figures(record: dict, now: Mapping[str, Interval]) -> list[tuple[str, float | None, float]]:
-    """(metric, before, now) of the figures that the last run and this one have in common."""
-    before = (record.get("before") or {}).get("summary") or {}
-    return [(name, before[name], value.mean) for name, value in now.items() if name in before]
+def compare_figures(record: dict, now: Mapping[str, Interval]) -> list[dict[str, object]]:
+    """Rows `metric`, `before`, `after`, `difference` and `p` of the figures that the last run and this one have in common;
+    without the last two where nothing is paired."""
+    last = record.get("before") or {}
+    if paired := last.get("figures"):
+        kinds = ("before", "after", "difference")
+        return [
+            {"metric": row["metric"], "p": tell_p(row["p"]), **{kind: Interval(**_fill(row[kind])) for kind in kinds}}
+            for row in paired
+        ]
+    before = last.get("summary") or {}
+    return [{"metric": name, "before": Interval(before[name]), "after": value} for name, value in now.items() if name in before]
+
+
+def _fill(value: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: math.nan if number is None else number for name, number in value.items()}
+
+
+def tell_p(value: float | None) -> str:
+    """
+    >>> tell_p(0.0004), tell_p(0.25), tell_p(None)
+    ('< 0.001', '0.250', '–')
+    """
+    return "–" if value is None else "< 0.001" if value < 0.001 else format_number(value)
 
 
 def tell_intervals(record: dict) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import polars as pl
 
 from pipeline.params import Params
-from pipeline.storage import atomic
 
+from .last import compare_with_last, exchange
 from .sums import Groups
 
 #: Libraries whose arithmetic is in the figures.
@@ -27,26 +27,38 @@ def describe_run(
     """The content of `run.json`.
 
     Args:
-        last: file that outlives runs. It holds this run and the latest one with other parameters or figures, so that
-            evaluating the same again compares with the same run before.
+        last: see `last.exchange`.
     """
     flat = flatten(params.model_dump(mode="json", exclude={"run"}))
-    now = {"params": flat, "summary": headlines}
-    kept = _read(last)
-    before = _entry(kept.get("before" if kept.get("now") == now else "now"))
-    atomic.write_json(last, {"now": now, "before": before})
+    made = {"commit": find_commit(), "python": platform.python_version(), "versions": _list_versions()}
+    before = exchange({"params": flat, "summary": headlines, **made}, predictions, last)
     return {
-        "commit": find_commit(),
-        "python": platform.python_version(),
-        "versions": {name: found for name in LIBRARIES if (found := _version(name))},
+        **made,
         "seeds": sorted(predictions["seed"].unique().to_list()),
         "folds": sorted(predictions["fold"].unique().to_list()),
         "unit": groups.unit,
         "groups": len(groups.names) - groups.alone,
         "alone": groups.alone,
         "transductive": headlines.get("transductive"),
-        "before": before and {"summary": before["summary"], "changed": differences(before["params"], flat)},
+        "before": before
+        and {
+            "summary": before["summary"],
+            "changed": differences(before["params"], flat),
+            "made": differences(_tell_made(before), _tell_made(made)) if before.get("versions") else [],
+            **compare_with_last(predictions, params.training.select, last),
+        },
     }
+
+
+def _list_versions() -> dict[str, str]:
+    return {name: found for name in LIBRARIES if (found := _version(name))}
+
+
+def _tell_made(run: Mapping[str, object]) -> dict[str, object]:
+    """Commit and versions on one level; nothing of a run that did not keep them."""
+    versions = run.get("versions")
+    told = {"commit of the code": run.get("commit"), "python": run.get("python")}
+    return (told | versions) if isinstance(versions, dict) else {}
 
 
 def differences(before: dict[str, object], after: dict[str, object]) -> list[list[object]]:
@@ -91,16 +103,3 @@ def flatten(value: object, key: str = "") -> dict[str, object]:
             for name, one in flatten(part, f"{key}.{inner}" if key else str(inner)).items()
         }
     return {key: value}
-
-
-def _read(path: Path) -> dict:
-    """What was kept; nothing when there is none or when it is damaged: it only says what to compare with."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _entry(value: object) -> dict | None:
-    return value if isinstance(value, dict) and all(isinstance(value.get(k), dict) for k in ("params", "summary")) else None

@@ -1,4 +1,5 @@
-"""Stage `report`: one self-contained page, `reports/index.html`; the same files give the same bytes."""
+"""Stage `report`: one self-contained page, `reports/index.html`, and beside it that of the clips (see `clips`); the same files
+give the same bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +8,6 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-import jinja2
 import polars as pl
 from markupsafe import Markup
 from ruamel.yaml import YAML
@@ -17,11 +17,10 @@ from pipeline.runs.folders import FUSED
 from pipeline.storage import atomic
 
 from . import by_fold, curves, datacard, over_time, panels, plots, provenance, results, sentences, transductive, trust_panels
+from .clips import write_clips
 from .nothing import find_scores
+from .page import TEMPLATES, make_environment
 from .submission import read_scale
-from .svg import format_number
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 #: The page's sections: file in `templates/sections/` and heading.
 SECTIONS = (
@@ -41,6 +40,9 @@ SECTIONS = (
     ("parameters", "Parameters"),
 )
 
+#: What the page of clips says at its top, as this one does.
+HEADING = ("recipe", "corpus", "summary", "random", "transductive")
+
 #: Rows of the speaker table.
 SPEAKERS = 40
 
@@ -50,22 +52,39 @@ def write_report(
     data: str | Path = Path("data"),
     reports: str | Path = Path("reports"),
     features: str | Path = Path("features"),
+    *,
+    embed: int = 0,
 ) -> Path:
-    """Write the page from what the stages before left in `data`, `features` and `reports`.
+    """Write the pages from what the stages before left in `data`, `features` and `reports`.
 
     What a run does not have (classes, speakers, annotations over time) is said in its section.
+
+    Args:
+        embed: see `write_clips`.
 
     Raises:
         StoreError: a file is there but cannot be read.
     """
     reports = Path(reports)
-    page = render_page(params, Path(data), find_scores(params, reports), Path(features))
-    atomic.write_text(reports / "index.html", page)
+    values = gather(params, Path(data), find_scores(params, reports), Path(features))
+    atomic.write_text(reports / "index.html", render(values))
+    write_clips(params, Path(data), reports, embed=embed, heading={name: values[name] for name in HEADING})
     return reports / "index.html"
 
 
 def render_page(params: Params, data: Path, reports: Path, features: Path) -> str:
     """The page as text."""
+    return render(gather(params, data, reports, features))
+
+
+def render(values: dict[str, object]) -> str:
+    """The page of these values."""
+    unit = values["record"].get("transductive") if isinstance(values["record"], dict) else None
+    return transductive.mark(make_environment().get_template("report.html").render(values), unit)
+
+
+def gather(params: Params, data: Path, reports: Path, features: Path) -> dict[str, object]:
+    """What the page shows."""
     predictions = results.read_parquet(reports / "predictions.parquet")
     found = results.read_scores(reports)
     main = next(iter(found), FUSED)
@@ -84,7 +103,7 @@ def render_page(params: Params, data: Path, reports: Path, features: Path) -> st
     differences = provenance.read_json(reports / "comparisons.json")
     compared = panels.show_comparisons(differences)
     confusion = results.read_confusion(reports, classes)
-    values = {
+    return {
         "style": Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
         "sections": SECTIONS,
         "recipe": params.recipe,
@@ -150,7 +169,6 @@ def render_page(params: Params, data: Path, reports: Path, features: Path) -> st
         "streams": streams,
         "parameters": dump_params(params),
     }
-    return transductive.mark(make_environment().get_template("report.html").render(values), unit)
 
 
 def show_trust(reports: Path, data: Path, predictions: pl.DataFrame | None, floors: panels.Floors) -> dict[str, object]:
@@ -230,21 +248,3 @@ def dump_params(params: Params) -> str:
 
 def _plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def make_environment(*folders: Path) -> jinja2.Environment:
-    """Templates of the page, and before them those of `folders`, with the filters that both use."""
-    made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([*folders, TEMPLATES]),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    made.filters |= {
-        "num": format_number,
-        "title_of": results.name_metric,
-        "less": results.less_is_better,
-        "signed": lambda value, digits=3: "–" if value is None else ("+" if value > 0 else "") + format_number(value, digits),
-    }
-    return made

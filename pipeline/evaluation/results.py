@@ -75,14 +75,16 @@ def read_scores(reports: Path) -> dict[str, dict[str, Interval]]:
     """Variant → metric → interval: fused, ensemble, linear, then the rest. Empty when nothing was evaluated."""
     found = read_json(reports / "metrics.json")
     result: dict[str, dict[str, Interval]] = {}
-    for variant, values in sorted(
-        (found if isinstance(found, dict) else {}).items(),
-        key=lambda item: (item[0] != FUSED, item[0] != ENSEMBLE, item[0] != LINEAR, item[0]),
-    ):
+    for variant, values in sorted((found if isinstance(found, dict) else {}).items(), key=lambda item: rank_variant(item[0])):
         if isinstance(values, dict):
             kept = {name: read_interval(value) for name, value in values.items()}
             result[variant] = {name: value for name, value in kept.items() if value is not None}
     return {variant: values for variant, values in result.items() if values}
+
+
+def rank_variant(name: str) -> tuple[bool, bool, bool, str]:
+    """Sorts variants: fused, ensemble, linear, then the rest by name."""
+    return name != FUSED, name != ENSEMBLE, name != LINEAR, name
 
 
 def read_interval(value: object) -> Interval | None:

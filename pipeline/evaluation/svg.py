@@ -58,7 +58,7 @@ class Axes:
     y: tuple[float, float]
     width: float = 460
     height: float = 270
-    left: float = 46
+    left: float = 60
     right: float = 14
     top: float = 12
     bottom: float = 42

@@ -1,4 +1,4 @@
-"""What a run left: its predictions and parameters, in the workspace, in a commit or in an experiment of DVC."""
+"""What a run left: its predictions and parameters, in the workspace, a commit or an experiment of DVC; or the last run."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from pathlib import Path
 import polars as pl
 
 from pipeline.errors import StoreError
+from pipeline.evaluation.last import read_last
 from pipeline.evaluation.record import flatten
 
 #: The name of what lies in the folder as it is.
 WORKSPACE = "workspace"
+#: That of the run before it in this checkout, see `evaluation.last`.
+LAST = "last"
 PREDICTIONS, PARAMS = "reports/predictions.parquet", "params.yaml"
 
 
@@ -43,7 +46,7 @@ class Kept:
 
 
 def read_kept(name: str, folder: Path = Path()) -> Kept:
-    """The run of this name: `workspace`, whatever git calls a commit, or an experiment.
+    """The run of this name: `workspace`, `last`, whatever git calls a commit, or an experiment.
 
     Args:
         name: also `NAME:VARIANT`, one of its models (no name of git has a colon).
@@ -53,13 +56,21 @@ def read_kept(name: str, folder: Path = Path()) -> Kept:
         StoreError: there is no such commit or experiment, or it has no predictions, here or on the remote.
     """
     run, _, variant = name.partition(":")
+    if run == LAST:
+        if (kept := read_last(folder / "reports" / "last.json")) is None:
+            raise StoreError("no earlier run is kept in this checkout; name a commit or an experiment.")
+        return Kept(name, kept[0], _choose(kept[1]), variant or None)
     found = [_read_file(run, path, folder) for path in (PREDICTIONS, PARAMS)]
     try:
         table, values = pl.read_parquet(io.BytesIO(found[0])), _parse(found[1])
     except (pl.exceptions.PolarsError, ValueError, OSError) as error:
         raise StoreError(f"{PREDICTIONS} of {run} cannot be read ({str(error).splitlines()[0]}).") from error
-    params = {key: value for key, value in values.items() if key.split(".")[0] not in ("run", "composed")}
-    return Kept(name, table, params, variant or None)
+    return Kept(name, table, _choose(values), variant or None)
+
+
+def _choose(values: dict[str, object]) -> dict[str, object]:
+    """What decides a result."""
+    return {key: value for key, value in values.items() if key.split(".")[0] not in ("run", "composed")}
 
 
 def _parse(content: bytes) -> dict[str, object]:

@@ -11,9 +11,9 @@ from pathlib import Path
 from markupsafe import Markup
 
 from pipeline.evaluation import plots
+from pipeline.evaluation.page import TEMPLATES, make_environment
 from pipeline.evaluation.provenance import read_json
 from pipeline.evaluation.record import differences, find_commit, flatten
-from pipeline.evaluation.report import TEMPLATES, make_environment
 from pipeline.evaluation.results import name_metric
 from pipeline.params import Params
 from pipeline.storage import atomic

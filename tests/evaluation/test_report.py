@@ -132,7 +132,7 @@ def test_page_is_well_formed_and_accessible(run):
 def test_page_asks_nobody_for_anything(run):
     text = page(run)
     assert "<script" not in text and "@import" not in text
-    assert not re.search(r'(?:src|href)="(?!#|data:)', text)
+    assert not re.search(r'(?:src|href)="(?!#|data:|clips\.html)', text)
     assert not re.search(r"url\(", text)
 
 
@@ -392,6 +392,14 @@ def test_a_difference_is_shown_when_interval_and_test_agree(run, low, high, p, s
 def test_where_the_figures_come_from(run):
     text = section(page(run), "parameters")
     for said in ("0123456789ab", "0, 1, 2", "3.11.9", "fusion.name", "concat", "gated", "0.810"):
+        assert said in text
+    interval = {"mean": 0.5, "low": 0.4, "high": 0.6, "least": None, "most": None}
+    apart = interval | {"mean": 0.042, "low": -0.011, "high": 0.087}
+    figures = [{"metric": "uar", "before": interval, "after": interval, "difference": apart, "p": 0.0003}]
+    before = {"summary": {"uar": 0.81}, "changed": [], "made": [["torch", "2.0.0", "2.1.0"]], "figures": figures}
+    change(run / "reports" / "run.json", before=before)
+    text = section(page(run), "parameters")
+    for said in ("2.1.0", "0.042", "−0.011 – 0.087", "&lt; 0.001", "No parameter does"):
         assert said in text
     change(run / "reports" / "run.json", before=None, commit=None)
     text = section(page(run), "parameters")

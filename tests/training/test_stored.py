@@ -121,7 +121,7 @@ def test_nothing_is_read_before_it_is_asked_for_and_then_it_is_checked(tmp_path)
     ids, stream = indexed(path)
     found = load_stream(stream, ids, (stream.mean[0], stream.std[0]), None, None, 0, "cpu")
     content = bytearray(path.read_bytes())
-    begin = stream.store._offset
+    begin = stream.store._blocks[0]._offset
     content[begin : begin + 2] = bytes(2)
     path.write_bytes(content)
     assert found.lengths.tolist() == [4, 0, 9, 1, 12, 0]
