@@ -84,7 +84,7 @@ def test_columns_of_any_table_are_found_by_name_and_by_what_they_hold(tmp_path, 
     clips = open_corpus(found.corpus).read().clips
     assert [clip["audio"] for clip in clips] == [f"sounds/take {i}.wav" for i in range(6)]
     assert [clip["emotion"] for clip in clips] == [moods[i % 3] for i in range(6)] and clips[0]["id"] == "mine/take 0"
-    assert [clip["valence"] for clip in clips] == [-1.0, -0.5, 0.0, 0.5, 1.0, -1.0] and clips[4]["text"] == "I saw 4 men"
+    assert [clip["valence"] for clip in clips] == [-1.0, -0.5, 0.0, 0.5, 1.0, -1.0] and clips[4]["text"] == "I saw 4 of them"
     assert recognise(tmp_path, "mine").corpus == found.corpus  # the folder finds its table
 
 
