@@ -186,7 +186,7 @@ def build_encoder(stream: StreamSpec, spec: ModelSpec) -> nn.Module:
     options = read_options(part.Options, spec.temporal.options, "temporal.options")
     temporal = partial(part, causal=spec.causal, options=options)
     sizes = (stream.width, spec.width, spec.layers, spec.heads)
-    return StreamEncoder(*sizes, spec.dropout, stream.levels, temporal, stream.hidden, stream.axis)
+    return StreamEncoder(*sizes, spec.dropout, stream.levels, temporal, stream.hidden, stream.axis, spec.position)
 
 
 def is_within(name: str, part: str) -> bool:

@@ -110,6 +110,7 @@ class ModelSpec(BaseModel):
     dropout: float = 0.1
     temporal: PartSpec = PartSpec(name="transformer")
     causal: bool = False
+    position: bool = True
     readout: str = "mean"
     fusion: PartSpec = PartSpec(name="concat")
     context: PartSpec | None = None

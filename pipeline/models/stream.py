@@ -59,9 +59,10 @@ class StreamEncoder(nn.Module):
         temporal: Callable[[int, int, int, float], Temporal] = Transformer,
         hidden: Sequence[int] = (),
         axis: Axis = "layer",
+        position: bool = True,
     ) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.position = width, position
         self.mix = nn.Parameter(torch.zeros(levels)) if levels and axis == "layer" else None
         self.places = Places(inputs) if levels and axis == "space" else None
         self.norm = nn.LayerNorm(inputs)
@@ -85,6 +86,8 @@ class StreamEncoder(nn.Module):
             values = torch.einsum("l,btld->btd", self.mix.softmax(0), values)  # (B, T, D)
         if self.places is not None:
             values = self.places(values)
-        x = self.dropout(self.project(self.norm(values))) + self.encode_position(tokens.times)  # (B, T, H)
+        x = self.dropout(self.project(self.norm(values)))  # (B, T, H)
+        if self.position:
+            x = x + self.encode_position(tokens.times)
         x = self.blocks(x, tokens.mask)
         return tokens._replace(values=self.final(x) * tokens.mask[..., None])

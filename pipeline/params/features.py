@@ -59,7 +59,7 @@ class Stream(Group):
     threads: Count = 1
     #: What the family alone knows, e.g. Whisper's `padding: exact`.
     options: dict[str, Any] = {}
-    #: The clip seen otherwise, encoded too: `speed:0.9` of sound, `mirror` of pictures. Their order decides nothing.
+    #: The clip seen otherwise, encoded too: `speed:0.9` of sound, `mirror`, `brightness:0.8` of pictures. Order decides nothing.
     views: tuple[str, ...] = ()
     store: StoreLayout = StoreLayout()
     #: How the encoder is adapted to the training clips first; null = it stays as it is (docs/adapt.md).

@@ -46,6 +46,8 @@ class Temporal(Group):
     options: dict[str, Any] = {}
     #: What is predicted of an instant knows of nothing that begins after it.
     causal: Flag = False
+    #: Tokens are told where in the clip they lie, in seconds.
+    position: Flag = True
     width: Whole = Field(default=64, ge=8)
     layers: Whole = Field(default=1, ge=0)
     heads: Count = 4

@@ -117,6 +117,7 @@ def specify_model(params: Params, variant: Variant, data: Dataset) -> ModelSpec:
         dropout=float(params.temporal.dropout),
         temporal=PartSpec(name=params.temporal.kind, options=params.temporal.options),
         causal=params.temporal.causal,
+        position=params.temporal.position,
         readout=params.temporal.readout,
         fusion=PartSpec(**variant.fusion.model_dump()),
         context=PartSpec(**context.model_dump()) if context else None,

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import polars as pl
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pipeline import params as parameters
 from pipeline.errors import ParamsError, QuarantineError, StoreError
@@ -18,7 +18,7 @@ from pipeline.evaluation.provenance import describe_streams
 from pipeline.features import index
 from pipeline.features.encoders import registry
 from pipeline.features.encoders.extractor import Clip
-from pipeline.features.encoders.views import mirror, play_faster
+from pipeline.features.encoders.views import Tint, play_faster, repaint
 from pipeline.features.extract import extract
 from pipeline.params import Stream
 from pipeline.storage import flac, media_store, tables
@@ -175,7 +175,7 @@ def test_a_mirrored_picture_is_mirrored_to_the_pixel(frames_clip, encode):
     clip = frames_clip(2)
     pixels = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in clip.frames]
     for data, picture in zip(clip.frames, pixels, strict=True):
-        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(mirror(data)))), picture[:, ::-1])
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(repaint(data, ImageOps.mirror)))), picture[:, ::-1])
 
     def png(picture: np.ndarray) -> bytes:
         buffer = io.BytesIO()
@@ -191,6 +191,35 @@ def test_a_mirrored_picture_is_mirrored_to_the_pixel(frames_clip, encode):
     np.testing.assert_array_equal(values, expected)
     np.testing.assert_array_equal(times, when)
     assert np.abs(values - plain).max() > 1e-3
+
+
+@pytest.mark.parametrize("factor", [0.6, 1.3])
+@pytest.mark.parametrize("kind", ["brightness", "contrast", "saturation"])
+def test_a_tinted_picture_is_away_from_black_or_grey_by_the_factor(kind, factor):
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 10, 3)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    light = (pixels @ [0.299, 0.587, 0.114])[..., None]  # Rec. 601
+    origin = {"brightness": 0.0, "contrast": light.mean(), "saturation": light}[kind]
+    found = np.asarray(Image.open(io.BytesIO(repaint(buffer.getvalue(), Tint(kind, factor)))))
+    np.testing.assert_allclose(found, np.clip(origin + factor * (pixels - origin), 0, 255), atol=1.5)
+
+
+def test_a_tint_is_part_of_the_identity_by_its_value(frames_clip, encode):
+    def build(view: str):
+        return registry.build(
+            Stream(modality="face", source="f", encoder="clip", weights="random:0", architecture=SMALL["clip_base"]), view
+        )
+
+    names = ["brightness:0.8", "brightness:0.9", "contrast:0.8", "saturation:0.8", "mirror"]
+    made = {name: build(name) for name in names}
+    assert len({json.dumps(one.identity, sort_keys=True) for one in made.values()}) == len(names)
+    assert build("brightness:0.80").identity == made["brightness:0.8"].identity
+    clip = frames_clip(2)
+    rows = {name: encode(one, [clip])[0] for name, one in made.items()}
+    for name in names[1:]:
+        assert np.abs(rows[name][0] - rows[names[0]][0]).max() > 1e-4, name
+        np.testing.assert_array_equal(rows[name][1], rows[names[0]][1])
 
 
 def test_a_frame_without_a_face_stays_without(frames_clip):
@@ -327,6 +356,10 @@ def test_the_index_gives_the_views(corpus):
         ("audio", ["speed:0.9", "speed:0.90"], "view 'speed:0.90' is there twice"),
         ("video", ["speed:0.9"], "there is no view 'speed:0.9' of video; there is mirror"),
         ("face", ["mirror", "mirror"], "twice"),
+        ("face", ["contrast:1.2", "contrast:1.20"], "view 'contrast:1.20' is there twice"),
+        ("face", ["brightness:1"], "brightness:1'"),
+        ("video", ["hue:0.9"], "there is no view 'hue:0.9' of video; there is mirror, brightness:FACTOR"),
+        ("audio", ["brightness:0.9"], "there is no view 'brightness:0.9' of audio"),
         ("face", ["Mirror"], "there is mirror"),
         ("text", ["mirror"], "there are no views of text"),
         ("audio", "speed:0.9", "tuple"),

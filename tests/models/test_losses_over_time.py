@@ -61,12 +61,14 @@ def mean(values, weights):
     return sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights)
 
 
-def loop_local(outputs, targets, beta, temperature=0.07, earlier=()):
+def loop_local(outputs, targets, beta, temperature=0.07, earlier=(), apart_from=None, among=True):
     found = list(instants(outputs, targets))
     at = {(r, t): (z, labels) for r, t, z, labels in found}
     values, weights = [], []
     for r, t, z, labels in found:
-        others = negatives(r, found, targets, earlier)
+        others = negatives(r, found, targets, earlier) if among else []
+        if apart_from is not None:
+            others = others + [n for q, s, n, _ in found if q == r and abs(s - t) >= apart_from]
         if (r, t + 1) not in at or not others:
             continue
         following, beside = at[r, t + 1]
@@ -95,6 +97,22 @@ def test_local_contrast_is_its_double_loop(owner, beta):
     outputs, targets = sample(1, owner=owner)
     found = build("local_contrastive", beta=beta)(outputs, targets)
     torch.testing.assert_close(found, loop_local(outputs, targets, beta), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("apart", "others"), [(2, True), (2, False), (3, False)])
+def test_instants_far_away_in_the_same_clip_repel_where_they_are_asked_to(apart, others):
+    outputs, targets = sample(1)
+    loss = build("local_contrastive", beta=0.0, apart=apart, others=others, queue=9)
+    first, before = sample(3, (2, 2), (8, 0))
+    loss.remember(first, before)
+    earlier = list(zip(loss.queue, loss.queue_truth, strict=True))
+    expected = loop_local(outputs, targets, 0.0, earlier=earlier, apart_from=apart, among=others)
+    torch.testing.assert_close(loss(outputs, targets), expected, atol=1e-6, rtol=1e-6)
+
+
+def test_contrast_with_nothing_to_repel_is_one_line():
+    with pytest.raises(ParamsError, match="set apart, or leave others true"):
+        build("local_contrastive", others=False)
 
 
 def test_the_weight_of_a_pair_by_its_labels_is_really_used():

@@ -57,6 +57,15 @@ def film(length=8, width=6, seconds=0.5, seed=0):
     return Tokens(values, torch.ones(1, length).bool(), torch.stack([start, start + seconds], -1))
 
 
+@pytest.mark.parametrize("position", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_when_an_instant_is_matters_only_where_tokens_are_told(kind, position):
+    model, clip = make(kind, position=position), film()
+    late = clip._replace(times=clip.times + 3.0)
+    first, later = (model(Inputs({"video": one}))["frames"] for one in (clip, late))
+    assert (first - later).abs().max() > 1e-4 if position else torch.equal(first, later)
+
+
 def test_there_are_three():
     assert KINDS == ["gru", "tcn", "transformer"]
 

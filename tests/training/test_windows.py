@@ -153,7 +153,7 @@ def test_windows_are_drawn_evenly_by_seed_and_reach_both_ends():
     assert torch.equal(order.get_state(), torch.Generator().manual_seed(0).get_state())
 
 
-def test_frames_of_a_window_are_of_one_view_and_only_the_mirror_is_drawn_over_time():
+def test_frames_of_a_window_are_of_one_view_and_none_is_drawn_over_time_that_moves_them():
     plain = films()["video"]
     seen = replace(
         plain,
@@ -161,7 +161,7 @@ def test_frames_of_a_window_are_of_one_view_and_only_the_mirror_is_drawn_over_ti
         times=plain.times.repeat(3, 1),
         offsets=torch.cat([plain.offsets, plain.offsets[1:] + len(plain.values), plain.offsets[1:] + 2 * len(plain.values)]),
         targets=plain.targets.repeat(3, 1),
-        views=("changed", "mirror"),
+        views=("speed:0.9", "brightness:0.8"),
     )
     data, spec, rows = data_of(films() | {"video": seen}), make().spec, torch.arange(5).repeat(8)
     order = torch.Generator().manual_seed(0)

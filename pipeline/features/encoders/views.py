@@ -14,12 +14,12 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageEnhance, ImageOps
 
 from pipeline.code import code_digest
 from pipeline.errors import ParamsError
 from pipeline.params import Stream
-from pipeline.params.views import read_speed
+from pipeline.params.views import read_speed, read_tint
 from pipeline.storage.jpeg import decode
 
 from .extractor import Clip, Extractor, Prepared
@@ -48,21 +48,36 @@ class Faster:
 
 
 @dataclass(frozen=True)
-class Mirrored:
-    """Every picture mirrored left to right."""
+class Repainted:
+    """Every picture painted anew, the same way; a frame without a face is empty and stays so."""
 
+    paint: Callable[[Image.Image], Image.Image]
     prepare: Callable[[Clip], Prepared]
+    mirrored: bool = False
 
     def __call__(self, clip: Clip) -> Prepared:
-        # A frame without a face is empty.
-        frames = None if clip.frames is None else [mirror(data) if len(data) else data for data in clip.frames]
-        places = None if clip.places is None else mirror_places(clip.places)
+        frames = None if clip.frames is None else [repaint(data, self.paint) if len(data) else data for data in clip.frames]
+        places = mirror_places(clip.places) if clip.places is not None and self.mirrored else clip.places
         return self.prepare(replace(clip, frames=frames, places=places))
 
     @property
     def modules(self) -> tuple[str, ...]:
         """What a worker imports for it."""
         return (type(self.prepare).__module__,)
+
+
+@dataclass(frozen=True)
+class Tint:
+    """A picture with `factor` times its brightness, contrast or saturation, as Pillow's enhancers do it."""
+
+    kind: str
+    factor: float
+
+    def __call__(self, picture: Image.Image) -> Image.Image:
+        return TINTS[self.kind](picture).enhance(self.factor)
+
+
+TINTS = {"brightness": ImageEnhance.Brightness, "contrast": ImageEnhance.Contrast, "saturation": ImageEnhance.Color}
 
 
 def play_faster(waveform: np.ndarray, factor: Fraction) -> np.ndarray:
@@ -73,10 +88,10 @@ def play_faster(waveform: np.ndarray, factor: Fraction) -> np.ndarray:
     return np.asarray(resample_poly(samples, factor.denominator, factor.numerator), np.float32)
 
 
-def mirror(data: bytes) -> bytes:
-    """A picture mirrored left to right, to the pixel: bytes that lose nothing, where JPEG would once more."""
+def repaint(data: bytes, paint: Callable[[Image.Image], Image.Image]) -> bytes:
+    """A picture painted anew: bytes that lose nothing, where JPEG would once more."""
     buffer = io.BytesIO()
-    ImageOps.mirror(decode(data)).save(buffer, "PPM")
+    paint(decode(data)).save(buffer, "PPM")
     return buffer.getvalue()
 
 
@@ -100,14 +115,18 @@ def see(extractor: Extractor, stream: Stream, view: str) -> Extractor:
         ParamsError: pictures that are decoded on a GPU and never come by here.
     """
     identity: dict[str, Any] = {"code": code_digest(__name__)}
-    prepare: Faster | Mirrored
+    prepare: Faster | Repainted
     if factor := read_speed(view):
         # As it is, not as it is written: speed:0.90 is encoded once.
         identity |= {"speed": float(factor), "scipy": importlib.metadata.version("scipy")}
         prepare = Faster(factor, extractor.prepare)
+        return replace(extractor, identity=extractor.identity | {"view": identity}, prepare=prepare)
+    if stream.options.get("decoder") == "nvjpeg":
+        raise ParamsError(f"view {view}: pictures decoded by nvjpeg cannot be changed; set options.decoder to pillow.")
+    if tint := read_tint(view):
+        identity |= {tint[0]: float(tint[1]), "pillow": Image.__version__}
+        prepare = Repainted(Tint(tint[0], float(tint[1])), extractor.prepare)
     else:
-        if stream.options.get("decoder") == "nvjpeg":
-            raise ParamsError(f"view {view}: pictures decoded by nvjpeg cannot be mirrored; set options.decoder to pillow.")
         identity |= {"mirror": True, "pillow": Image.__version__}
-        prepare = Mirrored(extractor.prepare)
+        prepare = Repainted(ImageOps.mirror, extractor.prepare, mirrored=True)
     return replace(extractor, identity=extractor.identity | {"view": identity}, prepare=prepare)

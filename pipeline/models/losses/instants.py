@@ -122,6 +122,23 @@ def repel(anchors: Tensor, owner: Tensor, others: Sequence[Others], temperature:
     return torch.stack(sums).logsumexp(0), torch.stack(some).any(0)
 
 
+def repel_within(anchors: Tensor, instants: Instants, apart: int, temperature: float) -> tuple[Tensor, Tensor]:
+    """How near the instants of its own clip, `apart` steps away or more, are to each anchor.
+
+    Args:
+        anchors: (R, S, P), of the first S instants.
+
+    Returns:
+        (R, S) log Σ_n exp(cos / τ), and whether there are any.
+    """
+    steps = torch.arange(instants.vectors.shape[1], device=anchors.device)
+    far = (steps[: anchors.shape[1], None] - steps).abs() >= apart
+    negative = far & (instants.weight > 0)[:, None]  # (R, S, T)
+    bias = torch.where(negative, 0.0, NEVER)
+    near = torch.baddbmm(bias, anchors / temperature, instants.vectors.transpose(1, 2))
+    return near.logsumexp(-1), negative.any(-1)
+
+
 def step_apart(instants: Instants) -> Tensor:
     """(R, T-1) the Euclidean distance of each instant's truth to the next one's; 0 where either is unknown."""
     apart = (instants.truth[:, 1:] - instants.truth[:, :-1]).square().sum(-1).sqrt()

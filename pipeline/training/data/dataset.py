@@ -186,7 +186,7 @@ class Dataset:
             turns: how many turns of its dialogue before each clip, and after it, stand in `Inputs.history`.
             view: 0 = clips as they are, k = the k-th view of every stream; a stream that has fewer is as it is.
             draw: source of chance by which each clip of each stream is drawn a view instead; of streams with truth over time
-                one that shares their instants, the mirror.
+                one that shares their instants.
             cut: which part of each clip; None = all.
         """
         rows, history = gather_turns(self.find_turns(rows, turns)) if any(turns) else (rows, None)

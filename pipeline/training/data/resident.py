@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.models.batch import Tokens
 from pipeline.models.pooled import Axis, Pooling, pool_tokens
-from pipeline.params.views import MIRROR
+from pipeline.params.views import is_steady
 from pipeline.storage.index import IndexedStream
 
 from .annotations import interpolate
@@ -79,7 +79,7 @@ class Resident:
             draw: source of chance; each clip is drawn a view. None = all are read in `view`.
             steady: only of those in which nothing moves in time.
         """
-        views = [k for k, name in enumerate(self.views, 1) if name == MIRROR or not steady]
+        views = [k for k, name in enumerate(self.views, 1) if is_steady(name) or not steady]
         if draw is None or not views:
             return torch.full((clips,), view if view <= len(self.views) else 0, device=self.offsets.device)
         place = torch.randint(len(views) + 1, (clips,), generator=draw)
