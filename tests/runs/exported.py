@@ -85,7 +85,7 @@ def pad(spec: ModelSpec, clips, more=0):
     values, mask, times = {}, {}, {}
     for name, one in spec.streams.items():
         shape = (one.levels, one.width) if one.levels else (one.width,)
-        longest = max(1, *(len(clip[name][0]) for clip in clips if name in clip)) + more
+        longest = max([1, *(len(clip[name][0]) for clip in clips if name in clip)]) + more
         values[name] = torch.randn(len(clips), longest, *shape)
         mask[name] = torch.zeros(len(clips), longest).bool()
         times[name] = torch.zeros(len(clips), longest, 2)
