@@ -16,7 +16,7 @@ from rich.markup import escape
 from pipeline.errors import UserError
 from pipeline.storage.atomic import explain_refusal
 
-from . import cache, corpora, features, instruct, stages, stream, study, tools
+from . import cache, corpora, export, features, instruct, stages, stream, study, tools
 from .options import STAGES, TOOLS
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.add_typer(stages.app)
 app.add_typer(study.app)
 app.add_typer(tools.app)
 app.add_typer(stream.app)
+app.add_typer(export.app)
 app.add_typer(cache.app, name="cache", rich_help_panel=TOOLS)
 app.add_typer(features.app, name="features", rich_help_panel=TOOLS)
 app.add_typer(instruct.app, name="instruct", rich_help_panel=TOOLS)

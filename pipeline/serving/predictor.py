@@ -31,6 +31,7 @@ from pipeline.storage.feature_store import Status
 from .adapted import check_adapter
 from .attention import write_attention
 from .dialogue import ask, name_voices, read_turn
+from .exported import open_exported
 from .film import is_long, read_film
 from .prediction import Prediction, StreamUse, describe
 from .source import Source, Spoken, missing_reason
@@ -79,6 +80,12 @@ class Predictor:
         runs = [load_run(folder) for folder in members]
         encoders = {name: Stream.model_validate(spec) for run in runs for name, spec in run.config["encoders"].items()}
         return cls(runs, encoders, params, pick_devices(device or params.run.device)[0], list(members.values()))
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, device: str | None = None) -> Predictor:
+        """That of a folder that `export` wrote, or of the hub; see `exported.open_exported`."""
+        runs, encoders, params, weights = open_exported(name)
+        return cls(runs, encoders, params, pick_devices(device or params.run.device)[0], weights=weights)
 
     def predict(
         self,

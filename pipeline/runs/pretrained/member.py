@@ -18,7 +18,7 @@ from pipeline.runs.predict import ask_model, join_outputs
 class Member(nn.Module):
     """One network, and what it does to raw features before it reads them."""
 
-    def __init__(self, model: Model, max_tokens: int) -> None:
+    def __init__(self, model: Model, max_tokens: int | None) -> None:
         super().__init__()
         self.model, self.max_tokens = model, max_tokens
         self.normalisation = nn.ModuleDict({name: Normalise(spec) for name, spec in model.spec.streams.items()})
@@ -34,7 +34,8 @@ class Member(nn.Module):
         if spec.prompted:
             tokens = leave_out_prompt(tokens)
         tokens = self.normalisation[name](tokens)
-        return pool_tokens(tokens if spec.prompted else thin(tokens, self.max_tokens), spec.pooling, spec.axis)
+        whole = spec.prompted or self.max_tokens is None
+        return pool_tokens(tokens if whole else thin(tokens, int(self.max_tokens or 0)), spec.pooling, spec.axis)
 
     def forward(self, streams: Mapping[str, Tokens], history: History | None) -> Outputs:
         """Outputs of a batch; where long clips are read in windows, each clip by itself."""

@@ -1,0 +1,91 @@
+"""`export`: the trained networks of a variant and fold as a folder for the Hugging Face hub, complete or absent."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from pipeline.errors import UserError
+from pipeline.params import Params
+from pipeline.runs.ensemble import find_members
+from pipeline.runs.folders import FUSED
+from pipeline.runs.pretrained.model import AffectoryModel
+from pipeline.runs.run import load_run
+from pipeline.serving.exported import ADAPTERS, PREPROCESSING, describe
+from pipeline.storage.atomic import atomic_folder, write_json, write_text
+
+from . import heads
+from .card import Facts, write_card
+
+#: What may lie in a folder that is written over.
+OURS = {"config.json", "model.safetensors", PREPROCESSING, "README.md", ADAPTERS, "onnx"}
+
+
+def export(
+    params: Params,
+    out: str | Path,
+    *,
+    variant: str = FUSED,
+    fold: int = 0,
+    models: str | Path = "models/runs",
+    features: str | Path = "features",
+    data: str | Path = "data",
+    reports: str | Path = "reports",
+    licence: str = "other",
+    onnx: bool = False,
+    int8: bool = False,
+) -> list[str]:
+    """Write `config.json`, `model.safetensors`, `preprocessing.json` and `README.md`; with `onnx`, a folder `onnx/` beside them.
+
+    Args:
+        variant, fold: which networks; their mean is what the folder predicts.
+        licence: of what is exported, for the card's front matter.
+        onnx: the networks as ONNX; see `heads.write_head`.
+        int8: the same in eight bits, with what that costs on held-out clips.
+
+    Returns:
+        A line on each thing that was left out, and why.
+
+    Raises:
+        UserError: `out` is a folder of something else, or features are normalised over all clips of a speaker.
+        StoreError: nothing was trained, or no such variant or fold.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - OURS):
+        raise UserError(f"{out} is there and holds what no export wrote; name another folder, or remove it.")
+    if int8 and not onnx:
+        raise UserError("--int8 is of ONNX; give --onnx as well.")
+    if onnx:
+        heads.check_packages()
+    members = find_members(models, variant, fold)
+    runs = [load_run(folder) for folder in members]
+    model = AffectoryModel.of(runs, list(members.values()))
+    identities = {name: read_identity(Path(features) / f"{name}.h5") for run in runs for name in run.streams}
+    facts = Facts(variant, fold, runs, {name: one for name, one in identities.items() if one}, licence)
+    lines: list[str] = []
+    with atomic_folder(out) as made:
+        model.save_pretrained(made)
+        write_json(made / PREPROCESSING, describe(params, runs, facts.identities))
+        for run in runs:
+            for name, spec in run.config["encoders"].items():
+                if spec.get("adapter"):
+                    shutil.copytree(spec["adapter"], made / ADAPTERS / name, dirs_exist_ok=True)
+        if onnx:
+            found, left = heads.write_all(model, made / "onnx", params, fold, Path(features), Path(data), int8=int8)
+            lines += left
+            facts.onnx += found
+        write_text(made / "README.md", write_card(params, facts, Path(data), Path(reports), lines))
+    return lines
+
+
+def read_identity(store: Path) -> dict[str, Any]:
+    """What made the features of a store; empty when there is none."""
+    if not store.is_file():
+        return {}
+    with h5py.File(store, "r", locking=False) as file:
+        found = json.loads(file.attrs.get("identity", "{}"))
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,206 @@
+"""The networks of an exported model as ONNX: ready-made features in, what the mean of the networks says out.
+
+Written by the exporter that traces: it needs no package but `onnx`, and lengths stay free, for no network here asks for a value
+to go on. What is written is run by onnxruntime at once, beside the networks, over several lengths and masks.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import UserError
+from pipeline.models.batch import Inputs, Tokens
+from pipeline.models.pooled import pool_tokens
+from pipeline.params import Params
+from pipeline.runs.pretrained.member import Member
+from pipeline.runs.pretrained.model import AffectoryModel
+from pipeline.runs.pretrained.output import average
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+#: Largest difference to the networks that is let through.
+PARITY = 1e-4
+OPSET = 18
+PARTS = ("values", "mask", "times")
+OUTPUTS = ("probabilities", "dimensions", "trace", "spread", "shares")
+PACKAGES = ("onnx", "onnxruntime")
+#: Batches that are compared: rows of each clip; 0 = it lacks the stream.
+LENGTHS = ((1,), (2, 9, 0, 7), (16, 15), (1, 1, 3))
+
+
+def check_packages() -> None:
+    """
+    Raises:
+        UserError: a package of the extra `export` is not installed.
+    """
+    if lacking := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
+        raise UserError(f"ONNX needs {' and '.join(lacking)}: pip install -c constraints.txt -r requirements-export.txt")
+
+
+class Head(nn.Module):
+    """The networks with plain tensors in and out.
+
+    Raises:
+        UserError: a network that ONNX cannot hold.
+    """
+
+    def __init__(self, model: AffectoryModel) -> None:
+        super().__init__()
+        self.model, self.streams = model, tuple(model.config.streams)
+        for member in model.list_members():
+            spec = member.model.spec
+            if spec.language is not None:
+                raise UserError(
+                    f"fusion {spec.fusion.name} holds layers of a language model, which ONNX does not take from here; "
+                    "without --onnx the folder is written, and from_pretrained reads it."
+                )
+
+    @property
+    def inputs(self) -> list[str]:
+        """`audio_values`, `audio_mask`, `audio_times`, …"""
+        return [f"{name}_{part}" for name in self.streams for part in PARTS]
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """`inputs` in, those of `OUTPUTS` that the networks give out."""
+        tokens = {name: Tokens(*given[3 * i : 3 * i + 3]) for i, name in enumerate(self.streams)}
+        each = [member.model(Inputs(self.read(member, tokens))) for member in self.model.list_members()]
+        found = average(each, [float(one["weight"]) for one in self.model.config.members])
+        return tuple(found[name] for name in OUTPUTS if name in found)
+
+    @staticmethod
+    def read(member: Member, streams: dict[str, Tokens]) -> dict[str, Tokens]:
+        """As `Member.read`, of clips that need no shortening."""
+        result = {}
+        for name, spec in member.model.spec.streams.items():
+            normalised = streams[name] if spec.pooling == "states" else member.normalisation[name](streams[name])
+            result[name] = pool_tokens(normalised, spec.pooling, spec.axis)
+        return result
+
+    def draw(self, lengths: Sequence[int], seed: int) -> tuple[Tensor, ...]:
+        """Inputs of clips of these lengths; each stream is a little longer than the one before, and lacks another clip."""
+        generator = torch.Generator().manual_seed(seed)
+        given: list[Tensor] = []
+        for place, shape in enumerate(self.model.config.streams.values()):
+            counts = [n + place if n and (i + place) % 3 != 2 else 0 for i, n in enumerate(lengths)]
+            longest = max([1, *counts])
+            mask = torch.arange(longest) < torch.tensor(counts)[:, None]
+            begin = torch.arange(longest).float().expand(len(lengths), longest) / (2 + place)
+            values = torch.randn(len(lengths), longest, *shape, generator=generator)
+            given += [values, mask, torch.stack([begin, begin + 1 / (2 + place)], -1)]
+        return tuple(given)
+
+    @property
+    def limit(self) -> int | None:
+        """Rows of a stream beyond which the networks would read it shortened, or in windows; None = there is no such."""
+        members = self.model.list_members()
+        windows = [one.model.spec.window for one in members]
+        known = [*(one.max_tokens for one in members), *(window.tokens for window in windows if window)]
+        return min((one for one in known if one), default=None)
+
+
+def write_head(model: AffectoryModel, path: Path) -> float:
+    """Write the networks as ONNX, with free numbers of clips and of rows.
+
+    Returns:
+        The largest difference to the networks, over lengths and masks.
+
+    Raises:
+        UserError: a network that ONNX cannot hold, or one that says something else as ONNX.
+    """
+    head = Head(model).eval()
+    rows = {f"{name}_{part}": f"{name}_rows" for name in head.streams for part in PARTS}
+    example = head.draw((3, 5, 4), 0)
+    with torch.inference_mode():
+        given = model.forward(*_as_streams(head, example))
+    names = [name for name in OUTPUTS if name in given]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the tracer, on shapes that are those of the example: parity is looked at below
+        torch.onnx.export(
+            head,
+            example,
+            str(path),
+            input_names=head.inputs,
+            output_names=names,
+            dynamic_axes={name: {0: "clips", 1: axis} for name, axis in rows.items()} | {name: {0: "clips"} for name in names},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    session = open_session(path)
+    worst = 0.0
+    for seed, lengths in enumerate(LENGTHS, 1):
+        one = head.draw(lengths, seed)
+        with torch.inference_mode():
+            wanted = head(*one)
+        found = run_session(session, dict(zip(head.inputs, one, strict=True)))
+        worst = max([worst, *(float(np.abs(found[n] - w.numpy()).max()) for n, w in zip(names, wanted, strict=True))])
+    if not worst <= PARITY:
+        raise UserError(f"as ONNX the networks say something else (by {worst:.1e}); it is not written.")
+    return worst
+
+
+def _as_streams(head: Head, given: Sequence[Tensor]) -> tuple[dict[str, Tensor], ...]:
+    values, mask, times = (dict(zip(head.streams, given[i::3], strict=True)) for i in range(3))
+    return values, mask, times
+
+
+def open_session(path: Path) -> onnxruntime.InferenceSession:
+    """One thread, on the processor."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what goes wrong is raised as well
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def run_session(session: onnxruntime.InferenceSession, inputs: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """Outputs by name; inputs that the graph does not read are left out."""
+    read = {one.name for one in session.get_inputs()}
+    names = [one.name for one in session.get_outputs()]
+    found: list[Any] = session.run(names, {name: x.numpy() for name, x in inputs.items() if name in read})
+    return dict(zip(names, found, strict=True))
+
+
+def write_eight_bits(source: Path, path: Path) -> None:
+    """The same with weights of matrices in eight bits, and what they are multiplied with made so as it comes (dynamic)."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(str(source), str(path), weight_type=QuantType.QInt8)
+
+
+def write_all(
+    model: AffectoryModel, folder: Path, params: Params, fold: int, features: Path, data: Path, *, int8: bool
+) -> tuple[list[str], list[str]]:
+    """`head.onnx`, and with `int8` `head_int8.onnx`.
+
+    Returns:
+        Sentences for the card, and lines on what was left out.
+    """
+    from .held_out import measure
+
+    folder.mkdir(parents=True)
+    worst = write_head(model, folder / "head.onnx")
+    head = Head(model)
+    said = [
+        f"`onnx/head.onnx` takes {', '.join(f'`{name}`' for name in head.inputs)} and was compared with the networks over "
+        f"{len(LENGTHS)} batches of other lengths and missing streams: largest difference {worst:.1e}. "
+        + (f"It takes at most {head.limit} rows per stream and does not shorten longer clips. " if head.limit else "")
+        + "It judges each clip by itself."
+    ]
+    if not int8:
+        return said, []
+    write_eight_bits(folder / "head.onnx", folder / "head_int8.onnx")
+    try:
+        loss = measure(model, folder / "head.onnx", folder / "head_int8.onnx", fold, features, data)
+    except UserError as error:
+        return said, [f"what eight bits cost was not measured: {error}"]
+    return [*said, f"`onnx/head_int8.onnx` has its matrices in eight bits. {loss}"], []
