@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
+from transformers.utils import logging as transformers_log
 
 from pipeline.errors import UserError
 from pipeline.params import Params
 from pipeline.runs.ensemble import find_members
-from pipeline.runs.folders import FUSED
+from pipeline.runs.folders import CONFIG, FUSED, WEIGHTS
 from pipeline.runs.pretrained.model import AffectoryModel
 from pipeline.runs.run import load_run
 from pipeline.serving.exported import ADAPTERS, PREPROCESSING, describe
@@ -22,7 +25,7 @@ from . import heads
 from .card import Facts, write_card
 
 #: What may lie in a folder that is written over.
-OURS = {"config.json", "model.safetensors", PREPROCESSING, "README.md", ADAPTERS, "onnx"}
+OURS = {CONFIG, WEIGHTS, PREPROCESSING, "README.md", ADAPTERS, "onnx"}
 
 
 def export(
@@ -68,7 +71,9 @@ def export(
     facts = Facts(variant, fold, runs, {name: one for name, one in identities.items() if one}, licence)
     lines: list[str] = []
     with atomic_folder(out) as made:
-        model.save_pretrained(made)
+        with _without_bars():
+            model.save_pretrained(made)
+        shutil.copymode(made / CONFIG, made / WEIGHTS)  # the library gives it to its owner alone
         write_json(made / PREPROCESSING, describe(params, runs, facts.identities))
         for run in runs:
             for name, spec in run.config["encoders"].items():
@@ -80,6 +85,18 @@ def export(
             facts.onnx += found
         write_text(made / "README.md", write_card(params, facts, Path(data), Path(reports), lines))
     return lines
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """A file is written at once: a bar of one step is noise."""
+    shown = transformers_log.is_progress_bar_enabled()
+    transformers_log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_log.enable_progress_bar()
 
 
 def read_identity(store: Path) -> dict[str, Any]:

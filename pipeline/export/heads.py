@@ -7,6 +7,7 @@ to go on. What is written is run by onnxruntime at once, beside the networks, ov
 from __future__ import annotations
 
 import importlib.util
+import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
-from pipeline.models.batch import Inputs, Tokens
+from pipeline.models.batch import History, Inputs, Tokens
 from pipeline.models.pooled import pool_tokens
 from pipeline.params import Params
 from pipeline.runs.pretrained.member import Member
@@ -72,7 +73,10 @@ class Head(nn.Module):
     def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
         """`inputs` in, those of `OUTPUTS` that the networks give out."""
         tokens = {name: Tokens(*given[3 * i : 3 * i + 3]) for i, name in enumerate(self.streams)}
-        each = [member.model(Inputs(self.read(member, tokens))) for member in self.model.list_members()]
+        # Written out, for the number of clips would else be that of the example.
+        places = torch.arange(given[1].shape[0])[:, None]
+        alone = History(places, torch.zeros_like(places), 0)
+        each = [member.model(Inputs(self.read(member, tokens), history=alone)) for member in self.model.list_members()]
         found = average(each, [float(one["weight"]) for one in self.model.config.members])
         return tuple(found[name] for name in OUTPUTS if name in found)
 
@@ -120,11 +124,11 @@ def write_head(model: AffectoryModel, path: Path) -> float:
     rows = {f"{name}_{part}": f"{name}_rows" for name in head.streams for part in PARTS}
     example = head.draw((3, 5, 4), 0)
     with torch.inference_mode():
-        given = model.forward(*_as_streams(head, example))
+        given = model(*_as_streams(head, example))
     names = [name for name in OUTPUTS if name in given]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracer, on shapes that are those of the example: parity is looked at below
-        torch.onnx.export(
+        _trace(
             head,
             example,
             str(path),
@@ -134,8 +138,7 @@ def write_head(model: AffectoryModel, path: Path) -> float:
             opset_version=OPSET,
             dynamo=False,
         )
-    session = open_session(path)
-    worst = 0.0
+    session, worst = open_session(path), 0.0
     for seed, lengths in enumerate(LENGTHS, 1):
         one = head.draw(lengths, seed)
         with torch.inference_mode():
@@ -145,6 +148,14 @@ def write_head(model: AffectoryModel, path: Path) -> float:
     if not worst <= PARITY:
         raise UserError(f"as ONNX the networks say something else (by {worst:.1e}); it is not written.")
     return worst
+
+
+def _trace(head: Head, *args: Any, **kwargs: Any) -> None:
+    try:
+        torch.onnx.export(head, *args, **kwargs)
+    except (torch.onnx.errors.OnnxExporterError, torch.onnx.errors.SymbolicValueError) as error:
+        why = str(error).splitlines()[0][:200]
+        raise UserError(f"this model has a part that ONNX cannot hold ({why}); leave out --onnx.") from error
 
 
 def _as_streams(head: Head, given: Sequence[Tensor]) -> tuple[dict[str, Tensor], ...]:
@@ -174,7 +185,12 @@ def write_eight_bits(source: Path, path: Path) -> None:
     """The same with weights of matrices in eight bits, and what they are multiplied with made so as it comes (dynamic)."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    quantize_dynamic(str(source), str(path), weight_type=QuantType.QInt8)
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # a line for every tensor, from the root logger
+    try:
+        quantize_dynamic(str(source), str(path), weight_type=QuantType.QInt8)
+    finally:
+        logging.disable(before)
 
 
 def write_all(

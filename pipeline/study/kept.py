@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from pipeline.errors import StoreError
-from pipeline.evaluation.record import flatten
+from pipeline.params.base import flatten
 
 #: The name of what lies in the folder as it is.
 WORKSPACE = "workspace"
