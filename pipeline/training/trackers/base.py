@@ -80,7 +80,4 @@ def count_steps(history: Sequence[Row]) -> Iterator[tuple[int, dict[str, float]]
     [(1, {'val_loss': 0.5}), (2, {})]
     """
     for step, row in enumerate(history, 1):
-        yield (
-            step,
-            {k: float(v) for k, v in row.items() if k != "epoch" and isinstance(v, int | float) and not isinstance(v, bool)},
-        )
+        yield step, {name: float(value) for name, value in row.items() if name != "epoch" and isinstance(value, int | float)}
