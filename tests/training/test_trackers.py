@@ -83,7 +83,7 @@ def test_dvclive_writes_what_the_history_says(corpus, tmp_path):
     for name, figures in told(tmp_path / "runs").items():
         for figure, values in figures.items():
             path = corpus.folder / "tracking" / "dvclive" / name / "plots" / "metrics" / f"{figure}.tsv"
-            rows = list(csv.DictReader(path.open(), delimiter="\t"))
+            rows = list(csv.DictReader(path.read_text().splitlines(), delimiter="\t"))
             assert [int(row["step"]) for row in rows] == [1, 2, 3]
             assert [float(row[figure]) for row in rows] == pytest.approx(values)
 
