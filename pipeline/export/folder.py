@@ -13,7 +13,7 @@ import h5py
 from transformers.utils import logging as transformers_log
 
 from pipeline.errors import UserError
-from pipeline.params import Params
+from pipeline.params import Params, Stream
 from pipeline.runs.ensemble import find_members
 from pipeline.runs.folders import CONFIG, FUSED, WEIGHTS
 from pipeline.runs.pretrained.model import AffectoryModel
@@ -21,8 +21,10 @@ from pipeline.runs.run import load_run
 from pipeline.serving.exported import ADAPTERS, PREPROCESSING, describe
 from pipeline.storage.atomic import atomic_folder, write_json, write_text
 
-from . import heads
 from .card import Facts, write_card
+from .graphs import check_packages
+from .heads import write_all
+from .towers import write_towers
 
 #: What may lie in a folder that is written over.
 OURS = {CONFIG, WEIGHTS, PREPROCESSING, "README.md", ADAPTERS, "onnx"}
@@ -40,6 +42,7 @@ def export(
     reports: str | Path = "reports",
     licence: str = "other",
     onnx: bool = False,
+    encoders: bool = False,
     int8: bool = False,
 ) -> list[str]:
     """Write `config.json`, `model.safetensors`, `preprocessing.json` and `README.md`; with `onnx`, a folder `onnx/` beside them.
@@ -47,7 +50,7 @@ def export(
     Args:
         variant, fold: which networks; their mean is what the folder predicts.
         licence: of what is exported, for the card's front matter.
-        onnx: the networks as ONNX; see `heads.write_head`.
+        onnx: the networks as ONNX; see `heads.write_head`. encoders: theirs too, where that can be; see `towers.write_tower`.
         int8: the same in eight bits, with what that costs on held-out clips.
 
     Returns:
@@ -60,10 +63,10 @@ def export(
     out = Path(out)
     if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - OURS):
         raise UserError(f"{out} is there and holds what no export wrote; name another folder, or remove it.")
-    if int8 and not onnx:
-        raise UserError("--int8 is of ONNX; give --onnx as well.")
+    if (encoders or int8) and not onnx:
+        raise UserError("--encoders and --int8 are of ONNX; give --onnx as well.")
     if onnx:
-        heads.check_packages()
+        check_packages()
     members = find_members(models, variant, fold)
     runs = [load_run(folder) for folder in members]
     model = AffectoryModel.of(runs, list(members.values()))
@@ -80,7 +83,12 @@ def export(
                 if spec.get("adapter"):
                     shutil.copytree(spec["adapter"], made / ADAPTERS / name, dirs_exist_ok=True)
         if onnx:
-            found, left = heads.write_all(model, made / "onnx", params, fold, Path(features), Path(data), int8=int8)
+            found, left = write_all(model, made / "onnx", params, fold, Path(features), Path(data), int8=int8)
+            lines += left
+            facts.onnx += found
+        if encoders:
+            streams = {name: Stream.model_validate(spec) for name, spec in facts.encoders.items()}
+            found, left = write_towers(streams, made / "onnx")
             lines += left
             facts.onnx += found
         write_text(made / "README.md", write_card(params, facts, Path(data), Path(reports), lines))

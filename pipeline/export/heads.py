@@ -1,17 +1,13 @@
 """The networks of an exported model as ONNX: ready-made features in, what the mean of the networks says out.
 
-Written by the exporter that traces: it needs no package but `onnx`, and lengths stay free, for no network here asks for a value
-to go on. What is written is run by onnxruntime at once, beside the networks, over several lengths and masks.
+What is written is run by onnxruntime at once, beside the networks, over several lengths and masks.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,26 +21,12 @@ from pipeline.runs.pretrained.member import Member
 from pipeline.runs.pretrained.model import AffectoryModel
 from pipeline.runs.pretrained.output import average
 
-if TYPE_CHECKING:
-    import onnxruntime
+from .graphs import OPSET, PARITY, open_session, run_session, trace, write_eight_bits
 
-#: Largest difference to the networks that is let through.
-PARITY = 1e-4
-OPSET = 18
 PARTS = ("values", "mask", "times")
 OUTPUTS = ("probabilities", "dimensions", "trace", "spread", "shares")
-PACKAGES = ("onnx", "onnxruntime")
 #: Batches that are compared: rows of each clip; 0 = it lacks the stream.
 LENGTHS = ((1,), (2, 9, 0, 7), (16, 15), (1, 1, 3))
-
-
-def check_packages() -> None:
-    """
-    Raises:
-        UserError: a package of the extra `export` is not installed.
-    """
-    if lacking := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-        raise UserError(f"ONNX needs {' and '.join(lacking)}: pip install -c constraints.txt -r requirements-export.txt")
 
 
 class Head(nn.Module):
@@ -128,7 +110,7 @@ def write_head(model: AffectoryModel, path: Path) -> float:
     names = [name for name in OUTPUTS if name in given]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracer, on shapes that are those of the example: parity is looked at below
-        _trace(
+        trace(
             head,
             example,
             str(path),
@@ -136,7 +118,6 @@ def write_head(model: AffectoryModel, path: Path) -> float:
             output_names=names,
             dynamic_axes={name: {0: "clips", 1: axis} for name, axis in rows.items()} | {name: {0: "clips"} for name in names},
             opset_version=OPSET,
-            dynamo=False,
         )
     session, worst = open_session(path), 0.0
     for seed, lengths in enumerate(LENGTHS, 1):
@@ -150,47 +131,9 @@ def write_head(model: AffectoryModel, path: Path) -> float:
     return worst
 
 
-def _trace(head: Head, *args: Any, **kwargs: Any) -> None:
-    try:
-        torch.onnx.export(head, *args, **kwargs)
-    except (torch.onnx.errors.OnnxExporterError, torch.onnx.errors.SymbolicValueError) as error:
-        why = str(error).splitlines()[0][:200]
-        raise UserError(f"this model has a part that ONNX cannot hold ({why}); leave out --onnx.") from error
-
-
 def _as_streams(head: Head, given: Sequence[Tensor]) -> tuple[dict[str, Tensor], ...]:
     values, mask, times = (dict(zip(head.streams, given[i::3], strict=True)) for i in range(3))
     return values, mask, times
-
-
-def open_session(path: Path) -> onnxruntime.InferenceSession:
-    """One thread, on the processor."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what goes wrong is raised as well
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def run_session(session: onnxruntime.InferenceSession, inputs: dict[str, Tensor]) -> dict[str, np.ndarray]:
-    """Outputs by name; inputs that the graph does not read are left out."""
-    read = {one.name for one in session.get_inputs()}
-    names = [one.name for one in session.get_outputs()]
-    found: list[Any] = session.run(names, {name: x.numpy() for name, x in inputs.items() if name in read})
-    return dict(zip(names, found, strict=True))
-
-
-def write_eight_bits(source: Path, path: Path) -> None:
-    """The same with weights of matrices in eight bits, and what they are multiplied with made so as it comes (dynamic)."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # a line for every tensor, from the root logger
-    try:
-        quantize_dynamic(str(source), str(path), weight_type=QuantType.QInt8)
-    finally:
-        logging.disable(before)
 
 
 def write_all(

@@ -15,7 +15,8 @@ from pipeline.runs.pretrained.model import AffectoryModel
 from pipeline.storage import tables
 from pipeline.storage.feature_store import Status, Store
 
-from .heads import Head, open_session, run_session
+from .graphs import open_session, run_session
+from .heads import Head
 
 #: What the table calls the smaller graph.
 KIND, LEVEL = "int8", 8.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,6 +88,13 @@ def test_the_snippet_of_the_card_runs(corpus, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path / "out")
     exec(compile(snippet, "README.md", "exec"), {})
     assert "tensor" in capsys.readouterr().out
+
+
+def test_the_first_example_of_the_documentation_runs(corpus, capsys):
+    assert run("out").exit_code == 0
+    page = (Path(__file__).resolve().parents[2] / "docs/export.md").read_text()
+    exec(compile(re.findall(r"```python\n(.*?)```", page, re.S)[0], "docs/export.md", "exec"), {})
+    assert "anger" in capsys.readouterr().out
 
 
 def test_eight_bits_are_measured_on_the_held_out_clips(corpus, tmp_path):

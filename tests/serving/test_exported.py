@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +38,15 @@ def test_raw_files_are_predicted_as_by_the_runs(trained, folder, number, tmp_pat
     assert {n: v.tolist() for n, v in found.trace.items()} == {
         n: pytest.approx(v.tolist(), abs=1e-6) for n, v in wanted.trace.items()
     }
+
+
+def test_the_second_example_of_the_documentation_runs(trained, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder, "out")
+    shutil.copy(trained.folder / "corpus" / "clip0.mp4", "clip.mp4")
+    page = (Path(__file__).resolve().parents[2] / "docs/export.md").read_text()
+    exec(compile(re.findall(r"```python\n(.*?)```", page, re.S)[1], "docs/export.md", "exec"), {})
+    assert "joy" in capsys.readouterr().out
 
 
 def test_preprocessing_says_how_features_are_made_and_no_path_of_the_corpus(trained, folder):
@@ -94,7 +105,7 @@ def test_a_folder_of_something_else_is_left_alone(trained, folder, tmp_path):
     with pytest.raises(UserError, match="holds what no export wrote"):
         export(trained.params, again, models=trained.models, **places)
     assert (again / "thesis.txt").read_text() == "mine"
-    with pytest.raises(UserError, match="--int8 is of ONNX"):
+    with pytest.raises(UserError, match="--encoders and --int8 are of ONNX"):
         export(trained.params, tmp_path / "new", models=trained.models, int8=True, **places)
     with pytest.raises(StoreError, match="Unknown trained variant 'smell'"):
         export(trained.params, tmp_path / "new", models=trained.models, variant="smell", **places)
