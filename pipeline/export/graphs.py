@@ -1,7 +1,7 @@
 """ONNX: written, run and made smaller.
 
-The exporter is the one that traces: it needs no package but `onnx`, and lengths stay free, for no network here asks for a value to
-go on.
+The exporter is the one that traces: it needs no package but `onnx`, and lengths stay free, for no network here asks for a value
+to go on.
 """
 
 from __future__ import annotations

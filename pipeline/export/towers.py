@@ -169,9 +169,8 @@ def write_towers(streams: Mapping[str, Stream], folder: Path) -> tuple[list[str]
             path.unlink(missing_ok=True)
             left.append(str(error))
             continue
-        sizes = len(next(tower for _, tower in KINDS).sizes)
         said.append(
-            f"`onnx/encoder_{name}.onnx` is the encoder of `{name}` before pooling, on input prepared as `preprocessing.json` says; "
-            f"compared with it at {sizes} sizes: largest difference {worst:.1e} of its largest number."
+            f"`onnx/encoder_{name}.onnx` is the encoder of `{name}` before pooling, on input prepared as `preprocessing.json` "
+            f"says; compared with it at three sizes: largest difference {worst:.1e} of its largest number."
         )
     return said, left
