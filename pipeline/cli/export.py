@@ -31,5 +31,5 @@ def export(
 
     wanted = {"onnx": onnx, "encoders": encoders, "int8": int8}
     for line in write(parameters.read(params), folder, variant=variant, fold=fold, licence=licence, **wanted):
-        out.print(f"Left out: {line}", style="yellow")
+        out.print(f"Left out: {line}", style="yellow", soft_wrap=True)
     out.print(f"{folder}: read {folder / 'README.md'} before you give it to anyone", soft_wrap=True)
