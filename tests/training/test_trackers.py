@@ -129,3 +129,19 @@ def test_what_cannot_be_told_is_one_line_before_anything_is_trained(corpus, tmp_
     with pytest.raises(UserError, match="run.track: wandb needs wandb, which is not installed; pip install wandb"):
         open_trackers(["wandb"], tmp_path)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_tracker_of_ones_own_is_a_file(tmp_path, monkeypatch):
+    (tmp_path / "parts/trackers").mkdir(parents=True)
+    (tmp_path / "parts/trackers/lines.py").write_text(
+        "from pipeline.training.trackers.base import Tracker\n\n"
+        "class Lines(Tracker):\n"
+        "    package = 'json'\n\n"
+        "    def write(self, place, run, settings, steps):\n"
+        "        (place / 'lines.txt').write_text(f'{run} {settings} {steps}')\n"
+    )
+    monkeypatch.setenv("AFFECTORY_PARTS", str(tmp_path / "parts"))
+    (tracker,) = open_trackers(["lines"], tmp_path)
+    tracker.tell("audio/fold1/seed2", {"lr": 0.1}, [{"epoch": 1, "val_uar": 0.5}])
+    found = (tmp_path / "lines/audio/fold1/seed2/lines.txt").read_text()
+    assert found == "audio/fold1/seed2 {'lr': 0.1} [(1, {'val_uar': 0.5})]"
