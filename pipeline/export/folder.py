@@ -22,8 +22,9 @@ from pipeline.serving.exported import ADAPTERS, PREPROCESSING, describe
 from pipeline.storage.atomic import atomic_folder, write_json, write_text
 
 from .card import Facts, write_card
-from .graphs import check_packages
-from .heads import write_all
+from .graphs import check_packages, write_eight_bits
+from .heads import LENGTHS, Head, write_head
+from .held_out import measure
 from .towers import write_towers
 
 #: What may lie in a folder that is written over.
@@ -83,7 +84,7 @@ def export(
                 if spec.get("adapter"):
                     shutil.copytree(spec["adapter"], made / ADAPTERS / name, dirs_exist_ok=True)
         if onnx:
-            found, left = write_all(model, made / "onnx", params, fold, Path(features), Path(data), int8=int8)
+            found, left = write_heads(model, made / "onnx", fold, Path(features), Path(data), int8=int8)
             lines += left
             facts.onnx += found
         if encoders:
@@ -93,6 +94,33 @@ def export(
             facts.onnx += found
         write_text(made / "README.md", write_card(params, facts, Path(data), Path(reports), lines))
     return lines
+
+
+def write_heads(
+    model: AffectoryModel, folder: Path, fold: int, features: Path, data: Path, *, int8: bool
+) -> tuple[list[str], list[str]]:
+    """`head.onnx`, and with `int8` `head_int8.onnx`.
+
+    Returns:
+        Sentences for the card, and lines on what was left out.
+    """
+    folder.mkdir(parents=True)
+    worst = write_head(model, folder / "head.onnx")
+    head = Head(model)
+    said = [
+        f"`onnx/head.onnx` takes {', '.join(f'`{name}`' for name in head.inputs)} and was compared with the networks over "
+        f"{len(LENGTHS)} batches of other lengths and missing streams: largest difference {worst:.1e}. "
+        + (f"It takes at most {head.limit} rows per stream and does not shorten longer clips. " if head.limit else "")
+        + "It judges each clip by itself."
+    ]
+    if not int8:
+        return said, []
+    write_eight_bits(folder / "head.onnx", folder / "head_int8.onnx")
+    try:
+        loss = measure(model, folder / "head.onnx", folder / "head_int8.onnx", fold, features, data)
+    except UserError as error:
+        return said, [f"what eight bits cost was not measured: {error}"]
+    return [*said, f"`onnx/head_int8.onnx` has its matrices in eight bits. {loss}"], []
 
 
 @contextmanager

@@ -16,12 +16,11 @@ from torch import Tensor, nn
 from pipeline.errors import UserError
 from pipeline.models.batch import History, Inputs, Tokens
 from pipeline.models.pooled import pool_tokens
-from pipeline.params import Params
 from pipeline.runs.pretrained.member import Member
 from pipeline.runs.pretrained.model import AffectoryModel
 from pipeline.runs.pretrained.output import average
 
-from .graphs import OPSET, PARITY, open_session, run_session, trace, write_eight_bits
+from .graphs import OPSET, PARITY, open_session, run_session, trace
 
 PARTS = ("values", "mask", "times")
 OUTPUTS = ("probabilities", "dimensions", "trace", "spread", "shares")
@@ -134,32 +133,3 @@ def write_head(model: AffectoryModel, path: Path) -> float:
 def _as_streams(head: Head, given: Sequence[Tensor]) -> tuple[dict[str, Tensor], ...]:
     values, mask, times = (dict(zip(head.streams, given[i::3], strict=True)) for i in range(3))
     return values, mask, times
-
-
-def write_all(
-    model: AffectoryModel, folder: Path, params: Params, fold: int, features: Path, data: Path, *, int8: bool
-) -> tuple[list[str], list[str]]:
-    """`head.onnx`, and with `int8` `head_int8.onnx`.
-
-    Returns:
-        Sentences for the card, and lines on what was left out.
-    """
-    from .held_out import measure
-
-    folder.mkdir(parents=True)
-    worst = write_head(model, folder / "head.onnx")
-    head = Head(model)
-    said = [
-        f"`onnx/head.onnx` takes {', '.join(f'`{name}`' for name in head.inputs)} and was compared with the networks over "
-        f"{len(LENGTHS)} batches of other lengths and missing streams: largest difference {worst:.1e}. "
-        + (f"It takes at most {head.limit} rows per stream and does not shorten longer clips. " if head.limit else "")
-        + "It judges each clip by itself."
-    ]
-    if not int8:
-        return said, []
-    write_eight_bits(folder / "head.onnx", folder / "head_int8.onnx")
-    try:
-        loss = measure(model, folder / "head.onnx", folder / "head_int8.onnx", fold, features, data)
-    except UserError as error:
-        return said, [f"what eight bits cost was not measured: {error}"]
-    return [*said, f"`onnx/head_int8.onnx` has its matrices in eight bits. {loss}"], []

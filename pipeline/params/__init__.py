@@ -84,8 +84,7 @@ class Run(Group):
     compile: Flag = False
     #: Seconds a clip may take to decode.
     timeout: Positive = 60.0
-    #: Programs that are told the curves of each run: tensorboard, dvclive, mlflow, wandb.
-    track: tuple[Name, ...] = ()
+    track: tuple[Name, ...] = ()  # programs that are told the curves of each run, see training/trackers
 
 
 class Params(Group):
