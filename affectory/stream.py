@@ -13,9 +13,9 @@ from pipeline.features.encoders.extractor import Turn
 from pipeline.features.encoders.registry import read_streams
 from pipeline.project import find_project
 from pipeline.serving.dialogue import read_turn
+from pipeline.serving.encoding import Encoding
 from pipeline.serving.prediction import StreamUse
-from pipeline.serving.predictor import Predictor
-from pipeline.serving.source import Spoken
+from pipeline.serving.spoken import Spoken
 
 
 class Stream:
@@ -44,7 +44,7 @@ class Stream:
         if name not in known:
             raise one_of("stream", name, sorted(known))
         self.name = name
-        self._inner = Predictor([], {name: known[name][0]}, params, pick_devices(device or params.run.device)[0])
+        self._inner = Encoding([], {name: known[name][0]}, params, pick_devices(device or params.run.device)[0])
 
     @property
     def about(self) -> dict[str, object]:

@@ -60,7 +60,7 @@ def test_metadata(wheel):
     needed = metadata.get_all("Requires-Dist")
     direct = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
     assert set(direct) == {line for line in needed if "extra ==" not in line}
-    assert set(metadata.get_all("Provides-Extra")) == {"docs", "ray", "test"}
+    assert set(metadata.get_all("Provides-Extra")) == {"docs", "export", "ray", "test", "track"}
 
 
 def test_the_version_stands_in_the_citation_and_the_changelog_too():

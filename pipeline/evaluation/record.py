@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from pipeline.params import Params
+from pipeline.params.base import flatten
 
 from .last import compare_with_last, exchange
 from .sums import Groups
@@ -92,14 +93,3 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def flatten(value: object, key: str = "") -> dict[str, object]:
-    """Nested parameters as one level of `a.b.c`."""
-    if isinstance(value, dict) and value:
-        return {
-            name: one
-            for inner, part in value.items()
-            for name, one in flatten(part, f"{key}.{inner}" if key else str(inner)).items()
-        }
-    return {key: value}

@@ -30,7 +30,7 @@ class Places(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """See the class."""
-        found = nn.functional.layer_norm(values, values.shape[-1:]) @ self.query / math.sqrt(len(self.query))  # (B, T, N)
+        found = nn.functional.layer_norm(values, (len(self.query),)) @ self.query / math.sqrt(len(self.query))  # (B, T, N)
         return torch.einsum("btn,btnd->btd", found.softmax(-1), values)
 
 

@@ -84,6 +84,7 @@ class Run(Group):
     compile: Flag = False
     #: Seconds a clip may take to decode.
     timeout: Positive = 60.0
+    track: tuple[Name, ...] = ()  # programs that are told the curves of each run, see training/trackers
 
 
 class Params(Group):

@@ -51,3 +51,18 @@ def check_name(text: str) -> str:
 
 #: It becomes a file, a folder or a word of a command.
 Name = Annotated[str, AfterValidator(check_name)]
+
+
+def flatten(value: object, key: str = "") -> dict[str, object]:
+    """Nested parameters as one level of `a.b.c`.
+
+    >>> flatten({"loss": {"emotion": {"weight": 1.0}}, "seeds": 5})
+    {'loss.emotion.weight': 1.0, 'seeds': 5}
+    """
+    if isinstance(value, dict) and value:
+        return {
+            name: one
+            for inner, part in value.items()
+            for name, one in flatten(part, f"{key}.{inner}" if key else str(inner)).items()
+        }
+    return {key: value}

@@ -21,6 +21,7 @@ from pipeline.storage.feature_store import Status
 from .attention import write_attention
 from .dialogue import ask, name_voices, read_turn
 from .encoding import Encoding
+from .exported import open_exported
 from .film import read_film
 from .looks import Looks
 from .prediction import NothingRead, Prediction, StreamUse, describe
@@ -62,6 +63,12 @@ class Predictor(Encoding):
         encoders = {name: Stream.model_validate(spec) for run in runs for name, spec in run.config["encoders"].items()}
         place = pick_devices(device or params.run.device)[0]
         return cls(runs, encoders, params, place, looks=looks or Looks(), weights=list(members.values()))
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, device: str | None = None) -> Predictor:
+        """That of a folder that `export` wrote, or of the hub; see `exported.open_exported`."""
+        runs, encoders, params, weights = open_exported(name)
+        return cls(runs, encoders, params, pick_devices(device or params.run.device)[0], looks=Looks(), weights=weights)
 
     def predict(
         self,

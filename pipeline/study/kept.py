@@ -10,7 +10,7 @@ import polars as pl
 
 from pipeline.errors import StoreError
 from pipeline.evaluation.last import read_last
-from pipeline.evaluation.record import flatten
+from pipeline.params.base import flatten
 
 #: The name of what lies in the folder as it is.
 WORKSPACE = "workspace"

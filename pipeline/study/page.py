@@ -13,9 +13,10 @@ from markupsafe import Markup
 from pipeline.evaluation import plots
 from pipeline.evaluation.page import TEMPLATES, make_environment
 from pipeline.evaluation.provenance import read_json
-from pipeline.evaluation.record import differences, find_commit, flatten
+from pipeline.evaluation.record import differences, find_commit
 from pipeline.evaluation.results import name_metric
 from pipeline.params import Params
+from pipeline.params.base import flatten
 from pipeline.storage import atomic
 
 from .answer import Answer, Answers

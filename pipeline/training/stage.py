@@ -14,14 +14,16 @@ from pathlib import Path
 
 from pipeline.errors import StoreError
 from pipeline.params import Params
+from pipeline.params.base import flatten
 from pipeline.progress import track
 from pipeline.runs.ensemble import choose_shares, write_shares
 from pipeline.runs.folders import RunName
 from pipeline.storage.atomic import atomic_folder, write_text
 
 from .data.labels import check_frames, check_labels, fold_numbers
-from .jobs import History, Job, Sources, run_job
+from .jobs import History, Job, Sources, choose_parameters, run_job
 from .schedule import run_jobs
+from .trackers.base import open_trackers
 from .variants import list_variants
 
 log = logging.getLogger(__name__)
@@ -47,10 +49,11 @@ def train(
         and with `training.ensemble` what each variant is worth in it.
 
     Raises:
-        StoreError, ParamsError, DeviceError: see `fit`, `Dataset.load`, `pick_devices`.
+        StoreError, ParamsError, DeviceError: see `fit`, `Dataset.load`, `pick_devices`. UserError: see `open_trackers`.
     """
     if params.protocol.kind == "none":
         return _train_nothing(Path(out))
+    trackers = open_trackers(params.run.track)
     sources = Sources(*(str(path) for path in (index, manifest, folds, annotations)))
     out = Path(out)
     check_labels(params, index, manifest, folds)
@@ -69,6 +72,8 @@ def train(
             with atomic_folder(out / job.name.path) as made:
                 shutil.copytree(folder, made, dirs_exist_ok=True)
             histories[job.name] = history
+            for tracker in trackers:
+                tracker.tell(job.name.path, flatten(choose_parameters(params, job.variant)), history)
             advance(1)
             if on_run is not None:
                 on_run(job.name.path, done, len(jobs))

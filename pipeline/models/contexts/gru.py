@@ -36,7 +36,8 @@ class Gru(Context):
 
 def _read_on(network: nn.GRU, turns: Tensor, here: Tensor) -> Tensor:
     """(R, K, W) → (R, W), the state after the last turn there is; those that are not are passed over."""
-    order = torch.argsort(here.int(), dim=1, descending=True, stable=True)  # those there are first, in their order
+    place = torch.arange(here.shape[1], device=here.device)
+    order = torch.where(here, place, here.shape[1] + place).argsort(dim=1)  # those there are first, in their order
     states, _ = network(turns.gather(1, order[..., None].expand_as(turns)))
     last = here.sum(1) - 1  # what is read after them changes no state before
     return states.gather(1, last[:, None, None].expand(-1, 1, states.shape[-1]))[:, 0]

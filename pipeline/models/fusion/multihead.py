@@ -69,7 +69,8 @@ class Multihead(Pointwise):
 
     def _find_gaps(self, present: Tensor) -> Tensor:
         """(…, W) true in the slices of absent streams."""
-        return (~present).repeat_interleave(torch.tensor(self.widths, device=present.device), -1)
+        gaps = [(~present[..., i : i + 1]).expand(*present.shape[:-1], size) for i, size in enumerate(self.widths)]
+        return torch.cat(gaps, -1)
 
 
 def divide_width(width: int, sizes: Sequence[int]) -> list[int]:

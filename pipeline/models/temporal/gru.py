@@ -39,6 +39,6 @@ def _read_on(network: nn.GRU, x: Tensor, mask: Tensor, step: int) -> Tensor:
     """(B, T, H) → (B, T, H), the state after each token, read forwards (1) or backwards (-1); what is no token is read last."""
     length = x.shape[1]
     place = torch.arange(length, device=x.device)
-    order = torch.where(mask, step * place, length).argsort(dim=1, stable=True)  # (B, T)
+    order = torch.where(mask, step * place, length + place).argsort(dim=1)  # (B, T)
     states, _ = network(x.gather(1, order[..., None].expand_as(x)))
     return torch.empty_like(states).scatter_(1, order[..., None].expand_as(states), states)

@@ -1,0 +1,1 @@
+"""Programs that show curves, on request (`run.track`): a file each, found by name."""
