@@ -1,6 +1,7 @@
 """The fusion that holds a language model: its order, its frozen layers, its words."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from transformers import LlamaConfig, LlamaModel
 from pipeline.errors import ParamsError
 from pipeline.models.batch import Inputs, Tokens, drop_streams
 from pipeline.models.fusion.llama import Llama
-from pipeline.models.language import LanguageModel, Lora, Projector
+from pipeline.models.language import GROUP, LanguageModel, Lora, Projector, split_by_length
 from pipeline.models.spec import ModelSpec, OutputSpec, PartSpec, StreamSpec
 from pipeline.weights import layers, seeded
 from tests import tiny_language
@@ -103,7 +104,7 @@ def test_the_order_is_that_of_the_documentation(order):
 
 def test_the_fused_vector_is_the_last_state_at_the_emotion_token():
     """Against the uncut stand-in, whose second layer is handed the same states."""
-    model = make()
+    model = make(residual=False)
     inputs = {"audio": tokens(8, [3]), "lm": tokens(WIDTH, [4])}
     states, mask, _ = model.fusion.assemble(inputs)
     upper = whole_model()
@@ -111,6 +112,58 @@ def test_the_fused_vector_is_the_last_state_at_the_emotion_token():
     with torch.inference_mode():
         last = upper(inputs_embeds=states, attention_mask=mask.long()).last_hidden_state[:, -1]
         torch.testing.assert_close(model.fusion(inputs).vector, F.layer_norm(last, (WIDTH,)), atol=1e-5, rtol=0)
+
+
+def test_what_the_streams_say_themselves_is_added():
+    """Their mean, of those that are there; words through a layer of their own."""
+    model = make()
+    inputs = {"audio": tokens(8, [3, 3, 0]), "lm": tokens(WIDTH, [4, 0, 5])}
+    states, mask, _ = model.fusion.assemble(inputs)
+    with torch.inference_mode():
+        last = F.layer_norm(model.fusion.language(states, mask)[:, -1], (WIDTH,))
+        sound = model.fusion.projectors["audio"](inputs["audio"], inputs["audio"].values.sum(1) / 3)[:, 0]
+        words = inputs["lm"].values[:, 1:].sum(1) / torch.tensor([3.0, 1.0, 4.0])[:, None]
+        words = model.fusion.beside(F.layer_norm(words, (WIDTH,)))
+        wanted = last + torch.stack([(sound[0] + words[0]) / 2, sound[1], words[2]])
+        torch.testing.assert_close(model.fusion(inputs).vector, wanted, atol=1e-5, rtol=0)
+
+
+def test_rows_of_like_length_run_together_and_give_what_they_give_alone():
+    language = tiny_language.describe(WIDTH)
+    model = LanguageModel(language, tiny_language.weights_of(language), Lora(dropout=0)).eval()
+    states = torch.randn(6, 80, WIDTH)
+    mask = torch.arange(80) < torch.tensor([3, 80, 5, 78, 1, 40])[:, None]
+    mask[1, 10:20] = False  # holes are closed
+    assert [rows.tolist() for rows, _ in split_by_length(*order(mask.sum(1)))] == [[3, 1], [5], [2, 0, 4]]
+    states.requires_grad_(True)
+    found = model.read_last(states, mask)
+    wanted = torch.stack(
+        [model(one[None, here], torch.ones(1, int(here.sum())).bool())[0, -1] for one, here in zip(states, mask, strict=True)]
+    )
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+    seen = torch.autograd.grad(found.square().sum(), states, retain_graph=True)[0]
+    torch.testing.assert_close(seen, torch.autograd.grad(wanted.square().sum(), states)[0], atol=1e-4, rtol=1e-4)
+    assert not seen[~mask].any()
+
+
+def order(lengths):
+    return lengths.argsort(descending=True), lengths
+
+
+def test_groups_are_no_dearer_than_any_others():
+    """Against all ways to cut six rows, longest first."""
+    lengths = torch.tensor([50, 48, 30, 12, 11, 3])
+
+    def cost(groups):
+        return sum(len(rows) * longest + GROUP for rows, longest in groups)
+
+    every = []
+    for cut in itertools.product([False, True], repeat=5):
+        edges = [0, *(i + 1 for i in range(5) if cut[i]), 6]
+        every.append([(range(a, b), int(lengths[a])) for a, b in itertools.pairwise(edges)])
+    found = split_by_length(torch.arange(6), lengths)
+    assert cost(found) == min(map(cost, every)) < cost(split_by_length(torch.arange(6), lengths, one=True))
+    assert torch.cat([rows for rows, _ in found]).tolist() == list(range(6))
 
 
 def test_the_scale_is_that_of_the_words_without_the_first_token():

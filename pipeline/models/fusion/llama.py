@@ -3,8 +3,8 @@
     first token · words · <VIDEO> v </VIDEO> · <AUDIO> a </AUDIO> · <EMO>            order: words_first
     first token · <VIDEO> v </VIDEO> · <AUDIO> a </AUDIO> · <TEXT> words </TEXT> · <EMO>   order: words_last
 
-The hidden state at <EMO> after the last layer is the fused vector. What a clip lacks is left out with its markers, and takes
-no place. docs/llama.md says what this costs and gives.
+The hidden state at <EMO> after the last layer is the fused vector; with `residual` the mean of the streams' own vectors is
+added. What a clip lacks is left out with its markers, and takes no place. docs/llama.md says what this costs and gives.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ class Llama(Fusion):
         tokens: k of each stream. projector: how a stream becomes its tokens.
         lora: adapters; null = the layers stay as they are.
         dtype: of the frozen weights. checkpointing: less memory for more time.
+        residual: the mean of the streams' own vectors is added to what the language model says.
         """
 
         weights: str | None = None
@@ -57,6 +58,7 @@ class Llama(Fusion):
         dtype: Literal["float32", "bfloat16", "float16"] = "float32"
         checkpointing: Flag = False
         order: Literal["words_first", "words_last"] = "words_first"
+        residual: Flag = True
 
     holds_language = True
     scale: Tensor
@@ -91,6 +93,8 @@ class Llama(Fusion):
         self.markers = nn.Parameter(torch.randn(marked, 2, self.width)) if marked else None
         self.emotion = nn.Parameter(torch.randn(self.width))
         self.norm = nn.LayerNorm(self.width)
+        # Words come as they are, without a projection of their own.
+        self.beside = nn.Linear(self.width, self.width) if options.residual and self.words is not None else None
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("sink", torch.zeros(self.width))
 
@@ -134,7 +138,8 @@ class Llama(Fusion):
             values = words.values[:, 1:] * rest[..., None]
             said = [(values, rest)]
             mean = values.sum(1) / rest.sum(1, keepdim=True).clamp(min=1)
-            vectors[self.words] = nn.functional.layer_norm(mean, (self.width,))
+            mean = nn.functional.layer_norm(mean, (self.width,))
+            vectors[self.words] = mean if self.beside is None else self.beside(mean)
             if self.last:
                 here = words.present[:, None]
                 opens, closes = (self._mark(len(self.seen), side, count) * self.scale for side in (0, 1))
@@ -158,8 +163,10 @@ class Llama(Fusion):
                 f"fusion llama: {mask.shape[1]} tokens, and the language model takes {self.language.limit}; "
                 "shorten the trunk's options.max_length."
             )
-        vector = self.norm(self.language(states, mask)[:, -1])  # (B, W)
+        vector = self.norm(self.language.read_last(states, mask))  # (B, W)
         parts = torch.stack([vectors[name] for name in self.streams], 1) * present[..., None]  # (B, M, W)
+        if self.options.residual:
+            vector = vector + parts.sum(1) / present.sum(1, keepdim=True).clamp(min=1)
         tokens = None
         if base is not None:
             instants = streams[base]
