@@ -20,7 +20,9 @@ from . import machine
 from .figures import Figure
 
 #: A module each, imported when it is run: some bring a framework along.
-BENCHMARKS = ("manifest", "store", "cache", "efficiency", "naive", "invariance", "epoch", "contrast", "members", "peak", "dag")
+BENCHMARKS = (
+    "manifest", "store", "cache", "efficiency", "naive", "invariance", "epoch", "contrast", "members", "language", "peak", "dag",
+)  # fmt: skip
 RESULTS = Path(__file__).with_name("results.json")
 MARKS = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}
 
