@@ -140,7 +140,7 @@ def _compare_depths(size: Size, whole: dict[str, torch.Tensor]) -> list[Figure]:
         step(model, 2)
     taken = alternate({str(key): lambda case=case: step(*case) for key, case in cases.items()}, size.rounds)
     base, found = taken[str((0.0, size.prompt))], []
-    note = f"{statistics.median(base):.3g} s: all layers, {size.clips} prompts of {size.prompt} tokens; LoRA of rank 8 beside q and v"
+    note = f"{statistics.median(base):.3g} s: all layers, {size.clips} prompts of {size.prompt} tokens; LoRA of rank 8, q and v"
     for depth, targets in DEPTHS.items():
         for tokens, target, what in ((size.prompt, targets[0], "whole prompt"), (size.kept, targets[1], "first token and own")):
             if depth or tokens != size.prompt:

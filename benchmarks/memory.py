@@ -7,6 +7,7 @@ counted: the working memory of one operation, fragments, the heads and projectio
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -154,4 +155,4 @@ def tabulate(clips: int = 8, tokens: int = 128) -> str:
 
 
 if __name__ == "__main__":
-    print(tabulate())
+    sys.stdout.write(f"{tabulate()}\n")

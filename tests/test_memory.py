@@ -1,37 +1,34 @@
 """What a language model's training step is said to hold, against what it holds."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from benchmarks import memory
-from benchmarks.memory import Shape, plan
+from benchmarks.memory import Shape, plan, tabulate
 from pipeline.models.language import LanguageModel, Lora
 from tests import tiny_language
 
+ROOT = Path(__file__).resolve().parents[1]
 
-def build(dtype, depth, lora, shared=2, checkpointing=False):
-    spec = tiny_language.describe(24, depth)
-    config = spec.config | {"num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": shared, "head_dim": 6}
-    config |= {"intermediate_size": 40}
-    shape = Shape.of(config | {"num_hidden_layers": 3})
-    from transformers import LlamaConfig, LlamaModel
 
-    config = {key: value for key, value in config.items() if key != "model_type"}
-    source = LlamaModel(LlamaConfig(**config)).to(getattr(torch, dtype))
-    state = {name: value for name, value in source.state_dict().items() if "embed" not in name}
-    spec = spec.model_copy(update={"config": {"model_type": "llama", **config}, "dtype": dtype})
-    return LanguageModel(spec, state, lora, checkpointing=checkpointing).train(), shape
+def build(dtype, lora, shared=2, checkpointing=False):
+    """Two layers above one, and the shape of all three."""
+    spec = tiny_language.describe(24, 1, num_attention_heads=4, num_key_value_heads=shared, intermediate_size=40)
+    spec = spec.model_copy(update={"dtype": dtype})
+    shape = Shape.of({**spec.config, "num_hidden_layers": spec.layers})
+    return LanguageModel(spec, tiny_language.weights_of(spec), lora, checkpointing=checkpointing).train(), shape
 
 
 @pytest.mark.parametrize("targets", ["qv", "all"])
 @pytest.mark.parametrize(("dtype", "shared"), [("float32", 2), ("bfloat16", 4)])
 def test_weights_and_adapters_are_exact(dtype, shared, targets):
     lora = Lora(r=3, targets=targets)
-    model, shape = build(dtype, 0, lora, shared)
+    model, shape = build(dtype, lora, shared)
     sizes = {True: 0, False: 0}
     for value in model.parameters():
         sizes[value.requires_grad] += value.numel() * value.element_size()
-    found = plan(shape, 0, lora, dtype, 1, 1)
+    found = plan(shape, 1, lora, dtype, 1, 1)
     assert (found.weights, found.adapters) == (sizes[False], sizes[True])
     assert (found.gradients, found.moments) == (sizes[True], 2 * sizes[True])
 
@@ -60,7 +57,20 @@ def measure(model, clips, tokens):
 )
 def test_activations_are_as_said(dtype, targets, dropout, tokens):
     lora = Lora(r=3, targets=targets, dropout=dropout)
-    model, shape = build(dtype, 0, lora)
-    said = plan(shape, 0, lora, dtype, 2, tokens, fused=False).activations
-    print(said, measure(model, 2, tokens))
+    model, shape = build(dtype, lora)
+    said = plan(shape, 1, lora, dtype, 2, tokens, fused=False).activations
     assert said == pytest.approx(measure(model, 2, tokens), rel=0.15)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT asks for an old name
+def test_checkpointing_keeps_what_goes_into_each_layer():
+    """The hooks see the layers' inputs alone; one layer at a time is computed again, which the plan adds."""
+    lora = Lora(r=3)
+    model, shape = build("float32", lora, checkpointing=True)
+    kept = measure(model, 2, 64)
+    said, whole = (plan(shape, 1, lora, "float32", 2, 64, fused=False, checkpointing=one).activations for one in (True, False))
+    assert said < whole and said - (whole - 4 * 2 * 64 * 24) / 2 == pytest.approx(kept, rel=0.15)
+
+
+def test_the_documentation_has_the_table():
+    assert tabulate() in (ROOT / "docs" / "llama.md").read_text(encoding="utf-8")

@@ -89,7 +89,7 @@ class LanguageModel(nn.Module):
         if lora is not None:
             self._adapt(lora)
         if checkpointing:
-            network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            network.activation_checkpointing_enable({"use_reentrant": False})
 
     def _adapt(self, lora: Lora) -> None:
         from peft import LoraConfig, inject_adapter_in_model

@@ -1,6 +1,7 @@
 """The fusion that holds a language model: its order, its frozen layers, its words."""
 
 import copy
+import importlib.util
 import itertools
 
 import pytest
@@ -213,6 +214,33 @@ def test_only_what_learns_is_saved_and_every_bit_of_it_learns():
     saved = model.trainable()
     assert not any("base_layer" in name or "norm.weight" in name and "network" in name for name in saved)
     assert {"fusion.scale", "fusion.sink"} <= set(saved)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT asks for an old name
+def test_checkpointing_changes_no_gradient():
+    """Of the same weights and clips, without chance; what is kept meanwhile is less (`tests/test_memory.py`)."""
+    streams = {"audio": tokens(6, [3, 0]), "lm": tokens(WIDTH, [4, 5])}
+    found = []
+    for checkpointing in (False, True):
+        model = make(lora={"r": 2, "dropout": 0}, checkpointing=checkpointing).train()
+        for part in model.modules():
+            if isinstance(part, torch.nn.Dropout):
+                part.p = 0.0
+        model(Inputs(streams))["emotion"].square().sum().backward()
+        found.append({name: value.grad for name, value in model.named_parameters() if value.grad is not None})
+    assert any("lora_A" in name for name in found[0])
+    torch.testing.assert_close(found[1], found[0], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+def test_fewer_bits_or_one_line(bits):
+    if importlib.util.find_spec("bitsandbytes") is None:
+        with pytest.raises(ParamsError, match=f"quantise {bits} needs bitsandbytes"):
+            make(lora={"r": 2}, quantise=bits)
+        return
+    model = make(lora={"r": 2}, quantise=bits).train()
+    model(Inputs({"audio": tokens(6, [3, 0]), "lm": tokens(WIDTH, [4, 5])}))["emotion"].square().sum().backward()
+    assert not tiny_language.find_dead(model)
 
 
 def test_merged_adapters_are_the_adapters():

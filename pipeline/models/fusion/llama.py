@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pipeline.errors import ParamsError
 from pipeline.models.batch import Fused, Text, Tokens
 from pipeline.models.language import Depth, LanguageModel, Lora, Projector, median_scale
+from pipeline.models.quantise import Bits
 from pipeline.models.readout import Readout
 from pipeline.models.spec import LanguageSpec
 from pipeline.params.base import Count, Flag
@@ -45,7 +46,8 @@ class Llama(Fusion):
         from_layer: how many layers lie below those held: a number, or a share of all; null = as the trunk has it, else 0.
         tokens: k of each stream. projector: how a stream becomes its tokens.
         lora: adapters; null = the layers stay as they are.
-        dtype: of the frozen weights. checkpointing: less memory for more time.
+        dtype: of the frozen weights. quantise: they take 4 or 8 bits a number, where bitsandbytes is there.
+        checkpointing: less memory for more time.
         residual: the mean of the streams' own vectors is added to what the language model says.
         """
 
@@ -56,6 +58,7 @@ class Llama(Fusion):
         projector: Literal["linear", "mlp", "resampler"] = "linear"
         lora: Lora | None = Lora()
         dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+        quantise: Bits | None = None
         checkpointing: Flag = False
         order: Literal["words_first", "words_last"] = "words_first"
         residual: Flag = True
@@ -79,7 +82,9 @@ class Llama(Fusion):
             raise ParamsError("fusion llama holds a language model, and none was handed to it.")
         if options.l2 and options.projector == "resampler":
             raise ParamsError("fusion.options.l2 scales one vector of a stream, and a resampler makes none; set one of the two.")
-        self.language = LanguageModel(language, state, options.lora, checkpointing=options.checkpointing)
+        self.language = LanguageModel(
+            language, state, options.lora, checkpointing=options.checkpointing, quantise=options.quantise
+        )
         self.resampled = options.projector == "resampler"
         self.readable, self.width = width, self.language.width
         self.words = language.stream
