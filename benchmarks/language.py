@@ -1,6 +1,7 @@
 """A language model over its cached trunk: a training step, what depth and kept rows are worth, a turn of a long dialogue.
 
-The language model is a stand-in of SmolLM2-135M's shape, which computes what a trained one does; clips are made up.
+The language model is a stand-in of SmolLM2-135M's shape, which computes what a trained one does; clips are made up. All on one
+thread, in processor time, which other work on the machine hardly changes.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
+from time import process_time
 from typing import TYPE_CHECKING, Any
 
 from .figures import Figure, alternate, ratio
@@ -114,7 +116,7 @@ def _compare_steps(size: Size, whole: dict[str, torch.Tensor]) -> list[Figure]:
                 optimiser.step()
 
         learner._learn()
-        taken = alternate({"ours": learner._learn, "bare": step_bare}, size.rounds)
+        taken = alternate({"ours": learner._learn, "bare": step_bare}, size.rounds, process_time)
         step = statistics.median(taken["ours"]) / len(ready)
         note = f"{len(ready)} batches of {size.clips}, upper half of {size.layers} layers; {step:.3g} s a step"
         found.append(
@@ -138,7 +140,7 @@ def _compare_depths(size: Size, whole: dict[str, torch.Tensor]) -> list[Figure]:
     cases = {(depth, tokens): (model, tokens) for depth, model in models.items() for tokens in (size.prompt, size.kept)}
     for model in models.values():
         step(model, 2)
-    taken = alternate({str(key): lambda case=case: step(*case) for key, case in cases.items()}, size.rounds)
+    taken = alternate({str(key): lambda case=case: step(*case) for key, case in cases.items()}, size.rounds, process_time)
     base, found = taken[str((0.0, size.prompt))], []
     note = f"{statistics.median(base):.3g} s: all layers, {size.clips} prompts of {size.prompt} tokens; LoRA of rank 8, q and v"
     for depth, targets in DEPTHS.items():
@@ -151,8 +153,6 @@ def _compare_depths(size: Size, whole: dict[str, torch.Tensor]) -> list[Figure]:
 
 def _run_turns(size: Size) -> list[Figure]:
     """Turns of one dialogue, one after the other, through the trunk and the layers above it."""
-    from time import perf_counter
-
     import torch
 
     from pipeline.features.encoders.extractor import Turn
@@ -174,12 +174,12 @@ def _run_turns(size: Size) -> list[Figure]:
     upper = LanguageModel(language, state, None).eval()
     text, taken = " ".join(f"word{i}" for i in range(size.words)), []
     for place in range(size.turns + 1):
-        begun = perf_counter()
+        begun = process_time()
         rows, _ = running.push("someone", text, 1.0, [Turn("someone", text)] * place)
         with torch.inference_mode():
             states = torch.from_numpy(rows)[None]
             upper(states, torch.ones(states.shape[:2]).bool())
-        taken.append(perf_counter() - begun)
+        taken.append(process_time() - begun)
     taken = taken[1:]  # the first finds everything cold
     half = len(taken) // 2
     grown = statistics.median(taken[half:]) / statistics.median(taken[:half])
