@@ -105,7 +105,7 @@ def test_the_order_is_that_of_the_documentation(order):
 
 def test_the_fused_vector_is_the_last_state_at_the_emotion_token():
     """Against the uncut stand-in, whose second layer is handed the same states."""
-    model = make(residual=False)
+    model = make()
     inputs = {"audio": tokens(8, [3]), "lm": tokens(WIDTH, [4])}
     states, mask, _ = model.fusion.assemble(inputs)
     upper = whole_model()
@@ -117,7 +117,7 @@ def test_the_fused_vector_is_the_last_state_at_the_emotion_token():
 
 def test_what_the_streams_say_themselves_is_added():
     """Their mean, of those that are there; words through a layer of their own."""
-    model = make()
+    model = make(residual=True)
     inputs = {"audio": tokens(8, [3, 3, 0]), "lm": tokens(WIDTH, [4, 0, 5])}
     states, mask, _ = model.fusion.assemble(inputs)
     with torch.inference_mode():
@@ -177,10 +177,12 @@ def test_the_scale_is_that_of_the_words_without_the_first_token():
     torch.testing.assert_close(model.fusion.sink, words.values[[0, 2], 0].mean(0))
 
 
+@pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("order", ["words_first", "words_last"])
 @pytest.mark.parametrize("projector", ["linear", "mlp", "resampler"])
-def test_any_streams_of_any_clip_alone_as_in_a_batch_and_padding_is_nothing(order, projector):
-    model = make(order, streams=("audio", "lm", "video"), lora={"r": 2, "alpha": 4}, projector=projector, tokens=2)
+def test_any_streams_of_any_clip_alone_as_in_a_batch_and_padding_is_nothing(order, projector, residual):
+    more = {"projector": projector, "tokens": 2, "residual": residual}
+    model = make(order, streams=("audio", "lm", "video"), lora={"r": 2, "alpha": 4}, **more)
     lengths = {"audio": [3, 0, 2, 0], "lm": [4, 5, 0, 0], "video": [0, 2, 2, 0]}
     widths = {"audio": 6, "lm": WIDTH, "video": 5}
     inputs = Inputs({name: tokens(widths[name], lengths[name]) for name in lengths})
@@ -205,7 +207,8 @@ def test_any_streams_of_any_clip_alone_as_in_a_batch_and_padding_is_nothing(orde
 
 
 def test_only_what_learns_is_saved_and_every_bit_of_it_learns():
-    model = make(streams=("audio", "lm", "video"), lora={"r": 2, "targets": "all"}, tokens=2, projector="mlp").train()
+    more = {"tokens": 2, "projector": "mlp", "residual": True}
+    model = make(streams=("audio", "lm", "video"), lora={"r": 2, "targets": "all"}, **more).train()
     streams = {"audio": tokens(6, [3, 0]), "lm": tokens(WIDTH, [4, 5]), "video": tokens(5, [2, 2])}
     model(Inputs(streams))["emotion"].square().sum().backward()
     learns = {name for name, value in model.named_parameters() if value.requires_grad}

@@ -61,7 +61,7 @@ class Llama(Fusion):
         quantise: Bits | None = None
         checkpointing: Flag = False
         order: Literal["words_first", "words_last"] = "words_first"
-        residual: Flag = True
+        residual: Flag = False  # as models that were saved without it have it
 
     holds_language = True
     scale: Tensor
