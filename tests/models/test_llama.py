@@ -121,7 +121,7 @@ def test_what_the_streams_say_themselves_is_added():
     inputs = {"audio": tokens(8, [3, 3, 0]), "lm": tokens(WIDTH, [4, 0, 5])}
     states, mask, _ = model.fusion.assemble(inputs)
     with torch.inference_mode():
-        last = F.layer_norm(model.fusion.language(states, mask)[:, -1], (WIDTH,))
+        last = 0.1 * F.layer_norm(model.fusion.language(states, mask)[:, -1], (WIDTH,))
         sound = model.fusion.projectors["audio"](inputs["audio"], inputs["audio"].values.sum(1) / 3)[:, 0]
         words = inputs["lm"].values[:, 1:].sum(1) / torch.tensor([3.0, 1.0, 4.0])[:, None]
         words = model.fusion.beside(F.layer_norm(words, (WIDTH,)))
