@@ -63,6 +63,7 @@ class Llama(Fusion):
         order: Literal["words_first", "words_last"] = "words_first"
         residual: Flag = False  # as models that were saved without it have it
 
+    options: Options
     holds_language = True
     scale: Tensor
     sink: Tensor
