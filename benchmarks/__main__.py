@@ -32,6 +32,7 @@ BENCHMARKS = (
     "epoch",
     "contrast",
     "members",
+    "language",
     "peak",
     "dag",
     "predict",

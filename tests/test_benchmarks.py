@@ -20,6 +20,7 @@ TARGETS = {
     "epoch": 4,
     "contrast": 2,
     "members": 0,
+    "language": 8,
     "peak": 2,
     "dag": 2,
     "predict": 2,

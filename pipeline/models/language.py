@@ -22,6 +22,9 @@ TARGETS = {
     "all": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
 }
 
+#: What one more group costs, in tokens: their number is small beside those of a batch.
+GROUP = 24
+
 
 class Lora(Group):
     """r: rank. alpha: the update is scaled by alpha / r. targets: `qv`, `all` or names of projections."""
@@ -86,7 +89,7 @@ class LanguageModel(nn.Module):
         if lora is not None:
             self._adapt(lora)
         if checkpointing:
-            network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            network.activation_checkpointing_enable({"use_reentrant": False})
 
     def _adapt(self, lora: Lora) -> None:
         from peft import LoraConfig, inject_adapter_in_model
@@ -115,6 +118,22 @@ class LanguageModel(nn.Module):
             start: places taken before.
         """
         return self._run(states, mask, cache, start).last_hidden_state.float()
+
+    def read_last(self, states: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, W) → (B, W): what `forward` gives at the last token of each row, and no padding costs more than it has to.
+
+        Rows are run in groups of like length, so that one long text does not make all texts of a batch as long.
+        """
+        lengths = mask.sum(1)
+        longest_first = lengths.argsort(dim=0, descending=True, stable=True)
+        # Tokens that are there come first, in their order: what is not there is behind them all, where nobody looks.
+        places = (~mask).long().argsort(dim=1, stable=True)
+        found = []
+        for rows, length in split_by_length(longest_first, lengths, one=states.is_cuda):
+            here = places[rows, :length]  # (b, t)
+            packed = self(states[rows[:, None], here], mask[rows[:, None], here])
+            found.append(packed[torch.arange(len(rows), device=rows.device), lengths[rows] - 1])
+        return torch.cat(found)[longest_first.argsort()]
 
     def trace(self, states: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """As `forward`, each (B, T, W): what goes in, then what each layer gives; the last after the norm, of the type it has."""
@@ -170,6 +189,31 @@ class Projector(nn.Module):
     def project_each(self, values: Tensor) -> Tensor:
         """(B, T, H) → (B, T, W): every token alone."""
         return self.project(values).unflatten(-1, (-1, self.width)).mean(-2)
+
+
+def split_by_length(order: Tensor, lengths: Tensor, *, one: bool = False) -> list[tuple[Tensor, int]]:
+    """Rows in groups whose padding and whose number cost least, each with the length of its longest row.
+
+    Args:
+        order: (B,) rows, longest first. lengths: (B,) of row after row. one: all as one group.
+
+    >>> lengths = torch.tensor([9, 200, 8, 190])
+    >>> [(rows.tolist(), longest) for rows, longest in split_by_length(torch.tensor([1, 3, 0, 2]), lengths)]
+    [([1, 3], 200), ([0, 2], 9)]
+    """
+    falling = [max(1, count) for count in lengths[order].tolist()]
+    # Groups begin where the length changes, or nothing would be saved.
+    edges = [i for i, count in enumerate(falling) if i == 0 or (count != falling[i - 1] and not one)] + [len(falling)]
+    best: list[tuple[int, int]] = [(0, 0)]  # up to each edge: least cost, and where its last group begins
+    for j in range(1, len(edges)):
+        costs = [(best[i][0] + (edges[j] - edges[i]) * falling[edges[i]] + GROUP, i) for i in range(j)]
+        best.append(min(costs))
+    groups, j = [], len(edges) - 1
+    while j:
+        i = best[j][1]
+        groups.append((order[edges[i] : edges[j]], falling[edges[i]]))
+        j = i
+    return groups[::-1]
 
 
 def median_scale(rows: Sequence[Tensor] | Tensor) -> float:

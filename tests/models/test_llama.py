@@ -1,6 +1,8 @@
 """The fusion that holds a language model: its order, its frozen layers, its words."""
 
 import copy
+import importlib.util
+import itertools
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from transformers import LlamaConfig, LlamaModel
 from pipeline.errors import ParamsError
 from pipeline.models.batch import Inputs, Tokens, drop_streams
 from pipeline.models.fusion.llama import Llama
-from pipeline.models.language import LanguageModel, Lora, Projector
+from pipeline.models.language import GROUP, LanguageModel, Lora, Projector, split_by_length
 from pipeline.models.spec import ModelSpec, OutputSpec, PartSpec, StreamSpec
 from pipeline.weights import layers, seeded
 from tests import tiny_language
@@ -113,6 +115,58 @@ def test_the_fused_vector_is_the_last_state_at_the_emotion_token():
         torch.testing.assert_close(model.fusion(inputs).vector, F.layer_norm(last, (WIDTH,)), atol=1e-5, rtol=0)
 
 
+def test_what_the_streams_say_themselves_is_added():
+    """Their mean, of those that are there; words through a layer of their own."""
+    model = make(residual=True)
+    inputs = {"audio": tokens(8, [3, 3, 0]), "lm": tokens(WIDTH, [4, 0, 5])}
+    states, mask, _ = model.fusion.assemble(inputs)
+    with torch.inference_mode():
+        last = 0.1 * F.layer_norm(model.fusion.language(states, mask)[:, -1], (WIDTH,))
+        sound = model.fusion.projectors["audio"](inputs["audio"], inputs["audio"].values.sum(1) / 3)[:, 0]
+        words = inputs["lm"].values[:, 1:].sum(1) / torch.tensor([3.0, 1.0, 4.0])[:, None]
+        words = model.fusion.beside(F.layer_norm(words, (WIDTH,)))
+        wanted = last + torch.stack([(sound[0] + words[0]) / 2, sound[1], words[2]])
+        torch.testing.assert_close(model.fusion(inputs).vector, wanted, atol=1e-5, rtol=0)
+
+
+def test_rows_of_like_length_run_together_and_give_what_they_give_alone():
+    language = tiny_language.describe(WIDTH)
+    model = LanguageModel(language, tiny_language.weights_of(language), Lora(dropout=0)).eval()
+    states = torch.randn(6, 80, WIDTH)
+    mask = torch.arange(80) < torch.tensor([3, 80, 5, 78, 1, 40])[:, None]
+    mask[1, 10:20] = False  # holes are closed
+    assert [rows.tolist() for rows, _ in split_by_length(*order(mask.sum(1)))] == [[3, 1], [5], [2, 0, 4]]
+    states.requires_grad_(True)
+    found = model.read_last(states, mask)
+    wanted = torch.stack(
+        [model(one[None, here], torch.ones(1, int(here.sum())).bool())[0, -1] for one, here in zip(states, mask, strict=True)]
+    )
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+    seen = torch.autograd.grad(found.square().sum(), states, retain_graph=True)[0]
+    torch.testing.assert_close(seen, torch.autograd.grad(wanted.square().sum(), states)[0], atol=1e-4, rtol=1e-4)
+    assert not seen[~mask].any()
+
+
+def order(lengths):
+    return lengths.argsort(descending=True), lengths
+
+
+def test_groups_are_no_dearer_than_any_others():
+    """Against all ways to cut six rows, longest first."""
+    lengths = torch.tensor([50, 48, 30, 12, 11, 3])
+
+    def cost(groups):
+        return sum(len(rows) * longest + GROUP for rows, longest in groups)
+
+    every = []
+    for cut in itertools.product([False, True], repeat=5):
+        edges = [0, *(i + 1 for i in range(5) if cut[i]), 6]
+        every.append([(range(a, b), int(lengths[a])) for a, b in itertools.pairwise(edges)])
+    found = split_by_length(torch.arange(6), lengths)
+    assert cost(found) == min(map(cost, every)) < cost(split_by_length(torch.arange(6), lengths, one=True))
+    assert torch.cat([rows for rows, _ in found]).tolist() == list(range(6))
+
+
 def test_the_scale_is_that_of_the_words_without_the_first_token():
     model, words = make(), tokens(WIDTH, [4, 0, 3])
     words.values[:, 0] *= 1e3
@@ -123,10 +177,12 @@ def test_the_scale_is_that_of_the_words_without_the_first_token():
     torch.testing.assert_close(model.fusion.sink, words.values[[0, 2], 0].mean(0))
 
 
+@pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("order", ["words_first", "words_last"])
 @pytest.mark.parametrize("projector", ["linear", "mlp", "resampler"])
-def test_any_streams_of_any_clip_alone_as_in_a_batch_and_padding_is_nothing(order, projector):
-    model = make(order, streams=("audio", "lm", "video"), lora={"r": 2, "alpha": 4}, projector=projector, tokens=2)
+def test_any_streams_of_any_clip_alone_as_in_a_batch_and_padding_is_nothing(order, projector, residual):
+    more = {"projector": projector, "tokens": 2, "residual": residual}
+    model = make(order, streams=("audio", "lm", "video"), lora={"r": 2, "alpha": 4}, **more)
     lengths = {"audio": [3, 0, 2, 0], "lm": [4, 5, 0, 0], "video": [0, 2, 2, 0]}
     widths = {"audio": 6, "lm": WIDTH, "video": 5}
     inputs = Inputs({name: tokens(widths[name], lengths[name]) for name in lengths})
@@ -151,7 +207,8 @@ def test_any_streams_of_any_clip_alone_as_in_a_batch_and_padding_is_nothing(orde
 
 
 def test_only_what_learns_is_saved_and_every_bit_of_it_learns():
-    model = make(streams=("audio", "lm", "video"), lora={"r": 2, "targets": "all"}, tokens=2, projector="mlp").train()
+    more = {"tokens": 2, "projector": "mlp", "residual": True}
+    model = make(streams=("audio", "lm", "video"), lora={"r": 2, "targets": "all"}, **more).train()
     streams = {"audio": tokens(6, [3, 0]), "lm": tokens(WIDTH, [4, 5]), "video": tokens(5, [2, 2])}
     model(Inputs(streams))["emotion"].square().sum().backward()
     learns = {name for name, value in model.named_parameters() if value.requires_grad}
@@ -160,6 +217,33 @@ def test_only_what_learns_is_saved_and_every_bit_of_it_learns():
     saved = model.trainable()
     assert not any("base_layer" in name or "norm.weight" in name and "network" in name for name in saved)
     assert {"fusion.scale", "fusion.sink"} <= set(saved)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT asks for an old name
+def test_checkpointing_changes_no_gradient():
+    """Of the same weights and clips, without chance; what is kept meanwhile is less (`tests/test_memory.py`)."""
+    streams = {"audio": tokens(6, [3, 0]), "lm": tokens(WIDTH, [4, 5])}
+    found = []
+    for checkpointing in (False, True):
+        model = make(lora={"r": 2, "dropout": 0}, checkpointing=checkpointing).train()
+        for part in model.modules():
+            if isinstance(part, torch.nn.Dropout):
+                part.p = 0.0
+        model(Inputs(streams))["emotion"].square().sum().backward()
+        found.append({name: value.grad for name, value in model.named_parameters() if value.grad is not None})
+    assert any("lora_A" in name for name in found[0])
+    torch.testing.assert_close(found[1], found[0], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("bits", ["4bit", "8bit"])
+def test_fewer_bits_or_one_line(bits):
+    if importlib.util.find_spec("bitsandbytes") is None:
+        with pytest.raises(ParamsError, match=f"quantise {bits} needs bitsandbytes"):
+            make(lora={"r": 2}, quantise=bits)
+        return
+    model = make(lora={"r": 2}, quantise=bits).train()
+    model(Inputs({"audio": tokens(6, [3, 0]), "lm": tokens(WIDTH, [4, 5])}))["emotion"].square().sum().backward()
+    assert not tiny_language.find_dead(model)
 
 
 def test_merged_adapters_are_the_adapters():

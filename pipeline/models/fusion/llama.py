@@ -3,8 +3,8 @@
     first token · words · <VIDEO> v </VIDEO> · <AUDIO> a </AUDIO> · <EMO>            order: words_first
     first token · <VIDEO> v </VIDEO> · <AUDIO> a </AUDIO> · <TEXT> words </TEXT> · <EMO>   order: words_last
 
-The hidden state at <EMO> after the last layer is the fused vector. What a clip lacks is left out with its markers, and takes
-no place. docs/llama.md says what this costs and gives.
+The hidden state at <EMO> after the last layer is the fused vector; with `residual` the mean of the streams' own vectors is
+added. What a clip lacks is left out with its markers, and takes no place. docs/llama.md says what this costs and gives.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pipeline.errors import ParamsError
 from pipeline.models.batch import Fused, Text, Tokens
 from pipeline.models.language import Depth, LanguageModel, Lora, Projector, median_scale
+from pipeline.models.quantise import Bits
 from pipeline.models.readout import Readout
 from pipeline.models.spec import LanguageSpec
 from pipeline.params.base import Count, Flag
@@ -45,7 +46,9 @@ class Llama(Fusion):
         from_layer: how many layers lie below those held: a number, or a share of all; null = as the trunk has it, else 0.
         tokens: k of each stream. projector: how a stream becomes its tokens.
         lora: adapters; null = the layers stay as they are.
-        dtype: of the frozen weights. checkpointing: less memory for more time.
+        dtype: of the frozen weights. quantise: they take 4 or 8 bits a number, where bitsandbytes is there.
+        checkpointing: less memory for more time.
+        residual: the mean of the streams' own vectors is added to what the language model says.
         """
 
         weights: str | None = None
@@ -55,9 +58,12 @@ class Llama(Fusion):
         projector: Literal["linear", "mlp", "resampler"] = "linear"
         lora: Lora | None = Lora()
         dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+        quantise: Bits | None = None
         checkpointing: Flag = False
         order: Literal["words_first", "words_last"] = "words_first"
+        residual: Flag = False  # as models that were saved without it have it
 
+    options: Options
     holds_language = True
     scale: Tensor
     sink: Tensor
@@ -77,7 +83,9 @@ class Llama(Fusion):
             raise ParamsError("fusion llama holds a language model, and none was handed to it.")
         if options.l2 and options.projector == "resampler":
             raise ParamsError("fusion.options.l2 scales one vector of a stream, and a resampler makes none; set one of the two.")
-        self.language = LanguageModel(language, state, options.lora, checkpointing=options.checkpointing)
+        self.language = LanguageModel(
+            language, state, options.lora, checkpointing=options.checkpointing, quantise=options.quantise
+        )
         self.resampled = options.projector == "resampler"
         self.readable, self.width = width, self.language.width
         self.words = language.stream
@@ -91,6 +99,11 @@ class Llama(Fusion):
         self.markers = nn.Parameter(torch.randn(marked, 2, self.width)) if marked else None
         self.emotion = nn.Parameter(torch.randn(self.width))
         self.norm = nn.LayerNorm(self.width)
+        if options.residual:
+            # The streams have the say at first, and the language model as much of it as it earns (LayerScale; Touvron et al. 2021).
+            nn.init.constant_(self.norm.weight, 0.1)
+        # Words come as they are, without a projection of their own.
+        self.beside = nn.Linear(self.width, self.width) if options.residual and self.words is not None else None
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("sink", torch.zeros(self.width))
 
@@ -134,7 +147,8 @@ class Llama(Fusion):
             values = words.values[:, 1:] * rest[..., None]
             said = [(values, rest)]
             mean = values.sum(1) / rest.sum(1, keepdim=True).clamp(min=1)
-            vectors[self.words] = nn.functional.layer_norm(mean, (self.width,))
+            mean = nn.functional.layer_norm(mean, (self.width,))
+            vectors[self.words] = mean if self.beside is None else self.beside(mean)
             if self.last:
                 here = words.present[:, None]
                 opens, closes = (self._mark(len(self.seen), side, count) * self.scale for side in (0, 1))
@@ -158,8 +172,10 @@ class Llama(Fusion):
                 f"fusion llama: {mask.shape[1]} tokens, and the language model takes {self.language.limit}; "
                 "shorten the trunk's options.max_length."
             )
-        vector = self.norm(self.language(states, mask)[:, -1])  # (B, W)
+        vector = self.norm(self.language.read_last(states, mask))  # (B, W)
         parts = torch.stack([vectors[name] for name in self.streams], 1) * present[..., None]  # (B, M, W)
+        if self.options.residual:
+            vector = vector + parts.sum(1) / present.sum(1, keepdim=True).clamp(min=1)
         tokens = None
         if base is not None:
             instants = streams[base]

@@ -51,6 +51,8 @@ SMALL = {
     "smollm2": LLAMA,
     "smollm2_dialogue": LLAMA,
     "smollm2_trunk": LLAMA,
+    "llama2_7b_trunk": LLAMA,
+    "tinyllama_trunk": LLAMA,
     "smollm2_layers": LLAMA | {"num_hidden_layers": 13},
     "minilm_layers": BERT | {"num_hidden_layers": 6},
     "hubert_base": SPEECH,
