@@ -108,7 +108,7 @@ def check_name(package: str, base: str, kind: str, name: str) -> None:
             files[item.name.rsplit(".", 1)[1].rstrip("_")] = Path(str(spec and spec.origin))
     if name in files:
         return
-    bases = {}
+    bases: dict[str, set[str]] = {}
     for path in files.values():
         with suppress(OSError, SyntaxError, ValueError):
             tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -55,7 +55,7 @@ def split(ids: Sequence[str], sizes: Sequence[int], limit: float) -> list[slice]
 
 def _border(first: bytes, last: bytes) -> bytes:
     """The least text that has the bit set in which two texts first differ; it is above the first and not above the last."""
-    shared = os.path.commonprefix([first, last])
+    shared = first[: len(os.path.commonprefix([first, last]))]
     ones, others = (text[len(shared)] if len(text) > len(shared) else 0 for text in (first, last))
     # Where one is the beginning of the other and zero bytes follow, there is no such bit.
     if ones == others:
