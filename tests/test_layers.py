@@ -23,7 +23,7 @@ LAYERS = {
     "training": f"{SHARED} storage models runs data.names",
     "evaluation": f"{SHARED} storage runs training.data",
     "study": f"{SHARED} storage models runs training evaluation",
-    "instruct": f"{SHARED} storage weights features models runs training.data evaluation serving data.names",
+    "instruct": f"{SHARED} storage weights features models runs training.data training.answers evaluation serving data.names",
     "export": f"{SHARED} storage features models runs evaluation serving",
     "serving": f"{SHARED} storage workers weights data features models runs training",
 }

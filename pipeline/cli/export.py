@@ -29,7 +29,7 @@ def export(
     """A Hugging Face folder of the trained model, with a card; `from_pretrained` reads it without this checkout."""
     from pipeline.export.folder import export as write
 
-    wanted = {"onnx": onnx, "encoders": encoders, "int8": int8}
-    for line in write(parameters.read(params), folder, variant=variant, fold=fold, licence=licence, **wanted):
+    values = parameters.read(params)
+    for line in write(values, folder, variant=variant, fold=fold, licence=licence, onnx=onnx, encoders=encoders, int8=int8):
         out.print(f"Left out: {line}", style="yellow", soft_wrap=True)
     out.print(f"{folder}: read {folder / 'README.md'} before you give it to anyone", soft_wrap=True)

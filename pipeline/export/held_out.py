@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -73,7 +74,8 @@ def name_columns(model: AffectoryModel, found: dict[str, np.ndarray]) -> dict[st
     """One clip's outputs as columns of a table of predictions."""
     columns: dict[str, object] = {}
     if "probabilities" in found:
-        names = [model.config.id2label[i] for i in range(found["probabilities"].shape[1])]
+        labels = cast(dict[int, str], model.config.id2label)
+        names = [labels[i] for i in range(found["probabilities"].shape[1])]
         columns |= {f"p_{name}": float(p) for name, p in zip(names, found["probabilities"][0], strict=True)}
         columns["predicted"] = names[int(found["probabilities"][0].argmax())]
     if "dimensions" in found:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from pipeline.features.encoders.encoder import Encoder
 from pipeline.features.encoders.text.language import LanguageEncoder
 from pipeline.features.encoders.vision.framewise import FrameEncoder
 from pipeline.params import Stream
+from pipeline.params.features import Layer
 
 from .graphs import OPSET, PARITY, open_session, run_session, trace
 
@@ -40,6 +41,8 @@ class Tower(nn.Module, ABC):
     def __init__(self, encoder: Any) -> None:
         super().__init__()
         self.encoder, self.network = encoder, encoder.network
+        #: What is read, where layers are chosen.
+        self.layers: Sequence[Layer] = getattr(encoder, "layers", ())
 
     @abstractmethod
     def draw(self, size: tuple[int, ...]) -> tuple[Tensor, ...]:
@@ -63,7 +66,8 @@ class Pictures(Tower):
 
     def forward(self, *given: Tensor) -> Tensor:
         """See `FrameEncoder.read`."""
-        return self.encoder.read(*given)
+        found = self.encoder.read(*given)
+        return found[0] if isinstance(found, list) else found  # a list has a member per layer
 
 
 class Words(Tower):
@@ -83,8 +87,8 @@ class Words(Tower):
     def forward(self, *given: Tensor) -> Tensor:
         """Hidden states of the layer that the stream reads; zero where there is no token."""
         ids, mask = given
-        found = self.network(input_ids=ids, attention_mask=mask, output_hidden_states=self.encoder.layer != -1)
-        rows = outputs.select_layer(found, self.encoder.layer)
+        found = self.network(input_ids=ids, attention_mask=mask, output_hidden_states=outputs.needs_hidden(self.layers))
+        rows = outputs.select_layers(found, self.layers)[0]
         return rows * mask.reshape(*mask.shape, *[1] * (rows.dim() - 2))
 
 
@@ -100,8 +104,8 @@ class Waves(Tower):
 
     def forward(self, *given: Tensor) -> Tensor:
         """Hidden states of the layer that the stream reads."""
-        found = self.network(*given, output_hidden_states=self.encoder.layer != -1)
-        return outputs.select_layer(found, self.encoder.layer)
+        found = self.network(*given, output_hidden_states=outputs.needs_hidden(self.layers))
+        return outputs.select_layers(found, self.layers)[0]
 
 
 #: Which encoders can be written.

@@ -132,7 +132,7 @@ def pack_store(plan: Plan, done: list[Encoded], out: Path) -> None:
         if reasons := _explain_failures(plan, one, layout, outlines[0]):
             first = ": ".join(next(iter(reasons.items())))
             log.warning("%s: %d clips are without it; %s", plan.title(one.part), len(reasons), first)
-    common = {
+    common: dict[str, object] = {
         "stream": name,
         "modality": stream.modality,
         "level": name_level(stream),

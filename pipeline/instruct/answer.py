@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from pipeline import metrics
-from pipeline.evaluation.calibration import fit_temperature
+from pipeline.training.answers.calibration import fit_temperature
 
 from .examples import Example
 from .labels import find_label, keep_to, score_labels

@@ -117,7 +117,7 @@ class Encoding:
     def encode_files(self, sources: Sequence[Source], name: str, view: str | None = None) -> list[Found]:
         """One stream of each file, in batches; what was encoded before and kept is not encoded again."""
         kept = self.kept
-        found = [kept and kept.get(name, view, source) for source in sources]
+        found: list[Found | None] = [kept.get(name, view, source) if kept else None for source in sources]
         todo = [place for place, one in enumerate(found) if one is None]
         fresh = self._encode([(sources[place].path.name, sources[place].clip) for place in todo], name, view)
         for place, one in zip(todo, fresh, strict=True):

@@ -6,11 +6,12 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from pipeline import params as parameters
 from pipeline.errors import StoreError
 from pipeline.params import Params, Stream
+from pipeline.runs.pretrained.member import Normalise
 from pipeline.runs.pretrained.model import AffectoryModel, find_file
 from pipeline.runs.run import TrainedModel
 from pipeline.weights import adapters
@@ -89,7 +90,8 @@ def open_exported(folder: str | os.PathLike, **hub: Any) -> Exported:
             "streams": {name: streams[name]["facts"] for name in named},
             "encoders": {name: encoders[name] for name in named},
         }
-        statistics = {name: (norm.mean.numpy(), norm.std.numpy()) for name, norm in member.normalisation.items()}
+        norms = {name: cast(Normalise, norm) for name, norm in member.normalisation.items()}
+        statistics = {name: (norm.mean.numpy(), norm.std.numpy()) for name, norm in norms.items()}
         runs.append(TrainedModel(config, member.model.eval(), statistics))
     return Exported(runs, params.streams, params, [float(one["weight"]) for one in model.config.members])
 

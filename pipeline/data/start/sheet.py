@@ -93,9 +93,9 @@ def read_sheet(root: Path, name: str, media: Sequence[str]) -> Sheet:
             del named[key]
     if "id" in named and len(set(values[named["id"]])) < len(rows):
         del named["id"]
-    place = named.get("media") or named.get("video") or named.get("audio")
-    if "id" not in named and place and len(set(values[place])) == len(rows):
-        named["id"] = place
+    medium = named.get("media") or named.get("video") or named.get("audio")
+    if "id" not in named and medium and len(set(values[medium])) == len(rows):
+        named["id"] = medium
     options["columns"] = {key: column for key, column in sorted(named.items()) if key != column}
     if pattern not in (None, "{}"):
         options["media"] = pattern

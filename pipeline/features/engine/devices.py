@@ -57,7 +57,7 @@ def compute(
         )
     context = multiprocessing.get_context("spawn")
     results: Queue[Message] = context.Queue()
-    places = [(one.stream, _locate(one.cache)) for one in (task, *task.others)]
+    places = [(task.stream, _locate(task.cache)), *((one.stream, _locate(one.cache)) for one in task.others)]
     running = [
         context.Process(target=_serve, args=(task.view, task.reader, share, places, options, device, results))
         for device, share in zip(devices, split_jobs(task.jobs, among, len(devices)), strict=True)

@@ -40,11 +40,12 @@ class Forward:
         for one in self._readouts:
             asked += [one.layer] * (one.layer not in asked)
         self.fresh = held is None or not all(layer in held.layers for layer in asked)
+        self.layers: list[Layer] = asked if self.fresh or held is None else held.layers
         if self.fresh or held is None:
             several = {"layers": tuple(asked)} if len(asked) > 1 else {}
-            self.encoder, self.layers = extractor.load(device=device, **several), asked
+            self.encoder = extractor.load(device=device, **several)
         else:
-            self.encoder, self.layers = held.encoder, held.layers
+            self.encoder = held.encoder
         calm_libraries()
         if device == "cpu":
             keep_freed_memory()
@@ -85,8 +86,10 @@ class Forward:
 
         wanted = {self.layers.index(layer) for layer in layers}
         with torch.inference_mode():
-            several = isinstance(self.encoder, Layered) and len(self.layers) > 1
-            each: list[Any] = self.encoder.encode_layers(batch) if several else [self.encoder.encode(batch)]
+            if isinstance(self.encoder, Layered) and len(self.layers) > 1:
+                each: list[Any] = self.encoder.encode_layers(batch)
+            else:
+                each = [self.encoder.encode(batch)]
             return {place: _fetch(rows) for place, rows in enumerate(each) if place in wanted}
 
 

@@ -68,18 +68,20 @@ class AffectoryModel(PreTrainedModel):
 
     def learned(self) -> dict[str, Tensor]:
         """What is saved: the frozen layers of a language model are not; they come from their own address."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for place, member in enumerate(self.list_members()):
             found |= {f"members.{place}.model.{name}": value for name, value in member.model.trainable().items()}
             found |= {f"members.{place}.normalisation.{name}": x for name, x in member.normalisation.state_dict().items()}
         return {name: value.detach().clone().contiguous() for name, value in found.items()}
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:  # type: ignore[override]
         """Write `config.json` and `model.safetensors`, whatever its size one file."""
         super().save_pretrained(save_directory, **{"state_dict": self.learned(), "max_shard_size": "1000GB", **kwargs})
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> AffectoryModel:
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any
+    ) -> AffectoryModel:
         """Read a folder, or what the hub calls by that name.
 
         Tables of a network that are computed and not saved would be lost in the library's own loading, which builds networks
@@ -105,7 +107,7 @@ class AffectoryModel(PreTrainedModel):
         if wrong := sorted(set(wanted) ^ set(tensors)) or [n for n, x in wanted.items() if x.shape != tensors[n].shape]:
             raise StoreError(f"{pretrained_model_name_or_path}: {WEIGHTS} does not fit config.json ({wrong[0]}); export it anew.")
         model.load_state_dict(tensors, strict=False)
-        return cast(AffectoryModel, model.to(dtype) if isinstance(dtype, torch.dtype) else model)
+        return cast(AffectoryModel, nn.Module.to(model, dtype) if isinstance(dtype, torch.dtype) else model)
 
     def forward(
         self,

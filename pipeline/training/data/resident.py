@@ -209,7 +209,8 @@ def load_stream(
     mean, std = normalisation
     # A language model goes on from states as they are, token by token.
     trunk = stream.facts.get("trunk", "null") != "null"
-    values, times, offsets = lay_out(stream, None if trunk else limit, *((None, None) if trunk else (mean, std)), device)
+    centre, spread = (None, None) if trunk else (mean, std)
+    values, times, offsets = lay_out(stream, None if trunk else limit, centre, spread, device)
     return Resident(
         values=values,
         times=torch.from_numpy(times).to(device),
