@@ -1,4 +1,4 @@
-"""Decoding, extraction and training on a local two-node Ray cluster: the bytes of the local engine, whatever happens to an actor."""
+"""Decoding, extraction, training on a local two-node Ray cluster: the bytes of this machine, whatever happens to an actor."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def test_decoding_on_the_cluster_gives_the_files_of_this_machine(cluster, films,
         return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
 
     here = decode_at("here")
-    assert [row["reason"] for row in tables.read(tmp_path / "here/frames.quarantine.parquet").to_dicts()] == ["decode_error"]
+    assert [row["reason"] for row in tables.read(tmp_path / "here/frames.quarantine.parquet").to_dicts()] == ["unreadable"]
     monkeypatch.setenv("AFFECTORY_CACHE", str(tmp_path / "other"))
     committed.clear()
     assert decode_at("there", engine="ray", ray_address=cluster) == here
