@@ -72,6 +72,8 @@ def main(words: list[str] | None = None) -> int:
     given = parser.parse_args(words)
     if unknown := [name for name in given.names if name not in BENCHMARKS]:
         parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
+    if given.clips is not None and given.clips < 10:
+        parser.error(f"--clips {given.clips}; at least 10")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     console, described, figures = Console(highlight=False), machine.describe(), {}
     for name in given.names or BENCHMARKS:

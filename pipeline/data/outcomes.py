@@ -108,13 +108,15 @@ def _work_there(
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
         places = ray_cluster.processors(ray, options)
-        actor = ray.remote(Actor).options(num_cpus=1, max_restarts=0, runtime_env=ray_cluster.environment())
-        arguments = (function, options, os.getcwd(), identify, digest(identify()), preload)
         # Another node where that one is gone or full.
         turns = itertools.cycle(On(node, soft=True) for node in places)
-        pool: ActorPool[tuple[str, P], list[Outcome[str, Entry]]] = ActorPool(
-            ray, lambda: actor.options(scheduling_strategy=next(turns)).remote(*arguments), len(places)
-        )
+        fixed = {"num_cpus": 1, "max_restarts": 0, "runtime_env": ray_cluster.environment()}
+        arguments = (function, options, os.getcwd(), identify, digest(identify()), preload)
+
+        def make() -> object:
+            return ray.remote(Actor).options(scheduling_strategy=next(turns), **fixed).remote(*arguments)
+
+        pool: ActorPool[tuple[str, P], list[Outcome[str, Entry]]] = ActorPool(ray, make, len(places))
         size = max(1, min(CHUNK, -(-len(tasks) // (len(places) * DEPTH))))
         lost: list[tuple[str, P]] = []
         charged: list[tuple[str, P]] = []
