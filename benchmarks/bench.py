@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .figures import Figure, alternate, ratio, seconds
+from .figures import Figure, alternate, count_flops, ratio, seconds
 from .networks import Network
 
 if TYPE_CHECKING:
@@ -149,11 +149,7 @@ class Bench:
 
     def ceiling(self, peak: float | None) -> list[Figure]:
         """Products that the network asks for, counted, and their share of what the card can do."""
-        from torch.utils.flop_counter import FlopCounterMode
-
-        with FlopCounterMode(display=False) as counter:
-            self.bare()
-        flops = counter.get_total_flops() / len(self.jobs)
+        flops = count_flops(self.bare) / len(self.jobs)
         taken = statistics.median(seconds(self.bare) for _ in range(self.size.repeats)) / len(self.jobs)
         found = [Figure(self._name("counted"), flops / 1e9, "GFLOP", "", "of products and convolutions, per clip")]
         if peak is None:

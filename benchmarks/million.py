@@ -1,11 +1,12 @@
 """A corpus far larger than any there is, with tiny features, through all that grows with the number of clips.
 
 Manifest, clip cache, store, index, and one epoch of a small network: each in a process of its own, with its time and its
-peak memory. What decoding and encoding take is proportional to the seconds of film and is computed in `docs/scale.md`.
+peak memory. What decoding takes is proportional to the number of films, and measured on a few. `docs/scale.md` computes with it.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +19,12 @@ EMOTIONS = ("anger", "joy", "neutral", "sadness")
 @dataclass(frozen=True)
 class Size:
     clips: int = 100_000
+    #: Made-up films of 3 s, 640 × 360, 25 frames per second, that are decoded.
+    films: int = 20
     isolated: bool = True
 
 
-TINY = Size(clips=200, isolated=False)
+TINY = Size(clips=200, films=1, isolated=False)
 
 
 def describe(manifest: Path, folds: Path, clips: int) -> int:
@@ -74,6 +77,19 @@ def train(index: Path, manifest: Path, folds: Path) -> int:
     return int((data.roles == "train").sum())
 
 
+def decode(folder: Path, films: int) -> tuple[float, float]:
+    """Frames of each film as stage `frames` samples them. Returns processor seconds and bytes per film."""
+    from pipeline.data import media
+    from pipeline.params import DecodeVideo
+
+    corpus.videos(folder, films)
+    cuts = [media.Cut(str(path), None, None) for path in sorted(folder.glob("*.mp4"))]
+    media.decode_frames(DecodeVideo(), cuts[0])
+    begun = time.process_time()
+    bytes_ = sum(media.decode_frames(DecodeVideo(), cut).values.nbytes for cut in cuts)
+    return (time.process_time() - begun) / films, bytes_ / films
+
+
 def measure(folder: Path, size: Size) -> list[Figure]:
     manifest, folds, index = folder / "manifest.parquet", folder / "folds.parquet", folder / "index.h5"
     n = size.clips
@@ -84,7 +100,12 @@ def measure(folder: Path, size: Size) -> list[Figure]:
         ("index", cache.index, (folder, manifest, folds), n, "joined, checked, mean and deviation per fold"),
         ("load and one epoch", train, (index, manifest, folds), n - len(range(0, n, 5)), "one row per clip, batches of 256"),
     )
-    figures = []
+    spent, stored = apart.run(decode, folder / "films", size.films, cache=folder / "cache", isolated=size.isolated).value
+    films = f"{size.films} films of 3 s, 640 × 360, sampled 4 times a second"
+    figures = [
+        Figure("a film decoded, processor time", spent, "s", "", films),
+        Figure("frames of a film", stored / 1e3, "kB", "", "JPEGs of quality 95, shorter side 256"),
+    ]
     for name, function, arguments, clips, note in steps:
         done = apart.run(function, *arguments, cache=folder / "cache", isolated=size.isolated)
         if done.value != clips:
@@ -102,6 +123,6 @@ def measure(folder: Path, size: Size) -> list[Figure]:
 
 
 def _size(folder: Path) -> int:
-    """Bytes on the disk; those of the clip cache are not counted with the other files."""
-    inside = folder / "cache"
-    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file() and inside not in path.parents)
+    """Bytes on the disk; those of the clip cache and the films are not counted with the other files."""
+    aside = {folder / "cache", folder / "films"}
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file() and not aside & set(path.parents))

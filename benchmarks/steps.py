@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .figures import Figure, seconds
+from .figures import Figure, count_flops, seconds
 
 ADDRESS = "random:0"
 #: Shares of the layers that lie in the trunk.
@@ -42,7 +42,6 @@ def measure(share: float, size: Size, device: str, dtype: str, peak: float | Non
         peak: TFLOP/s of a product of large matrices; None = it was not taken.
     """
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
     from pipeline.models.language import LanguageModel, Lora
     from pipeline.models.spec import LanguageSpec
@@ -75,9 +74,7 @@ def measure(share: float, size: Size, device: str, dtype: str, peak: float | Non
             torch.cuda.synchronize()
 
     step()
-    with FlopCounterMode(display=False) as counter:
-        step()
-    flops = counter.get_total_flops()
+    flops = count_flops(step)
     taken = statistics.median(seconds(step) for _ in range(size.repeats))
     note = f"{count - below} of {count} layers, {size.clips} prompts of {tokens} tokens, {dtype}; {flops / 1e9:.3g} GFLOP counted"
     yield Figure(name(share), taken * 1e3, "ms", "", note)
