@@ -21,32 +21,22 @@ from .figures import Figure
 
 #: A module each, imported when it is run: some bring a framework along.
 BENCHMARKS = (
-    "manifest",
-    "store",
-    "cache",
-    "efficiency",
-    "readouts",
-    "naive",
-    "invariance",
-    "resident",
-    "epoch",
-    "contrast",
-    "members",
-    "language",
-    "peak",
-    "dag",
-    "predict",
+    *("manifest", "store", "cache", "efficiency", "readouts", "naive", "invariance", "resident", "epoch", "contrast", "members"),
+    *("language", "peak", "million", "gpu", "dag", "predict"),
 )
 RESULTS = Path(__file__).with_name("results.json")
 MARKS = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}
 
 
-def run(name: str, *, tiny: bool = False, workspace: Path | None = None) -> list[Figure]:
-    """One benchmark in a temporary folder."""
+def run(name: str, *, tiny: bool = False, **options: object) -> list[Figure]:
+    """One benchmark in a temporary folder.
+
+    Args:
+        options: of its `Size`; those it has not, and None, are left out.
+    """
     module = import_module(f"{__package__}.{name}")
     size = module.TINY if tiny else module.Size()
-    if workspace is not None and name in ("dag", "predict"):
-        size = replace(size, workspace=workspace)
+    size = replace(size, **{key: value for key, value in options.items() if value is not None and hasattr(size, key)})
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         return module.measure(Path(folder), size)
 
@@ -74,18 +64,23 @@ def main(words: list[str] | None = None) -> int:
     """Exit code 0 when every target with a value is met, 1 when one is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: all")
-    parser.add_argument("--tiny", action="store_true", help="a few clips: does it run? The figures mean nothing")
+    parser.add_argument("--tiny", "--small", action="store_true", help="a few clips: does it run? The figures mean nothing")
     parser.add_argument("--workspace", type=Path, default=Path(), help="finished workspace for `dag`; default: this folder")
+    parser.add_argument("--clips", type=int, help="of `million`; default: 100000")
+    parser.add_argument("--device", help="of `gpu`; default: the first GPU, if there is one")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args(words)
     if unknown := [name for name in given.names if name not in BENCHMARKS]:
         parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHMARKS)}")
+    if given.clips is not None and given.clips < 10:
+        parser.error(f"--clips {given.clips}; at least 10")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     console, described, figures = Console(highlight=False), machine.describe(), {}
     for name in given.names or BENCHMARKS:
         console.print(f"{name} …", style="dim")
         workspace = None if given.tiny else given.workspace.resolve()
-        figures[name] = run(name, tiny=given.tiny, workspace=workspace)
+        clips = given.clips if name == "million" else None
+        figures[name] = run(name, tiny=given.tiny, workspace=workspace, clips=clips, device=given.device)
         if not given.tiny or given.out != RESULTS:
             save(given.out, {name: figures[name]}, described)
     # As wide as its longest line, also into a file.

@@ -16,12 +16,17 @@ STEP = 0.01
 
 @dataclass(frozen=True)
 class Measured:
-    """Wall seconds; peak resident and peak anonymous MiB (without pages of files, which the system may drop)."""
+    """Wall seconds; peak resident and peak anonymous MiB (without pages of files, which the system may drop).
+
+    Attributes:
+        processor: seconds that the process computed for, without its children; other work on the machine hardly changes it.
+    """
 
     seconds: float
     resident: float
     anonymous: float
     value: object = None
+    processor: float = 0.0
 
 
 def run(function: Callable, *args: object, cache: Path, isolated: bool = True) -> Measured:
@@ -58,10 +63,10 @@ def _watched(function: Callable, args: tuple, cache: Path) -> Measured:
     peaks, stop = {"RssAnon": 0, "VmRSS": 0}, threading.Event()
     watcher = threading.Thread(target=_watch, args=(peaks, stop), daemon=True)
     watcher.start()
-    begun = time.perf_counter()
+    begun, busy = time.perf_counter(), time.process_time()
     try:
         value = function(*args)
-        taken = time.perf_counter() - begun
+        taken, busy = time.perf_counter() - begun, time.process_time() - busy
     finally:
         stop.set()
         watcher.join()
@@ -69,7 +74,7 @@ def _watched(function: Callable, args: tuple, cache: Path) -> Measured:
             del os.environ["AFFECTORY_CACHE"]
         else:
             os.environ["AFFECTORY_CACHE"] = before
-    return Measured(taken, peaks["VmRSS"] / 1024, peaks["RssAnon"] / 1024, value)
+    return Measured(taken, peaks["VmRSS"] / 1024, peaks["RssAnon"] / 1024, value, busy)
 
 
 def _watch(peaks: dict[str, int], stop: threading.Event) -> None:

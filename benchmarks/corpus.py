@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.params import Params, Stream, parse
-from pipeline.storage import media_store, tables
+from pipeline.storage import flac, media_store, tables
 from pipeline.storage.clip_cache import ClipCache, digest
 
 WORDS = "the a of to and it was never always so very quiet loud glad sorry angry late early home again".split()
@@ -168,6 +168,35 @@ def frames(folder: Path, clips: int, count: int, *, width: int = 340, height: in
         media_store.pack(folder / "frames.h5", rows, "video", cache, identity, {})
     tables.write(tables.frame(rows), folder / "manifest.parquet")
     return folder / "manifest.parquet", folder / "frames.h5"
+
+
+def sounds(folder: Path, clips: int, length: float) -> tuple[Path, Path]:
+    """A manifest and `audio.h5` of `clips` clips of `length` seconds of noise at 16 kHz, a quarter longer or shorter by turns.
+
+    Returns:
+        Paths of the manifest and of the media store.
+    """
+    chance, rate = np.random.default_rng(0), 16000
+    lengths = [length * (1 + (i % 3 - 1) / 4) for i in range(clips)]
+    rows = [
+        {
+            "id": f"clip{i:04d}",
+            "corpus": "benchmark",
+            "audio": f"clip{i:04d}.wav",
+            "duration": lengths[i],
+            "content": digest({"sound": i}),
+        }
+        for i in range(clips)
+    ]
+    identity = {"kind": "audio", "benchmark": [clips, length], "rate": rate}
+    with ClipCache("audio", identity, base=folder / "cache") as cache:
+        for row, seconds in zip(rows, lengths, strict=True):
+            wave = chance.uniform(-0.5, 0.5, round(seconds * rate)).astype(np.float32)
+            times = np.array([[0.0, len(wave) / rate]], np.float32)
+            cache.put({row["content"]: media_store.join_files([flac.encode(wave, rate)], times)})
+        media_store.pack(folder / "audio.h5", rows, "audio", cache, identity, {})
+    tables.write(tables.frame(rows), folder / "manifest.parquet")
+    return folder / "manifest.parquet", folder / "audio.h5"
 
 
 def jpeg(picture: np.ndarray) -> bytes:

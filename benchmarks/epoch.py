@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -136,7 +136,7 @@ class ReadyMade:
         course = prepare(self.spec, self.read, params)
         torch.manual_seed(0)
         order = torch.Generator().manual_seed(0)
-        self.model = EmotionModel(self.spec)
+        self.model = EmotionModel(self.spec).to(data.emotion.device)
         fit_statistics(pooled_parts(self.model), self.spec, self.read, course.train, params)
         self.optimiser = build_optimiser(self.model, params.training)
         self.objective = Objective(params.loss, self.spec)
@@ -163,26 +163,38 @@ def measure(folder: Path, size: Size) -> list[Figure]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return [figure for name, case in CASES.items() for figure in _measure_case(name, dict(case), size)]
+        return [figure for name in CASES for figure in measure_case(name, size)]
     finally:
         torch.set_num_threads(threads)
 
 
-def _measure_case(name: str, groups: dict, size: Size) -> list[Figure]:
-    data = make_data(size, groups.pop("views"))
+def place(data: Dataset, device: str) -> Dataset:
+    """The same clips on a device."""
+    streams = {
+        name: replace(one, values=one.values.to(device), times=one.times.to(device), offsets=one.offsets.to(device))
+        for name, one in data.streams.items()
+    }
+    moved = {name: getattr(data, name).to(device) for name in ("emotion", "dimensions", "turns")}
+    return replace(data, streams=streams, **moved)
+
+
+def measure_case(name: str, size: Size, device: str = "cpu") -> list[Figure]:
+    """One of `CASES`."""
+    groups = dict(CASES[name])
+    data = place(make_data(size, groups.pop("views")), device)
     # The first epoch warms both up.
     params = make_params(size.repeats + 1, **groups)
     ready = ReadyMade(params, data)
     ours: list[tuple[float, float]] = []
     bare: list[tuple[float, float]] = []
-    begun = _now()
+    begun = _now(device)
 
     def after(_: Progress) -> None:
         nonlocal begun
-        ended = _now()
+        ended = _now(device)
         ready()
         ours.append((ended[0] - begun[0], ended[1] - begun[1]))
-        begun = _now()
+        begun = _now(device)
         bare.append((begun[0] - ended[0], begun[1] - ended[1]))
 
     fit(ready.spec, ready.read, params, 0, on_epoch=after)
@@ -195,5 +207,7 @@ def _measure_case(name: str, groups: dict, size: Size) -> list[Figure]:
     ]
 
 
-def _now() -> tuple[float, float]:
+def _now(device: str) -> tuple[float, float]:
+    if device != "cpu":
+        torch.cuda.synchronize()
     return time.perf_counter(), time.process_time()

@@ -64,3 +64,16 @@ def alternate(
 def ratio(above: list[float], below: list[float]) -> float:
     """Median over rounds of one time by the other."""
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
+
+
+def count_flops(function: Callable[[], object]) -> int:
+    """Additions and multiplications of the products and convolutions that a call asks for.
+
+    Attention goes through plain products meanwhile: torch does not count its fused kernels on every device.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops()

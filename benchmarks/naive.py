@@ -42,6 +42,7 @@ def measure(folder: Path, size: Size) -> list[Figure]:
     from pipeline.params import DecodeVideo
     from pipeline.storage import feature_store, media_store, tables
     from pipeline.storage.clip_cache import ClipCache
+    from pipeline.workers.pool import Pool
 
     manifest = corpus.videos(folder / "videos", size.clips, seconds=size.seconds)
     table = tables.read(manifest)
@@ -94,7 +95,7 @@ def measure(folder: Path, size: Size) -> list[Figure]:
         function = media.partial(media.decode_frames, spec)
         with ClipCache("frames", {"spec": spec.model_dump()}, base=base) as cache:
             tasks = [(row["content"], media.Cut(str(folder / "videos" / row["video"]), None, None)) for row in rows]
-            with media.Pool(function, workers=size.workers) as pool:
+            with Pool(function, workers=size.workers) as pool:
                 cache.put({done.key: done.value for done in pool.imap_unordered(tasks)})
             media_store.pack(folder / "frames.h5", rows, "video", cache, {"spec": spec.model_dump()}, {})
 

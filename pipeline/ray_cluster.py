@@ -8,11 +8,13 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from .errors import DeviceError, ParamsError
 from .params import Run
+from .parts import OWN
 
 #: Where a cluster that is started here listens: no other machine reaches it.
 HERE = "127.0.0.1"
@@ -94,3 +96,39 @@ def places(ray: ModuleType, options: Run) -> tuple[str, int]:
     if options.device == "cuda" and not gpus:
         raise DeviceError("run.device is cuda, but the Ray cluster has no GPU; use -S run.device=auto or cpu.")
     return ("cuda", gpus) if gpus and options.device != "cpu" else ("cpu", max(1, options.workers))
+
+
+def processors(ray: ModuleType, options: Run) -> list[str]:
+    """Ids of the nodes of workers that need a processor alone: `run.workers` on each node, as far as it has processors.
+
+    Nodes with a GPU are left to those who use it, where there are others.
+
+    Raises:
+        DeviceError: no node has a processor.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+    if not nodes:
+        raise DeviceError("no node of the Ray cluster has a processor; `ray status` shows what it has.")
+    plain = [node for node in nodes if not node["Resources"].get("GPU")] or nodes
+    return [node["NodeID"] for turn in range(max(1, options.workers)) for node in plain if turn < int(node["Resources"]["CPU"])]
+
+
+def environment() -> dict[str, dict[str, str]]:
+    """What a process on a node is started with: this code, and the folder of parts of one's own."""
+    own = {OWN: str(Path(os.environ[OWN]).resolve())} if os.environ.get(OWN) else {}
+    return {"env_vars": {"PYTHONPATH": str(Path(__file__).parents[1]), **own}}
+
+
+def enter(folder: str) -> None:
+    """On a node: work in the project's folder.
+
+    Raises:
+        DeviceError: the node does not see it.
+    """
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise DeviceError(
+            f"Ray node {socket.gethostname()} does not see {folder} ({error.strerror}); "
+            "run.engine=ray needs the project at one path on every node."
+        ) from None

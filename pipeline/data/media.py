@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
@@ -24,10 +25,10 @@ from pipeline.storage import flac, tables
 from pipeline.storage.clip_cache import ClipCache
 from pipeline.storage.feature_store import Entry, Status
 from pipeline.storage.media_store import absent_entry, join_files, pack
-from pipeline.workers.pool import Pool
 
 from .decode import audio, video
 from .hashing import hash_media
+from .outcomes import work
 
 log = logging.getLogger(__name__)
 #: The code (with all it imports) that decides which bytes a clip is decoded to: part of the cache key.
@@ -54,16 +55,28 @@ class Cut:
 def extract_frames(params: Params, manifest: str | Path = "data/manifest.parquet", out: str | Path = "data/frames.h5") -> Path:
     """Stage `frames`: sample every clip's video. See `_decode` for what it raises."""
     spec = params.decode.video
-    identity: dict[str, object] = {"kind": "frames", "code": code_digest(*FRAMES_CODE), "spec": spec.model_dump()}
-    identity |= _versions("av", "decord", "pillow")
-    return _decode(params, "frames", "video", identity, partial(decode_frames, spec), Path(manifest), Path(out))
+    identify, function = partial(identify_frames, spec), partial(decode_frames, spec)
+    return _decode(params, "frames", "video", identify, function, Path(manifest), Path(out))
 
 
 def extract_audio(params: Params, manifest: str | Path = "data/manifest.parquet", out: str | Path = "data/audio.h5") -> Path:
     """Stage `audio`: every clip's sound. See `_decode` for what it raises."""
     rate = params.decode.audio.rate
-    identity = {"kind": "audio", "code": code_digest(*SOUND_CODE), "rate": rate, **_versions("av", "soundfile", "torchaudio")}
-    return _decode(params, "audio", "audio", identity, partial(decode_sound, rate), Path(manifest), Path(out))
+    return _decode(
+        params, "audio", "audio", partial(identify_sound, rate), partial(decode_sound, rate), Path(manifest), Path(out)
+    )
+
+
+def identify_frames(spec: DecodeVideo) -> dict[str, object]:
+    """What decides the frames of a clip beside its bytes."""
+    identity = {"kind": "frames", "code": code_digest(*FRAMES_CODE), "spec": spec.model_dump()}
+    return identity | _versions("av", "decord", "pillow")
+
+
+def identify_sound(rate: int) -> dict[str, object]:
+    """What decides the sound of a clip beside its bytes."""
+    identity = {"kind": "audio", "code": code_digest(*SOUND_CODE), "rate": rate}
+    return identity | _versions("av", "soundfile", "torchaudio")
 
 
 def _versions(*packages: str) -> dict[str, str | None]:
@@ -99,9 +112,15 @@ def decode_sound(rate: int, cut: Cut) -> Entry:
 
 
 def _decode(
-    params: Params, stage: str, modality: str, identity: dict, function: Callable[[Cut], Entry], manifest: Path, out: Path
+    params: Params,
+    stage: str,
+    modality: str,
+    identify: Callable[[], dict[str, object]],
+    function: Callable[[Cut], Entry],
+    manifest: Path,
+    out: Path,
 ) -> Path:
-    """Decode what the cache lacks in worker processes, then pack the store.
+    """Decode what the cache lacks in worker processes, here or on a cluster, then pack the store.
 
     Raises:
         QuarantineError: more clips failed than `quarantine.max_rate` allows; what was decoded stays cached.
@@ -114,7 +133,7 @@ def _decode(
         raise StoreError(f"{manifest} is of an earlier version, without {absent[0]}. Run `dvc repro manifest`.")
     rows = table.select(columns).to_dicts()
     present = {row["content"]: row for row in rows if row[modality] is not None}
-    root = Path(params.corpus.root).resolve()
+    root, identity = Path(params.corpus.root).resolve(), identify()
     with ClipCache(stage, identity) as cache:
         missing = sorted(cache.missing(present))
         if missing:
@@ -122,12 +141,12 @@ def _decode(
         tasks = ((content, _cut(present[content], modality, root)) for content in missing)
         # Loaded once for all workers: most sound has to be resampled.
         heavy = ("torchaudio.functional",) if missing and stage == "audio" else ()
-        pool = Pool(function, workers=params.run.workers, timeout=params.run.timeout, preload=heavy)
-        with pool, track(len(missing), stage) as advance:
+        outcomes = closing(work(tasks, function, params.run, identify, heavy))
+        with outcomes as found, track(len(missing), stage) as advance:
             pending: dict[str, Entry] = {}
             failures: dict[str, tuple[str, str]] = {}
             since = time.monotonic()
-            for outcome in pool.imap_unordered(tasks):
+            for outcome in found:
                 advance(1)
                 if outcome.ok or outcome.reason in ABSENT:
                     pending[outcome.key] = outcome.value if outcome.ok else absent_entry(outcome.detail)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
@@ -17,7 +16,6 @@ from pipeline import ray_cluster
 from pipeline.devices import pick_devices
 from pipeline.errors import DeviceError, ParamsError, StoreError, UserError
 from pipeline.params import Params
-from pipeline.parts import OWN
 from pipeline.runs.answers import FOLDER
 from pipeline.runs.folders import HISTORY
 from pipeline.storage.atomic import atomic_folder
@@ -59,13 +57,12 @@ def fill_cache(tasks: Sequence[tuple[Params, Job]], sources: Sources) -> Iterato
     options = tasks[0][0].run
     ray = ray_cluster.load(options.ray_address)
     device = pick_devices(options.device)[0].partition(":")[0]
-    own = {OWN: str(Path(os.environ[OWN]).resolve())} if os.environ.get(OWN) else {}
     with ray_cluster.connect(ray, options.ray_address):
         remote = ray.remote(run_there).options(
             num_cpus=1,
             num_gpus=int(device == "cuda"),
             scheduling_strategy="SPREAD",
-            runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parents[2]), **own}},
+            runtime_env=ray_cluster.environment(),
         )
         calls = {}
         for place in missing:
@@ -89,13 +86,7 @@ def run_there(folder: str, params: str, sources: Sources, job: Job) -> Packed:
     Raises:
         DeviceError: the node does not see the project.
     """
-    try:
-        os.chdir(folder)
-    except OSError as error:
-        raise DeviceError(
-            f"Ray node {socket.gethostname()} does not see {folder} ({error.strerror}); "
-            "run.engine=ray needs the project at one path on every node."
-        ) from None
+    ray_cluster.enter(folder)
     made, _ = run_job(Params.model_validate_json(params), sources, job)
     return Packed(made.parent.name, _read_files(made), socket.gethostname())
 

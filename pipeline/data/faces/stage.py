@@ -10,6 +10,7 @@ import itertools
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -18,6 +19,7 @@ import polars as pl
 
 from pipeline.code import code_digest
 from pipeline.data.media import COMMIT
+from pipeline.data.outcomes import work
 from pipeline.devices import pick_devices
 from pipeline.errors import QuarantineError
 from pipeline.params import Faces, Params
@@ -27,7 +29,6 @@ from pipeline.storage.atomic import atomic_file
 from pipeline.storage.clip_cache import ClipCache
 from pipeline.storage.feature_store import Entry, Status
 from pipeline.storage.media_store import Media, pack
-from pipeline.workers.pool import Pool
 
 from . import detect, summary
 from .find import find_face
@@ -89,12 +90,8 @@ def extract_faces(
     sound = Media(audio) if wanted and spec.choice == "speaking" else None
     rows = tables.read(manifest).sort("id").select("id", "content", "video", "start").to_dicts()
     identity = {
-        "kind": "faces",
-        "code": code_digest(CODE),
+        **identify(spec, wanted),
         "frames": source.identity,
-        # Nobody needs the files of a detector that nobody asks.
-        "detector": detect.identity(spec) if wanted else None,
-        "spec": spec.model_dump(exclude=ASIDE),
     }
     if sound is not None:
         identity["sound"] = sound.identity
@@ -118,6 +115,16 @@ def extract_faces(
     return out
 
 
+def identify(spec: Faces, wanted: bool = True) -> dict[str, object]:
+    """What decides boxes and crops beside frames and sound.
+
+    Raises:
+        WeightsError: the detector's files are not there; nobody needs them when no stream wants a face.
+    """
+    detector = detect.identity(spec) if wanted else None
+    return {"kind": "faces", "code": code_digest(CODE), "detector": detector, "spec": spec.model_dump(exclude=ASIDE)}
+
+
 def _compute(
     params: Params, rows: list[dict], stores: tuple[Media, Media | None], cache: ClipCache
 ) -> dict[str, tuple[str, str]]:
@@ -128,14 +135,16 @@ def _compute(
     missing = sorted(cache.missing(present))
     log.info("faces: %d of %d clips to search", len(missing), len(rows))
     heavy = detect.modules(params.faces) if missing else ()
-    devices = itertools.cycle(pick_devices(params.run.device) if heavy else ["cpu"])
+    # A cluster's GPUs are the encoders'.
+    devices = itertools.cycle(pick_devices(params.run.device) if heavy and params.run.engine == "local" else ["cpu"])
     function = partial(search, params.faces, str(source.path.resolve()), str(sound.path.resolve()) if sound else None)
-    pool = Pool(function, workers=params.run.workers, timeout=params.run.timeout, preload=heavy)
+    tasks = ((content, _task(present[content], root, next(devices))) for content in missing)
+    outcomes = closing(work(tasks, function, params.run, partial(identify, params.faces), heavy))
     failures: dict[str, tuple[str, str]] = {}
     pending: dict[str, Entry] = {}
     since = time.monotonic()
-    with pool, progress(len(missing), "faces") as advance:
-        for outcome in pool.imap_unordered((content, _task(present[content], root, next(devices))) for content in missing):
+    with outcomes as found, progress(len(missing), "faces") as advance:
+        for outcome in found:
             advance(1)
             if outcome.ok:
                 pending[outcome.key] = outcome.value

@@ -13,22 +13,20 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from pipeline import ray_cluster
 from pipeline.errors import DeviceError
 from pipeline.features.encoders.extractor import Prepared
 from pipeline.features.encoders.readouts import prepare_together
 from pipeline.params import Run, Stream
-from pipeline.parts import OWN
 from pipeline.storage.clip_cache import digest
 from pipeline.storage.feature_store import Entry
 from pipeline.workers.pool import Pool
+from pipeline.workers.ray_actors import ActorPool
 
 from .batcher import batches
 from .entries import encode_together, settle_unprepared
 from .forward import Forward
-from .ray_actors import ActorPool
 from .reader import Job, Reader
 from .stats import Stats
 from .task import Task
@@ -78,13 +76,7 @@ class Actor:
         """
         from pipeline.features.encoders import registry
 
-        try:
-            os.chdir(self._folder)
-        except OSError as error:
-            raise DeviceError(
-                f"Ray node {socket.gethostname()} does not see {self._folder} ({error.strerror}); "
-                "run.engine=ray needs the project at one path on every node."
-            ) from None
+        ray_cluster.enter(self._folder)
         extractor = registry.build(self._stream, self._view)
         if digest(extractor.identity) != self._identity:
             raise DeviceError(
@@ -100,7 +92,7 @@ class Actor:
         self._budget = extractor.budget * self._options.batch
         self._idle = time.perf_counter()
 
-    def encode(self, jobs: Sequence[Job]) -> tuple[list[dict[str, Entry]], Stats]:
+    def work(self, jobs: Sequence[Job]) -> tuple[list[dict[str, Entry]], Stats]:
         """Entries by content, of the stream and each of the others, and where the time went (`read`: the device was idle)."""
         stats, others = Stats(clips=len(jobs)), len(self._others)
         entries: list[dict[str, Entry]] = [{} for _ in range(others + 1)]
@@ -141,15 +133,13 @@ def compute(task: Task, options: Run, advance: Callable[[int], None]) -> Stats:
     with Writer(task.cache, *(one.cache for one in task.others)) as writer, ray_cluster.connect(ray, options.ray_address):
         device, count = ray_cluster.places(ray, options)
         reader = replace(task.reader, prepare=None, source=task.reader.source and task.reader.source.absolute())
-        project = str(Path(__file__).parents[3])
-        own = {OWN: str(Path(os.environ[OWN]).resolve())} if os.environ.get(OWN) else {}
         actor = ray.remote(Actor).options(
             num_cpus=1,
             num_gpus=int(device == "cuda"),
             max_restarts=0,
             max_concurrency=DEPTH,
             scheduling_strategy="SPREAD",
-            runtime_env={"env_vars": {"PYTHONPATH": project, **own}},
+            runtime_env=ray_cluster.environment(),
         )
         others = [one.stream for one in task.others]
         arguments = (task.stream, reader, options, os.getcwd(), digest(task.extractor.identity), device, task.view, others)

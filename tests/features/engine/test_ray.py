@@ -1,4 +1,4 @@
-"""Extraction and training on a local two-node Ray cluster: the bytes of the local engine, whatever happens to an actor."""
+"""Decoding, extraction, training on a local two-node Ray cluster: the bytes of this machine, whatever happens to an actor."""
 
 from __future__ import annotations
 
@@ -7,23 +7,30 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
+import av
 import numpy as np
 import polars as pl
 import pytest
+import soundfile
 
 from pipeline import params as parameters
 from pipeline import ray_cluster
+from pipeline.data import media, outcomes
+from pipeline.data.faces import stage as faces
+from pipeline.errors import DeviceError
 from pipeline.features import extract
 from pipeline.features.encoders import registry
-from pipeline.features.engine import ray_actors, ray_engine
+from pipeline.features.engine import ray_engine
 from pipeline.features.engine.devices import compute
 from pipeline.features.engine.reader import Reader, list_jobs
 from pipeline.features.engine.task import Task
 from pipeline.storage import tables
 from pipeline.storage.clip_cache import ClipCache
 from pipeline.training import stage
+from pipeline.workers import ray_actors
 
 ROOT = Path(__file__).resolve().parents[3]
 CLIPS = 48
@@ -180,6 +187,81 @@ def test_training_runs_on_the_cluster_are_those_of_this_machine(cluster, fabrica
     assert train_at("there", engine="ray", ray_address=cluster) == here
     # What is in the cache asks no cluster.
     assert train_at("again", engine="ray", ray_address="nowhere:1") == here
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory) -> Path:
+    """A workspace with the manifest of five films with sound and one damaged film."""
+    folder = tmp_path_factory.mktemp("films")
+    shade = np.linspace(0, 255, 64 * 48 * 3).reshape(48, 64, 3)
+    for i in range(5):
+        with av.open(str(folder / f"{i}.mp4"), "w") as film:
+            stream = film.add_stream("mpeg4", rate=8)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            for k in range(8 + i):
+                picture = ((shade + 20 * i + k) % 256).astype(np.uint8)
+                film.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            film.mux(stream.encode(None))
+        soundfile.write(folder / f"{i}.wav", 0.1 * np.sin(np.arange(16000) * 0.05 * (i + 1)), 16000)
+    (folder / "5.mp4").write_bytes(b"no film at all" * 99)
+    rows = [{"id": f"c/{i}", "video": f"{i}.mp4", "audio": f"{i}.wav" if i < 5 else None, "content": f"{i}"} for i in range(6)]
+    tables.write(tables.frame(rows), folder / "data/manifest.parquet")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_decoding_on_the_cluster_gives_the_files_of_this_machine(cluster, films, monkeypatch, tmp_path, committed):
+    monkeypatch.chdir(films)
+    stream = {"modality": "face", "source": "x", "encoder": "mae", "weights": "random:0"}
+
+    def decode_at(name: str, **run) -> dict[str, bytes]:
+        params = parameters.parse(
+            {
+                "recipe": "test",
+                "corpus": {"name": "folder", "root": "."},
+                "fusion": {"name": "concat"},
+                "streams": {"face": stream},
+                "faces": {"detector": "whole", "size": 32},
+                "quarantine": {"max_rate": 0.5},
+                "run": {"device": "cpu", "workers": 1, "timeout": 60} | run,
+            }
+        )
+        out = tmp_path / name
+        frames = media.extract_frames(params, out=out / "frames.h5")
+        media.extract_audio(params, out=out / "audio.h5")
+        faces.extract_faces(params, frames=frames, out=out / "faces.h5")
+        return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
+
+    here = decode_at("here")
+    assert [row["reason"] for row in tables.read(tmp_path / "here/frames.quarantine.parquet").to_dicts()] == ["unreadable"]
+    monkeypatch.setenv("AFFECTORY_CACHE", str(tmp_path / "other"))
+    committed.clear()
+    assert decode_at("there", engine="ray", ray_address=cluster) == here
+    assert sorted(committed) == sorted([str(i) for i in range(5)] * 3)
+    monkeypatch.setattr(outcomes, "digest", lambda identity: str(identity))
+    with pytest.raises(DeviceError, match="would decode otherwise"):
+        next(outcomes.work([("a", 1.0)], time.sleep, settings(engine="ray", ray_address=cluster).run, os.getpid))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("function", "bad", "workers", "reason", "detail"),
+    [
+        (signal.raise_signal, signal.SIGKILL, 1, "crash", "worker process ended"),
+        (signal.raise_signal, signal.SIGKILL, 0, "crash", "two Ray actors ended"),
+        (time.sleep, 1000, 1, "timeout", "no result after 2 s"),
+        (time.sleep, "long", 1, "error", "TypeError"),
+    ],
+)
+def test_a_clip_that_fails_on_a_node_costs_that_clip(cluster, here, function, bad, workers, reason, detail):
+    options = settings(engine="ray", ray_address=cluster, workers=workers, timeout=2).run
+    tasks = [(f"clip{i}", bad if i == 4 else 0) for i in range(9)]
+    found = {outcome.key: outcome for outcome in outcomes.work(tasks, function, options, dict)}
+    assert sorted(found) == [content for content, _ in tasks]
+    assert [content for content, outcome in found.items() if not outcome.ok] == ["clip4"]
+    assert found["clip4"].reason == reason and detail in found["clip4"].detail
 
 
 LISTENING = """

@@ -15,13 +15,14 @@ from pipeline import ray_cluster
 from pipeline.errors import DeviceError, ParamsError, WeightsError
 from pipeline.features.encoders import registry
 from pipeline.features.encoders.extractor import Extractor
-from pipeline.features.engine import ray_actors, ray_engine
+from pipeline.features.engine import ray_engine
 from pipeline.features.engine.devices import compute
 from pipeline.features.engine.reader import Job, Reader
 from pipeline.features.engine.stats import Stats
 from pipeline.features.engine.task import Task
 from pipeline.storage.clip_cache import ClipCache
 from pipeline.storage.feature_store import Entry
+from pipeline.workers import ray_actors
 
 
 def settings(**run) -> parameters.Params:
@@ -93,7 +94,7 @@ class Call:
 class Handle:
     def __init__(self, cluster, inside):
         self.inside, self.alive = inside, True
-        for method in ("arrive", "start", "encode"):
+        for method in ("arrive", "start", "work"):
             setattr(self, method, SimpleNamespace(remote=lambda *arguments, m=method: Call(self, m, arguments)))
 
     def answer(self, call):
@@ -118,7 +119,7 @@ class Double:
     def start(self):
         pass
 
-    def encode(self, work):
+    def work(self, work):
         if any(job.text == "poison" for job in work):
             raise Ended("the process ended\nfor reasons")
         row = np.array([[0, 1]], np.float32)
@@ -261,3 +262,24 @@ class Closed(Cluster):
     @staticmethod
     def init(*_, **__):
         raise ConnectionError("could not find\n a running instance")
+
+
+NODES = {"gpu": {"CPU": 16.0, "GPU": 1.0}, "small": {"CPU": 1.0}, "large": {"CPU": 8.0}, "gone": {"CPU": 8.0}, "none": {}}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "places"),
+    [
+        (["gpu", "small", "large", "gone", "none"], 3, ["small", "large", "large", "large"]),
+        (["gpu", "none"], 2, ["gpu", "gpu"]),
+        (["small"], 0, ["small"]),
+    ],
+)
+def test_decoding_goes_to_processors_and_leaves_gpus_to_encoders(nodes, workers, places):
+    found = [{"NodeID": name, "Alive": name != "gone", "Resources": NODES[name]} for name in nodes]
+    assert ray_cluster.processors(SimpleNamespace(nodes=lambda: found), settings(workers=workers).run) == places
+
+
+def test_a_cluster_without_processors_is_a_line():
+    with pytest.raises(DeviceError, match="no node of the Ray cluster has a processor"):
+        ray_cluster.processors(SimpleNamespace(nodes=list), settings().run)
