@@ -96,6 +96,7 @@ def test_one_override_puts_it_into_the_demo(name, composed):
     values = composed[name]
     text = (ROOT / "conf" / "stream" / f"{name}.yaml").read_text(encoding="utf-8")
     said = yaml.safe_load(text.replace("${corpus.root}", values["corpus"]["root"]))
+    said = yaml.safe_load(yaml.safe_dump(said).replace("${.source}", said["source"]))
     assert values["streams"][slot(name)] == said and values["recipe"] == "demo"
     assert set(values["streams"]) == set(SLOTS)
     assert params.parse(values).stream(slot(name)) == params.parse_stream(said, name)
