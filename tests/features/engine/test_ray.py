@@ -224,7 +224,7 @@ def test_decoding_on_the_cluster_gives_the_files_of_this_machine(cluster, films,
                 "streams": {"face": stream},
                 "faces": {"detector": "whole", "size": 32},
                 "quarantine": {"max_rate": 0.5},
-                "run": {"device": "cpu", "workers": 1, "timeout": 60} | run,
+                "run": {"device": "cpu", "workers": 0} | run,
             }
         )
         out = tmp_path / name
