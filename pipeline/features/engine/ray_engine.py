@@ -130,7 +130,7 @@ def compute(task: Task, options: Run, advance: Callable[[int], None]) -> Stats:
             runtime_env=ray_cluster.environment(),
         )
         arguments = (task.stream, reader, options, os.getcwd(), digest(task.extractor.identity), device, task.view)
-        pool = ActorPool(ray, lambda: actor.remote(*arguments), count)
+        pool: ActorPool[Job, tuple[dict[str, Entry], Stats]] = ActorPool(ray, lambda: actor.remote(*arguments), count)
         lost: list[Job] = []
         charged: list[Job] = []
         work = list(by_key.values())
