@@ -69,13 +69,13 @@ def extract_audio(params: Params, manifest: str | Path = "data/manifest.parquet"
 
 def identify_frames(spec: DecodeVideo) -> dict[str, object]:
     """What decides the frames of a clip beside its bytes."""
-    identity = {"kind": "frames", "code": code_digest(*FRAMES_CODE), "spec": spec.model_dump()}
+    identity: dict[str, object] = {"kind": "frames", "code": code_digest(*FRAMES_CODE), "spec": spec.model_dump()}
     return identity | _versions("av", "decord", "pillow")
 
 
 def identify_sound(rate: int) -> dict[str, object]:
     """What decides the sound of a clip beside its bytes."""
-    identity = {"kind": "audio", "code": code_digest(*SOUND_CODE), "rate": rate}
+    identity: dict[str, object] = {"kind": "audio", "code": code_digest(*SOUND_CODE), "rate": rate}
     return identity | _versions("av", "soundfile", "torchaudio")
 
 

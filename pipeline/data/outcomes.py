@@ -8,8 +8,8 @@ from __future__ import annotations
 import itertools
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Generic, TypeVar
 
 from pipeline import ray_cluster
 from pipeline.errors import DeviceError
@@ -32,9 +32,9 @@ def work(
     tasks: Iterable[tuple[str, P]],
     function: Callable[[P], Entry],
     options: Run,
-    identify: Callable[[], object],
+    identify: Callable[[], dict[str, object]],
     preload: Sequence[str] = (),
-) -> Iterator[Outcome[str, Entry]]:
+) -> Generator[Outcome[str, Entry], None, None]:
     """Outcomes of `(content, payload)` tasks as they come; closing it ends the workers.
 
     Args:
@@ -52,7 +52,7 @@ def work(
         yield from pool.imap_unordered(tasks)
 
 
-class Actor:
+class Actor(Generic[P]):
     """A worker process on a node, and the guard that ends it when a clip takes too long or too much.
 
     Args:
@@ -65,7 +65,7 @@ class Actor:
         function: Callable[[P], Entry],
         options: Run,
         folder: str,
-        identify: Callable[[], object],
+        identify: Callable[[], dict[str, object]],
         identity: str,
         preload: tuple[str, ...],
     ) -> None:
@@ -98,9 +98,9 @@ def _work_there(
     tasks: list[tuple[str, P]],
     function: Callable[[P], Entry],
     options: Run,
-    identify: Callable[[], object],
+    identify: Callable[[], dict[str, object]],
     preload: tuple[str, ...],
-) -> Iterator[Outcome[str, Entry]]:
+) -> Generator[Outcome[str, Entry], None, None]:
     if not tasks:
         return
     ray = ray_cluster.load(options.ray_address)

@@ -296,7 +296,7 @@ def test_an_actor_of_a_cluster_and_several_devices_give_all_of_a_pass(media, tmp
         params.stream("a"), reader, params.run, str(tmp_path), digest(extractor.identity), "cpu", None, [params.stream("b")]
     )
     actor.start()
-    found, stats = actor.encode(jobs)
+    found, stats = actor.work(jobs)
     assert not stats.failures
     monkeypatch.setenv("AFFECTORY_CACHE", str(tmp_path / "two"))
     with ClipCache("extract", extractor.identity) as first, ClipCache("extract", other.identity) as second:

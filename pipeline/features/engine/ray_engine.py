@@ -143,7 +143,7 @@ def compute(task: Task, options: Run, advance: Callable[[int], None]) -> Stats:
         )
         others = [one.stream for one in task.others]
         arguments = (task.stream, reader, options, os.getcwd(), digest(task.extractor.identity), device, task.view, others)
-        pool = ActorPool(ray, lambda: actor.remote(*arguments), count)
+        pool: ActorPool[Job, tuple[list[dict[str, Entry]], Stats]] = ActorPool(ray, lambda: actor.remote(*arguments), count)
         lost: list[Job] = []
         charged: list[Job] = []
         work = list(by_key.values())

@@ -28,7 +28,7 @@ from pipeline.features.engine.devices import compute
 from pipeline.features.engine.reader import Reader, list_jobs
 from pipeline.features.engine.task import Task
 from pipeline.storage import tables
-from pipeline.storage.clip_cache import ClipCache
+from pipeline.storage.clip_cache import ClipCache, digest
 from pipeline.training import stage
 from pipeline.workers import ray_actors
 
@@ -224,7 +224,7 @@ def test_decoding_on_the_cluster_gives_the_files_of_this_machine(cluster, films,
                 "streams": {"face": stream},
                 "faces": {"detector": "whole", "size": 32},
                 "quarantine": {"max_rate": 0.5},
-                "run": {"device": "cpu", "workers": 1, "timeout": 60} | run,
+                "run": {"device": "cpu", "workers": 0} | run,
             }
         )
         out = tmp_path / name
@@ -239,9 +239,6 @@ def test_decoding_on_the_cluster_gives_the_files_of_this_machine(cluster, films,
     committed.clear()
     assert decode_at("there", engine="ray", ray_address=cluster) == here
     assert sorted(committed) == sorted([str(i) for i in range(5)] * 3)
-    monkeypatch.setattr(outcomes, "digest", lambda identity: str(identity))
-    with pytest.raises(DeviceError, match="would decode otherwise"):
-        next(outcomes.work([("a", 1.0)], time.sleep, settings(engine="ray", ray_address=cluster).run, os.getpid))
 
 
 @pytest.mark.slow
@@ -262,6 +259,17 @@ def test_a_clip_that_fails_on_a_node_costs_that_clip(cluster, here, function, ba
     assert sorted(found) == [content for content, _ in tasks]
     assert [content for content, outcome in found.items() if not outcome.ok] == ["clip4"]
     assert found["clip4"].reason == reason and detail in found["clip4"].detail
+
+
+def test_a_node_that_would_decode_otherwise_is_refused(here):
+    def start(folder: Path, identity: dict) -> None:
+        outcomes.Actor(time.sleep, settings().run, str(folder), lambda: {"av": "1"}, digest(identity), ()).start()
+
+    start(here, {"av": "1"})
+    with pytest.raises(DeviceError, match="would decode otherwise"):
+        start(here, {"av": "2"})
+    with pytest.raises(DeviceError, match="does not see"):
+        start(here / "elsewhere", {"av": "1"})
 
 
 LISTENING = """
