@@ -100,7 +100,7 @@ class Llama(Fusion):
         self.emotion = nn.Parameter(torch.randn(self.width))
         self.norm = nn.LayerNorm(self.width)
         if options.residual:
-            # The streams have the say at first, and the language model as much of it as it earns (LayerScale; Touvron et al. 2021).
+            # The streams have the say at first, the language model as much of it as it earns (LayerScale; Touvron et al. 2021).
             nn.init.constant_(self.norm.weight, 0.1)
         # Words come as they are, without a projection of their own.
         self.beside = nn.Linear(self.width, self.width) if options.residual and self.words is not None else None
