@@ -37,7 +37,7 @@ class Browser:
         requests: addresses that were asked for since the last page was opened. errors: what its console said.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *further: str) -> None:
         if CHROMIUM is None:
             pytest.skip("no Chromium here (Debian: apt install chromium)")
         (their_in, our_out), (our_in, their_out) = os.pipe(), os.pipe()
@@ -49,7 +49,13 @@ class Browser:
             os.dup2(kept[1], 4)
 
         words = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe"]
-        words += ["--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking", f"--user-data-dir={folder}"]
+        words += [
+            *further,
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+            "--disable-background-networking",
+            f"--user-data-dir={folder}",
+        ]
         silent = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self.process = subprocess.Popen([*words, "about:blank"], close_fds=False, preexec_fn=place, **silent)
         os.close(their_in)
@@ -96,9 +102,13 @@ class Browser:
 
     def open(self, page: Path, hash: str = "") -> None:
         """Open a page and wait until it is there."""
-        for address in ("about:blank", page.resolve().as_uri() + hash):
+        self.visit(page.resolve().as_uri() + hash)
+
+    def visit(self, address: str) -> None:
+        """The same by its address."""
+        for place in ("about:blank", address):
             self.requests, self.errors, self.events = [], [], []
-            self.send("Page.navigate", url=address)
+            self.send("Page.navigate", url=place)
             while "Page.loadEventFired" not in self.events:
                 self.events.append(self._read().get("method"))
 
@@ -108,6 +118,12 @@ class Browser:
         if "exceptionDetails" in found:
             raise AssertionError(found["exceptionDetails"]["exception"].get("description"))
         return found["result"].get("value")
+
+    def give(self, selector: str, file: Path) -> None:
+        """Choose a file in a field for files."""
+        node = self.send("DOM.getDocument")["root"]["nodeId"]
+        field = self.send("DOM.querySelector", nodeId=node, selector=selector)["nodeId"]
+        self.send("DOM.setFileInputFiles", nodeId=field, files=[str(file)])
 
     def press(self, *keys: str) -> None:
         for key in keys:

@@ -24,6 +24,7 @@ LAYERS = {
     "evaluation": f"{SHARED} storage runs training.data",
     "study": f"{SHARED} storage models runs training evaluation",
     "instruct": f"{SHARED} storage weights features models runs training.data training.answers evaluation serving data.names",
+    "app": f"{SHARED} serving evaluation",
     "export": f"{SHARED} storage features models runs evaluation serving",
     "serving": f"{SHARED} storage workers weights data features models runs training",
 }

@@ -18,6 +18,7 @@ from pipeline.errors import UserError
 from pipeline.storage.atomic import explain_refusal
 from pipeline.version import VERSION
 
+from . import app as page
 from . import cache, corpora, export, features, instruct, predict, project, stages, start, stream, study, tools
 from .options import STAGES, TOOLS
 
@@ -33,6 +34,7 @@ app.add_typer(predict.app)
 app.add_typer(tools.app)
 app.add_typer(project.app)
 app.add_typer(stream.app)
+app.add_typer(page.app)
 app.add_typer(export.app)
 app.add_typer(cache.app, name="cache", rich_help_panel=TOOLS)
 app.add_typer(features.app, name="features", rich_help_panel=TOOLS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pipeline.storage.feature_store import Status
 
-from .prediction import Prediction
+from .prediction import Prediction, StreamUse
 
 WIDTH = 28
 
@@ -78,18 +78,23 @@ def plain(prediction: Prediction) -> dict:
         }
         if prediction.trace
         else None,
-        "streams": {
-            name: {
-                "status": one.status.name.lower(),
-                "rows": one.rows,
-                "reason": one.reason or None,
-                "share": None if one.share is None else round(one.share, 6),
-            }
-            for name, one in prediction.streams.items()
-        },
+        "streams": plain_use(prediction.streams),
         "heard": prediction.heard,
         "random_weights": list(prediction.random),
         "models": prediction.models,
+    }
+
+
+def plain_use(streams: Mapping[str, StreamUse]) -> dict[str, dict]:
+    """The use of streams as JSON values."""
+    return {
+        name: {
+            "status": one.status.name.lower(),
+            "rows": one.rows,
+            "reason": one.reason or None,
+            "share": None if one.share is None else round(one.share, 6),
+        }
+        for name, one in streams.items()
     }
 
 
