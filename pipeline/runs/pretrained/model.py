@@ -33,7 +33,7 @@ class AffectoryModel(PreTrainedModel):
 
     What a clip is told depends on nothing beside it in the batch.
 
-    >>> import torch
+    >>> from pipeline.models.spec import StreamSpec
     >>> from pipeline.models.build import build_model
     >>> spec = ModelSpec(streams={"audio": StreamSpec(width=8, pooling="mean")}, classes=("joy", "sadness"), linear=True)
     >>> facts = {"variant": "linear", "fold": 0, "seed": 0, "max_tokens": 64, "normalise": "train"}

@@ -319,7 +319,7 @@ REPLICAS = {
     "hlm12erc": hlm12erc,
     "iemocap": iemocap,
     "joined": joined,
-    "meld": meld,
+    **dict.fromkeys(("meld", "meld_llama", "meld_llama2_7b", "meld_tinyllama"), meld),
     "mer2023": mer2023,
     "merr": merr,
     "mosei": _sentiment(3, "I THOUGHT IT WAS FUN "),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -131,6 +132,9 @@ def ready(tmp_path, monkeypatch):
     states = Entry(rng.normal(size=(1, 1, 4096)).astype(np.float32), np.array([[0, 4]], np.float32))
     output = output_store.Output(lambda: [states], [1], (1, 4096), [""])
     (tmp_path / "data").mkdir()
+    (tmp_path / "own").mkdir()
+    with h5py.File(tmp_path / "own/features.h5", "w") as file:
+        file["01-a"] = rng.normal(size=(8, 6)).astype(np.float32)
     output_store.write(tmp_path / "data/emotion_llama.h5", ["ravdess/01-a"], {"llama_features": output}, "float16", {})
 
 
@@ -138,7 +142,7 @@ def small(name: str) -> Stream:
     """The row on weights that need no fetching."""
     one = STREAMS[name][0]
     if one.weights.partition(":")[0] in ("random", "file", "none"):
-        return one.model_copy(update={"weights": one.weights.replace("${corpus.root}", "corpora/ravdess")})
+        return one.model_copy(update={"weights": one.weights.replace("${corpus.root}", "corpora/ravdess").replace("${.source}", one.source)})
     return one.model_copy(update={"weights": "random:0", "architecture": SMALL[name]})
 
 
