@@ -243,7 +243,7 @@ def test_a_turn_of_the_future_changes_nothing(dialogues, name):
         model, rows = build_model(spec).eval(), torch.arange(8)
         before = model(data.batch(rows, spec.streams, spec.turns))["emotion"]
         stream = data.streams["audio"]
-        values = stream.values.clone()
+        values = stream.values[:]
         values[stream.offsets[3] : stream.offsets[4]] *= -3  # the last turn of the first dialogue
         other = replace(data, streams=data.streams | {"audio": replace(stream, values=values)})
         after = model(other.batch(rows, spec.streams, spec.turns))["emotion"]

@@ -45,7 +45,7 @@ def with_view(data, name, change):
     size = int(stream.offsets[-1])
     seen = replace(
         stream,
-        values=torch.cat([stream.values, change(stream.values)]),
+        values=torch.cat([stream.values[:], change(stream.values[:])]),
         times=stream.times.repeat(2, 1),
         offsets=torch.cat([stream.offsets, stream.offsets[1:] + size]),
         targets=None if stream.targets is None else stream.targets.repeat(2, 1),
