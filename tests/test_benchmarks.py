@@ -21,6 +21,7 @@ TARGETS = {
     "readouts": 1,
     "naive": 1,
     "invariance": 1,
+    "resident": 3,
     "epoch": 4,
     "contrast": 2,
     "members": 0,

@@ -39,7 +39,7 @@ def learn(params, data, seed=0):
     return fit(spec, data.read(spec.streams), params, seed)
 
 
-def with_view(data, name, change):
+def with_view(data, name, change, view="mirror"):
     """The data with a view of one stream: its values changed."""
     stream = data.streams[name]
     size = int(stream.offsets[-1])
@@ -49,7 +49,7 @@ def with_view(data, name, change):
         times=stream.times.repeat(2, 1),
         offsets=torch.cat([stream.offsets, stream.offsets[1:] + size]),
         targets=None if stream.targets is None else stream.targets.repeat(2, 1),
-        views=("changed",),
+        views=(view,),
     )
     return replace(data, streams={**data.streams, name: seen}, _readings={})
 
@@ -126,7 +126,7 @@ def test_views_are_drawn_in_training_and_averaged_in_prediction(fabricate):
 
 def test_truth_over_time_keeps_to_the_instants_of_the_clip_as_it_is(fabricate):
     _, data = load(fabricate(clips=20), task={"level": "frame"})
-    seen = with_view(data, "video", lambda values: values + 1)
+    seen = with_view(data, "video", lambda values: values + 1, "speed:0.9")
     drawn = seen.batch(torch.arange(20), ["video"], draw=torch.Generator().manual_seed(0)).streams["video"]
     torch.testing.assert_close(drawn.values, data.batch(torch.arange(20), ["video"]).streams["video"].values)
 

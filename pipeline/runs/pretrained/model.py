@@ -107,7 +107,7 @@ class AffectoryModel(PreTrainedModel):
         if wrong := sorted(set(wanted) ^ set(tensors)) or [n for n, x in wanted.items() if x.shape != tensors[n].shape]:
             raise StoreError(f"{pretrained_model_name_or_path}: {WEIGHTS} does not fit config.json ({wrong[0]}); export it anew.")
         model.load_state_dict(tensors, strict=False)
-        return cast(AffectoryModel, nn.Module.to(model, dtype) if isinstance(dtype, torch.dtype) else model)
+        return nn.Module.to(model, dtype) if isinstance(dtype, torch.dtype) else model
 
     def forward(
         self,
