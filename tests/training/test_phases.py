@@ -22,7 +22,7 @@ from pipeline.training.data.pairs import pair_windows
 from pipeline.training.jobs import Job, Sources, identify, run_job
 from pipeline.training.learner import Learner
 from pipeline.training.loop import fit
-from pipeline.training.optimiser import build_optimiser
+from pipeline.training.optimiser import build_optimiser, without_compiler
 from pipeline.training.state import Progress
 from pipeline.training.variants import list_variants, specify_model
 
@@ -104,10 +104,9 @@ def test_a_run_killed_in_any_phase_continues_to_the_same_bits(whole, tmp_path, a
 def test_a_phase_sets_its_own_rate_schedule_batch_and_accumulation(corpus, monkeypatch):
     rates, shown = [], []
     params, data, spec = prepare(corpus, **FRAMES, training={"phases": PHASES, "ema": 0.5, "batch_size": 16, "warmup": 0.0})
-    step, learn = torch.optim.AdamW.step, Learner._lose
-    monkeypatch.setattr(
-        torch.optim.AdamW, "step", lambda self, *a, **k: rates.append(self.param_groups[0]["lr"]) or step(self, *a, **k)
-    )
+    optimiser = without_compiler(torch.optim.AdamW)
+    step, learn = optimiser.step, Learner._lose
+    monkeypatch.setattr(optimiser, "step", lambda self, *a, **k: rates.append(self.param_groups[0]["lr"]) or step(self, *a, **k))
     monkeypatch.setattr(Learner, "_lose", lambda self, i, t: shown.append((self.name, len(t.weight))) or learn(self, i, t))
     fit(spec, data, params, 0)
     sizes = {name: {size for phase, size in shown if phase == name} for name in ("pretrain", "pairs", "fit")}
