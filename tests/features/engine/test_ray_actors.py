@@ -123,7 +123,8 @@ class Double:
         if any(job.text == "poison" for job in work):
             raise Ended("the process ended\nfor reasons")
         row = np.array([[0, 1]], np.float32)
-        return {job.content: Entry(np.full((1, 2), len(job.text), np.float32), row) for job in work}, Stats(clips=len(work))
+        entries = {job.content: Entry(np.full((1, 2), len(job.text), np.float32), row) for job in work}
+        return [entries], Stats(clips=len(work))  # of the one stream that is asked for
 
 
 def pretended(monkeypatch, cluster, texts, actor=Double, **run):
