@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -17,6 +18,7 @@ from pipeline.errors import StoreError, UserError
 from pipeline.evaluation import robustness as figures
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.features.encoders.extractor import Clip
+from pipeline.runs.answers import write_answers
 from pipeline.runs.predict import predict_clip
 from pipeline.runs.run import load_run
 from pipeline.serving.disturb import DISTURBANCES, GREY, Disturbance, add_noise, blur, cover
@@ -24,6 +26,8 @@ from pipeline.serving.robustness import predict_disturbed
 from pipeline.storage import jpeg, tables
 from pipeline.storage.atomic import write_json
 from pipeline.storage.feature_store import Status, Store
+from pipeline.training.answers.ask import ask, name_code
+from pipeline.training.data.dataset import Dataset
 
 # Disturbances
 
@@ -113,6 +117,10 @@ def place(trained, tmp_path_factory):
     write_json(folder / "params.yaml", trained.params.model_dump(mode="json", exclude_defaults=True))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        data = Dataset.load("data/index.h5", "data/manifest.parquet", "data/folds.parquet", trained.params, 0)
+        for seed in range(2):  # trained before there was a test part
+            run = Path(f"models/runs/fused/fold0/seed{seed}")
+            write_answers(run, ask(load_run(run), data), name_code())
         evaluate(trained.params)
     return folder
 
