@@ -24,7 +24,7 @@ class Predictor:
     Example:
         predictor = affectory.Predictor(".")
         said = predictor("clip.mp4", text="I did not expect that")
-        said.label, said.probabilities
+        said.emotions, said.dimensions
     """
 
     def __init__(self, project: str | Path = ".", *, variant: str = FUSED, fold: int = 0, device: str | None = None) -> None:

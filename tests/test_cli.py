@@ -170,6 +170,21 @@ def test_check_says_all_that_is_missing_at_once(project):
     assert run("check", cwd=project).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("fusion.name=concat", "Unknown parameter of fusion.options 'per_dimension'"),
+        ("fusion.name=gatd", "Unknown fusion 'gatd'. Did you mean 'gated'"),
+        ("temporal.kind=lstm", "Unknown temporal.kind 'lstm'"),
+        ("training.curriculum={name: dificulty, options: {}}", "Unknown curriculum 'dificulty'. Did you mean 'difficulty'"),
+        ("loss.emotion.options.gama=2", "Unknown parameter of loss.emotion.options 'gama'"),
+    ],
+)
+def test_check_reads_the_parts_that_are_chosen_by_name(project, word, said):
+    done = run("check", f"++{word}", cwd=project)
+    assert done.returncode == 2 and f"WRONG network: {said}" in done.stdout, done.stdout
+
+
 def test_check_refuses_to_rotate_a_validation_part_of_the_corpus_own(project):
     rows = [f"c{i},Well {i} then.,{('joy', 'anger')[i % 2]},s{i},{('train', 'train', 'val', 'test')[i % 4]}" for i in range(40)]
     (project / "own").mkdir()

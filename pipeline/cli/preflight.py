@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from pipeline.data.corpora import Adapter, Tables
+    from pipeline.parts import Parts
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ class Preflight:
             yield from self._modalities()
             if self.params.task.emotion and self.params.task.classes:
                 yield _look("classes", self._classes)
+        yield _look("network", self._network)
         yield from weights_of(self.params, random=True)
         if corpus.ok:
             yield _look("disk", self._disk)
@@ -112,6 +114,27 @@ class Preflight:
         if self.params.run.engine == "ray":
             return f"Ray at {self.params.run.ray_address or 'a cluster of its own'}"
         return ", ".join(pick_devices(self.params.run.device))
+
+    def _network(self) -> str:
+        """Names and options of the parts that are chosen by name."""
+        from pipeline.models.registry import CONTEXTS, FUSIONS, HEADS, LOSSES, TEMPORALS
+        from pipeline.parts import read_options
+        from pipeline.training.curricula.base import CURRICULA
+        from pipeline.training.samplers.base import SAMPLERS
+
+        params, training = self.params, self.params.training
+        chosen: list[tuple[Parts, str, object, str]] = [
+            (FUSIONS, params.fusion.name, params.fusion.options, "fusion"),
+            (TEMPORALS, params.temporal.kind, params.temporal.options, "temporal"),
+        ]
+        chosen += [(CONTEXTS, one.name, one.options, "context") for one in [params.context] if one]
+        chosen += [(HEADS, one.name, one.options, f"heads.{name}") for name, one in params.heads.items()]
+        chosen += [(LOSSES, one.name, one.options, f"loss.{name}") for name, one in params.loss.items()]
+        chosen += [(CURRICULA, one.name, one.options, "training.curriculum") for one in [training.curriculum] if one]
+        chosen += [(SAMPLERS, one.name, one.options, "training.sampler") for one in [training.sampler] if one]
+        for parts, name, options, where in chosen:
+            read_options(parts.find(name).Options, options, f"{where}.options")
+        return f"{params.fusion.name} of {', '.join(params.streams)}"
 
     @cached_property
     def adapter(self) -> Adapter:

@@ -64,8 +64,8 @@ def evaluate(
         frames have `low_by_clip` and `high_by_clip` besides, for which clips are drawn instead of speakers.
 
     Raises:
-        StoreError: no trained run, runs of other features than the index has, a fold without test clips, truth that misses all
-            of them, or a member of the ensemble that was not trained.
+        StoreError: no trained run, runs of other features than the index has or that were asked of other clips than are held
+            out, a fold without test clips, truth that misses all of them, or a member of the ensemble that was not trained.
     """
     if params.protocol.kind == "none":
         log.info("protocol none: there is nothing to judge")
@@ -84,6 +84,7 @@ def evaluate(
     found = gather_answers(list(zip(folders, configs, strict=True)), frames, thinned)
     predictions, traces, kept = (add_ensemble(table, members, classes) for table in (found.rows, found.traces, found.kept))
     clips, roles = tables.read(manifest), tables.read(folds)
+    check_clips(found.rows, roles)
     predictions = _with_truth(predictions, known, clips, classes, names)
     if not predictions.filter(is_scored(classes, names)).height:
         raise StoreError(
@@ -156,6 +157,22 @@ def check_features(index: str | Path, configs: Iterable[dict]) -> None:
                 raise StoreError(
                     f"{config['variant']} was trained on other features of {name} than {index} has. Run `dvc repro`."
                 )
+
+
+def check_clips(rows: pl.DataFrame, roles: pl.DataFrame) -> None:
+    """Raise unless every run was asked of the clips that its fold holds out, no more and no fewer.
+
+    Raises:
+        StoreError: one was not; the folds were drawn anew since.
+    """
+    held = roles.filter(pl.col("role") == "test").select("fold", "id")
+    wanted = {fold: set(part["id"]) for (fold,), part in held.partition_by("fold", as_dict=True).items()}
+    for (variant, fold, seed), part in rows.partition_by("variant", "fold", "seed", as_dict=True).items():
+        if odd := set(part["id"]) ^ wanted.get(fold, set()):
+            raise StoreError(
+                f"{variant}, fold {fold}, seed {seed} was asked of other clips than are held out now, for instance {min(odd)}. "
+                "Run `dvc repro`."
+            )
 
 
 def _with_truth(

@@ -120,6 +120,12 @@ def test_runs_of_other_features_and_runs_that_say_nothing_are_refused(fabricate)
         evaluate(params, index, **places)
     facts.write_text(content)
     evaluate(params, index, **places)
+    drawn = pl.read_parquet(places["folds"])
+    others = {"train": "test", "test": "train"}
+    drawn.with_columns(pl.col("role").replace(others)).write_parquet(places["folds"])
+    with pytest.raises(StoreError, match="asked of other clips than are held out now, for instance demo/clip0"):
+        evaluate(params, index, **places)
+    drawn.write_parquet(places["folds"])
     corpus.store("audio", (6,), 0.9)
     with pytest.raises(StoreError, match="trained on other features of audio"):
         evaluate(params, corpus.index(params), **places)
