@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import StoreError, one_of
+from pipeline.storage.atomic import UNFINISHED
 
 #: The variant in which all streams are fused.
 FUSED = "fused"
@@ -62,6 +64,19 @@ def find_seeds(root: str | Path, variant: str = FUSED, fold: int = 0) -> list[Pa
     if not folders:
         raise StoreError(f"{Path(root) / variant} has no fold {fold}. Run `dvc repro train`.")
     return folders
+
+
+def copy_run(folder: Path, into: Path) -> None:
+    """Copy what is finished of a run's folder; what another process is about to put there is not.
+
+    >>> from pipeline.storage.atomic import atomic_folder, write_json
+    >>> write_json("run/config.json", {})
+    >>> with atomic_folder("run/answers"):
+    ...     copy_run(Path("run"), Path("copy"))
+    >>> [path.name for path in Path("copy").iterdir()]
+    ['config.json']
+    """
+    shutil.copytree(folder, into, dirs_exist_ok=True, ignore=shutil.ignore_patterns(UNFINISHED))
 
 
 def read_config(folder: str | Path) -> dict:

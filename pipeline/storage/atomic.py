@@ -19,6 +19,8 @@ from pipeline.errors import DiskError, UserError
 
 #: What a disk says that takes no more.
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+#: Names of what is not finished, or was not when its process was killed.
+UNFINISHED = ".*.tmp"
 
 
 @contextmanager
@@ -132,7 +134,7 @@ def _make_temporary(path: Path, *, folder: bool) -> Path:
 @cache
 def _sweep(folder: Path) -> None:
     """Remove what processes of this machine that have ended left in `folder`: a killed run's part of a large store."""
-    for left in folder.glob(".*.tmp"):
+    for left in folder.glob(UNFINISHED):
         host, _, pid = left.name.split(".")[-3].rpartition("-")
         if host == _host() and pid.isdigit() and not _alive(int(pid)):
             shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)

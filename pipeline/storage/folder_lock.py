@@ -1,4 +1,4 @@
-"""Folders of the cache while they are used: marked with the time, and locked against `cache gc`."""
+"""Folders of the cache while they are used: marked with the time, and locked against `cache gc` and against each other."""
 
 from __future__ import annotations
 
@@ -39,6 +39,23 @@ def use_folder(folder: str | Path) -> Iterator[Path]:
             return
         finally:
             os.close(descriptor)
+
+
+@contextmanager
+def use_alone(lock: str | Path) -> Iterator[None]:
+    """Wait until no other process holds `lock`, and hold it while the block runs; its end, a kill too, sets it free.
+
+    Args:
+        lock: an empty file that is made and stays, in a folder that is in use.
+
+    >>> import tempfile
+    >>> with use_alone(Path(tempfile.mkdtemp()) / "answers.lock"):
+    ...     pass
+    """
+    with open(lock, "a") as held:
+        with suppress(OSError):  # a network file system that knows no locks
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 def remove_unused(folder: Path, lock: Path | None = None, *, dry_run: bool = False) -> bool:

@@ -26,7 +26,7 @@ from pipeline.runs.folders import HISTORY, RunName
 from pipeline.runs.run import save_run
 from pipeline.storage.atomic import to_finite, write_json
 from pipeline.storage.clip_cache import digest, root
-from pipeline.storage.folder_lock import use_folder
+from pipeline.storage.folder_lock import use_alone, use_folder
 from pipeline.threads import computing
 
 from .answers.ask import keep_answers, name_code
@@ -94,7 +94,8 @@ def run_job(
             if not (cached / "run" / HISTORY).is_file():
                 write_json(cached / "identity.json", identity)
                 _fit_and_save(cached, params, job, data, spec, every, on_epoch)
-            keep_answers(cached / "run", load_fold(params, sources, job.fold, device))
+            with use_alone(cached / "answers.lock"):  # who reads the run's folder the while sees no answers, or these
+                keep_answers(cached / "run", load_fold(params, sources, job.fold, device))
             return cached / "run", json.loads((cached / "run" / HISTORY).read_text(encoding="utf-8"))
 
 

@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import NamedTuple
 
@@ -18,10 +19,10 @@ from pipeline.devices import pick_devices
 from pipeline.errors import DeviceError, ParamsError, StoreError, UserError
 from pipeline.params import Params
 from pipeline.runs.answers import FOLDER
-from pipeline.runs.folders import HISTORY
+from pipeline.runs.folders import HISTORY, copy_run
 from pipeline.storage.atomic import atomic_folder
 from pipeline.storage.clip_cache import root
-from pipeline.storage.folder_lock import use_folder
+from pipeline.storage.folder_lock import use_alone, use_folder
 
 from .jobs import Job, Sources, is_finished, run_job
 
@@ -89,7 +90,9 @@ def run_there(folder: str, params: str, sources: Sources, job: Job) -> Packed:
     """
     ray_cluster.enter(folder)
     made, _ = run_job(Params.model_validate_json(params), sources, job)
-    return Packed(made.parent.name, _read_files(made), socket.gethostname())
+    with TemporaryDirectory() as copy:
+        copy_run(made, Path(copy))
+        return Packed(made.parent.name, _read_files(Path(copy)), socket.gethostname())
 
 
 def _settle(ray: ModuleType, call: object, params: Params, job: Job, sources: Sources) -> None:
@@ -112,7 +115,7 @@ def _settle(ray: ModuleType, call: object, params: Params, job: Job, sources: So
 
 def keep(packed: Packed) -> None:
     """Put a run into the cache, or where it is there what it was asked."""
-    with use_folder(root() / "runs" / packed.key) as cached:
+    with use_folder(root() / "runs" / packed.key) as cached, use_alone(cached / "answers.lock"):
         target = cached / "run"
         inside = FOLDER if (target / HISTORY).is_file() else ""
         with atomic_folder(target / inside, keep=None if inside else HISTORY) as made:

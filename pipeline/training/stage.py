@@ -17,8 +17,9 @@ from pipeline.params import Params
 from pipeline.params.base import flatten
 from pipeline.progress import track
 from pipeline.runs.ensemble import choose_shares, write_shares
-from pipeline.runs.folders import RunName
+from pipeline.runs.folders import HISTORY, RunName, copy_run
 from pipeline.storage.atomic import atomic_folder, write_text
+from pipeline.storage.folder_lock import use_folder
 
 from .data.labels import check_frames, check_labels, fold_numbers
 from .jobs import History, Job, Sources, choose_parameters, run_job
@@ -69,8 +70,11 @@ def train(
     with track(len(jobs), "train") as advance:
         for done, (place, (folder, history)) in enumerate(run_jobs([(params, job) for job in jobs], sources, run_job), 1):
             job = jobs[place]
-            with atomic_folder(out / job.name.path) as made:
-                shutil.copytree(folder, made, dirs_exist_ok=True)
+            with use_folder(folder.parent):
+                if not (folder / HISTORY).is_file():  # `cache gc` came in between
+                    folder, history = run_job(params, sources, job)
+                with atomic_folder(out / job.name.path) as made:
+                    copy_run(folder, made)
             histories[job.name] = history
             for tracker in trackers:
                 tracker.tell(job.name.path, flatten(choose_parameters(params, job.variant)), history)

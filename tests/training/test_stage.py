@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+import threading
 
 import pytest
 import torch
@@ -9,7 +11,9 @@ import torch
 from pipeline.errors import ParamsError, StoreError
 from pipeline.runs.run import load_run
 from pipeline.storage import tables
-from pipeline.training import learner, stage
+from pipeline.storage.atomic import atomic_folder
+from pipeline.storage.folder_lock import use_alone
+from pipeline.training import jobs, learner, stage
 from pipeline.training.data.dataset import Dataset
 from pipeline.training.jobs import Job, Sources, run_job
 from pipeline.training.loop import fit
@@ -107,6 +111,46 @@ def test_layout_reuse_and_history(fabricate):
     train(params, index, **corpus.files, out=out)
     assert files(out) == before
     assert len(list(corpus.folder.parent.joinpath("cache/runs").iterdir())) == runs
+
+
+def test_a_run_that_was_collected_before_it_was_copied_is_trained_again(fabricate, monkeypatch):
+    corpus = fabricate(clips=30)
+    params = corpus.params(training={"epochs": 1, "seeds": 2})
+    index, out = corpus.index(params), corpus.path("models/runs")
+    train(params, index, **corpus.files, out=out)
+    before = files(out)
+
+    def then_collect(*arguments):
+        for place, outcome in run_jobs(*arguments):
+            shutil.rmtree(outcome[0].parent)
+            yield place, outcome
+
+    run_jobs = stage.run_jobs
+    monkeypatch.setattr(stage, "run_jobs", then_collect)
+    train(params, index, **corpus.files, out=out)
+    assert files(out) == before
+
+
+def test_clones_at_once_ask_a_run_one_after_the_other_and_copy_what_is_whole(fabricate, monkeypatch):
+    corpus = fabricate(clips=30)
+    params = corpus.params(training={"epochs": 1, "seeds": 1})
+    index, out = corpus.index(params), corpus.path("models/runs")
+    train(params, index, **corpus.files, out=out)
+    before, asked = files(out), []
+    lock, begun = next(corpus.folder.parent.joinpath("cache/runs").iterdir()) / "answers.lock", threading.Event()
+    with use_alone(lock):  # another clone asks it
+        with atomic_folder(lock.parent / "run" / "answers") as half:
+            monkeypatch.setattr(jobs, "use_alone", lambda path: (begun.set(), use_alone(path))[1])
+            monkeypatch.setattr(jobs, "keep_answers", lambda *_: asked.append((half / "clips.parquet").exists()))
+            other = threading.Thread(target=train, args=(params, index), kwargs=corpus.files | {"out": out})
+            other.start()
+            assert begun.wait(60) and not asked
+            shutil.copytree(out / "fused/fold0/seed0/answers", half, dirs_exist_ok=True)
+    other.join(60)
+    assert len(asked) == 1 and files(out) == before
+    (lock.parent / "run" / ".answers.elsewhere-1.x.tmp").mkdir()
+    train(params, index, **corpus.files, out=out)
+    assert files(out) == before and not list(out.rglob(".*"))
 
 
 @pytest.mark.slow
