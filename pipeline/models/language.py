@@ -83,7 +83,7 @@ class LanguageModel(nn.Module):
         network.requires_grad_(False)
         self.width, self.dtype = int(config.hidden_size), getattr(torch, spec.dtype)
         self.limit = int(config.max_position_embeddings)
-        self.network = network
+        self.network, self.quantise = network, quantise
         if quantise is not None:
             quantise_layers(network, quantise)
         if lora is not None:
@@ -116,7 +116,12 @@ class LanguageModel(nn.Module):
         Args:
             cache: transformers' cache of what came before, grown by this call; then B is 1 and all is there.
             start: places taken before.
+
+        Raises:
+            ParamsError: it is to learn over 4 bits on a processor.
         """
+        if self.training and self.quantise == "4bit" and states.device.type == "cpu":
+            raise ParamsError("quantise 4bit learns on a GPU: a processor's kernels give no gradient. Set it 8bit, or null.")
         return self._run(states, mask, cache, start).last_hidden_state.float()
 
     def read_last(self, states: Tensor, mask: Tensor) -> Tensor:

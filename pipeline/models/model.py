@@ -51,9 +51,14 @@ class Model(nn.Module):
 
         Buffers of normalisation layers belong to it.
         """
-        learned, state = self.learned, self.state_dict()
-        frozen = {name.rpartition(".")[0] for name, _ in self.named_parameters() if name not in learned}
-        return {name: value for name, value in state.items() if name in learned or _is_buffer(self, name, frozen)}
+        frozen = {name.rpartition(".")[0] for name, _ in self.named_parameters() if name not in self.learned}
+        kept = self.learned | {
+            f"{owner}.{leaf}".lstrip(".")
+            for owner, module in self.named_modules()
+            if owner not in frozen
+            for leaf, _ in module.named_buffers(recurse=False)
+        }
+        return {name: value for name, value in self.state_dict().items() if name in kept}
 
     def load_trainable(self, state: dict[str, Tensor]) -> None:
         """Inverse of `trainable`.
@@ -216,11 +221,3 @@ def vote(name: str, outputs: Outputs, fused: Fused, places: dict[str, int]) -> O
         return {name: torch.logsumexp(each.log_softmax(-1) + share.log(), 0)}
     said = [outputs[key] for stream in places if (key := name_variance(f"{name}@{stream}")) in outputs]
     return mix_outputs(name, each, torch.stack(said) if len(said) == len(places) else None, share)
-
-
-def _is_buffer(model: nn.Module, name: str, frozen: set[str]) -> bool:
-    owner, _, leaf = name.rpartition(".")
-    if owner in frozen:
-        return False
-    module = model.get_submodule(owner)
-    return leaf in dict(module.named_buffers(recurse=False))

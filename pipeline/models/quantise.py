@@ -14,7 +14,7 @@ Bits = Literal["4bit", "8bit"]
 
 
 def quantise_layers(network: Any, bits: Bits) -> None:
-    """Put quantised layers in place of a network's linear ones; the numbers shrink when it is moved to its device.
+    """Put quantised layers in place of a network's linear ones.
 
     Raises:
         ParamsError: bitsandbytes is not there.
@@ -36,5 +36,7 @@ def quantise_layers(network: Any, bits: Bits) -> None:
             made.bias = layer.bias
         owner, _, leaf = name.rpartition(".")
         setattr(network.get_submodule(owner), leaf, made.requires_grad_(False))
+    # The numbers shrink when they are moved, if only to where they are: a run that is read again may stay on the processor.
+    network.to(next(network.parameters()).device)
     # By these PEFT knows which layers its own stand beside.
     network.is_loaded_in_4bit, network.is_loaded_in_8bit = bits == "4bit", bits == "8bit"

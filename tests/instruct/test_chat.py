@@ -75,11 +75,10 @@ def test_errors_are_one_line(words, message):
 
 
 @pytest.mark.parametrize("bits", ["4bit", "8bit"])
-def test_fewer_bits_or_one_line(bits):
+def test_fewer_bits(bits):
     shape = json.dumps(json.loads(SHAPE) | {"hidden_size": 64, "intermediate_size": 64})
     said = run("Hi", "--weights", "random:0", "--architecture", shape, "--quantise", bits, "--max-tokens", 3)
-    there = importlib.util.find_spec("bitsandbytes") is not None
-    assert not said.startswith("error") if there else f"quantise {bits} needs bitsandbytes" in said
+    assert said and not said.startswith("error")
 
 
 @real

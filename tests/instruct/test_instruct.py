@@ -404,14 +404,16 @@ def test_without_bitsandbytes_fewer_bits_are_one_line(monkeypatch):
 
 @pytest.mark.parametrize("bits", ["4bit", "8bit"])
 def test_fewer_bits_learn_too(bits, examples):
-    pytest.importorskip("bitsandbytes", reason="pip install bitsandbytes")
     language = {"weights": "random:0", "architecture": SHAPE | {"hidden_size": 64, "intermediate_size": 128}, "lora": {}}
     rounds = [{"tasks": ["emotion"], "epochs": 2, "lr": 1e-2}]
     tutor, plain = (open_tutor(settle(rounds=rounds, language=language | {"quantise": one}), stir=False) for one in (bits, None))
     some = of(examples, "emotion")
     gap = (score_labels(tutor, some) - score_labels(plain, some)).abs().max()
     assert 0 < float(gap) < {"4bit": 2.0, "8bit": 0.3}[bits]
-    if bits == "8bit":  # of 4 bits a processor's kernels give no gradient
+    if bits == "4bit":
+        with pytest.raises(ParamsError, match="quantise 4bit learns on a GPU"):
+            learn(tutor, Split(some, []))
+    else:
         history = learn(tutor, Split(some, [])).history
         assert history[1]["train_loss"] < history[0]["train_loss"]
 

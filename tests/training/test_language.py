@@ -10,7 +10,10 @@ from pipeline import params as parameters
 from pipeline import weights
 from pipeline.errors import ParamsError, StoreError, WeightsError
 from pipeline.models.language import LanguageModel
+from pipeline.runs.answers import read_answers
+from pipeline.runs.language import build
 from pipeline.runs.predict import predict_clip
+from pipeline.runs.pretrained.model import AffectoryModel
 from pipeline.runs.run import load_run
 from pipeline.storage import feature_store
 from pipeline.storage.feature_store import Entry, Status, Store
@@ -35,15 +38,15 @@ BASE = layers.name_base(weights.identity("random:5", architecture=SHAPE))
 LLAMA = {"name": "llama", "options": {"lora": {"r": 2}}}
 
 
-def add_trunk(corpus, depth=1, base=BASE, name="lm"):
+def add_trunk(corpus, depth=1, base=BASE, name="lm", width=16):
     """A first token that is large and always the same, words that tell the class, a question; every ninth clip is silent."""
     rng, entries = np.random.default_rng(1), []
     for i, kind in enumerate(corpus.classes):
         if i % 9 == 2:
-            entries.append(Entry(np.zeros((0, 16), np.float32), np.zeros((0, 2), np.float32), Status.MISSING))
+            entries.append(Entry(np.zeros((0, width), np.float32), np.zeros((0, 2), np.float32), Status.MISSING))
             continue
         count = int(rng.integers(1, 5))
-        values = rng.normal(size=(count + 2, 16))
+        values = rng.normal(size=(count + 2, width))
         values[1:-1, 0] += kind
         values[0] = 300.0
         edges = np.linspace(0, 4, count + 1)
@@ -54,7 +57,7 @@ def add_trunk(corpus, depth=1, base=BASE, name="lm"):
         corpus.ids,
         entries,
         rows=[len(one.values) for one in entries],
-        shape=(16,),
+        shape=(width,),
         attributes={
             "stream": name,
             "modality": "text",
@@ -63,9 +66,9 @@ def add_trunk(corpus, depth=1, base=BASE, name="lm"):
     )
 
 
-def params_of(corpus, fusion=LLAMA, names=("audio", "lm"), **groups):
+def params_of(corpus, fusion=LLAMA, names=("audio", "lm"), trunk=TRUNK, **groups):
     base = corpus.params(fusion=fusion, **groups).model_dump(mode="json")
-    streams = base["streams"] | dict.fromkeys(("lm", "other"), TRUNK)
+    streams = base["streams"] | dict.fromkeys(("lm", "other"), trunk)
     return parameters.parse(base | {"streams": {name: streams[name] for name in names}})
 
 
@@ -132,6 +135,39 @@ def test_a_run_is_saved_without_its_language_model_and_predicts_one_clip_as_it_d
     monkeypatch.setattr("pipeline.runs.language.layers.name_base", lambda identity: "another")
     with pytest.raises(StoreError, match="random:5 is not the language model that this model was trained with"):
         load_run(folder)
+
+
+def test_a_run_over_fewer_bits_is_saved_read_and_exported_as_any(fabricate, tmp_path):
+    corpus = fabricate(clips=40)
+    shape = SHAPE | {"hidden_size": 64, "intermediate_size": 128}  # narrower layers no kernel takes
+    add_trunk(corpus, base=layers.name_base(weights.identity("random:5", architecture=shape)), width=64)
+    eight, four = (
+        params_of(
+            corpus,
+            {"name": "llama", "options": LLAMA["options"] | {"quantise": bits}},
+            trunk=TRUNK | {"architecture": shape},
+            training={"epochs": 2},
+        )
+        for bits in ("8bit", "4bit")
+    )
+    index = corpus.index(eight)
+    with pytest.raises(ParamsError, match="quantise 4bit learns on a GPU"):
+        train(four, index, **corpus.files, out=corpus.path("models/runs"))
+    train(eight, index, **corpus.files, out=corpus.path("models/runs"))
+    folder = corpus.path("models/runs/fused/fold0/seed0")
+    run, data = load_run(folder), load(corpus, eight)
+    smaller = build(specify_model(four, list_variants(four)[0], data))
+    smaller.load_trainable(run.model.trainable())
+    assert sorted(smaller.trainable()) == sorted(run.model.trainable())
+    assert not [name for name in run.model.trainable() if "base_layer" in name]
+    outputs, rows = read_answers(folder).whole, data.rows("test")
+    again = predict_views(run.model, data.read(run.model.spec.streams), rows)["emotion"].softmax(1)
+    columns = [f"p_{name}" for name in run.model.spec.classes]
+    np.testing.assert_allclose(outputs.select(columns).to_numpy(), again, atol=1e-5)
+    exported = AffectoryModel.of([run])
+    exported.save_pretrained(tmp_path)
+    read = AffectoryModel.from_pretrained(tmp_path)
+    assert all(torch.equal(value, read.learned()[name]) for name, value in exported.learned().items())
 
 
 def test_a_killed_run_continues_to_the_same_bits(fabricate, tmp_path):

@@ -57,7 +57,7 @@ class AffectoryModel(PreTrainedModel):
         """The mean of runs; see `AffectoryConfig.of`."""
         model = cls(AffectoryConfig.of(runs, weights))
         for run, member in zip(runs, model.list_members(), strict=True):
-            member.model.load_state_dict(run.model.state_dict())
+            member.model.load_trainable(run.model.trainable())
             for name, one in member.normalisation.items():
                 one.mean, one.std = (torch.from_numpy(np.array(part)) for part in run.normalisation[name])
         return model
