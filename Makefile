@@ -47,7 +47,7 @@ experiments: setup
 	dvc exp show --only-changed --no-pager --drop '.*/|features$$'
 
 test: setup
-	python -m pytest -q -n 2 --dist loadfile
+	python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: setup
 	python -m benchmarks

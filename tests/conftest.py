@@ -11,6 +11,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
+#: Files of few tests that take minutes. They come first: begun last, one core would wait for them.
+LONG = {f"tests/{name}.py" for name in ("test_dag", "test_experiments", "features/engine/test_ray", "features/engine/test_threads")}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, and nothing else moved."""
+    items.sort(key=lambda item: item.nodeid.partition("::")[0] not in LONG)
+
+
 @pytest.fixture(scope="session")
 def real() -> Path:
     """Folder of real third-party files: `$REAL_DATA`, else `../shared/real` beside the checkout."""
