@@ -1,0 +1,137 @@
+"""Starting the processes that learn one run together: this one is the first, and the others end with it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from pipeline.devices import pick_devices
+from pipeline.errors import DeviceError, WorkerError
+from pipeline.models.registry import FUSIONS
+from pipeline.params import Params
+from pipeline.stop import follow_parent, sparing_children
+
+from .team import ALONE, Team
+from .variants import Variant
+
+#: Seconds in which a process that ended badly is seen to have ended.
+GRACE = 5.0
+
+
+def count_processes(params: Params, variant: Variant) -> int:
+    """How many learn a run of the variant: those of `training.processes` where its fusion holds a language model, else one."""
+    return params.training.processes if not variant.linear and FUSIONS.find(variant.fusion.name).holds_language else 1
+
+
+def choose_devices(params: Params, count: int) -> list[str]:
+    """Where each of `count` processes computes: a GPU of its own, or all on the processor.
+
+    Raises:
+        DeviceError: there are fewer GPUs.
+    """
+    devices = pick_devices(params.run.device)
+    if devices == ["cpu"]:
+        return devices * count
+    if len(devices) < count:
+        raise DeviceError(
+            f"training.processes is {count}, but run.device {params.run.device} has {len(devices)} GPUs; "
+            "set processes to as many, or run.device to cpu."
+        )
+    return devices[:count]
+
+
+@contextmanager
+def choose_team(params: Params, variant: Variant, help_along: Callable[..., None], *given: object) -> Iterator[Team]:
+    """The team that learns a run of the variant, see `gather_team`; the others are given the parameters too.
+
+    Raises:
+        DeviceError, WorkerError: see `choose_devices`, `gather_team`.
+    """
+    count = count_processes(params, variant)
+    if count == 1:
+        yield ALONE
+        return
+    with gather_team(choose_devices(params, count), params.training.shard, help_along, params, *given) as team:
+        yield team
+
+
+@contextmanager
+def gather_team(devices: list[str], sharded: bool, help_along: Callable[..., None], *given: object) -> Iterator[Team]:
+    """A team of this process and one more for every further device, which runs `help_along(team, device, *given)`.
+
+    Args:
+        help_along: a function of a module, that asks of the team what this process asks of it, in the same order.
+
+    Raises:
+        WorkerError: one of the others ended before its time.
+    """
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    with TemporaryDirectory() as folder:
+        meeting = Path(folder) / "meeting"
+        with sparing_children():
+            teams = [Team(rank, len(devices), sharded) for rank in range(len(devices))]
+            helpers: list[BaseProcess] = [
+                context.Process(target=_help, args=(team, device, meeting, help_along, given), daemon=True)
+                for team, device in zip(teams[1:], devices[1:], strict=True)
+            ]
+            for helper in helpers:
+                helper.start()
+        try:
+            with _meet(teams[0], devices[0], meeting) as team:
+                yield team
+        except RuntimeError as error:  # of the connection; what went wrong is where it was cut
+            if (code := _find_failure(helpers)) is None:
+                raise
+            said = "its error is above" if code > 0 else f"it was ended by signal {-code}; is there enough memory?"
+            raise WorkerError(f"one of the {len(devices)} processes of training.processes has ended: {said}.") from error
+        finally:
+            for helper in helpers:
+                helper.kill()
+                helper.join()
+
+
+def _find_failure(helpers: list[BaseProcess]) -> int | None:
+    """The exit code of one that has failed, None where none has."""
+    until = time.monotonic() + GRACE
+    while time.monotonic() < until:
+        if failed := [helper.exitcode for helper in helpers if helper.exitcode]:
+            return failed[0]
+        time.sleep(0.05)
+    return None
+
+
+def _help(team: Team, device: str, meeting: Path, help_along: Callable[..., None], given: tuple[object, ...]) -> None:
+    follow_parent()
+    with _meet(team, device, meeting):
+        help_along(team, device, *given)
+
+
+@contextmanager
+def _meet(team: Team, device: str, meeting: Path) -> Iterator[Team]:
+    """Connect with the others, through a file, for the length of the block."""
+    from accelerate import PartialState
+    from accelerate.utils import patch_environment
+
+    on_gpu = device != "cpu"
+    if on_gpu:
+        torch.cuda.set_device(device)
+    ranks = {"rank": team.rank, "local_rank": team.rank, "world_size": team.size, "local_world_size": team.size}
+    # Its threads are counted elsewhere, and its device is chosen.
+    named = {"omp_num_threads": torch.get_num_threads(), "accelerate_torch_device": device}
+    torch.distributed.init_process_group(
+        "nccl" if on_gpu else "gloo", init_method=meeting.as_uri(), rank=team.rank, world_size=team.size
+    )
+    try:
+        with patch_environment(**ranks, **named):
+            PartialState(cpu=not on_gpu)
+            yield team
+    finally:
+        PartialState._reset_state()  # a later team is another
+        torch.distributed.destroy_process_group()
