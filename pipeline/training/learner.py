@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -79,8 +80,6 @@ class Learner:
             raise ParamsError(
                 "options.momentum of a loss keeps what the averaged weights make, and there are none; set training.ema."
             )
-        if objective.lags and team.size > 1:
-            raise ParamsError("options.momentum of a loss reads whole batches, and no process does; set training.processes to 1.")
         objective.recall(progress.memory)
         plan = Plan.make(params, model, call_roll(data, course.train, training.batch_size, seed))
         return cls(name, model, course, objective, plan, optimiser, order, progress, seed, team)
@@ -130,7 +129,8 @@ class Learner:
             if training.ema:
                 average(progress, self.model, float(training.ema))
             for inputs, outputs, targets in seen if self.objective.keeps else ():
-                lagging = lag(self.model, progress.average, inputs) if self.objective.lags else None
+                late = partial(lag, self.model, progress.average)
+                lagging = self.team.ask(late, inputs) if self.objective.lags else None
                 self.objective.remember(outputs, targets, lagging)
         return total / sum(map(len, batches))
 

@@ -69,11 +69,10 @@ class Team:
         if self.size > 1:
             torch.manual_seed(int(np.random.SeedSequence([*numbers, self.rank]).generate_state(1)[0]))
 
-    def ask(self, model: nn.Module, inputs: Inputs) -> Outputs:
+    def ask(self, model: Callable[[Inputs], Outputs], inputs: Inputs) -> Outputs:
         """What the model says of a batch; the gradient goes by way of this process's rows of it."""
         if self.size == 1:
-            outputs: Outputs = model(inputs)
-            return outputs
+            return model(inputs)
         some = next(iter(inputs.streams.values())).mask
         count = len(some) if inputs.history is None else len(inputs.history.places)
         return self._gather(model(choose_rows(inputs, self._choose(count).to(some.device))), count)
