@@ -38,7 +38,7 @@ TURNS = {
     "context": {"name": "gru", "options": {"turns": 2}},
 }
 OVER_TIME = {
-    "training": TRAINING,
+    "training": TRAINING | {"optimiser": "sgd", "lr": 0.05},  # whose step is as long as the gradient
     "temporal": {"dropout": 0.0, "window": {"tokens": 3}},
     "task": {"dimensions": ["valence", "arousal"], "level": "frame", "time_base": "audio"},
 }
