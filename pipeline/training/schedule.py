@@ -15,6 +15,7 @@ from pipeline.stop import follow_parent, sparing_children
 
 from . import on_ray
 from .jobs import Job, Sources, is_finished
+from .together import check_processes
 
 #: Below this, starting worker processes costs more than it saves.
 FEW = 4
@@ -34,10 +35,8 @@ def run_jobs(
         work: `run_job`, or a function of a module that calls it.
     """
     if tasks[0][0].run.engine == "ray":
-        if tasks[0][0].training.processes > 1:
-            raise ParamsError(
-                "run.engine is ray, which gives a run one process; set training.processes to 1, or the engine to local."
-            )
+        for params, job in tasks:
+            check_processes(params, job.variant)
         for place in on_ray.fill_cache(tasks, sources):
             yield place, work(tasks[place][0], sources, tasks[place][1])
         return

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from pipeline.devices import pick_devices
-from pipeline.errors import DeviceError, WorkerError
+from pipeline.errors import DeviceError, ParamsError, WorkerError
 from pipeline.models.registry import FUSIONS
 from pipeline.params import Params
 from pipeline.stop import follow_parent, sparing_children
@@ -21,8 +21,10 @@ from pipeline.stop import follow_parent, sparing_children
 from .team import ALONE, Team
 from .variants import Variant
 
-#: Seconds in which a process that ended badly is seen to have ended.
-GRACE = 5.0
+#: Seconds in which a process that ended badly is seen to have ended, and between two looks.
+GRACE, TICK = 5.0, 0.05
+#: Where those who have come are counted.
+HERE = "here"
 
 
 def count_processes(params: Params, variant: Variant) -> int:
@@ -30,12 +32,26 @@ def count_processes(params: Params, variant: Variant) -> int:
     return params.training.processes if not variant.linear and FUSIONS.find(variant.fusion.name).holds_language else 1
 
 
+def check_processes(params: Params, variant: Variant) -> None:
+    """Raise unless there is a device for each process that would learn a run of the variant.
+
+    Raises:
+        ParamsError, DeviceError: see `choose_devices`.
+    """
+    if (count := count_processes(params, variant)) > 1:
+        choose_devices(params, count)
+
+
 def choose_devices(params: Params, count: int) -> list[str]:
     """Where each of `count` processes computes: a GPU of its own, or all on the processor.
 
     Raises:
-        DeviceError: there are fewer GPUs.
+        ParamsError: runs go to a Ray cluster. DeviceError: there are fewer GPUs.
     """
+    if params.run.engine == "ray":
+        raise ParamsError(
+            "run.engine is ray, which gives a run one process; set training.processes to 1, or the engine to local."
+        )
     devices = pick_devices(params.run.device)
     if devices == ["cpu"]:
         return devices * count
@@ -74,48 +90,57 @@ def gather_team(devices: list[str], sharded: bool, help_along: Callable[..., Non
     """
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     with TemporaryDirectory() as folder:
-        meeting = Path(folder) / "meeting"
-        with sparing_children():
-            teams = [Team(rank, len(devices), sharded) for rank in range(len(devices))]
-            helpers: list[BaseProcess] = [
-                context.Process(target=_help, args=(team, device, meeting, help_along, given), daemon=True)
-                for team, device in zip(teams[1:], devices[1:], strict=True)
-            ]
-            for helper in helpers:
-                helper.start()
+        meeting = str(Path(folder) / "meeting")
+        teams = [Team(rank, len(devices), sharded) for rank in range(len(devices))]
+        helpers: list[BaseProcess] = [
+            context.Process(target=_help, args=(team, device, meeting, help_along, given), daemon=True)
+            for team, device in zip(teams[1:], devices[1:], strict=True)
+        ]
         try:
-            with _meet(teams[0], devices[0], meeting) as team:
-                yield team
-        except RuntimeError as error:  # of the connection; what went wrong is where it was cut
-            if (code := _find_failure(helpers)) is None:
+            with sparing_children():
+                for helper in helpers:
+                    helper.start()
+            store = torch.distributed.FileStore(meeting, len(devices))
+            while store.add(HERE, 0) < len(helpers):  # or this process would wait half an hour for one that never comes
+                if (failure := _find_failure(helpers)) is not None:
+                    raise failure
+                time.sleep(TICK)
+            with _connect(teams[0], devices[0], store):
+                yield teams[0]
+        except RuntimeError as error:  # of the connection; why it was cut, the other process knows
+            until = time.monotonic() + GRACE
+            while (failure := _find_failure(helpers)) is None and time.monotonic() < until:
+                time.sleep(TICK)
+            if failure is None:
                 raise
-            said = "its error is above" if code > 0 else f"it was ended by signal {-code}; is there enough memory?"
-            raise WorkerError(f"one of the {len(devices)} processes of training.processes has ended: {said}.") from error
+            raise failure from error
         finally:
             for helper in helpers:
-                helper.kill()
-                helper.join()
+                if helper.pid is not None:
+                    helper.kill()
+                    helper.join()
 
 
-def _find_failure(helpers: list[BaseProcess]) -> int | None:
-    """The exit code of one that has failed, None where none has."""
-    until = time.monotonic() + GRACE
-    while time.monotonic() < until:
-        if failed := [helper.exitcode for helper in helpers if helper.exitcode]:
-            return failed[0]
-        time.sleep(0.05)
-    return None
+def _find_failure(helpers: list[BaseProcess]) -> WorkerError | None:
+    """What to say of one that has failed, None where none has."""
+    code = next((helper.exitcode for helper in helpers if helper.exitcode), None)
+    if code is None:
+        return None
+    said = "its error is above" if code > 0 else f"signal {-code} ended it; is there enough memory?"
+    return WorkerError(f"one of the {len(helpers) + 1} processes of training.processes has ended: {said}.")
 
 
-def _help(team: Team, device: str, meeting: Path, help_along: Callable[..., None], given: tuple[object, ...]) -> None:
+def _help(team: Team, device: str, meeting: str, help_along: Callable[..., None], given: tuple[object, ...]) -> None:
     follow_parent()
-    with _meet(team, device, meeting):
+    store = torch.distributed.FileStore(meeting, team.size)
+    store.add(HERE, 1)
+    with _connect(team, device, store):
         help_along(team, device, *given)
 
 
 @contextmanager
-def _meet(team: Team, device: str, meeting: Path) -> Iterator[Team]:
-    """Connect with the others, through a file, for the length of the block."""
+def _connect(team: Team, device: str, store: torch.distributed.Store) -> Iterator[None]:
+    """With the others, for the length of the block."""
     from accelerate import PartialState
     from accelerate.utils import patch_environment
 
@@ -125,13 +150,11 @@ def _meet(team: Team, device: str, meeting: Path) -> Iterator[Team]:
     ranks = {"rank": team.rank, "local_rank": team.rank, "world_size": team.size, "local_world_size": team.size}
     # Its threads are counted elsewhere, and its device is chosen.
     named = {"omp_num_threads": torch.get_num_threads(), "accelerate_torch_device": device}
-    torch.distributed.init_process_group(
-        "nccl" if on_gpu else "gloo", init_method=meeting.as_uri(), rank=team.rank, world_size=team.size
-    )
+    torch.distributed.init_process_group("nccl" if on_gpu else "gloo", store=store, rank=team.rank, world_size=team.size)
     try:
         with patch_environment(**ranks, **named):
             PartialState(cpu=not on_gpu)
-            yield team
+            yield
     finally:
         PartialState._reset_state()  # a later team is another
         torch.distributed.destroy_process_group()

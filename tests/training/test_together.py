@@ -145,6 +145,29 @@ def test_a_process_that_fails_ends_the_run_in_one_line(capfd):
     assert not torch.distributed.is_initialized()
 
 
+def test_one_that_never_comes_is_not_waited_for():
+    with pytest.raises(WorkerError, match="has ended"), gather_team(["cpu"] * 2, False, Unreadable()):
+        pass
+
+
+class Unreadable:
+    """What another process fails to read before anything else."""
+
+    def __reduce__(self):
+        return (int, ("no number",))
+
+
+def test_the_noise_is_another_in_each_process_and_the_same_again():
+    def draw(rank, *numbers):
+        with torch.random.fork_rng():
+            Team(rank, 2).seed(*numbers)
+            return torch.rand(4)
+
+    assert torch.equal(draw(0, 3, 0, 1), draw(0, 3, 0, 1))
+    others = [draw(1, 3, 0, 1), draw(0, 4, 0, 1), draw(0, 3, 1, 1), draw(0, 3, 0, 2)]
+    assert not any(torch.equal(draw(0, 3, 0, 1), one) for one in others)
+
+
 def test_what_a_share_of_the_batch_would_learn_otherwise_is_refused_in_one_line(corpus, monkeypatch):
     for wrong, match in (
         ({"processes": 2, "mixup": 0.2}, "mixup pairs clips of a whole batch"),
@@ -152,12 +175,14 @@ def test_what_a_share_of_the_batch_would_learn_otherwise_is_refused_in_one_line(
     ):
         with pytest.raises(ParamsError, match=match):
             params_of(corpus, training=wrong)
-    params = together(params_of(corpus, run={"engine": "ray"}))
+    params = together(params_of(corpus, LLAMA, run={"engine": "ray"}))
+    jobs = [(params, Job(variant, 0, 0)) for variant in list_variants(params)]
     with pytest.raises(ParamsError, match="set training.processes to 1, or the engine to local"):
-        next(run_jobs([(params, None)], None, run_job))
+        next(run_jobs(jobs, None, run_job))
     with pytest.raises(ParamsError, match="normalises over the batch"):
         Team(0, 2).prepare(torch.nn.Sequential(torch.nn.BatchNorm1d(3)))
     monkeypatch.setattr("pipeline.training.together.pick_devices", lambda name: ["cuda:0", "cuda:1"])
+    params = together(params_of(corpus, LLAMA))
     assert choose_devices(params, 2) == ["cuda:0", "cuda:1"]
     with pytest.raises(DeviceError, match="training.processes is 3, but run.device cpu has 2 GPUs"):
         choose_devices(params, 3)
