@@ -12,7 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 #: Files of few tests that take minutes. They come first: begun last, one core would wait for them.
-LONG = {f"tests/{name}.py" for name in ("test_dag", "test_experiments", "features/engine/test_ray", "features/engine/test_threads")}
+LONG = {
+    f"tests/{name}.py" for name in ("test_dag", "test_experiments", "features/engine/test_ray", "features/engine/test_threads")
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -155,10 +155,13 @@ class LanguageModel(nn.Module):
             **asked,
         )
 
-    def shard(self) -> None:
-        """Spread the frozen weights of each layer over the processes (FSDP); what learns stays whole in every one of them.
+    def shard(self, mesh: Any) -> None:
+        """Spread the frozen weights of each layer over the processes of a mesh (FSDP); what learns stays whole in each of them.
 
         Every process must ask equally often from now on, for each call fetches the weights from all.
+
+        Raises:
+            ParamsError: they are quantised.
         """
         from torch.distributed.fsdp import fully_shard
 
@@ -166,7 +169,7 @@ class LanguageModel(nn.Module):
             raise ParamsError("training.shard spreads weights as they are: leave out fusion.options.quantise, or shard.")
         self.together = True
         for layer in self.network.layers:
-            fully_shard(layer, ignored_params={value for value in layer.parameters() if value.requires_grad})
+            fully_shard(layer, mesh=mesh, ignored_params={value for value in layer.parameters() if value.requires_grad})
 
     def make_cache(self) -> Any:
         """An empty cache for `forward`."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 
 from pipeline.errors import ParamsError
 from pipeline.models.batch import Inputs, Outputs, choose_rows, is_over_time
@@ -53,9 +54,10 @@ class Team:
             raise ParamsError(
                 "a layer of this model normalises over the batch, and no process reads a whole one; set training.processes to 1."
             )
-        for part in model.modules() if self.sharded else ():
-            if isinstance(part, LanguageModel):
-                part.shard()
+        if self.sharded:
+            mesh = init_device_mesh(_find_device().type, (self.size,))
+            for part in [one for one in model.modules() if isinstance(one, LanguageModel)]:
+                part.shard(mesh)
 
     def wait(self) -> None:
         """Until all are here."""

@@ -10,6 +10,7 @@ import torch
 
 from pipeline.errors import DeviceError, ParamsError, WorkerError
 from pipeline.params import Params
+from pipeline.runs.language import build
 from pipeline.runs.run import load_run
 from pipeline.storage import tables
 from pipeline.training.data.dataset import Dataset
@@ -179,6 +180,10 @@ def test_what_a_share_of_the_batch_would_learn_otherwise_is_refused_in_one_line(
     jobs = [(params, Job(variant, 0, 0)) for variant in list_variants(params)]
     with pytest.raises(ParamsError, match="set training.processes to 1, or the engine to local"):
         next(run_jobs(jobs, None, run_job))
+    fewer = params_of(corpus, {"name": "llama", "options": {"lora": {"r": 2}, "quantise": "8bit"}})
+    data = Dataset.load(corpus.index(fewer), params=fewer, fold=0, **corpus.files)
+    with pytest.raises(ParamsError, match="leave out fusion.options.quantise, or shard"):
+        build(specify_model(fewer, list_variants(fewer)[0], data)).fusion.language.shard(None)
     with pytest.raises(ParamsError, match="normalises over the batch"):
         Team(0, 2).prepare(torch.nn.Sequential(torch.nn.BatchNorm1d(3)))
     monkeypatch.setattr("pipeline.training.together.pick_devices", lambda name: ["cuda:0", "cuda:1"])
