@@ -13,6 +13,7 @@ from pipeline.params import Params
 from pipeline.runs.language import build
 from pipeline.runs.run import load_run
 from pipeline.storage import tables
+from pipeline.threads import computing
 from pipeline.training.data.dataset import Dataset
 from pipeline.training.jobs import Job, Sources, choose_parameters, run_job
 from pipeline.training.loop import fit
@@ -61,7 +62,8 @@ def corpus(fabricate):
 def learn(params: Params, index, files, team=ALONE, **how):
     data = Dataset.load(index, params=params, fold=0, **files)
     spec = specify_model(params, list_variants(params)[0], data)
-    return fit(spec, data.read(spec.streams), params, 3, team=team, **how)
+    with computing(1):
+        return fit(spec, data.read(spec.streams), params, 3, team=team, **how)
 
 
 def learn_all(team, device, asked, noisy, folder, *made):
