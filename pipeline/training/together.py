@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from pipeline.devices import pick_devices
-from pipeline.errors import DeviceError, ParamsError, WorkerError
+from pipeline.errors import DeviceError, ParamsError, UserError, WorkerError
 from pipeline.models.registry import FUSIONS
 from pipeline.params import Params
 from pipeline.stop import follow_parent, sparing_children
@@ -134,8 +135,11 @@ def _help(team: Team, device: str, meeting: str, help_along: Callable[..., None]
     follow_parent()
     store = torch.distributed.FileStore(meeting, team.size)
     store.add(HERE, 1)
-    with _connect(team, device, store):
-        help_along(team, device, *given)
+    try:
+        with _connect(team, device, store):
+            help_along(team, device, *given)
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 @contextmanager
