@@ -119,8 +119,11 @@ class Preflight:
         """Names and options of the parts that are chosen by name."""
         from pipeline.models.registry import CONTEXTS, FUSIONS, HEADS, LOSSES, TEMPORALS
         from pipeline.parts import read_options
+        from pipeline.runs.folders import FUSED
         from pipeline.training.curricula.base import CURRICULA
         from pipeline.training.samplers.base import SAMPLERS
+        from pipeline.training.together import check_processes
+        from pipeline.training.variants import Variant
 
         params, training = self.params, self.params.training
         chosen: list[tuple[Parts, str, object, str]] = [
@@ -134,6 +137,7 @@ class Preflight:
         chosen += [(SAMPLERS, one.name, one.options, "training.sampler") for one in [training.sampler] if one]
         for parts, name, options, where in chosen:
             read_options(parts.find(name).Options, options, f"{where}.options")
+        check_processes(params, Variant(FUSED, params.inputs, params.fusion))
         return f"{params.fusion.name} of {', '.join(params.streams)}"
 
     @cached_property

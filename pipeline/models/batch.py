@@ -197,6 +197,24 @@ def drop_streams(inputs: Inputs, names: Iterable[str]) -> Inputs:
     )
 
 
+def choose_rows(inputs: Inputs, rows: Tensor) -> Inputs:
+    """The batch in which these rows (r,) of all that are predicted are, with the turns around them and no others.
+
+    >>> sound = Tokens(torch.arange(4.0).view(4, 1, 1), torch.ones(4, 1).bool(), torch.zeros(4, 1, 2))
+    >>> history = History(torch.tensor([[-1, 0], [0, 2], [2, 3]]), torch.zeros(3, 2, dtype=torch.int64), 1)
+    >>> chosen = choose_rows(Inputs({"audio": sound}, history=history), torch.tensor([2]))
+    >>> chosen.streams["audio"].values.flatten().tolist(), chosen.history.places.tolist()
+    ([2.0, 3.0], [[0, 1]])
+    """
+    history = inputs.history
+    if history is not None:
+        places, voices = history.places[rows], history.voices[rows]
+        rows = places[places >= 0].unique()
+        history = History(torch.where(places >= 0, torch.searchsorted(rows, places), -1), voices, history.at)
+    text = inputs.text and Text(*(one[rows] for one in inputs.text))
+    return Inputs({name: Tokens(*(one[rows] for one in part)) for name, part in inputs.streams.items()}, text, history)
+
+
 def leave_out_prompt(values: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The rows (T, ...) that last some time: those of a prompt around a clip's words last none."""
     lasting = times[:, 1] > times[:, 0]

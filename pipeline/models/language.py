@@ -83,7 +83,7 @@ class LanguageModel(nn.Module):
         network.requires_grad_(False)
         self.width, self.dtype = int(config.hidden_size), getattr(torch, spec.dtype)
         self.limit = int(config.max_position_embeddings)
-        self.network, self.quantise = network, quantise
+        self.network, self.quantise, self.together = network, quantise, False
         if quantise is not None:
             quantise_layers(network, quantise)
         if lora is not None:
@@ -134,7 +134,7 @@ class LanguageModel(nn.Module):
         # Tokens that are there come first, in their order: what is not there is behind them all, where nobody looks.
         places = (~mask).long().argsort(dim=1, stable=True)
         found = []
-        for rows, length in split_by_length(longest_first, lengths, one=states.is_cuda):
+        for rows, length in split_by_length(longest_first, lengths, one=states.is_cuda or self.together):
             here = places[rows, :length]  # (b, t)
             packed = self(states[rows[:, None], here], mask[rows[:, None], here])
             found.append(packed[torch.arange(len(rows), device=rows.device), lengths[rows] - 1])
@@ -154,6 +154,22 @@ class LanguageModel(nn.Module):
             use_cache=cache is not None,
             **asked,
         )
+
+    def shard(self, mesh: Any) -> None:
+        """Spread the frozen weights of each layer over the processes of a mesh (FSDP); what learns stays whole in each of them.
+
+        Every process must ask equally often from now on, for each call fetches the weights from all.
+
+        Raises:
+            ParamsError: they are quantised.
+        """
+        from torch.distributed.fsdp import fully_shard
+
+        if self.quantise is not None:
+            raise ParamsError("training.shard spreads weights as they are: leave out fusion.options.quantise, or shard.")
+        self.together = True
+        for layer in self.network.layers:
+            fully_shard(layer, mesh=mesh, ignored_params={value for value in layer.parameters() if value.requires_grad})
 
     def make_cache(self) -> Any:
         """An empty cache for `forward`."""

@@ -58,7 +58,9 @@ class Model(nn.Module):
             if owner not in frozen
             for leaf, _ in module.named_buffers(recurse=False)
         }
-        return {name: value for name, value in self.state_dict().items() if name in kept}
+        # Detached when chosen: of weights that are spread over processes nothing can be taken while nothing learns.
+        state = self.state_dict(keep_vars=True)
+        return {name: value.detach() for name, value in state.items() if name in kept}
 
     def load_trainable(self, state: dict[str, Tensor]) -> None:
         """Inverse of `trainable`.

@@ -149,6 +149,10 @@ class Training(Group):
     dropout: tuple[Dropout, ...] = ()
     #: Factors of the learning rate per part, e.g. {encoders: 0.1}; parts as in `phases.freeze`.
     rates: dict[str, Positive] = {}
+    #: Processes that learn a run together where its fusion holds a language model, each on its own GPU or all on the processor.
+    processes: Count = 1
+    #: Its frozen layers are spread over them, for one that a GPU alone does not hold.
+    shard: Flag = False
     #: CPU threads of one run; fixed, since sums in another order end in other last bits.
     threads: Count = 1
 
@@ -160,6 +164,14 @@ class Training(Group):
             raise ValueError("refit learns from the validation clips, so that select must be last in phases, too")
         if self.tau and self.select in ("ccc", "loss"):
             raise ValueError(f"tau is chosen by a metric of classes, not by {self.select}; select another, or leave tau empty")
+        return self
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Training:
+        if self.shard and self.processes == 1:
+            raise ValueError("shard is true, but processes is 1: there is nothing to spread the layers over; set processes")
+        if self.processes > 1 and self.mixup:
+            raise ValueError("mixup pairs clips of a whole batch, and no process reads one; set processes to 1, or mixup to 0")
         return self
 
     @model_validator(mode="after")

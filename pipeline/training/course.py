@@ -21,6 +21,7 @@ from .data.pairs import join_targets, pair_windows
 from .data.views import predict_view
 from .data.windows import Cut, cut_clips
 from .samplers.base import SAMPLERS, Sampler
+from .team import ALONE, Team
 
 #: Clips predicted at a time.
 AT_ONCE = 256
@@ -58,10 +59,10 @@ class Course:
         inputs = self.data.batch(rows, tuple(self.spec.streams), self.turns, draw=order, cut=cut)
         return self._pair(inputs, self.targets(rows, None if weight is None else weight[places], cut), order)
 
-    def examine(self, model: EmotionModel) -> tuple[Outputs, Targets]:
+    def examine(self, model: EmotionModel, team: Team = ALONE) -> tuple[Outputs, Targets]:
         """What the model makes of the validation clips, and their truth; windows are the same every time."""
         if self.params.training.pairs is None:
-            return predict_view(model, self.data, self.val, size=AT_ONCE), self.targets(self.val)
+            return self._predict(model, self.val, team), self.targets(self.val)
         order, inputs, targets = torch.Generator().manual_seed(0), [], []
         for rows, whole in zip(self.val.split(AT_ONCE), self.batches(self.val), strict=True):
             cut, truth = self._pair(whole, self.targets(rows), order)
@@ -69,9 +70,14 @@ class Course:
             targets.append(truth)
         return predict_batches(model, inputs), join_targets(targets)
 
-    def look(self, model: EmotionModel) -> Outputs:
+    def look(self, model: EmotionModel, team: Team = ALONE) -> Outputs:
         """What the model makes of the training clips."""
-        return predict_view(model, self.data, self.train, size=AT_ONCE)
+        return self._predict(model, self.train, team)
+
+    def _predict(self, model: EmotionModel, rows: Tensor, team: Team) -> Outputs:
+        if self.spec.window is not None:  # whose number differs from clip to clip
+            return predict_view(model, self.data, rows, size=AT_ONCE)
+        return team.predict(lambda own: predict_view(model, self.data, own, size=AT_ONCE), rows)
 
     def batches(self, rows: Tensor) -> Iterator[Inputs]:
         """The clips at `rows`, in order."""

@@ -39,6 +39,8 @@ from .data.windows import choose_limit
 from .linear import fit_linear
 from .loop import fit
 from .state import Progress
+from .team import Team
+from .together import choose_team, count_processes
 from .variants import Variant, specify_model
 
 #: One epoch of one run: what it was worth.
@@ -93,7 +95,7 @@ def run_job(
         with use_folder(root() / "runs" / digest(identity)) as cached:
             if not (cached / "run" / HISTORY).is_file():
                 write_json(cached / "identity.json", identity)
-                _fit_and_save(cached, params, job, data, spec, every, on_epoch)
+                _fit_and_save(cached, params, sources, job, data, spec, every, on_epoch)
             with use_alone(cached / "answers.lock"):  # who reads the run's folder the while sees no answers, or these
                 keep_answers(cached / "run", load_fold(params, sources, job.fold, device))
             return cached / "run", json.loads((cached / "run" / HISTORY).read_text(encoding="utf-8"))
@@ -102,6 +104,7 @@ def run_job(
 def _fit_and_save(
     cached: Path,
     params: Params,
+    sources: Sources,
     job: Job,
     data: Dataset,
     spec: ModelSpec,
@@ -113,11 +116,21 @@ def _fit_and_save(
     if job.variant.linear:
         model, progress = fit_linear(spec, read, params)
     else:
-        model, progress = fit(spec, read, params, job.seed, state=cached / "state.pt", every=every, on_epoch=on_epoch)
+        state = cached / "state.pt"
+        with choose_team(params, job.variant, _help, sources, job, state) as team:
+            model, progress = fit(spec, read, params, job.seed, state=state, every=every, on_epoch=on_epoch, team=team)
     normalisation = {name: (data.streams[name].mean, data.streams[name].std) for name in job.variant.streams}
     config = describe_run(params, job, data, progress)
     save_run(cached / "run", model, normalisation, config, progress.history)
     (cached / "state.pt").unlink(missing_ok=True)
+
+
+def _help(team: Team, device: str, params: Params, sources: Sources, job: Job, state: Path) -> None:
+    """The part of another process than the first in learning a run; see `gather_team`."""
+    with computing(params.training.threads):
+        data = load_job(params, sources, job, device)
+        spec = specify_model(params, job.variant, data)
+        fit(spec, data.read(spec.streams), params, job.seed, state=state, team=team)
 
 
 def is_finished(params: Params, sources: Sources, job: Job) -> bool:
@@ -171,9 +184,11 @@ def choose_parameters(params: Params, variant: Variant) -> dict:
             "max_tokens": choose_limit(params),
             **params.temporal.model_dump(mode="json", include={"weights"}),
         }
-    training = params.training.model_dump(mode="json", exclude={"seeds", "unimodal", "threads", "linear", "rotate", "ensemble"})
+    apart = {"seeds", "unimodal", "threads", "linear", "rotate", "ensemble", "processes", "shard"}
+    training = params.training.model_dump(mode="json", exclude=apart)
+    together = {"threads"} | ({"processes", "shard"} if count_processes(params, variant) > 1 else set())
     return {
-        "training": training | {"threads": params.training.threads},
+        "training": training | params.training.model_dump(mode="json", include=together),
         "loss": {name: term.model_dump(mode="json") for name, term in params.loss.items()},
         "task": params.task.model_dump(mode="json"),
         "temporal": params.temporal.model_dump(mode="json"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from .plan import Plan, recall_losses
 from .schedules import Moment
 from .selection import name_measure, score
 from .state import Progress
+from .team import ALONE, Team
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Learner:
 
     Attributes:
         name: of the phase. course: its clips and parameters. order: the source of chance of what is shown.
+        team: the processes that learn the run.
     """
 
     name: str
@@ -42,6 +45,8 @@ class Learner:
     optimiser: torch.optim.Optimizer
     order: torch.Generator
     progress: Progress
+    seed: int = 0
+    team: Team = ALONE
 
     @classmethod
     def begin(
@@ -55,6 +60,7 @@ class Learner:
         order: torch.Generator,
         progress: Progress,
         seed: int,
+        team: Team = ALONE,
     ) -> Learner:
         """At the phase's start, or where `progress` was saved in it.
 
@@ -76,7 +82,7 @@ class Learner:
             )
         objective.recall(progress.memory)
         plan = Plan.make(params, model, call_roll(data, course.train, training.batch_size, seed))
-        return cls(name, model, course, objective, plan, optimiser, order, progress)
+        return cls(name, model, course, objective, plan, optimiser, order, progress, seed, team)
 
     def run(self) -> Iterator[None]:
         """Epochs until the last, or until patience ends; yields after each."""
@@ -88,7 +94,7 @@ class Learner:
                 self._validate(loss)
             if progress.epoch <= self.plan.spared:
                 progress.waited = 0
-            last = self.course.look(self.model) if self.plan.looks else None
+            last = self.course.look(self.model, self.team) if self.plan.looks else None
             progress.weight = self.plan.weigh(progress.epoch, self.course.targets(self.course.train), last)
             progress.memory = self.objective.memory()
             yield
@@ -98,6 +104,7 @@ class Learner:
         training, progress = self.course.params.training, self.progress
         self.model.train()
         self.objective.train()
+        self.team.seed(self.seed, progress.phase, progress.epoch)
         if progress.weight is None:
             progress.weight = self.plan.weigh(progress.epoch, self.course.targets(self.course.train), None)
         losses = recall_losses(progress.history, progress.epoch)
@@ -116,12 +123,14 @@ class Learner:
                 (loss * (len(places) / clips)).backward()
                 total += float(loss.detach()) * len(places)
                 seen.append((inputs, outputs, targets))
+            self.team.add_gradients(self.model)
             nn.utils.clip_grad_norm_(self.model.parameters(), training.clip_norm)
             self.optimiser.step()
             if training.ema:
                 average(progress, self.model, float(training.ema))
             for inputs, outputs, targets in seen if self.objective.keeps else ():
-                lagging = lag(self.model, progress.average, inputs) if self.objective.lags else None
+                late = partial(lag, self.model, progress.average)
+                lagging = self.team.ask(late, inputs) if self.objective.lags else None
                 self.objective.remember(outputs, targets, lagging)
         return total / sum(map(len, batches))
 
@@ -129,7 +138,7 @@ class Learner:
         """The loss of a batch, and its outputs; with mixup, of pairs of clips mixed by one share of Beta(α, α)."""
         alpha = float(self.course.params.training.mixup)
         if not alpha:
-            outputs = self.model(inputs)
+            outputs = self.team.ask(self.model, inputs)
             return self.objective(outputs, targets), outputs
         device = targets.weight.device
         partner = torch.randperm(len(targets.weight), generator=self.order).to(device)
@@ -147,9 +156,9 @@ class Learner:
         loss = value = float("nan")
         # All of validation as one batch, so that CCC is over all of it and not a mean over batches.
         if not course.params.training.refit:
-            outputs, targets = course.examine(self.model)
+            outputs, targets = course.examine(self.model, self.team)
             loss = float(self.objective.eval()(outputs, targets))
-            value = score(measure, outputs, targets, loss)
+            loss, value = self.team.agree(loss, score(measure, outputs, targets, loss))
         progress.epoch += 1
         judged = {} if measure == "loss" else {f"val_{measure}": value}
         progress.history.append(

@@ -25,6 +25,7 @@ from .phases import settle
 from .selection import check_selection, name_measure
 from .standardise import fit_statistics, observe_words
 from .state import Progress, read_progress, read_state, restore_state, save_state
+from .team import ALONE, Team
 
 
 def fit(
@@ -36,13 +37,14 @@ def fit(
     state: Path | None = None,
     every: float = 10.0,
     on_epoch: Callable[[Progress], None] | None = None,
+    team: Team = ALONE,
 ) -> tuple[EmotionModel, Progress]:
     """Train on the fold's `train` clips, select on `val`; `test` clips are not touched.
 
     Args:
         data: as the model reads it, on the device to train on.
         state: file the run is saved to (at most every `every` seconds) and resumed from, bit by bit.
-        on_epoch: called after each epoch, after saving.
+        on_epoch: called after each epoch, after saving. team: the processes that learn the run; the first saves.
 
     Returns:
         The model with the weights of the last phase's best epoch (its last with `select: last`), in evaluation mode, and the
@@ -62,13 +64,16 @@ def fit(
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         order = torch.Generator().manual_seed(seed)
-        model = build(spec).to(device)
-        assert isinstance(model, EmotionModel), "the linear model is fitted elsewhere"
+        built = build(spec)
+        assert isinstance(built, EmotionModel), "the linear model is fitted elsewhere"
+        team.prepare(built)
+        model = built.to(device)
         _check_parts(model, params)
         fit_statistics(pooled_parts(model), spec, data, course.train, params)
         observe_words(model, data, course.train)
         saved = read_state(state)
         progress = read_progress(saved, device) if saved else Progress()
+        team.wait()  # the first process is the only one that writes what all have read
         clock = time.monotonic()
         for number, phase in list(enumerate(phases))[progress.phase :]:
             model.freeze(phase.freeze)
@@ -78,9 +83,9 @@ def fit(
                 saved = None
             else:
                 progress.begin_phase(number)
-            learner = Learner.begin(phase.name, spec, data, settled[number], model, optimiser, order, progress, seed)
+            learner = Learner.begin(phase.name, spec, data, settled[number], model, optimiser, order, progress, seed, team)
             for _ in learner.run():
-                if state is not None and time.monotonic() - clock >= every:
+                if state is not None and team.first and time.monotonic() - clock >= every:
                     save_state(state, model, optimiser, order, progress)
                     clock = time.monotonic()
                 if on_epoch is not None:

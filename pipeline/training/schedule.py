@@ -15,6 +15,7 @@ from pipeline.stop import follow_parent, sparing_children
 
 from . import on_ray
 from .jobs import Job, Sources, is_finished
+from .together import check_processes
 
 #: Below this, starting worker processes costs more than it saves.
 FEW = 4
@@ -34,6 +35,8 @@ def run_jobs(
         work: `run_job`, or a function of a module that calls it.
     """
     if tasks[0][0].run.engine == "ray":
+        for params, job in tasks:
+            check_processes(params, job.variant)
         for place in on_ray.fill_cache(tasks, sources):
             yield place, work(tasks[place][0], sources, tasks[place][1])
         return
@@ -68,11 +71,12 @@ def run_jobs(
 def choose_workers(params: Params, jobs: int) -> list[str]:
     """The device of each worker process for so many jobs: every GPU, or `run.workers` times the processor.
 
-    Empty where one after the other in this process is as quick. Features need no thought: processes share the mapped stores.
+    Empty where one after the other in this process is as quick, or a run takes several by itself.
+    Features need no thought: processes share the mapped stores.
     """
     devices = pick_devices(params.run.device)
     workers = (devices if devices != ["cpu"] else devices * params.run.workers)[: jobs // 2]
-    return workers if jobs >= FEW and len(workers) > 1 else []
+    return workers if jobs >= FEW and len(workers) > 1 and params.training.processes == 1 else []
 
 
 def _is_settled(params: Params, job: Job, sources: Sources) -> bool:
