@@ -75,6 +75,8 @@ class Dataset:
     within: Tensor | None = None
     #: Streams that are teachers.
     teachers: tuple[str, ...] = ()
+    #: (N, D) each, NaN where nobody was asked: what an ensemble says, see `training/student.py`.
+    told: Mapping[str, Tensor] = field(default_factory=dict)
     _readings: dict[tuple[str, Pooling], Resident] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -233,8 +235,8 @@ class Dataset:
 
     @functools.cached_property
     def taught(self) -> dict[str, Tensor]:
-        """(N, D) each: the mean rows of the streams that are teachers."""
-        return {name: self.streams[name].average() for name in self.teachers}
+        """(N, D) each: the mean rows of the streams that are teachers, and what an ensemble says."""
+        return {name: self.streams[name].average() for name in self.teachers} | dict(self.told)
 
     @functools.cached_property
     def _several(self) -> Tensor | None:
