@@ -23,7 +23,7 @@ def export(
     licence: Annotated[str, typer.Option(help="Of what is exported, as the hub writes it; for the card.")] = "other",
     onnx: Annotated[bool, typer.Option("--onnx", help="The networks as ONNX too, compared with themselves.")] = False,
     encoders: Annotated[bool, typer.Option("--encoders", help="With --onnx: the encoders too, where that can be.")] = False,
-    int8: Annotated[bool, typer.Option("--int8", help="With --onnx: in eight bits too; the card says what that costs.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="With --onnx: in eight bits too, and what that costs.")] = False,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """A Hugging Face folder of the trained model, with a card; `from_pretrained` reads it without this checkout."""
