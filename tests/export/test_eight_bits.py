@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 
 import numpy as np
 import polars as pl
@@ -119,7 +120,9 @@ def test_a_graph_answers_for_the_network(tmp_path, name):
 
 def test_an_encoder_of_convolutions_is_left_as_it_is(tmp_path):
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
-    graphs.trace(network.eval(), (torch.zeros(1, 3, 8, 8),), str(tmp_path / "encoder_video.onnx"), opset_version=graphs.OPSET)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        graphs.trace(network.eval(), (torch.zeros(1, 3, 8, 8),), str(tmp_path / "encoder_video.onnx"), opset_version=graphs.OPSET)
     stream = Stream.model_validate(STREAMS["clip"] | {"encoder": "clip", "weights": "random:0"})
     said, left = eight_bits.shrink_towers(None, {"video": stream, "text": stream}, tmp_path, 0, tmp_path, tmp_path)
     assert said == [] and [path.name for path in tmp_path.iterdir()] == ["encoder_video.onnx"]
