@@ -6,13 +6,18 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import typer
+from ruamel.yaml import YAML
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from benchmarks.__main__ import BENCHMARKS
 from pipeline.cli import app
+from pipeline.compose import compose
+from pipeline.params import parse_stream
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = re.findall(r"^\| (\S+) \| (.+) \| (.+) \|$", (ROOT / "docs/checklist.md").read_text(encoding="utf-8"), re.MULTILINE)
@@ -84,3 +89,73 @@ def test_a_command_that_is_named_can_be_given(named):
 def test_a_command_that_cannot_be_given_is_seen(words):
     with pytest.raises(TyperException, match=r"No such|Missing"):
         parse(words)
+
+
+PAGES = sorted((ROOT / "docs/tutorials").glob("*.md"))
+#: Commands of other programs that the tutorials name.
+OTHERS = {"ray", "affectory"}
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def given(page):
+    """The commands of a tutorial, each as its words."""
+    for line in "".join(blocks(page, "bash")).splitlines():
+        for words in " ".join(shlex.split(line, comments=True)).split(" && "):
+            yield page.stem, words
+
+
+@pytest.mark.parametrize(("page", "command"), [one for page in PAGES for one in given(page)])
+def test_a_command_of_a_tutorial_can_be_given(page, command):
+    words = command.split()
+    match words:
+        case ["python", "-m", "pipeline", "use", *overrides]:
+            compose([one for one in overrides if one != "recipe=films"], ROOT / "conf")
+        case ["python", "-m", "pipeline", *rest]:
+            parse(rest)
+        case ["python", "-m", "pip", "install", "-r", file]:
+            assert (ROOT / file).is_file()
+        case ["make", target]:
+            assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        case ["dvc", *rest]:
+            from dvc.cli.parser import get_main_parser
+
+            assert get_main_parser().parse_args(rest).func
+        case [program, *_]:
+            assert program in OTHERS, command
+
+
+def test_every_tutorial_is_in_the_table_of_contents():
+    index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
+    assert PAGES and all(f"tutorials/{page.stem}\n" in index for page in PAGES)
+
+
+def test_the_figures_are_what_their_page_says():
+    scope: dict = {}
+    code = blocks(ROOT / "docs/tutorials/figures.md", "python")
+    assert len(code) == 3
+    for one in code:
+        exec(compile(one, "figures.md", "exec"), scope)
+
+
+def test_the_notebook_page_runs_on_any_project(fabricate, monkeypatch, capsys):
+    monkeypatch.chdir(fabricate().folder)
+    scope: dict = {}
+    for one in blocks(ROOT / "docs/tutorials/notebook.md", "python"):
+        exec(compile(one, "notebook.md", "exec"), scope)
+    said = capsys.readouterr().out
+    assert said.startswith("demo/clip000 (") and float(said.split("UAR ")[1]) > 0.3  # sound tells one bit of two
+
+
+def test_the_encoder_page_runs_and_its_stream_is_one(tmp_path, monkeypatch, capsys):
+    page = ROOT / "docs/tutorials/encoder.md"
+    (text,) = blocks(page, "yaml")
+    stream = parse_stream(YAML(typ="safe", pure=True).load(text), page)
+    assert stream.encoder == "hubert" and stream.weights == "local:weights/wav2vec2_mine"
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("clip.wav", np.sin(np.arange(16000) / 5).astype(np.float32), 16000)
+    (code,) = blocks(page, "python")
+    exec(compile(code, "encoder.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("(")

@@ -18,7 +18,7 @@ app = typer.Typer()
 @app.command("app", rich_help_panel=TOOLS)
 def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 = one that is free.")] = 8750,
-    variant: Annotated[str, typer.Option(help="Which model: fused, ensemble, linear, or one stream's.")] = FUSED,
+    variant: Annotated[str, typer.Option(help="Which model: fused, ensemble, student, linear, or one stream's.")] = FUSED,
     megabytes: Annotated[int, typer.Option(min=1, help="Largest file.")] = 200,
     seconds: Annotated[float, typer.Option(min=1, help="Longest film.")] = 300,
     params: ParamsFile = Path("params.yaml"),

@@ -88,14 +88,18 @@ def corpus_check(
 
 @app.command("fetch")
 def corpus_fetch(
-    name: str,
+    name: Annotated[
+        str, typer.Argument(help="A corpus, hf:OWNER/NAME, kaggle:OWNER/NAME, or an address like s3://BUCKET/FOLDER.")
+    ],
     folder: Annotated[Path | None, typer.Argument(help="Default: corpora/NAME.")] = None,
     accept_licence: Annotated[bool, typer.Option("--accept-licence")] = False,
 ) -> None:
-    """Download a corpus that is openly distributed; of the others, say whom to ask."""
+    """Download a corpus that is openly distributed, a data set by name, or a folder elsewhere; of the others, say whom to ask."""
+    from pipeline.data.elsewhere import fetch_address, is_address
     from pipeline.data.fetch import fetch
 
-    for line in fetch(name, folder or Path("corpora") / name, accept_licence).messages:
+    found = fetch_address(name, folder) if is_address(name) else fetch(name, folder or Path("corpora") / name, accept_licence)
+    for line in found.messages:
         typer.echo(line)
 
 

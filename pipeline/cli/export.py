@@ -18,12 +18,12 @@ app = typer.Typer()
 @app.command(rich_help_panel=TOOLS)
 def export(
     folder: Annotated[Path, typer.Argument(help="Written whole or not at all; an earlier export there is replaced.")],
-    variant: Annotated[str, typer.Option(help="Which model: fused, ensemble, linear, or one stream's.")] = FUSED,
+    variant: Annotated[str, typer.Option(help="Which model: fused, ensemble, student, linear, or one stream's.")] = FUSED,
     fold: Annotated[int, typer.Option(help="Of which fold.")] = 0,
     licence: Annotated[str, typer.Option(help="Of what is exported, as the hub writes it; for the card.")] = "other",
     onnx: Annotated[bool, typer.Option("--onnx", help="The networks as ONNX too, compared with themselves.")] = False,
     encoders: Annotated[bool, typer.Option("--encoders", help="With --onnx: the encoders too, where that can be.")] = False,
-    int8: Annotated[bool, typer.Option("--int8", help="With --onnx: in eight bits too; the card says what that costs.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="With --onnx: in eight bits too, and what that costs.")] = False,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """A Hugging Face folder of the trained model, with a card; `from_pretrained` reads it without this checkout."""

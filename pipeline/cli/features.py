@@ -50,7 +50,7 @@ def emotion_llama(
         raise one_of("settings", settings, [file.stem for file in CONF.glob("*.yaml")])
     chosen, given = read_settings(path, change or ()), parameters.read(params)
     items = read_corpus(chosen, given) if corpus else read_films(films or [], text or [], chosen, given)
-    extraction = Extraction(chosen, pick_devices(given.run.device)[0])
+    extraction = Extraction(chosen, pick_devices(given.run.device, encodes=True)[0])
     with Gathered(store.parent) as gathered:
         for clip, reason in gather(items, extraction, gathered):
             if reason:

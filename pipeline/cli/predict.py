@@ -35,7 +35,7 @@ def predict(
     context: Annotated[
         list[str] | None, typer.Option(help="An earlier turn, `NAME: words`; again for each, oldest first.")
     ] = None,
-    variant: Annotated[str, typer.Option(help="Which model: fused, ensemble, linear, or one stream's.")] = FUSED,
+    variant: Annotated[str, typer.Option(help="Which model: fused, ensemble, student, linear, or one stream's.")] = FUSED,
     attention: Annotated[Path | None, typer.Option(help="Write here (.npz) what the model's attention looks at.")] = None,
     trace: Annotated[Path | None, typer.Option(help="Write the course over time: a .csv; of several files, a folder.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw it here: a .png or .svg; of several files, a folder.")] = None,

@@ -113,7 +113,7 @@ class Preflight:
 
         if self.params.run.engine == "ray":
             return f"Ray at {self.params.run.ray_address or 'a cluster of its own'}"
-        return ", ".join(pick_devices(self.params.run.device))
+        return ", ".join(pick_devices(self.params.run.device, encodes=True))
 
     def _network(self) -> str:
         """Names and options of the parts that are chosen by name."""

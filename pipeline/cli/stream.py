@@ -25,7 +25,7 @@ def stream(
     ] = None,
     pcm: Annotated[bool, typer.Option("--pcm", help="Standard input is 16-bit mono samples at decode.audio.rate.")] = False,
     window: Annotated[int, typer.Option(help="Earlier turns a language model's prompt may grow to; 0 = as trained.")] = 0,
-    variant: Annotated[str, typer.Option(help="Which model: fused, ensemble, linear, or one stream's.")] = FUSED,
+    variant: Annotated[str, typer.Option(help="Which model: fused, ensemble, student, linear, or one stream's.")] = FUSED,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON per segment.")] = False,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:

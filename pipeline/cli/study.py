@@ -36,7 +36,7 @@ def compare(
             help="Commits, experiments, `last` or RUN:VARIANT; the first is what the rest, or the workspace, is compared with."
         ),
     ] = None,
-    variant: Annotated[str, typer.Option(help="Which model: fused, ensemble, linear, or one stream's.")] = FUSED,
+    variant: Annotated[str, typer.Option(help="Which model: fused, ensemble, student, linear, or one stream's.")] = FUSED,
 ) -> None:
     """Runs on the same held-out clips: what differs in parameters and in figures, paired. Without names: HEAD, workspace."""
     from pipeline.study.compare import compare_runs, format_comparison

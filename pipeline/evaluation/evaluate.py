@@ -20,7 +20,7 @@ import polars as pl
 from pipeline import metrics
 from pipeline.errors import StoreError
 from pipeline.params import Params
-from pipeline.runs.folders import ENSEMBLE, FUSED, list_runs, read_config
+from pipeline.runs.folders import ENSEMBLE, FUSED, STUDENT, list_runs, read_config
 from pipeline.storage import atomic, tables
 from pipeline.storage.index import Index
 
@@ -93,7 +93,7 @@ def evaluate(
     seeds = {
         variant: predictions.filter(pl.col("variant") == variant).partition_by("seed", maintain_order=True)
         # Last, so that the draws of the others are what they are without it.
-        for variant in sorted(predictions["variant"].unique(), key=lambda name: (name == ENSEMBLE, name))
+        for variant in sorted(predictions["variant"].unique(), key=lambda name: (name == ENSEMBLE, name == STUDENT, name))
     }
     groups = Groups.of(predictions)
     intervals_of = {

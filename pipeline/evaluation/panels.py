@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from pipeline.params import Params
-from pipeline.runs.folders import ENSEMBLE, FUSED, LINEAR
+from pipeline.runs.folders import ENSEMBLE, FUSED, LINEAR, WHOLE
 
 from . import plots, results
 from .intervals import Interval
@@ -32,7 +32,7 @@ def show_tiles(scores: dict[str, dict[str, Interval]], params: Params) -> list[d
     for name in (ENSEMBLE, LINEAR):
         if name in scores and first in scores[name]:
             result.append(_tile(name, first, scores[name][first]))
-    others = [(v[first].mean, name) for name, v in scores.items() if name not in (main, ENSEMBLE, LINEAR) and first in v]
+    others = [(v[first].mean, name) for name, v in scores.items() if name not in (main, *WHOLE) and first in v]
     if others:
         best = (min if results.less_is_better(first) else max)(others)[1]
         result.append(_tile(f"best alone: {best}", first, scores[best][first]))

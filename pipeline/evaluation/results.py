@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from pipeline import metrics as measures
-from pipeline.runs.folders import ENSEMBLE, FUSED, LINEAR
+from pipeline.runs.folders import FUSED, WHOLE
 
 from .intervals import Interval
 from .plots import Bin
@@ -82,9 +82,9 @@ def read_scores(reports: Path) -> dict[str, dict[str, Interval]]:
     return {variant: values for variant, values in result.items() if values}
 
 
-def rank_variant(name: str) -> tuple[bool, bool, bool, str]:
-    """Sorts variants: fused, ensemble, linear, then the rest by name."""
-    return name != FUSED, name != ENSEMBLE, name != LINEAR, name
+def rank_variant(name: str) -> tuple[int, str]:
+    """Sorts variants: fused, ensemble, student, linear, then the rest by name."""
+    return WHOLE.index(name) if name in WHOLE else len(WHOLE), name
 
 
 def read_interval(value: object) -> Interval | None:

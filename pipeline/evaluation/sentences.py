@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.runs.folders import ENSEMBLE, FUSED, LINEAR
+from pipeline.runs.folders import ENSEMBLE, FUSED, LINEAR, WHOLE
 
 from . import panels, results
 from .intervals import Interval
@@ -52,7 +52,7 @@ def tell_headlines(reports: Path) -> list[str]:
     if first and first in found:
         low, high = found[f"{first}_low"], found[f"{first}_high"]
         bounds = "no interval" if low is None else f"95 % CI {format_number(low)} to {format_number(high)}"
-        beside = {name: f"{first}_{name}" for name in (ENSEMBLE, LINEAR, "best_alone") if f"{first}_{name}" in found}
+        beside = {name: f"{first}_{name}" for name in (*WHOLE[1:], "best_alone") if f"{first}_{name}" in found}
         others = [f"{name.replace('_', ' ')} {format_number(found[key])}" for name, key in beside.items()]
         told |= {f"{first}_low", f"{first}_high", *beside.values()}
         lines.append("; ".join([f"{results.name_metric(first)} {format_number(found[first])} ({bounds})", *others]))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import polars as pl
 
-from pipeline.runs.folders import ENSEMBLE, LINEAR
+from pipeline.runs.folders import WHOLE
 
 from . import intervals
 from .intervals import Draws, Interval
@@ -87,7 +87,7 @@ def pick_headlines(result: dict[str, dict[str, dict]], select: str, fused: str) 
         if name == select:
             shown |= {f"{name}_low": ours[name]["low"], f"{name}_high": ours[name]["high"]}
             means = {variant: values[name]["mean"] for variant, values in result.items() if variant != fused and name in values}
-            shown |= {f"{name}_{other}": means.pop(other) for other in (ENSEMBLE, LINEAR) if other in means}
+            shown |= {f"{name}_{other}": means.pop(other) for other in WHOLE if other in means}
             shown |= {f"{name}_best_alone": max(means.values())} if means else {}
     return shown
 

@@ -20,11 +20,13 @@ from pipeline.runs.pretrained.model import AffectoryModel
 from pipeline.runs.run import load_run
 from pipeline.serving.exported import ADAPTERS, PREPROCESSING, describe
 from pipeline.storage.atomic import atomic_folder, write_json, write_text
+from pipeline.storage.feature_store import Store
 
 from .card import Facts, write_card
+from .eight_bits import shrink_towers
 from .graphs import check_packages, write_eight_bits
 from .heads import LENGTHS, Head, write_head
-from .held_out import measure
+from .held_out import Entries, ask_graph, list_clips, measure
 from .towers import write_towers
 
 #: What may lie in a folder that is written over.
@@ -52,7 +54,7 @@ def export(
         variant, fold: which networks; their mean is what the folder predicts.
         licence: of what is exported, for the card's front matter.
         onnx: the networks as ONNX; see `heads.write_head`. encoders: theirs too, where that can be; see `towers.write_tower`.
-        int8: the same in eight bits, with what that costs on held-out clips.
+        int8: the networks in eight bits too, with `encoders` also those, with what that costs on held-out clips.
 
     Returns:
         A line on each thing that was left out, and why.
@@ -92,6 +94,10 @@ def export(
             found, left = write_towers(streams, made / "onnx")
             lines += left
             facts.onnx += found
+        if encoders and int8:
+            found, left = shrink_towers(model, streams, made / "onnx", fold, Path(features), Path(data))
+            lines += left
+            facts.onnx += found
         write_text(made / "README.md", write_card(params, facts, Path(data), Path(reports), lines))
     return lines
 
@@ -117,7 +123,10 @@ def write_heads(
         return said, []
     write_eight_bits(folder / "head.onnx", folder / "head_int8.onnx")
     try:
-        loss = measure(model, folder / "head.onnx", folder / "head_int8.onnx", fold, features, data)
+        ids = list_clips(model, fold, features, data)
+        stores: dict[str, Entries] = {name: Store(features / f"{name}.h5") for name in model.config.streams}
+        asked = (ask_graph(model, folder / name, stores) for name in ("head.onnx", "head_int8.onnx"))
+        loss = measure(model, *asked, ids, fold, data)
     except UserError as error:
         return said, [f"what eight bits cost was not measured: {error}"]
     return [*said, f"`onnx/head_int8.onnx` has its matrices in eight bits. {loss}"], []

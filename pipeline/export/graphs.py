@@ -66,13 +66,25 @@ def run_session(session: onnxruntime.InferenceSession, inputs: dict[str, Tensor]
     return dict(zip(names, found, strict=True))
 
 
-def write_eight_bits(source: Path, path: Path) -> None:
-    """The same with weights of matrices in eight bits, and what they are multiplied with made so as it comes (dynamic)."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+def write_eight_bits(source: Path, path: Path) -> bool:
+    """The same with weights of matrices in eight bits, and what they are multiplied with made so as it comes (dynamic).
 
+    Each column of a matrix has a scale of its own: with one for all, a small encoder says something else (all-MiniLM-L6-v2 on
+    dialogue: cosine 0.924, so 0.987). Convolutions stay as they are: there is no kernel for those of signed weights.
+
+    Returns:
+        Whether any weight is in eight bits.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.registry import IntegerOpsRegistry
+
+    kinds = [kind for kind in IntegerOpsRegistry if kind != "Conv"]
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # a line for every tensor, from the root logger
     try:
-        quantize_dynamic(str(source), str(path), weight_type=QuantType.QInt8)
+        quantize_dynamic(str(source), str(path), op_types_to_quantize=kinds, per_channel=True, weight_type=QuantType.QInt8)
     finally:
         logging.disable(before)
+    weights = onnx.load(str(path), load_external_data=False).graph.initializer
+    return any(one.data_type == onnx.TensorProto.INT8 and len(one.dims) > 1 for one in weights)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import TypeAlias, cast
 
 import numpy as np
 import polars as pl
@@ -14,20 +15,24 @@ from pipeline.evaluation.results import name_metric
 from pipeline.evaluation.robustness import score
 from pipeline.runs.pretrained.model import AffectoryModel
 from pipeline.storage import tables
-from pipeline.storage.feature_store import Status, Store
+from pipeline.storage.feature_store import Entry, Status, Store
 
 from .graphs import open_session, run_session
 from .heads import Head
 
+#: A store of features, or a dict like one.
+Entries: TypeAlias = Store | dict[str, Entry]
+#: What is said of a clip, by the name of the output.
+Ask: TypeAlias = Callable[[str], dict[str, np.ndarray]]
 #: What the table calls the smaller graph.
 KIND, LEVEL = "int8", 8.0
 
 
-def measure(model: AffectoryModel, plain: Path, smaller: Path, fold: int, features: Path, data: Path) -> str:
-    """A sentence: UAR (else CCC) of both, and the paired interval of the difference.
+def list_clips(model: AffectoryModel, fold: int, features: Path, data: Path) -> list[str]:
+    """Ids of the fold's held-out clips, sorted.
 
     Raises:
-        StoreError: there are no held-out clips with labels, or no features of them.
+        StoreError: there are none, or a table or the features of a stream are not there.
     """
     needed = [data / "folds.parquet", data / "truth.parquet", data / "manifest.parquet"]
     needed += [features / f"{name}.h5" for name in model.config.streams]
@@ -35,17 +40,30 @@ def measure(model: AffectoryModel, plain: Path, smaller: Path, fold: int, featur
         raise StoreError(f"{lacking[0]} is not there; run `dvc repro` (or `dvc pull`).")
     roles = tables.read(data / "folds.parquet")
     ids = roles.filter((pl.col("fold") == fold) & (pl.col("role") == "test"))["id"].sort().to_list()
-    head, stores = Head(model), {name: Store(features / f"{name}.h5") for name in model.config.streams}
+    if not ids:
+        raise StoreError(f"fold {fold} has no test clip.")
+    return ids
+
+
+def ask_graph(model: AffectoryModel, path: Path, stores: Mapping[str, Entries]) -> Ask:
+    """What a graph of the networks says of a clip in these stores."""
+    head, session = Head(model), open_session(path)
+    return lambda clip: run_session(session, dict(zip(head.inputs, read_clip(head, stores, clip), strict=True)))
+
+
+def measure(model: AffectoryModel, plain: Ask, smaller: Ask, ids: Sequence[str], fold: int, data: Path) -> str:
+    """A sentence: UAR (else CCC) of both, and the paired interval of the difference.
+
+    Raises:
+        StoreError: none of the clips has a label.
+    """
     rows = []
-    for path, kind in ((plain, None), (smaller, KIND)):
-        session = open_session(path)
+    for ask, kind in ((plain, None), (smaller, KIND)):
         for clip in ids:
-            found = run_session(session, dict(zip(head.inputs, read_clip(head, stores, clip), strict=True)))
+            found = ask(clip)
             rows.append({"variant": "exported", "kind": kind, "level": kind and LEVEL, "fold": fold, "seed": 0, "id": clip})
             rows[-1] |= name_columns(model, found)
     table = pl.DataFrame(rows, schema_overrides={"kind": pl.String, "level": pl.Float64}, infer_schema_length=None)
-    if not table.height:
-        raise StoreError(f"fold {fold} has no test clip.")
     metric, scores = score(table, data / "truth.parquet", data / "truth_annotations.parquet", data / "manifest.parquet")
     before, after = scores
     gap = after["difference"]
@@ -57,7 +75,7 @@ def measure(model: AffectoryModel, plain: Path, smaller: Path, fold: int, featur
     return f"{told} (95 % interval of the paired difference {gap['low']:+.3f} to {gap['high']:+.3f})."
 
 
-def read_clip(head: Head, stores: dict[str, Store], clip: str) -> list[torch.Tensor]:
+def read_clip(head: Head, stores: Mapping[str, Entries], clip: str) -> list[torch.Tensor]:
     """Inputs of one clip from the stores; a longer one is cut where the networks would shorten it."""
     given: list[torch.Tensor] = []
     for name, shape in head.model.config.streams.items():

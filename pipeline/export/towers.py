@@ -10,7 +10,8 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,11 +22,14 @@ from pipeline.features.encoders import outputs, registry
 from pipeline.features.encoders.audio.hubert import SpeechEncoder
 from pipeline.features.encoders.encoder import Encoder
 from pipeline.features.encoders.text.language import LanguageEncoder
-from pipeline.features.encoders.vision.framewise import FrameEncoder
+from pipeline.features.encoders.vision.framewise import FrameEncoder, LayeredFrameEncoder
 from pipeline.params import Stream
 from pipeline.params.features import Layer
 
 from .graphs import OPSET, PARITY, open_session, run_session, trace
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 
 class Tower(nn.Module, ABC):
@@ -43,6 +47,10 @@ class Tower(nn.Module, ABC):
         self.encoder, self.network = encoder, encoder.network
         #: What is read, where layers are chosen.
         self.layers: Sequence[Layer] = getattr(encoder, "layers", ())
+
+    @abstractmethod
+    def answer_by(self, session: onnxruntime.InferenceSession) -> None:
+        """Have the encoder give the rows of a graph of this kind in place of its network's; its layers are those of the graph."""
 
     @abstractmethod
     def draw(self, size: tuple[int, ...]) -> tuple[Tensor, ...]:
@@ -64,6 +72,16 @@ class Pictures(Tower):
         height, width = self.encoder.images.crop
         return (torch.randn(*size, 3, height, width, generator=torch.Generator().manual_seed(size[0])),)
 
+    def answer_by(self, session: onnxruntime.InferenceSession) -> None:
+        """See `Tower.answer_by`."""
+        several = isinstance(self.encoder, LayeredFrameEncoder)
+
+        def read(pixels: Tensor) -> Tensor | list[Tensor]:
+            rows = torch.from_numpy(run_session(session, {"pixels": pixels})["rows"])
+            return [rows] if several else rows
+
+        self.encoder.read = read
+
     def forward(self, *given: Tensor) -> Tensor:
         """See `FrameEncoder.read`."""
         found = self.encoder.read(*given)
@@ -84,6 +102,15 @@ class Words(Tower):
         mask[-1, size[1] - 1 :] = 0
         return ids, mask
 
+    def answer_by(self, session: onnxruntime.InferenceSession) -> None:
+        """See `Tower.answer_by`."""
+
+        def ask(input_ids: Tensor, attention_mask: Tensor, **_: object) -> SimpleNamespace:
+            rows = run_session(session, {"ids": input_ids, "mask": attention_mask.long()})["rows"]
+            return SimpleNamespace(last_hidden_state=torch.from_numpy(rows))
+
+        self.encoder.network, self.encoder.layers = ask, (-1,)
+
     def forward(self, *given: Tensor) -> Tensor:
         """Hidden states of the layer that the stream reads; zero where there is no token."""
         ids, mask = given
@@ -102,6 +129,17 @@ class Waves(Tower):
         """Noise."""
         return (torch.randn(1, *size, generator=torch.Generator().manual_seed(size[0])),)
 
+    def answer_by(self, session: onnxruntime.InferenceSession) -> None:
+        """See `Tower.answer_by`."""
+
+        def ask(waves: Tensor, attention_mask: Tensor | None = None, **_: object) -> SimpleNamespace:
+            lengths = [waves.shape[1]] * len(waves) if attention_mask is None else attention_mask.sum(1).tolist()
+            each = [run_session(session, {"waveform": wave[None, :n]})["rows"][0] for wave, n in zip(waves, lengths, strict=True)]
+            return SimpleNamespace(last_hidden_state=nn.utils.rnn.pad_sequence([*map(torch.from_numpy, each)], batch_first=True))
+
+        ask.dtype = torch.float32  # type: ignore[attr-defined]
+        self.encoder.network, self.encoder.layers = ask, (-1,)
+
     def forward(self, *given: Tensor) -> Tensor:
         """Hidden states of the layer that the stream reads."""
         found = self.network(*given, output_hidden_states=outputs.needs_hidden(self.layers))
@@ -116,6 +154,13 @@ KINDS: tuple[tuple[type[Encoder], type[Tower]], ...] = (
 )
 
 
+def find_kind(encoder: Encoder) -> type[Tower] | None:
+    """As what an encoder can be written; None = it is not."""
+    if isinstance(encoder, LanguageEncoder) and encoder.causal:
+        return None
+    return next((tower for one, tower in KINDS if isinstance(encoder, one)), None)
+
+
 def write_tower(name: str, stream: Stream, path: Path) -> float:
     """Write the encoder of a stream.
 
@@ -127,8 +172,8 @@ def write_tower(name: str, stream: Stream, path: Path) -> float:
         WeightsError: its weights are not there.
     """
     encoder = registry.build(stream).load(device="cpu")
-    kind = next((tower for one, tower in KINDS if isinstance(encoder, one)), None)
-    if kind is None or (isinstance(encoder, LanguageEncoder) and encoder.causal):
+    kind = find_kind(encoder)
+    if kind is None:
         raise UserError(f"stream {name}: encoders of family {stream.encoder} are not written as ONNX.")
     if stream.dtype != "float32":
         raise UserError(f"stream {name}: an encoder of {stream.dtype} is not written as ONNX; set its dtype to float32.")

@@ -91,7 +91,7 @@ def _encode(plan: Plan, part: Part, cache: ClipCache, params: Params, without: M
     todo = [job for job in unique.values() if job.content in missing]
     if not todo:
         return Encoded(part, cache, dict(without))
-    devices = ["a Ray cluster"] if params.run.engine == "ray" else pick_devices(params.run.device)
+    devices = ["a Ray cluster"] if params.run.engine == "ray" else pick_devices(params.run.device, encodes=True)
     log.info("%s: %d of %d clips to encode on %s", title, len(todo), len(plan.jobs), ", ".join(devices))
     with track(len(todo), f"extract@{title}") as advance, ExitStack() as stack:
         others = dict(find_others(plan, part, params.streams, missing, without, stack))

@@ -16,7 +16,7 @@ from .base import Count, Flag, Group, Name, Number, Positive, Share, Whole, chec
 from .data import Asr, Corpus, Decode, DecodeAudio, DecodeVideo, Faces, Integrity, Protocol, Quarantine
 from .features import StoreLayout, Stream
 from .file import load
-from .learning import Dropout, Ensemble, Linear, Pairs, Phase, Training
+from .learning import Dropout, Ensemble, Linear, Pairs, Phase, Student, Training
 from .network import Fusion, Loss, Part, Task, Temporal, Term
 from .pictures import check_pictures
 
@@ -60,7 +60,6 @@ __all__ = [
     "parse_stream",
     "read",
 ]
-
 
 #: Cross-entropy for classes, concordance and squared error for dimensions.
 DEFAULT_LOSS: Loss = {
@@ -133,6 +132,7 @@ class Params(Group):
             raise ValueError("streams is empty; keep at least one")
         if not self.task.emotion and not self.task.dimensions:
             raise ValueError("task predicts nothing; set task.emotion or task.dimensions")
+        (self.training.student or Student()).resize(self.temporal)
         for name in self.teachers:
             if name not in self.streams:
                 raise ValueError(f"a loss has the teacher {name}, which is no stream; known: {', '.join(sorted(self.streams))}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from .base import Count, Flag, Group, Name, Number, Positive, Share, Whole
 
@@ -15,6 +15,15 @@ class Corpus(Group):
     name: Name
     root: str
     options: dict[str, Any] = {}
+
+    @field_validator("root")
+    @classmethod
+    def _is_here(cls, value: str) -> str:
+        """Media are read again and again: from a folder of this machine."""
+        if "://" in value:
+            fetch = f"python -m pipeline corpus fetch {value} FOLDER"
+            raise ValueError(f"{value} is an address; bring it here ({fetch}), then say root=FOLDER")
+        return value
 
 
 class Integrity(Group):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from .base import Count, Flag, Group, Number, Positive, Share, Whole
-from .network import Loss, Part
+from .network import Loss, Part, Temporal
 
 
 class Pairs(Group):
@@ -94,6 +94,29 @@ class Ensemble(Group):
     linear: Flag = True
 
 
+class Student(Group):
+    """One network per fold that learns what the ensemble says of training clips, beside their labels (Hinton et al. 2015)."""
+
+    #: By which chances are softened, the ensemble's and its own; above 1 the small ones count more.
+    temperature: Positive = 2.0
+    #: Of the loss on emotion and dimensions: to what the ensemble says; the rest to the labels.
+    share: Annotated[Share, Field(gt=0)] = 0.5
+    #: Of its own in place of `temporal.width` and `temporal.layers`; null = those.
+    width: Annotated[Whole, Field(ge=8)] | None = None
+    layers: Annotated[Whole, Field(ge=0)] | None = None
+
+    def resize(self, temporal: Temporal) -> Temporal:
+        """`temporal` in its own size.
+
+        Raises:
+            ValueError: its width does not go into the heads.
+        """
+        own = {name: value for name, value in (("width", self.width), ("layers", self.layers)) if value is not None}
+        if own.get("width", 0) % temporal.heads:
+            raise ValueError(f"training.student.width {self.width} is not a multiple of temporal.heads {temporal.heads}")
+        return temporal.model_copy(update=own)
+
+
 #: What features may be normalised within so that unlabelled held-out clips have a part in every figure.
 TRANSDUCTIVE = ("speaker", "session")
 
@@ -139,6 +162,8 @@ class Training(Group):
     rotate: Flag = False
     #: Also judge the mean of the seeds' fused networks; null = not.
     ensemble: Ensemble | None = None
+    #: Also train one network per fold that the ensemble teaches; null = not.
+    student: Student | None = None
     #: One after the other; empty = one that trains everything.
     phases: tuple[Phase, ...] = ()
     #: Order and company of the clips; null = `clips`, with a context `dialogues`.
@@ -176,6 +201,8 @@ class Training(Group):
 
     @model_validator(mode="after")
     def _has_members(self) -> Training:
+        if self.student is not None and self.ensemble is None:
+            raise ValueError("student learns from the ensemble, which is null; set ensemble: {linear: true}, or student: null")
         if self.ensemble is not None and self.ensemble.linear and self.linear is None:
             raise ValueError(
                 "ensemble.linear is true, but linear is null: no linear model is fitted; set ensemble: {linear: false} or linear"

@@ -16,6 +16,10 @@ FUSED = "fused"
 LINEAR = "linear"
 #: The mean of the fused runs, and of the linear one if it is asked for; it has no run of its own.
 ENSEMBLE = "ensemble"
+#: One network that was taught by the ensemble.
+STUDENT = "student"
+#: Variants of all streams, in the order of reports; the others are a stream each.
+WHOLE = (FUSED, ENSEMBLE, STUDENT, LINEAR)
 CONFIG, WEIGHTS, HISTORY = "config.json", "model.safetensors", "history.json"
 #: Of the layout of a run folder.
 VERSION = 3

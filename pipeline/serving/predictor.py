@@ -61,14 +61,15 @@ class Predictor(Encoding):
         members = find_members(models, variant, fold)
         runs = [load_run(folder) for folder in members]
         encoders = {name: Stream.model_validate(spec) for run in runs for name, spec in run.config["encoders"].items()}
-        place = pick_devices(device or params.run.device)[0]
+        place = pick_devices(device or params.run.device, encodes=True)[0]
         return cls(runs, encoders, params, place, looks=looks or Looks(), weights=list(members.values()))
 
     @classmethod
     def from_pretrained(cls, name: str | Path, device: str | None = None) -> Predictor:
         """That of a folder that `export` wrote, or of the hub; see `exported.open_exported`."""
         runs, encoders, params, weights = open_exported(name)
-        return cls(runs, encoders, params, pick_devices(device or params.run.device)[0], looks=Looks(), weights=weights)
+        place = pick_devices(device or params.run.device, encodes=True)[0]
+        return cls(runs, encoders, params, place, looks=Looks(), weights=weights)
 
     def predict(
         self,

@@ -74,7 +74,7 @@ def predict_disturbed(
     }
     if not reached:
         raise UserError("no stream reads sound or pictures that could be disturbed; text and imported features stay as they are.")
-    device = pick_devices(params.run.device)[0]
+    device = pick_devices(params.run.device, encodes=True)[0]
     todo = [one for one in DISTURBANCES if one.kind in reached]
     plain: Encoded = {clip: {} for clip in clips}
     changed: dict[Disturbance, Encoded] = {one: {clip: {} for clip in clips} for one in todo}

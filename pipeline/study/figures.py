@@ -105,7 +105,7 @@ class Truth:
 def number_draws(settings: Sequence[Setting], params: Params) -> list[int]:
     """Whose seeds are drawn with which number: that of the same variant in `evaluate`, so that the interval is the same one,
     and of its own for every other setting."""
-    variants = sorted(list_variants(params), key=lambda one: one.name)
+    variants = sorted(list_variants(params), key=lambda one: (one.student, one.name))
     numbers = []
     for place, setting in enumerate(settings):
         present = setting.params.model_dump(exclude={"run"}) == params.model_dump(exclude={"run"})

@@ -13,8 +13,9 @@ from pipeline import params as parameters
 from pipeline.errors import ParamsError, one_of
 from pipeline.models.registry import CONTEXTS, FUSIONS, LOSSES
 from pipeline.params import Fusion, Params
+from pipeline.params.learning import Student
 from pipeline.parts import Parts
-from pipeline.runs.folders import FUSED, LINEAR
+from pipeline.runs.folders import FUSED, LINEAR, STUDENT
 from pipeline.training.curricula.base import CURRICULA
 from pipeline.training.curricula.pacing import PACES
 from pipeline.training.samplers.base import SAMPLERS
@@ -147,6 +148,10 @@ def _make(name: str, overrides: list[str], entry: Entry, values: dict, folder: P
     check_parts(params)
     if entry.variant == LINEAR and params.training.linear is None:
         training = params.training.model_copy(update={"linear": parameters.Linear()})
+        params = params.model_copy(update={"training": training})
+    if entry.variant == STUDENT and params.training.student is None:
+        ensemble = params.training.ensemble or parameters.Ensemble(linear=params.training.linear is not None)
+        training = params.training.model_copy(update={"student": Student(), "ensemble": ensemble})
         params = params.model_copy(update={"training": training})
     variant = find_variant(params, entry.variant or FUSED)
     setting = Setting(name, params, variant)

@@ -59,8 +59,8 @@ def attempt(params: Params, sources: Sources, job: Job) -> Outcome:
 
 
 def list_jobs(setting: Setting, folds: Sequence[int]) -> list[Job]:
-    """Its runs: each fold with each seed; the linear model has no seeds."""
-    seeds = 1 if setting.variant.linear else setting.seeds or setting.params.training.seeds
+    """Its runs: each fold with each seed; the linear model and the student have no seeds."""
+    seeds = 1 if setting.variant.once else setting.seeds or setting.params.training.seeds
     return [Job(setting.variant, fold, seed) for fold in folds for seed in range(seeds)]
 
 

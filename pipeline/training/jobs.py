@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from pipeline.code import code_digest
 from pipeline.devices import pick_devices
 from pipeline.models.model import Model
-from pipeline.models.registry import CONTEXTS, FUSIONS, HEADS, LOSSES, TEMPORALS
 from pipeline.models.spec import ModelSpec
 from pipeline.params import Params
 from pipeline.runs.answers import are_kept
+from pipeline.runs.ensemble import choose_shares
 from pipeline.runs.folders import HISTORY, RunName
 from pipeline.runs.run import save_run
 from pipeline.storage.atomic import to_finite, write_json
@@ -30,18 +31,18 @@ from pipeline.storage.folder_lock import use_alone, use_folder
 from pipeline.threads import computing
 
 from .answers.ask import keep_answers, name_code
-from .course import build_sampler
-from .curricula.base import CURRICULA
 from .curricula.roll import fingerprint
 from .data.dataset import Dataset
 from .data.hiding import hide_labels
 from .data.windows import choose_limit
+from .identity import choose_parameters, list_modules
 from .linear import fit_linear
 from .loop import fit
 from .state import Progress
+from .student import average_answers, settle_student
 from .team import Team
-from .together import choose_team, count_processes
-from .variants import Variant, specify_model
+from .together import choose_team
+from .variants import Variant, list_variants, specify_model
 
 #: One epoch of one run: what it was worth.
 History = list[dict]
@@ -89,35 +90,63 @@ def run_job(
     """
     device = pick_devices(params.run.device)[0]
     with computing(params.training.threads):
-        data = load_job(params, sources, job, device)
-        spec = specify_model(params, job.variant, data)
-        identity = identify(params, job, data, spec, device)
-        with use_folder(root() / "runs" / digest(identity)) as cached:
+        work = _prepare(params, sources, job, device)
+        with use_folder(root() / "runs" / digest(work.identity)) as cached:
             if not (cached / "run" / HISTORY).is_file():
-                write_json(cached / "identity.json", identity)
-                _fit_and_save(cached, params, sources, job, data, spec, every, on_epoch)
+                write_json(cached / "identity.json", work.identity)
+                _fit_and_save(cached, _teach(work, sources, job, device), sources, job, every, on_epoch)
             with use_alone(cached / "answers.lock"):  # who reads the run's folder the while sees no answers, or these
                 keep_answers(cached / "run", load_fold(params, sources, job.fold, device))
             return cached / "run", json.loads((cached / "run" / HISTORY).read_text(encoding="utf-8"))
 
 
+class _Work(NamedTuple):
+    """What a run is made of, and what decides it. The student's parameters are others than those given."""
+
+    given: Params
+    params: Params
+    data: Dataset
+    spec: ModelSpec
+    identity: dict
+
+
+def _prepare(params: Params, sources: Sources, job: Job, device: str) -> _Work:
+    data = load_job(params, sources, job, device)
+    members = {digest(_prepare(params, sources, one, device).identity): worth for one, worth in list_members(params, job)}
+    own = settle_student(params) if job.variant.student else params
+    spec = specify_model(own, job.variant, data)
+    return _Work(params, own, data, spec, identify(own, job, data, spec, device, members))
+
+
+def list_members(params: Params, job: Job) -> list[tuple[Job, float]]:
+    """Whom a student learns from, and what each is worth in the ensemble: runs of its own fold. Empty for other runs."""
+    if not job.variant.student or params.training.ensemble is None:
+        return []
+    shares, found = choose_shares(params.training.ensemble.linear), []
+    for variant in (one for one in list_variants(params) if one.name in shares):
+        seeds = 1 if variant.once else params.training.seeds
+        found += [(Job(variant, job.fold, seed), shares[variant.name] / seeds) for seed in range(seeds)]
+    return found
+
+
+def _teach(work: _Work, sources: Sources, job: Job, device: str) -> _Work:
+    """The same with what the members say of the clips; for a run without members as it is."""
+    members = {run_job(work.given, sources, one)[0]: worth for one, worth in list_members(work.given, job)}
+    told = average_answers(members, load_fold(work.given, sources, job.fold, device))
+    return work._replace(data=replace(work.data, told=told))
+
+
 def _fit_and_save(
-    cached: Path,
-    params: Params,
-    sources: Sources,
-    job: Job,
-    data: Dataset,
-    spec: ModelSpec,
-    every: float,
-    on_epoch: Callable[[Progress], None] | None,
+    cached: Path, work: _Work, sources: Sources, job: Job, every: float, on_epoch: Callable[[Progress], None] | None
 ) -> None:
     model: Model
+    given, params, data, spec, _ = work
     read = data.read(spec.streams)
     if job.variant.linear:
         model, progress = fit_linear(spec, read, params)
     else:
         state = cached / "state.pt"
-        with choose_team(params, job.variant, _help, sources, job, state) as team:
+        with choose_team(given, job.variant, _help, sources, job, state) as team:
             model, progress = fit(spec, read, params, job.seed, state=state, every=every, on_epoch=on_epoch, team=team)
     normalisation = {name: (data.streams[name].mean, data.streams[name].std) for name in job.variant.streams}
     config = describe_run(params, job, data, progress)
@@ -128,17 +157,14 @@ def _fit_and_save(
 def _help(team: Team, device: str, params: Params, sources: Sources, job: Job, state: Path) -> None:
     """The part of another process than the first in learning a run; see `gather_team`."""
     with computing(params.training.threads):
-        data = load_job(params, sources, job, device)
-        spec = specify_model(params, job.variant, data)
-        fit(spec, data.read(spec.streams), params, job.seed, state=state, team=team)
+        work = _teach(_prepare(params, sources, job, device), sources, job, device)
+        fit(work.spec, work.data.read(work.spec.streams), work.params, job.seed, state=state, team=team)
 
 
 def is_finished(params: Params, sources: Sources, job: Job) -> bool:
     """Whether the run is in the cache, and what it was asked."""
     device = pick_devices(params.run.device)[0]
-    data = load_job(params, sources, job, device)
-    identity = identify(params, job, data, specify_model(params, job.variant, data), device)
-    folder = root() / "runs" / digest(identity) / "run"
+    folder = root() / "runs" / digest(_prepare(params, sources, job, device).identity) / "run"
     return (folder / HISTORY).is_file() and are_kept(folder, name_code())
 
 
@@ -173,31 +199,14 @@ def load_job(params: Params, sources: Sources, job: Job, device: str) -> Dataset
     return data if share == 1 else hide_labels(data, share, job.seed)
 
 
-def choose_parameters(params: Params, variant: Variant) -> dict:
-    """The parameters that decide a run."""
-    if variant.linear and params.training.linear:
-        return {
-            "linear": params.training.linear.model_dump(mode="json"),
-            **params.training.model_dump(mode="json", include={"threads", "normalise"}),
-            **(params.training.model_dump(mode="json", include={"tau", "select"}) if params.training.tau else {}),
-            "task": params.task.model_dump(mode="json"),
-            "max_tokens": choose_limit(params),
-            **params.temporal.model_dump(mode="json", include={"weights"}),
-        }
-    apart = {"seeds", "unimodal", "threads", "linear", "rotate", "ensemble", "processes", "shard"}
-    training = params.training.model_dump(mode="json", exclude=apart)
-    together = {"threads"} | ({"processes", "shard"} if count_processes(params, variant) > 1 else set())
-    return {
-        "training": training | params.training.model_dump(mode="json", include=together),
-        "loss": {name: term.model_dump(mode="json") for name, term in params.loss.items()},
-        "task": params.task.model_dump(mode="json"),
-        "temporal": params.temporal.model_dump(mode="json"),
-        "fusion": variant.fusion.model_dump(mode="json"),
-    }
+def identify(
+    params: Params, job: Job, data: Dataset, spec: ModelSpec, device: str, members: Mapping[str, float] | None = None
+) -> dict:
+    """All that decides the run, as JSON values.
 
-
-def identify(params: Params, job: Job, data: Dataset, spec: ModelSpec, device: str) -> dict:
-    """All that decides the run, as JSON values."""
+    Args:
+        members: digest of the identity of each run that a student learns from, and what it is worth.
+    """
     read = (*job.variant.streams, *(() if job.variant.linear else params.teachers))
     return {
         "params": choose_parameters(params, job.variant),
@@ -210,24 +219,11 @@ def identify(params: Params, job: Job, data: Dataset, spec: ModelSpec, device: s
         "encoders": {name: params.streams[name].model_dump(mode="json") for name in read},
         "labels": data.fingerprint(job.variant.streams),
         "curriculum": None if job.variant.linear else fingerprint(params, data),
-        "code": code_digest(*_list_modules(params, spec)),
+        "code": code_digest(*list_modules(params, spec), *(["pipeline.training.student"] if members else ())),
         "torch": torch.__version__,
         "device": device.partition(":")[0],
+        **({"members": dict(members)} if members else {}),
     }
-
-
-def _list_modules(params: Params, spec: ModelSpec) -> list[str]:
-    """What decides a run; for a network also the modules of the parts chosen by name, which no import names."""
-    if spec.linear:
-        return ["pipeline.training.linear", "pipeline.runs.run"]
-    terms = [params.loss, *(phase.loss for phase in params.training.phases if phase.loss)]
-    parts: list[type] = [FUSIONS.find(spec.fusion.name), TEMPORALS.find(spec.temporal.name)]
-    parts += [CONTEXTS.find(spec.context.name)] if spec.context else []
-    parts += [HEADS.find(output.name) for output in spec.outputs.values()]
-    parts += [LOSSES.find(term.name) for named in terms for term in named.values()]
-    parts += [CURRICULA.find(params.training.curriculum.name)] if params.training.curriculum else []
-    parts += [type(build_sampler(params))]
-    return ["pipeline.training.loop", "pipeline.runs.run", *sorted({part.__module__ for part in parts})]
 
 
 def describe_run(params: Params, job: Job, data: Dataset, progress: Progress) -> dict:

@@ -47,7 +47,8 @@ def fill_cache(tasks: Sequence[tuple[Params, Job]], sources: Sources) -> Iterato
     missing = []
     for place, (params, job) in enumerate(tasks):
         try:
-            there = is_finished(params, sources, job)
+            # A student is trained here, where its members are.
+            there = job.variant.student or is_finished(params, sources, job)
         except (ParamsError, StoreError):
             there = True  # it cannot even begin
         if there:

@@ -34,6 +34,13 @@ def run_jobs(
     Args:
         work: `run_job`, or a function of a module that calls it.
     """
+    taught = [place for place, (_, job) in enumerate(tasks) if job.variant.student]
+    if taught and len(taught) < len(tasks):  # their members first, which they are trained from
+        members = [place for place in range(len(tasks)) if place not in set(taught)]
+        for places in (members, taught):
+            for place, result in run_jobs([tasks[place] for place in places], sources, work):
+                yield places[place], result
+        return
     if tasks[0][0].run.engine == "ray":
         for params, job in tasks:
             check_processes(params, job.variant)

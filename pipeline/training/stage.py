@@ -22,7 +22,8 @@ from pipeline.storage.atomic import atomic_folder, write_text
 from pipeline.storage.folder_lock import use_folder
 
 from .data.labels import check_frames, check_labels, fold_numbers
-from .jobs import History, Job, Sources, choose_parameters, run_job
+from .identity import choose_parameters
+from .jobs import History, Job, Sources, run_job
 from .schedule import run_jobs
 from .trackers.base import open_trackers
 from .variants import list_variants
@@ -63,7 +64,7 @@ def train(
         Job(variant, fold, seed)
         for fold in fold_numbers(folds)
         for variant in list_variants(params)
-        for seed in range(1 if variant.linear else params.training.seeds)
+        for seed in range(1 if variant.once else params.training.seeds)
     ]
     _clear(out, {job.name.path for job in jobs})
     histories: dict[RunName, History] = {}

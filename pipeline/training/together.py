@@ -23,7 +23,7 @@ from .team import ALONE, Team
 from .variants import Variant
 
 #: Seconds in which a process that ended badly is seen to have ended, and between two looks.
-GRACE, TICK = 5.0, 0.05
+GRACE, TICK = 30.0, 0.05
 #: Where those who have come are counted.
 HERE = "here"
 

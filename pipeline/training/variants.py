@@ -12,7 +12,7 @@ from pipeline.models.registry import CONTEXTS, FUSIONS, HEADS, LOSSES
 from pipeline.models.spec import LanguageSpec, ModelSpec, OutputSpec, PartSpec, StreamSpec
 from pipeline.params import Fusion, Params, Part, Term
 from pipeline.parts import read_options
-from pipeline.runs.folders import ENSEMBLE, FUSED, LINEAR
+from pipeline.runs.folders import ENSEMBLE, FUSED, LINEAR, STUDENT
 from pipeline.runs.language import describe_language
 
 from .data.dataset import Dataset
@@ -36,20 +36,34 @@ class Variant:
         """Whether it is the linear model, which has no seeds: it starts from nothing."""
         return self.name == LINEAR
 
+    @property
+    def student(self) -> bool:
+        """Whether the ensemble teaches it."""
+        return self.name == STUDENT
+
+    @property
+    def once(self) -> bool:
+        """Whether it is there once per fold, and not once per seed."""
+        return self.linear or self.student
+
 
 def list_variants(params: Params) -> list[Variant]:
-    """`fused`, with `training.linear` the linear model of the same streams, with `training.unimodal` each stream by its name.
+    """`fused`, with `training.linear` the linear model of the same streams, with `training.student` the network that the ensemble
+    teaches, with `training.unimodal` each stream by its name.
 
     A stream alone has nothing to fuse; it always goes through `concat`, so that its result does not
     depend on the fusion under study (and is not computed again when that changes).
     """
     names = params.inputs
-    for taken, what in ((FUSED, "the fused model"), (LINEAR, "the linear model"), (ENSEMBLE, "the mean of several models")):
+    whole = {FUSED: "the fused model", LINEAR: "the linear model", ENSEMBLE: "the mean of several models"}
+    for taken, what in (whole | {STUDENT: "the network that the ensemble teaches"}).items():
         if taken in names:
             raise ParamsError(f"a stream is named {taken!r}, as {what} is; rename it in `streams`.")
     found = [Variant(FUSED, names, params.fusion)]
     if params.training.linear is not None:
         found.append(Variant(LINEAR, names, Fusion(name="concat")))
+    if params.training.student is not None:
+        found.append(Variant(STUDENT, names, params.fusion))
     if params.training.unimodal and len(names) > 1:
         found += [Variant(name, (name,), Fusion(name="concat")) for name in names]
     return found

@@ -104,6 +104,31 @@ def test_it_is_the_mean_of_its_members_and_is_shown_beside_them(fabricate, linea
         assert "nsemble" not in without.partition('id="parameters"')[0]
 
 
+def test_a_student_is_a_variant_beside_the_others_and_changes_none(fabricate):
+    corpus = fabricate(clips=40)
+    shown = {"seeds": 2, "epochs": 1, **LINEAR, "ensemble": {"linear": True}}
+    plain = run(corpus, corpus.params(training=shown), out="without")
+    params = corpus.params(training=shown | {"student": {}})
+    result = run(corpus, params)
+    assert {name: values for name, values in result.items() if name != "student"} == plain
+    table = pl.read_parquet(corpus.path("reports/predictions.parquet")).filter(pl.col("variant") == "student")
+    right = (table["predicted"] == table["truth"]).to_numpy()
+    recalls = [right[(table["truth"] == name).to_numpy()].mean() for name in table["truth"].unique()]
+    assert result["student"]["uar"]["mean"] == pytest.approx(np.mean(recalls), abs=1e-6) and len(table) == 8
+    read = {name: json.loads(corpus.path(f"reports/{name}.json").read_text()) for name in ("comparisons", "summary")}
+    assert read["summary"]["uar_student"] == result["student"]["uar"]["mean"] and "uar_best_alone" not in read["summary"]
+    apart = result["fused"]["uar"]["mean"] - result["student"]["uar"]["mean"]
+    assert read["comparisons"]["student"]["difference"] == pytest.approx(apart, abs=2e-6)
+    page = render_page(params, corpus.path("data"), corpus.path("reports"), corpus.path("features"))
+    assert "student" in page.partition('id="parameters"')[0] and "best alone" not in page
+    predictor = Predictor.load(params, corpus.path("models/runs"), variant="student")
+    stores = {name: Store(corpus.path(f"features/{name}.h5")) for name in predictor.encoders}
+    for row in table.to_dicts():
+        entries = {name: store[row["id"]] for name, store in stores.items()}
+        said = predictor.estimate({name: (e.values, e.times) for name, e in entries.items() if e.status == Status.OK})
+        np.testing.assert_allclose(said.probabilities, [row[f"p_{c}"] for c in CLASSES], atol=1e-5)
+
+
 @pytest.mark.parametrize("linear", [True, False])
 def test_prediction_of_one_clip_is_what_was_evaluated(fabricate, linear):
     corpus = fabricate(clips=60)

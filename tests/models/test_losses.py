@@ -88,6 +88,7 @@ def whole(seed, size=12, *, unknown=0.0):
     dimensions = dimensions.masked_fill(lost[:, None], torch.nan)
     frames = torch.stack([dimensions, dimensions.roll(1, 1), dimensions / 2], 1)
     chances = {"face": torch.rand(size, 4, generator=generator)}
+    chances["ensemble.emotion"] = torch.rand(size, 4, generator=generator).softmax(1)
     truth = Targets(torch.where(lost, -1, emotion), dimensions, frames, {}, weight, torch.arange(size) // 2, chances)
     return torch.randn(size, 4, generator=generator), truth
 
@@ -571,3 +572,37 @@ def test_a_teacher_that_does_not_fit_is_one_line(columns, rows, said):
     with pytest.raises(ParamsError) as caught:
         taught_by(*columns).observe(taught("face", rows))
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_distil_is_the_divergence_of_softened_chances_times_the_temperature_squared():
+    """Against numbers worked out by hand: at 2 the chances .64, .04, .16, .16 are as .8 : .2 : .4 : .4."""
+    said = torch.tensor([[0.64, 0.04, 0.16, 0.16], [0.25, 0.25, 0.25, 0.25], [torch.nan] * 4])
+    logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [2.0 * np.log(4), 0.0, 0.0, 0.0], [9.0, 0.0, 0.0, 0.0]])
+    # Softened: q = 4/9, 1/9, 2/9, 2/9 against 1/4; q = 1/4 against 4/7, 1/7, 1/7, 1/7.
+    first = sum(q * np.log(q / 0.25) for q in (4 / 9, 1 / 9, 2 / 9, 2 / 9))
+    second = 0.25 * np.log(7 / 16) + 0.75 * np.log(7 / 4)
+    loss, truth = build("distil", temperature=2.0), taught("ensemble.emotion", said)
+    loss.observe(truth)
+    assert float(loss({"emotion": logits}, truth)) == pytest.approx(4 * (first + second) / 2, abs=1e-6)
+    weight = torch.tensor([1.0, 0.0, 1.0])
+    assert float(loss({"emotion": logits}, truth._replace(weight=weight))) == pytest.approx(4 * first, abs=1e-6)
+    alike = build("distil", temperature=5.0)({"emotion": said[:2].log()}, taught("ensemble.emotion", said[:2]))
+    assert float(alike) == pytest.approx(0, abs=1e-6)
+
+
+def test_distil_takes_classes_that_the_ensemble_rules_out_and_values():
+    said = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+    logits = torch.zeros(1, 4, requires_grad=True)
+    found = build("distil", temperature=1.0)({"emotion": logits}, taught("ensemble.emotion", said))
+    found.backward()
+    assert float(found.detach()) == pytest.approx(np.log(4), abs=1e-5)
+    torch.testing.assert_close(logits.grad, torch.tensor([[-0.75, 0.25, 0.25, 0.25]]))  # p - q, as of cross-entropy
+    values = torch.tensor([[0.5, -0.5], [0.1, 0.2], [torch.nan, 0.0]])
+    truth = taught("ensemble.dimensions", values)
+    loss = build("distil", "dimensions", 2)
+    torch.testing.assert_close(loss({"dimensions": torch.zeros(3, 2)}, truth), torch.tensor((0.25 + 0.025) / 2))
+
+
+def test_distil_without_an_ensemble_says_what_to_set():
+    with pytest.raises(ParamsError, match="distil is the loss of the variant student; set training.student"):
+        build("distil").observe(taught("face", torch.ones(3, 4)))

@@ -153,6 +153,7 @@ def test_what_cannot_be_run_is_a_row_that_says_why(fabricate):
                         {"name": "two", "streams": ["text", "audio"]},
                         {"name": "gated", "set": ["fusion=gated"]},
                         {"name": "linear", "variant": "linear"},
+                        {"name": "student", "variant": "student"},
                         {"every": "context", "only": ["nothing_of_the_kind"]},
                     ],
                 },
@@ -165,8 +166,8 @@ def test_what_cannot_be_run_is_a_row_that_says_why(fabricate):
     assert rows["smell"].reason == "there is no stream of smell"
     assert rows["whispers"].reason == "there is no stream whispers"
     assert rows["two"].setting.variant.streams == ("audio", "text") and rows["two"].figure.mean > 0
-    assert all(rows[name].figure.mean > 0 and not rows[name].reason for name in ("present", "gated", "linear"))
-    assert rows["linear"].runs == 1
+    assert all(rows[name].figure.mean > 0 and not rows[name].reason for name in ("present", "gated", "linear", "student"))
+    assert rows["linear"].runs == rows["student"].runs == 1
     assert rows["nothing_of_the_kind"].reason == "there is no context nothing_of_the_kind"
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from pipeline.devices import APPLE
+from pipeline.errors import DeviceError
 from pipeline.features.encoders import pooling
 from pipeline.features.encoders.encoder import Layered
 from pipeline.features.encoders.extractor import Extractor, Prepared
@@ -24,7 +27,7 @@ class Forward:
 
     Args:
         extractor: loaded here.
-        device: `cpu` or `cuda:0`.
+        device: `cpu`, `cuda:0` or `mps`.
         others: of the other streams; their rows come from the same pass.
         held: of the same stream before; its network is taken when it reads all that is asked of this one.
 
@@ -35,7 +38,7 @@ class Forward:
     def __init__(
         self, extractor: Extractor, device: str = "cpu", others: Sequence[Extractor] = (), held: Forward | None = None
     ) -> None:
-        self._readouts, self._threads = (extractor, *others), extractor.threads
+        self._readouts, self._threads, self._device = (extractor, *others), extractor.threads, device
         asked: list[Layer] = []
         for one in self._readouts:
             asked += [one.layer] * (one.layer not in asked)
@@ -85,12 +88,23 @@ class Forward:
         import torch
 
         wanted = {self.layers.index(layer) for layer in layers}
-        with torch.inference_mode():
+        with torch.inference_mode(), self._naming_what_lacks():
             if isinstance(self.encoder, Layered) and len(self.layers) > 1:
                 each: list[Any] = self.encoder.encode_layers(batch)
             else:
                 each = [self.encoder.encode(batch)]
             return {place: _fetch(rows) for place, rows in enumerate(each) if place in wanted}
+
+    @contextmanager
+    def _naming_what_lacks(self) -> Iterator[None]:
+        """An operation or number type that Apple's GPU lacks is the encoder's matter, and no clip's."""
+        try:
+            yield
+        except (NotImplementedError, TypeError) as error:
+            if self._device != APPLE or "mps" not in str(error).lower():
+                raise
+            why = str(error).partition(". ")[0].partition("\n")[0]
+            raise DeviceError(f"this encoder cannot run on mps ({why}); set run.device to cpu.") from error
 
 
 def _pool(readout: Extractor, rows: Any, item: Prepared, kept: np.ndarray | None) -> Pooled | None:

@@ -87,7 +87,9 @@ def read_films(paths: Sequence[Path], texts: Sequence[str], settings: Settings, 
     if settings.decode is not None:
         params = params.model_copy(update={"decode": params.decode.model_copy(update={"video": settings.decode})})
     encoders, taken = share_towers(settings.find_streams())
-    predictor = Predictor([], encoders, params.model_copy(update={"streams": encoders}), pick_devices(params.run.device)[0])
+    predictor = Predictor(
+        [], encoders, params.model_copy(update={"streams": encoders}), pick_devices(params.run.device, encodes=True)[0]
+    )
     for name in encoders:
         predictor.extractor(name)
     said: Sequence[str | None] = texts or [None] * len(paths)

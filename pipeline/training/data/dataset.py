@@ -73,8 +73,9 @@ class Dataset:
     part: int = 0
     #: (N,) number of the speaker or session within whose clips features are normalised, -1 unknown; None = no such.
     within: Tensor | None = None
-    #: Streams that are teachers.
+    #: Streams that are teachers; and (N, D) each, NaN where nobody was asked, what an ensemble says, see `training/student.py`.
     teachers: tuple[str, ...] = ()
+    told: Mapping[str, Tensor] = field(default_factory=dict)
     _readings: dict[tuple[str, Pooling], Resident] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -107,7 +108,6 @@ class Dataset:
         if annotations is not None and names and Path(annotations).is_file():
             truth = frame_truth(tables.read(annotations), set(table.filter(pl.col("role") != "test")["id"]), names)
         along = truth if params.task.level == "frame" else None
-        limit = choose_limit(params)
         normalise = params.training.normalise
         domain, domains = code_domains(table, roles, device)
         streams = {
@@ -115,7 +115,7 @@ class Dataset:
                 one := stored.stream(name),
                 stored.ids,
                 choose_normalisation(one, stored.folds.index(fold), normalise),
-                limit,
+                choose_limit(params),
                 along,
                 len(names),
                 device,
@@ -233,8 +233,8 @@ class Dataset:
 
     @functools.cached_property
     def taught(self) -> dict[str, Tensor]:
-        """(N, D) each: the mean rows of the streams that are teachers."""
-        return {name: self.streams[name].average() for name in self.teachers}
+        """(N, D) each: the mean rows of the streams that are teachers, and what an ensemble says."""
+        return {name: self.streams[name].average() for name in self.teachers} | dict(self.told)
 
     @functools.cached_property
     def _several(self) -> Tensor | None:

@@ -173,6 +173,39 @@ def test_absent_device_is_a_line(name):
         pick_devices(name)
 
 
+def test_apples_gpu_is_for_encoders_alone_and_refused_where_there_is_none(monkeypatch, caplog):
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    with pytest.raises(DeviceError, match="run.device is mps, but torch sees no Apple GPU on this machine; use"):
+        pick_devices("mps", encodes=True)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    assert pick_devices("mps", encodes=True) == ["mps"] and not caplog.messages
+    caplog.set_level("INFO")
+    assert pick_devices("mps") == ["cpu"] and caplog.messages == ["run.device mps is for encoders; this runs on the processor"]
+    for name in ("mps:1", "mps,cpu"):
+        with pytest.raises(DeviceError, match="use auto, cpu, cuda"):
+            pick_devices(name, encodes=True)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotImplementedError("The operator 'aten::unfold_backward' is not currently implemented for the MPS device. If you want"),
+        TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64."),
+    ],
+)
+def test_what_apples_gpu_lacks_is_the_encoders_matter_and_no_clips(error):
+    doubler = Doubler(poison=1.0, error=error)
+    doubler.network = object()
+    extractor = Extractor({"family": "apple"}, None, doubler.load, budget=1)
+    batch = [Prepared({"n": np.ones(1, np.float32)}, TIMES)]
+    with pytest.raises(
+        DeviceError, match=r"^this encoder cannot run on mps \((The operator|Cannot convert).*; set run.device to cpu"
+    ):
+        Forward(extractor, "mps")(batch)
+    with pytest.raises(type(error)):
+        Forward(extractor, "cpu")(batch)
+
+
 def test_processor_needs_no_framework():
     assert pick_devices("cpu") == ["cpu"]
 
