@@ -125,8 +125,8 @@ def write_heads(
     try:
         ids = list_clips(model, fold, features, data)
         stores: dict[str, Entries] = {name: Store(features / f"{name}.h5") for name in model.config.streams}
-        asked = (ask_graph(model, folder / name, stores) for name in ("head.onnx", "head_int8.onnx"))
-        loss = measure(model, *asked, ids, fold, data)
+        plain, smaller = (ask_graph(model, folder / name, stores) for name in ("head.onnx", "head_int8.onnx"))
+        loss = measure(model, plain, smaller, ids, fold, data)
     except UserError as error:
         return said, [f"what eight bits cost was not measured: {error}"]
     return [*said, f"`onnx/head_int8.onnx` has its matrices in eight bits. {loss}"], []

@@ -57,7 +57,7 @@ def measure(model: AffectoryModel, plain: Ask, smaller: Ask, ids: Sequence[str],
     Raises:
         StoreError: none of the clips has a label.
     """
-    rows = []
+    rows: list[dict[str, object]] = []
     for ask, kind in ((plain, None), (smaller, KIND)):
         for clip in ids:
             found = ask(clip)
