@@ -128,6 +128,36 @@ def _keep_of_layer(shape: Shape, lora: Lora, number: float, tokens: int, fused: 
     return total
 
 
+@dataclass(frozen=True)
+class Tower:
+    """Of an image tower of CLIP's kind: tokens of a picture, width W, inner I, layers and attention heads."""
+
+    tokens: int
+    width: int
+    inner: int
+    layers: int
+    heads: int
+
+    def keep(self, r: int, *, checkpointing: bool = False) -> int:
+        """Bytes kept of a picture for the gradient, in float32, while LoRA of queries and values learns, with dropout."""
+        width, head = self.width, self.tokens * self.width + 2
+        if checkpointing:  # What goes into each block. The head reads one token, and so keeps the last block's whole result.
+            return 4 * (self.layers * self.tokens * width + head)
+        # What goes into either adapter, with its dropout, and what is between its halves.
+        adapters = 4 * width + 2 * r
+        # What goes into both norms, and their statistics.
+        norms = 2 * width + 4
+        # Queries, keys, values and what is made of them; what is activated, and the sigmoid it is multiplied by.
+        attention, inner = 4 * width + self.heads, 2 * self.inner
+        block = adapters + norms + attention + inner
+        # Nothing before the first adapters learns: neither the norm before them nor their dropout keeps anything.
+        return 4 * (self.tokens * (self.layers * block - 3 * width - 2) + head)
+
+
+#: CLIP ViT-B/32 at 224 pixels.
+VIT_B_32 = Tower(50, 768, 3072, 12, 12)
+
+
 def tabulate(clips: int = 8, tokens: int = 128) -> str:
     """The table of `docs/llama.md`, of a GPU's attention."""
     rows = [

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.memory import Shape, plan, tabulate
+from benchmarks.memory import GIB, VIT_B_32, Shape, Tower, plan, tabulate
+from pipeline.adaptation.layers import checkpoint_blocks
 from pipeline.models.language import LanguageModel, Lora
+from pipeline.weights import adapters
 from tests import tiny_language
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,22 +35,49 @@ def test_weights_and_adapters_are_exact(dtype, shared, targets):
     assert (found.gradients, found.moments) == (sizes[True], 2 * sizes[True])
 
 
-def measure(model, clips, tokens):
-    """Bytes of all storages kept for the gradient that are no weights."""
-    weights = {value.untyped_storage().data_ptr() for value in [*model.parameters(), *model.buffers()]}
+def keep(network, compute):
+    """Bytes of all storages that `compute` keeps for the gradient and that are no weights."""
+    weights = {value.untyped_storage().data_ptr() for value in [*network.parameters(), *network.buffers()]}
     kept = {}
 
     def pack(value):
         storage = value.untyped_storage()
         if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
+            kept[storage.data_ptr()] = value  # held, so that no later one has its place
         return value
 
-    states = torch.randn(clips, tokens, model.width, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
-        found = model(states, torch.ones(clips, tokens).bool())
+        found = compute()
     assert found.requires_grad
-    return sum(kept.values())
+    return sum(value.untyped_storage().nbytes() for value in kept.values())
+
+
+def measure(model, clips, tokens):
+    """What a language model keeps."""
+    states = torch.randn(clips, tokens, model.width, requires_grad=True)
+    return keep(model, lambda: model(states, torch.ones(clips, tokens).bool()))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(("layers", "heads", "r", "pictures"), [(2, 3, 4, 5), (3, 2, 2, 2)])
+def test_an_image_tower_keeps_of_each_picture_what_is_said(layers, heads, r, pictures, checkpointing):
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    sizes = {"hidden_size": 48, "intermediate_size": 80, "patch_size": 8, "image_size": 32, "projection_dim": 24}
+    network = CLIPVisionModelWithProjection(CLIPVisionConfig(**sizes, num_hidden_layers=layers, num_attention_heads=heads)).eval()
+    targets = [name for name, _ in network.named_modules() if name.endswith(("q_proj", "v_proj"))]
+    adapters.attach(network, targets, r=r, alpha=16, dropout=0.05)
+    if checkpointing:
+        assert checkpoint_blocks(network) == layers
+    said = Tower(17, 48, 80, layers, heads).keep(r, checkpointing=checkpointing)
+    assert keep(network, lambda: network(pixel_values=torch.rand(pictures, 3, 32, 32)).image_embeds) == pictures * said
+
+
+def test_the_page_of_adaptation_says_what_a_tower_keeps():
+    whole, less = (VIT_B_32.keep(8, checkpointing=checkpointing) for checkpointing in (False, True))
+    page = (ROOT / "docs/adapt.md").read_text()
+    assert f"{whole / 2**20:.1f} MiB and {less / 2**20:.1f} MiB a frame for ViT-B/32" in page
+    assert f"come to {512 * whole / GIB:.1f} GiB, and" in page and f"{512 * less / GIB:.1f} GiB with checkpointing" in page
 
 
 @pytest.mark.parametrize("tokens", [8, 64])

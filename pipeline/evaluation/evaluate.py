@@ -36,7 +36,7 @@ from .plot_files import write_plot_files
 from .predictions import mean_trace, truth_table
 from .record import describe_run
 from .submission import read_scale, write_submission
-from .sums import Groups, indices, is_scored, probabilities
+from .sums import Groups, indices, is_scored, keep_frames, probabilities
 from .transductive import find_transductive
 from .trust import write_trust
 from .undefined import tell_undefined
@@ -85,7 +85,7 @@ def evaluate(
     predictions, traces, kept = (add_ensemble(table, members, classes) for table in (found.rows, found.traces, found.kept))
     clips, roles = tables.read(manifest), tables.read(folds)
     check_clips(found.rows, roles)
-    predictions = _with_truth(predictions, known, clips, classes, names)
+    predictions = keep_frames(_with_truth(predictions, known, clips, classes, names), traces, names)
     if not predictions.filter(is_scored(classes, names)).height:
         raise StoreError(
             f"{truth} has no label of any test clip that the model predicts; see `protocol` and `task` in params.yaml."

@@ -12,7 +12,7 @@ from pipeline.errors import StoreError, one_of
 
 from . import intervals
 from .intervals import Draws, Interval
-from .sums import Groups, Part, clip_parts, is_scored
+from .sums import Groups, Part, clip_parts, is_scored, kept_frame_parts
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Side:
         """Metric → what `intervals.compare` wants."""
         draws = Draws.of(len(groups.names), len(self.seeds), variant=number)
         parts = clip_parts(self.seeds, groups, self.classes, self.names)
+        parts += kept_frame_parts(self.seeds, groups, self.names)
         return {name: (part, draws) for part in parts for name in part.figures(part.sums.sum(1))}
 
 

@@ -18,6 +18,9 @@ from pipeline import metrics
 #: What clips are grouped by: the first that the corpus knows.
 UNITS = ("speaker", "dialogue", "session")
 
+#: Begins the columns of `keep_frames`.
+KEPT = "frames_"
+
 Figures = dict[str, np.ndarray]
 
 
@@ -117,9 +120,52 @@ def class_part(tables: list[pl.DataFrame], groups: Groups, classes: tuple[str, .
 
 def frame_parts(traces: list[pl.DataFrame], groups: Groups, dimensions: tuple[str, ...]) -> list[Part]:
     """`frame_<dimension>_<metric>` pooled over all frames, `…_per_clip` the mean of clips; a table per seed."""
+    return _frame_parts([sum_clips(table, dimensions) for table in traces], groups, dimensions)
+
+
+def kept_frame_parts(tables: list[pl.DataFrame], groups: Groups, dimensions: tuple[str, ...]) -> list[Part]:
+    """As `frame_parts`, from prediction tables that `keep_frames` has seen; nothing from others."""
+    if not dimensions or not all(have_frames(table) for table in tables):
+        return []
+    found = []
+    for table in tables:
+        mine = table.filter(pl.col(f"{KEPT}{dimensions[0]}").is_not_null())
+        ids, place = np.unique(mine["id"].to_list(), return_inverse=True)
+        clips = np.zeros((len(ids), len(dimensions), 9))
+        np.add.at(clips, place, np.stack([np.array(mine[f"{KEPT}{name}"].to_list()) for name in dimensions], 1))
+        found.append((ids.tolist(), clips))
+    return _frame_parts(found, groups, dimensions)
+
+
+def have_frames(table: pl.DataFrame) -> bool:
+    """Whether a prediction table keeps what figures of frames are made of, of one clip at least."""
+    return any(name.startswith(KEPT) and table[name].null_count() < len(table) for name in table.columns)
+
+
+def keep_frames(predictions: pl.DataFrame, traces: pl.DataFrame, dimensions: tuple[str, ...]) -> pl.DataFrame:
+    """The table with a column `frames_<dimension>`: the nine sums of `metrics.moments` over the annotated frames of the clip,
+    all that figures of frames need of it; null where there are none. Without traces, the table as it is.
+
+    Args:
+        predictions, traces: with `variant`, `fold`, `seed` and `id`.
+    """
+    if not traces.height or not dimensions:
+        return predictions
+    keys, parts = ["variant", "fold", "seed", "id"], []
+    # Moments are taken about the mean of what is pooled: the frames of one variant and seed.
+    for mine in traces.partition_by("variant", "seed", maintain_order=True):
+        clips = mine.select(keys).unique(maintain_order=True).with_row_index("place")
+        place = mine.join(clips, on=keys, how="left", maintain_order="left")["place"].to_numpy()
+        sums = np.zeros((len(clips), len(dimensions), 9))
+        np.add.at(sums, place, _moments(mine, dimensions, "pred_"))
+        columns = [pl.Series(f"{KEPT}{name}", sums[:, k].tolist(), pl.List(pl.Float64)) for k, name in enumerate(dimensions)]
+        parts.append(clips.drop("place").with_columns(columns))
+    return predictions.join(pl.concat(parts), on=keys, how="left", maintain_order="left")
+
+
+def _frame_parts(sums: list[tuple[list[str], np.ndarray]], groups: Groups, dimensions: tuple[str, ...]) -> list[Part]:
     pooled, inside = [], []
-    for table in traces:
-        ids, clips = sum_clips(table, dimensions)
+    for ids, clips in sums:
         pooled.append(groups.sum(ids, clips))
         inside.append(groups.sum(ids, np.stack(list(metrics.clip_figures(clips).values()), -2)))
     names = list(metrics.of_moments(np.zeros(9)))

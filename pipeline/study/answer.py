@@ -14,7 +14,7 @@ from pipeline.training.data.labels import check_labels
 from pipeline.training.jobs import Sources
 
 from .definition import Question, Study
-from .figures import Row, Truth, compare_rows, number_draws
+from .figures import Row, Truth, choose_metric, compare_rows, number_draws
 from .holm import correct
 from .settings import Setting, list_settings
 from .work import Outcome, run_settings
@@ -142,7 +142,7 @@ def _answer(
         raise StoreError(f"{settings[0].name}, which the others are compared with, cannot be run: {reason}")
     first = settings[0].params
     select = first.training.select
-    metric = select if select not in ("loss", "last") else ("uar" if results[0][0].classes else "ccc")
+    metric = choose_metric(select, results)
     numbers = number_draws(settings, params)
     rows, sides = zip(*(truth.measure(s, r, metric, n) for s, r, n in zip(settings, results, numbers, strict=True)), strict=True)
     found = compare_rows(rows, sides, metric) if question.compare else list(rows)

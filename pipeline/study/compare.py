@@ -13,6 +13,7 @@ from pipeline.evaluation.intervals import Interval
 from pipeline.evaluation.paired import Side, compare_sides
 from pipeline.evaluation.results import name_metric
 from pipeline.evaluation.summary import SHOWN
+from pipeline.evaluation.sums import have_frames
 
 from .holm import correct
 from .kept import Kept
@@ -83,8 +84,19 @@ def format_comparison(runs: Sequence[Kept], found: Sequence[Compared], variant: 
     for name in list(changed)[len(shown) :]:
         lines.append(f"{name}: {', '.join(f'{run.name} {_tell_value(v)}' for run, v in zip(runs, changed[name], strict=True))}")
     lines += [] if changed else ["All parameters are the same."]
+    lines += _tell_frames(runs, variant)
     lines += [f"{run.name} is transductive: features normalised within a {run.shared}." for run in runs if run.shared]
     return "\n".join(lines).rstrip()
+
+
+def _tell_frames(runs: Sequence[Kept], variant: str) -> list[str]:
+    """Which runs keep nothing of frames where others do, so that figures of frames are not compared."""
+    kept = {run.name: have_frames(run.predictions.filter(pl.col("variant") == (run.variant or variant))) for run in runs}
+    lacking = [name for name, there in kept.items() if not there]
+    if not lacking or len(lacking) == len(kept):
+        return []
+    names = ", ".join(lacking)
+    return [f"Figures of frames are not compared: {names} kept none. Evaluated anew, what is predicted over time keeps them."]
 
 
 def _tell_value(value: object) -> str:

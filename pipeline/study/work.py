@@ -10,7 +10,7 @@ import polars as pl
 from pipeline.errors import ParamsError, StoreError
 from pipeline.params import Params
 from pipeline.params.learning import TRANSDUCTIVE
-from pipeline.runs.answers import read_answers
+from pipeline.runs.answers import Answers, read_answers
 from pipeline.runs.folders import read_config
 from pipeline.training.data.labels import fold_numbers
 from pipeline.training.jobs import Job, Sources, is_finished, run_job
@@ -25,6 +25,7 @@ class Outcome:
 
     Attributes:
         predictions: of the fold's held-out clips, see `Answers.whole`; None when it could not be run.
+        answers: what the run says, over time too.
         classes, dimensions: that it predicts.
         score: of the checkpoint on validation; None where nothing was selected.
         shared: `speaker` or `session` where features were normalised within each, with unlabelled held-out clips; else empty.
@@ -33,6 +34,7 @@ class Outcome:
     """
 
     predictions: pl.DataFrame | None = None
+    answers: Answers | None = None
     classes: tuple[str, ...] = ()
     dimensions: tuple[str, ...] = ()
     score: float | None = None
@@ -48,14 +50,15 @@ def attempt(params: Params, sources: Sources, job: Job) -> Outcome:
         folder = run_job(params, sources, job)[0]
     except (ParamsError, StoreError) as error:
         return Outcome(reason=str(error))
-    found, config = read_answers(folder).whole, read_config(folder)
+    said, config = read_answers(folder), read_config(folder)
+    found = said.whole
     if not len(found):
         raise StoreError(f"fold {job.fold} has no test clip; see `protocol` in params.yaml.")
     found = found.with_columns(fold=pl.lit(job.fold), seed=pl.lit(job.seed))
     classes, dimensions = (tuple(config["model"][name]) for name in ("classes", "dimensions"))
     shared = config["normalise"]
     shared = shared if shared in TRANSDUCTIVE else ""
-    return Outcome(found, classes, dimensions, config["score"], shared, trained)
+    return Outcome(found, said, classes, dimensions, config["score"], shared, trained)
 
 
 def list_jobs(setting: Setting, folds: Sequence[int]) -> list[Job]:

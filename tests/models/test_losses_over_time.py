@@ -249,6 +249,41 @@ def test_many_anchors_are_compared_piece_by_piece(name, monkeypatch):
     torch.testing.assert_close(build(name)(outputs, targets), found)
 
 
+@pytest.mark.parametrize("name", CONTRASTS)
+def test_what_is_queued_pulls_as_the_double_loop_says(name):
+    """The slope beside a queue is taken on the way there; of several seeds at once too."""
+    options = {"temperature": 0.3, "queue": 7, **({"beta": 0.0} if name == "local_contrastive" else {})}
+    (outputs, targets), (before, owners) = sample(20), sample(21, owner=(0, 9, 9, 2))
+    loss = build(name, **options)
+    loss.remember(before, owners)
+    earlier = list(zip(loss.queue, loss.queue_truth, strict=True))
+
+    def loop(frames):
+        found = list(instants({**outputs, "projection.frames": frames}, targets))
+        at, values, weights = {(r, t): z for r, t, z, _ in found}, [], []
+        for r, t, z, _ in found:
+            anchor, near = (z, at.get((r, t + 1))) if name == "local_contrastive" else (outputs["projection"][r], z)
+            if near is not None:
+                values.append(surprise(anchor, near, negatives(r, found, targets, earlier), 0.3))
+                weights.append(targets.weight[r])
+        return mean(values, weights)
+
+    def whole(frames):
+        return loss({**outputs, "projection.frames": frames}, targets)
+
+    mask = (outputs["projection.frames"] != 0).any(-1, keepdim=True)
+    several = F.normalize(torch.randn(3, *mask.shape[:2], 6, generator=torch.Generator().manual_seed(1)), dim=-1) * mask
+    expected = []
+    for one in several:
+        frames = one.clone().requires_grad_()
+        # The loss divides by lengths, which are one: what would change them is no part of the slope.
+        slope = torch.autograd.grad(loop(frames), frames)[0]
+        expected.append(slope - (slope * one).sum(-1, keepdim=True) * one)
+        (found,) = torch.autograd.grad(whole(frames), frames)
+        torch.testing.assert_close(found, expected[-1], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(whole))(several), torch.stack(expected), atol=1e-6, rtol=1e-5)
+
+
 def test_contrast_is_float32_under_half_precision():
     outputs, targets = sample(12)
     half = {key: value.half() for key, value in outputs.items()}

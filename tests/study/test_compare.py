@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.errors import ParamsError, StoreError
+from pipeline.evaluation.sums import keep_frames
 from pipeline.study.compare import COLUMNS, FIGURES, compare_runs, format_comparison
 from pipeline.study.kept import Kept, read_kept
 
@@ -109,6 +110,47 @@ def test_one_model_of_a_run_with_another_model_of_another():
     found = compare_runs(runs, "ensemble")  # neither is asked for what it does not name
     assert [one.figure.mean for one in found[:2]] == pytest.approx([recall(weak), recall(strong)])
     assert format_comparison(runs, found, "ensemble").startswith("64 held-out clips; differences to a:linear")
+
+
+def over_time(noise, *, seeds=2, chance=0):
+    """(predictions with frames, their frames): valence of three clips of each of eight speakers, twenty instants each."""
+    rng, rows = np.random.default_rng(chance), []
+    for seed in range(seeds):
+        for i in range(24):
+            truth = 0.6 * np.sin(i + np.arange(20) / 3)
+            said = truth + rng.normal(0, noise, 20)
+            rows.append(
+                pl.DataFrame(
+                    {"id": f"clip{i:02d}", "time": np.arange(20) / 25, "truth_valence": truth, "pred_valence": said}
+                ).with_columns(variant=pl.lit("fused"), fold=pl.lit(i % 2), seed=pl.lit(seed), speaker=pl.lit(f"s{i // 3}"))
+            )
+    frames = pl.concat(rows)
+    keys = ["variant", "fold", "seed", "id", "speaker"]
+    clips = frames.group_by(keys, maintain_order=True).agg(pl.col("truth_valence").mean(), valence=pl.col("pred_valence").mean())
+    return keep_frames(clips.with_columns(truth=pl.lit(None, pl.String)), frames, ("valence",)), frames
+
+
+def concordance(frames):
+    """Mean over seeds of the CCC of all frames, by the formula."""
+    found = []
+    for seed in frames.partition_by("seed"):
+        y, p = seed["truth_valence"].to_numpy(), seed["pred_valence"].to_numpy()
+        found.append(2 * np.cov(y, p, bias=True)[0, 1] / (y.var() + p.var() + (y.mean() - p.mean()) ** 2))
+    return np.mean(found)
+
+
+def test_frames_are_compared_pooled_and_paired_by_speaker():
+    (weak, ws), (strong, ss) = over_time(0.5), over_time(0.2, chance=1)
+    runs = [kept("a", weak, **{"training.select": "ccc"}), kept("b", strong, **{"training.select": "ccc"})]
+    first, second = (one for one in compare_runs(runs, "fused") if one.metric == "frame_ccc")
+    assert first.figure.mean == pytest.approx(concordance(ws)) and second.figure.mean == pytest.approx(concordance(ss))
+    assert second.difference.mean == pytest.approx(concordance(ss) - concordance(ws)) and second.p <= 4 / 2**8
+    assert 0 < second.difference.low < second.difference.mean < second.difference.high
+    text = format_comparison(runs, compare_runs(runs, "fused"), "fused")
+    assert "CCC, mean over frames, pooled" in text and "not compared" not in text
+    older = [runs[0], kept("old", strong.drop("frames_valence"), **{"training.select": "ccc"})]
+    text = format_comparison(older, compare_runs(older, "fused"), "fused")
+    assert "over frames" not in text and "Figures of frames are not compared: old kept none." in text
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from pipeline.models.registry import FUSIONS
 from pipeline.params import Params
 from pipeline.study import ask
 from pipeline.study.answer import Answer, Held, answer
-from pipeline.study.definition import Entry, Question, Study, read_study
+from pipeline.study.definition import Entry, Question, Study, make_study, read_study
 from pipeline.study.figures import Row
 from pipeline.study.holm import correct
 from pipeline.study.settings import Setting, list_settings
@@ -103,6 +103,24 @@ def test_sets_of_streams_are_the_runs_and_figures_of_train_and_evaluate(fabricat
     corrected = correct([row.p for row in rows.values()])
     assert [row.corrected for row in rows.values()][1:] == corrected[1:]
     assert asked.ask(read_study("modalities", ROOT / "conf")).trained == 0
+
+
+def test_what_is_predicted_over_time_is_judged_by_its_frames(fabricate):
+    task, loss = {"level": "frame", "emotion": False}, {name: {"name": "concordance"} for name in ("frames", "dimensions")}
+    training = {"seeds": 2, "epochs": 2, "select": "ccc"}
+    asked = Asked(fabricate(clips=30, folds=5), task=task, loss=loss, training=training)
+    scored = asked.evaluate()["fused"]
+    (one,) = asked.ask(make_study(["training.lr=0.001,0.01"])).answers
+    same, other = one.rows
+    assert one.metric == "frame_ccc" and same.figures["frame_ccc"] == same.figure
+    assert {name: value.rounded() for name, value in same.figures.items()} == {
+        name: {key: value[key] for key in Interval._fields} for name, value in scored.items() if name in same.figures
+    }
+    assert other.difference.mean == pytest.approx(other.figure.mean - same.figure.mean) and other.difference.bounded
+    tried = Question(question="?", settings=(Entry(name="network"), Entry(name="linear", variant="linear")))
+    (one,) = asked.ask(Study(name="networks", questions=(tried,))).answers
+    assert one.metric == "ccc", "the linear model says nothing over time"
+    assert all(row.figure.bounded for row in one.rows)
 
 
 def test_the_page_keeps_earlier_studies_and_the_models_are_left_alone(fabricate):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,9 @@ from pipeline.models.batch import Outputs, Targets
 
 from .base import Loss
 from .memory import AT_ONCE, NEVER, QueueLoss
+
+#: Anchors whose products with a queue of thousands stay in a processor's cache.
+IN_CACHE = 64
 
 
 class Instants(NamedTuple):
@@ -71,11 +74,12 @@ class InstantLoss(Loss, ABC):
 
 
 class Others(NamedTuple):
-    """Instants compared with: (N, P) vectors, (N,) whose they are, and (N,) bool whether they take part."""
+    """Instants compared with: (N, P) vectors, (N,) whose they are, (N,) bool whether they take part, and whether they learn."""
 
     vectors: Tensor
     owner: Tensor
     there: Tensor
+    learn: bool
 
 
 class InstantQueueLoss(InstantLoss, QueueLoss, ABC):
@@ -91,10 +95,10 @@ class InstantQueueLoss(InstantLoss, QueueLoss, ABC):
     def list_others(self, instants: Instants) -> list[Others]:
         """What is compared with: the instants of the batch, and the queue where there is one."""
         vectors, owner = instants.vectors.flatten(0, 1), instants.owner[:, None].expand(instants.weight.shape).flatten()
-        found = [Others(vectors, owner, (instants.weight > 0).flatten())]
+        found = [Others(vectors, owner, (instants.weight > 0).flatten(), True)]
         if self.queued:
             owner = self.queue_truth.to(owner)
-            found.append(Others(self.queue.to(vectors), owner, torch.ones_like(owner, dtype=torch.bool)))
+            found.append(Others(self.queue.to(vectors), owner, torch.ones_like(owner, dtype=torch.bool), False))
         return found
 
 
@@ -108,18 +112,58 @@ def repel(anchors: Tensor, owner: Tensor, others: Sequence[Others], temperature:
         (R, T) log Σ_n exp(cos / τ) over the others that are not of the anchors' own clip, and (R,) whether there are any.
     """
     scaled, sums, some = anchors / temperature, [], []
-    # The queue by itself: it learns nothing, and a gradient of it costs a third of the whole.
-    for vectors, owners, there in others:
+    for vectors, owners, there, learn in others:
         negative = there & (owner[:, None] != owners)  # (R, N): of a clip's anchors all are held against the same
         bias = torch.where(negative, 0.0, NEVER)
-        clips = max(1, AT_ONCE // max(1, anchors.shape[1]))
-        # In place, and by adding: a copy of (r, T, N) costs as much as the product itself.
-        near = [
-            (r @ vectors.T).add_(b[:, None]).logsumexp(-1) for r, b in zip(scaled.split(clips), bias.split(clips), strict=True)
-        ]
-        sums.append(torch.cat(near))
+        plain = learn or not torch.is_grad_enabled()
+        sums.append(add_up(scaled, vectors, bias) if plain else _AddUp.apply(scaled, vectors, bias)[0])
         some.append(negative.any(1))
     return torch.stack(sums).logsumexp(0), torch.stack(some).any(0)
+
+
+def add_up(anchors: Tensor, vectors: Tensor, bias: Tensor) -> Tensor:
+    """(R, T, P), (N, P), (R, N) → (R, T) log Σ_n exp(anchor · vector + bias)."""
+    # In place, and by adding: a copy of (r, T, N) costs as much as the product itself.
+    near = [(r @ vectors.T).add_(b[:, None]).logsumexp(-1) for r, b in _pieces(anchors, bias, AT_ONCE)]
+    return torch.cat(near)
+
+
+class _AddUp(torch.autograd.Function):
+    """`add_up` with vectors that learn nothing: the slope of each anchor is their mean, weighted as they weigh in its sum, and is
+    taken while the products are at hand. Nothing as large as they are is kept or made again on the way back."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(anchors: Tensor, vectors: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """(R, T) sums, (R, T, P) slopes."""
+        sums, slopes, across = [], [], vectors.T.contiguous()
+        for r, b in _pieces(anchors, bias, IN_CACHE):
+            near = (r @ across).add_(b[:, None])
+            most = near.amax(-1, keepdim=True)
+            shares = near.sub_(most).exp_()
+            whole = shares.sum(-1, keepdim=True)
+            sums.append((most + whole.log()).squeeze(-1))
+            slopes.append((shares @ vectors) / whole)
+        return torch.cat(sums), torch.cat(slopes)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+        """Keep the slopes."""
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+        """See the class."""
+        (slopes,) = ctx.saved_tensors
+        return grad[..., None] * slopes, None, None
+
+
+def _pieces(anchors: Tensor, bias: Tensor, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """A few clips at a time, about so many anchors, with their bias."""
+    clips = max(1, rows // max(1, anchors.shape[1]))
+    return zip(anchors.split(clips), bias.split(clips), strict=True)
 
 
 def repel_within(anchors: Tensor, instants: Instants, apart: int, temperature: float) -> tuple[Tensor, Tensor]:
