@@ -38,21 +38,9 @@ from .data.hiding import hide_labels
 from .data.windows import choose_limit
 from .linear import fit_linear
 from .loop import fit
+from .sources import History, Sources
 from .state import Progress
 from .variants import Variant, specify_model
-
-#: One epoch of one run: what it was worth.
-History = list[dict]
-
-
-@dataclass(frozen=True)
-class Sources:
-    """The files `train` reads. Held-out truth is not among them."""
-
-    index: str = "data/index.h5"
-    manifest: str = "data/manifest.parquet"
-    folds: str = "data/folds.parquet"
-    annotations: str = "data/annotations.parquet"
 
 
 @dataclass(frozen=True)
