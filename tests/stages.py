@@ -245,7 +245,7 @@ def together(whole: Workspace, folder: Path) -> dict:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    import pipeline.training.stage as training
+    import pipeline.training.jobs as training
     from pipeline.workers import pool as isolated
 
     # Loaded by the first step of an optimiser, which would make `train` look long.

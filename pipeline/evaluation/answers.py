@@ -14,7 +14,7 @@ from pipeline.runs.answers import PATHS, read_answers
 from pipeline.runs.folders import FUSED
 
 from . import probe
-from .predictions import trace_rows
+from .predictions import tell_traces
 
 #: Columns that say whose answer a row is.
 KEYS = ("variant", "fold", "seed")
@@ -59,8 +59,8 @@ def gather_answers(runs: Sequence[tuple[Path, dict]], frames: Mapping[str, np.nd
         if not said.clips.height:
             raise StoreError(f"fold {keys['fold']} has no test clip; see `protocol` in params.yaml.")
         rows.append(_frame(keys, said.whole.with_columns(pl.lit(said.temperature, pl.Float64()).alias("temperature"))))
-        if course := trace_rows(said, frames, tuple(config["model"]["dimensions"])):
-            traces.append(_frame(keys, pl.DataFrame(course)))
+        if (course := tell_traces(said, frames, tuple(config["model"]["dimensions"]))) is not None:
+            traces.append(_frame(keys, course))
         if keys["variant"] == FUSED:
             speakers.add(keys["fold"], keys["seed"], said.speakers)
             looks.setdefault(keys["seed"], []).append(said.looks)

@@ -5,11 +5,12 @@ A figure would differ with other speakers and with other seeds, so both are draw
 itself and so never leave its range; they are taken further out the fewer groups there are (Hesterberg 2015, the
 expanded percentile interval), since a plain bootstrap of few groups is too narrow.
 
-scipy is imported where it is used: the report reads intervals and computes none.
+The one number that needs scipy is remembered: importing it takes longer than most figures.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.errors import StoreError
+from pipeline.storage import memo
 
 from .sums import Figures, Part
 
@@ -114,12 +116,22 @@ def draw(part: Part, draws: Draws) -> Figures:
 
 def find_bounds(drawn: np.ndarray, groups: int, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
     """(…) bounds of drawn values (draws, …), further out than their percentiles the fewer groups there are."""
-    from scipy import special  # Student's and the normal distribution, without the second that scipy.stats takes to import
-
-    side = float(special.ndtr(special.stdtrit(groups - 1, (1 - level) / 2) * math.sqrt(groups / (groups - 1))))
+    side = find_side(groups, level)
     known = np.isfinite(drawn).any(0)
     low, high = np.nanquantile(np.where(known, drawn, 0), [side, 1 - side], axis=0)
     return np.where(known, low, np.nan), np.where(known, high, np.nan)
+
+
+@functools.cache
+def find_side(groups: int, level: float = LEVEL) -> float:
+    """Share of the draws below the lower bound: what Student's distribution of so many groups leaves out, in a normal one."""
+
+    def ask() -> float:
+        from scipy import special  # without the second that scipy.stats takes to import
+
+        return float(special.ndtr(special.stdtrit(groups - 1, (1 - level) / 2) * math.sqrt(groups / (groups - 1))))
+
+    return float(memo.ask_library("side of an expanded interval", ask, libraries=("scipy",), about=[groups, level]))
 
 
 class Comparison(NamedTuple):

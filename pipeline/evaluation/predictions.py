@@ -14,42 +14,45 @@ from pipeline.storage import tables
 from pipeline.training.data.annotations import frame_truth, interpolate
 
 
-def trace_rows(answers: Answers, truth: Mapping[str, np.ndarray], names: tuple[str, ...]) -> list[dict]:
-    """Predicted dimensions at the annotated times of each clip.
+def tell_traces(answers: Answers, truth: Mapping[str, np.ndarray], names: tuple[str, ...]) -> pl.DataFrame | None:
+    """Predicted dimensions at the annotated times of each clip: `id`, `time`, `truth_<dimension>`, `pred_<dimension>`.
 
     Predictions sit at the token centres of the run's base stream and are interpolated to the annotations, so that
     all variants are compared at the same instants. A clip without that stream gets the clip's value. Where the model says how
     sure it is, `sd_<dimension>` is the standard deviation; of a clip without the stream it is NaN.
+
+    Returns:
+        None where nothing is predicted over time, or no clip has annotations.
     """
     if answers.tokens is None:
-        return []
-    tokens = answers.tokens.partition_by("id", as_dict=True)
+        return None
     said = [f"pred_{name}" for name in names]
-    sure = [f"sd_{name}" for name in names if f"sd_{name}" in answers.tokens.columns]
-    result = []
+    said += [f"sd_{name}" for name in names if f"sd_{name}" in answers.tokens.columns]
+    tokens, places = answers.tokens.select("time", *said).to_numpy(), _find_clips(answers.tokens["id"])
+    clips, known, values = [], [], []
     for clip, *dimensions in answers.whole.select("id", *names).iter_rows():
-        known = truth.get(clip)
-        if known is None:
+        if (course := truth.get(clip)) is None:
             continue
-        values, spread = np.repeat([dimensions], len(known), 0), None
-        if (mine := tokens.get((clip,))) is not None:
-            values = interpolate(mine.select("time", *said).to_numpy(), known[:, 0])
-            spread = interpolate(mine.select("time", *sure).to_numpy(), known[:, 0]) if sure else None
-        result += [
-            {
-                "id": clip,
-                "time": float(known[m, 0]),
-                **{f"truth_{name}": float(known[m, 1 + k]) for k, name in enumerate(names)},
-                **{f"pred_{name}": float(values[m, k]) for k, name in enumerate(names)},
-                **(_tell_spread(spread, m, names) if sure else {}),
-            }
-            for m in range(len(known))
-        ]
-    return result
+        if (mine := places.get(clip)) is not None:
+            told = interpolate(tokens[mine], course[:, 0])
+        else:
+            lacking = [np.nan] * (len(said) - len(names))
+            told = np.array([[np.nan if one is None else one for one in (*dimensions, *lacking)]] * len(course), float)
+        clips += [clip] * len(course)
+        known.append(course)
+        values.append(told.reshape(len(course), len(said)).astype(float))
+    if not clips:
+        return None
+    columns = np.concatenate([np.concatenate(known), np.concatenate(values)], 1)
+    named = ["time", *(f"truth_{name}" for name in names), *said]
+    return pl.DataFrame({"id": clips, **{name: columns[:, i] for i, name in enumerate(named)}})
 
 
-def _tell_spread(spread: np.ndarray | None, row: int, names: tuple[str, ...]) -> dict[str, float]:
-    return {f"sd_{name}": float("nan") if spread is None else float(spread[row, k]) for k, name in enumerate(names)}
+def _find_clips(ids: pl.Series) -> dict[str, np.ndarray]:
+    """Clip → its rows, in order."""
+    values, count = np.unique(ids.to_numpy(), return_inverse=True)
+    rows = np.split(np.argsort(count, kind="stable"), np.cumsum(np.bincount(count, minlength=len(values)))[:-1])
+    return dict(zip(values.tolist(), rows, strict=True))
 
 
 def truth_table(truth: str | Path, annotations: str | Path, names: tuple[str, ...]) -> tuple[pl.DataFrame, dict[str, np.ndarray]]:

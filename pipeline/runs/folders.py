@@ -70,6 +70,23 @@ def find_seeds(root: str | Path, variant: str = FUSED, fold: int = 0) -> list[Pa
     return folders
 
 
+def clear(out: Path, wanted: set[str]) -> None:
+    """Remove run folders that are not wanted; nothing else is touched.
+
+    Args:
+        wanted: paths below `out`, see `RunName.path`.
+
+    Raises:
+        StoreError: `out` is no folder.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    if not out.is_dir():
+        raise StoreError(f"{out} is not a folder.")
+    for folder in out.glob("*/fold*/seed*"):
+        if folder.is_dir() and folder.relative_to(out).as_posix() not in wanted:
+            shutil.rmtree(folder)
+
+
 def copy_run(folder: Path, into: Path) -> None:
     """Copy what is finished of a run's folder; what another process is about to put there is not.
 

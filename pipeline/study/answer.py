@@ -11,7 +11,7 @@ from pipeline.errors import StoreError
 from pipeline.evaluation.results import less_is_better
 from pipeline.params import Params
 from pipeline.training.data.labels import check_labels
-from pipeline.training.jobs import Sources
+from pipeline.training.sources import Sources
 
 from .definition import Question, Study
 from .figures import Row, Truth, choose_metric, compare_rows, number_draws

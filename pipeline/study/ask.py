@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.params import Params
 from pipeline.progress import track
-from pipeline.training.jobs import Sources
+from pipeline.training.sources import Sources
 
 from .answer import Held, answer, check_sources, plan_study
 from .definition import Study, make_study, read_study

@@ -13,8 +13,9 @@ from pipeline.params.learning import TRANSDUCTIVE
 from pipeline.runs.answers import Answers, read_answers
 from pipeline.runs.folders import read_config
 from pipeline.training.data.labels import fold_numbers
-from pipeline.training.jobs import Job, Sources, is_finished, run_job
+from pipeline.training.jobs import Job, is_finished, run_job
 from pipeline.training.schedule import run_jobs
+from pipeline.training.sources import Sources
 
 from .settings import Setting
 

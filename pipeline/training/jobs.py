@@ -38,24 +38,12 @@ from .data.windows import choose_limit
 from .identity import choose_parameters, list_modules
 from .linear import fit_linear
 from .loop import fit
+from .sources import History, Sources
 from .state import Progress
 from .student import average_answers, settle_student
 from .team import Team
 from .together import choose_team
 from .variants import Variant, list_variants, specify_model
-
-#: One epoch of one run: what it was worth.
-History = list[dict]
-
-
-@dataclass(frozen=True)
-class Sources:
-    """The files `train` reads. Held-out truth is not among them."""
-
-    index: str = "data/index.h5"
-    manifest: str = "data/manifest.parquet"
-    folds: str = "data/folds.parquet"
-    annotations: str = "data/annotations.parquet"
 
 
 @dataclass(frozen=True)

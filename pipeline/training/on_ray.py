@@ -24,7 +24,8 @@ from pipeline.storage.atomic import atomic_folder
 from pipeline.storage.clip_cache import root
 from pipeline.storage.folder_lock import use_alone, use_folder
 
-from .jobs import Job, Sources, is_finished, run_job
+from .jobs import Job, is_finished, run_job
+from .sources import Sources
 
 
 class Packed(NamedTuple):

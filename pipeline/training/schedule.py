@@ -14,7 +14,8 @@ from pipeline.params import Params
 from pipeline.stop import follow_parent, sparing_children
 
 from . import on_ray
-from .jobs import Job, Sources, is_finished
+from .jobs import Job, is_finished
+from .sources import Sources
 from .together import check_processes
 
 #: Below this, starting worker processes costs more than it saves.

@@ -1,32 +1,27 @@
 """Stage `train`: every variant, fold and seed, into `models/runs/<variant>/fold<k>/seed<s>/`.
 
-DVC empties `models/` before the stage, so runs live in the cache (see `jobs`) and are copied from there.
+DVC empties `models/` before the stage, so runs live in the cache (see `jobs`) and are copied from there. When nothing that
+decides them has changed no framework is imported (see `recall`).
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import logging
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pipeline.errors import StoreError
 from pipeline.params import Params
-from pipeline.params.base import flatten
-from pipeline.progress import track
 from pipeline.runs.ensemble import choose_shares, write_shares
-from pipeline.runs.folders import HISTORY, RunName, copy_run
+from pipeline.runs.folders import HISTORY, RunName, clear, copy_run
 from pipeline.storage.atomic import atomic_folder, write_text
 from pipeline.storage.folder_lock import use_folder
 
-from .data.labels import check_frames, check_labels, fold_numbers
-from .identity import choose_parameters
-from .jobs import History, Job, Sources, run_job
-from .schedule import run_jobs
+from .recall import describe_inputs, recall_runs
+from .sources import History, Sources
 from .trackers.base import open_trackers
-from .variants import list_variants
 
 log = logging.getLogger(__name__)
 
@@ -56,54 +51,45 @@ def train(
     if params.protocol.kind == "none":
         return _train_nothing(Path(out))
     trackers = open_trackers(params.run.track)
-    sources = Sources(*(str(path) for path in (index, manifest, folds, annotations)))
-    out = Path(out)
-    check_labels(params, index, manifest, folds)
-    check_frames(params, annotations)
-    jobs = [
-        Job(variant, fold, seed)
-        for fold in fold_numbers(folds)
-        for variant in list_variants(params)
-        for seed in range(1 if variant.once else params.training.seeds)
-    ]
-    _clear(out, {job.name.path for job in jobs})
-    histories: dict[RunName, History] = {}
-    with track(len(jobs), "train") as advance:
-        for done, (place, (folder, history)) in enumerate(run_jobs([(params, job) for job in jobs], sources, run_job), 1):
-            job = jobs[place]
-            with use_folder(folder.parent):
-                if not (folder / HISTORY).is_file():  # `cache gc` came in between
-                    folder, history = run_job(params, sources, job)
-                with atomic_folder(out / job.name.path) as made:
-                    copy_run(folder, made)
-            histories[job.name] = history
-            for tracker in trackers:
-                tracker.tell(job.name.path, flatten(choose_parameters(params, job.variant)), history)
-            advance(1)
-            if on_run is not None:
-                on_run(job.name.path, done, len(jobs))
+    sources, out = [str(path) for path in (index, manifest, folds, annotations)], Path(out)
+    inputs = None if trackers else describe_inputs(params, sources)
+    runs = recall_runs(inputs) if inputs else None
+    histories = _copy_known(runs, out, on_run) if runs else None
+    if histories is None:
+        from .every import train_every  # with a framework
+
+        histories = train_every(params, Sources(*sources), out, trackers, on_run, inputs)
     write_text(out / "history.csv", _format_history(histories))
     write_shares(out, choose_shares(params.training.ensemble.linear) if params.training.ensemble else None)
-    return [out / job.name.path for job in jobs]
+    return [out / name.path for name in histories]
+
+
+def _copy_known(
+    runs: Mapping[RunName, Path], out: Path, on_run: Callable[[str, int, int], None] | None
+) -> dict[RunName, History] | None:
+    """Runs out of the cache; None where one was collected just now."""
+    log.info("train: all %d runs are known, nothing that decides them has changed", len(runs))
+    clear(out, {name.path for name in runs})
+    histories = {}
+    for done, (name, folder) in enumerate(runs.items(), 1):
+        with use_folder(folder.parent):
+            if not (folder / HISTORY).is_file():
+                return None
+            with atomic_folder(out / name.path) as made:
+                copy_run(folder, made)
+        histories[name] = json.loads((out / name.path / HISTORY).read_text(encoding="utf-8"))
+        if on_run is not None:
+            on_run(name.path, done, len(runs))
+    return histories
 
 
 def _train_nothing(out: Path) -> list[Path]:
     """What is left of a run without labels."""
     log.info("protocol none: there is nothing to learn from; the features are in features/, and index.h5 joins them")
-    _clear(out, set())
+    clear(out, set())
     write_text(out / "history.csv", "variant,fold,seed\n")
     write_shares(out, None)
     return []
-
-
-def _clear(out: Path, wanted: set[str]) -> None:
-    """Remove run folders of earlier parameters; nothing else is touched."""
-    out.mkdir(parents=True, exist_ok=True)
-    if not out.is_dir():
-        raise StoreError(f"{out} is not a folder.")
-    for folder in out.glob("*/fold*/seed*"):
-        if folder.is_dir() and folder.relative_to(out).as_posix() not in wanted:
-            shutil.rmtree(folder)
 
 
 def _format_history(histories: dict[RunName, History]) -> str:

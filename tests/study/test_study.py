@@ -22,7 +22,7 @@ from pipeline.study.figures import Row
 from pipeline.study.holm import correct
 from pipeline.study.settings import Setting, list_settings
 from pipeline.study.tell import conclude, note
-from pipeline.training.jobs import Sources
+from pipeline.training.sources import Sources
 from pipeline.training.stage import train
 
 ROOT = Path(__file__).resolve().parents[2]

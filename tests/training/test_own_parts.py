@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ParamsError
-from pipeline.training.jobs import Job, Sources, run_job
+from pipeline.training.jobs import Job, run_job
+from pipeline.training.sources import Sources
 from pipeline.training.stage import train
 from pipeline.training.variants import list_variants
 

@@ -19,10 +19,11 @@ from pipeline.training.course import prepare as choose
 from pipeline.training.data.dataset import Dataset
 from pipeline.training.data.hiding import hide_labels
 from pipeline.training.data.pairs import pair_windows
-from pipeline.training.jobs import Job, Sources, identify, run_job
+from pipeline.training.jobs import Job, identify, run_job
 from pipeline.training.learner import Learner
 from pipeline.training.loop import fit
 from pipeline.training.optimiser import build_optimiser, without_compiler
+from pipeline.training.sources import Sources
 from pipeline.training.state import Progress
 from pipeline.training.variants import list_variants, specify_model
 

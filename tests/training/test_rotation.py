@@ -10,7 +10,8 @@ from pipeline.errors import ParamsError, StoreError
 from pipeline.runs.run import load_run
 from pipeline.storage import tables
 from pipeline.training.data.dataset import Dataset
-from pipeline.training.jobs import Job, Sources, identify, load_job
+from pipeline.training.jobs import Job, identify, load_job
+from pipeline.training.sources import Sources
 from pipeline.training.stage import train
 from pipeline.training.variants import list_variants, specify_model
 

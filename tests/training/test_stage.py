@@ -13,10 +13,11 @@ from pipeline.runs.run import load_run
 from pipeline.storage import tables
 from pipeline.storage.atomic import atomic_folder
 from pipeline.storage.folder_lock import use_alone
-from pipeline.training import jobs, learner, stage
+from pipeline.training import every, jobs, learner, stage
 from pipeline.training.data.dataset import Dataset
-from pipeline.training.jobs import Job, Sources, run_job
+from pipeline.training.jobs import Job, run_job
 from pipeline.training.loop import fit
+from pipeline.training.sources import Sources
 from pipeline.training.stage import train
 from pipeline.training.variants import choose_time_base, list_variants, specify_model
 
@@ -125,8 +126,9 @@ def test_a_run_that_was_collected_before_it_was_copied_is_trained_again(fabricat
             shutil.rmtree(outcome[0].parent)
             yield place, outcome
 
-    run_jobs = stage.run_jobs
-    monkeypatch.setattr(stage, "run_jobs", then_collect)
+    run_jobs = every.run_jobs
+    monkeypatch.setattr(every, "run_jobs", then_collect)
+    monkeypatch.setattr(stage, "recall_runs", lambda _: None)
     train(params, index, **corpus.files, out=out)
     assert files(out) == before
 
@@ -136,6 +138,7 @@ def test_clones_at_once_ask_a_run_one_after_the_other_and_copy_what_is_whole(fab
     params = corpus.params(training={"epochs": 1, "seeds": 1})
     index, out = corpus.index(params), corpus.path("models/runs")
     train(params, index, **corpus.files, out=out)
+    monkeypatch.setattr(stage, "recall_runs", lambda _: None)
     before, asked = files(out), []
     lock, begun = next(corpus.folder.parent.joinpath("cache/runs").iterdir()) / "answers.lock", threading.Event()
     with use_alone(lock):  # another clone asks it
