@@ -13,7 +13,7 @@ import polars as pl
 from pipeline.errors import StoreError
 from pipeline.evaluation import intervals, summary
 from pipeline.evaluation.intervals import Draws, Interval
-from pipeline.evaluation.predictions import trace_rows, truth_table
+from pipeline.evaluation.predictions import tell_traces, truth_table
 from pipeline.evaluation.sums import Groups, Part, clip_parts, frame_parts
 from pipeline.params import Params
 from pipeline.storage import tables
@@ -112,8 +112,8 @@ class Truth:
         for one in outcomes:
             if one.answers is None or one.predictions is None:
                 continue
-            rows = trace_rows(one.answers, frames, names)
-            seeds.setdefault(one.predictions["seed"][0], []).extend([pl.DataFrame(rows)] if rows else [])
+            told = tell_traces(one.answers, frames, names)
+            seeds.setdefault(one.predictions["seed"][0], []).extend([] if told is None else [told])
         return [pl.concat(parts) for _, parts in sorted(seeds.items())] if all(seeds.values()) else []
 
     def _read(self, names: tuple[str, ...]) -> tuple[pl.DataFrame, dict[str, np.ndarray]]:
