@@ -77,7 +77,7 @@ def _parse(content: bytes) -> dict[str, object]:
     from ruamel.yaml import YAML, YAMLError
 
     try:
-        return flatten(YAML(typ="safe").load(content))
+        return flatten(YAML(typ="safe", pure=True).load(content))  # as `params.file` reads it: `on` is a name, and no truth
     except YAMLError as error:
         raise ValueError(f"{PARAMS} is no YAML") from error
 

@@ -204,6 +204,13 @@ def test_runs_of_commits_experiments_and_the_workspace(checkout, monkeypatch):
     assert "differences to first:fused" in shown and "workspace:fused  UAR" in shown
 
 
+def test_parameters_are_named_as_their_file_names_them(tmp_path):
+    (tmp_path / "reports").mkdir()
+    predictions().write_parquet(tmp_path / "reports/predictions.parquet")
+    (tmp_path / "params.yaml").write_text("loss: {local: {on: projection, weight: 1.0e-3}}\n")
+    assert read_kept("workspace", tmp_path).params == {"loss.local.on": "projection", "loss.local.weight": 0.001}
+
+
 def test_a_run_that_is_not_there_is_one_line(checkout, tmp_path):
     with pytest.raises(StoreError, match="nothing is no commit and no experiment") as caught:
         read_kept("nothing", checkout)
