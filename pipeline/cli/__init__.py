@@ -63,7 +63,7 @@ def main() -> None:
         datefmt="%H:%M:%S",
         handlers=[RichHandler(console=Console(stderr=True, emoji=False), show_path=False, markup=False)],
     )
-    for noisy in ("httpx", "httpx2", "httpcore", "huggingface_hub", "transformers"):
+    for noisy in ("httpx", "httpx2", "httpcore", "huggingface_hub", "transformers", "bitsandbytes"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
         app()
