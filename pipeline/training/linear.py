@@ -11,7 +11,6 @@ import math
 
 import numpy as np
 import torch
-from scipy.special import softmax
 from torch import Tensor
 
 from pipeline.errors import StoreError

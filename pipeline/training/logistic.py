@@ -8,8 +8,6 @@ but for a factor, so that each coordinate is scaled by its own first.
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.special import logsumexp
 
 from pipeline.errors import ParamsError
 
@@ -31,6 +29,9 @@ def fit_logistic(vectors: np.ndarray, truth: np.ndarray, penalty: float) -> tupl
     Raises:
         ParamsError: no optimum within `STEPS` steps.
     """
+    from scipy.optimize import minimize  # here, for networks do without scipy
+    from scipy.special import logsumexp
+
     count, classes = len(vectors), int(truth.max()) + 1
     centre = vectors.mean(0)
     axes, variances = _find_axes(vectors - centre)
