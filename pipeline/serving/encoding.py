@@ -131,7 +131,8 @@ class Encoding:
         found: dict[int, Found] = {}
         for place, (label, read) in enumerate(clips):
             try:
-                prepared.append((Job(label, str(place)), self.extractor(name, view).prepare(read(stream))))
+                clip = read(stream)  # first: where it is missing, no encoder is asked for
+                prepared.append((Job(label, str(place)), self.extractor(name, view).prepare(clip)))
             except (Missing, DecodeError) as error:
                 status = Status.FAILED if isinstance(error, DecodeError) else Status.MISSING
                 found[place] = StreamUse(status, reason=missing_reason(error))

@@ -21,7 +21,6 @@ from pipeline.storage.feature_store import Status
 from .attention import write_attention
 from .dialogue import ask, name_voices, read_turn
 from .encoding import Encoding
-from .exported import open_exported
 from .film import read_film
 from .looks import Looks
 from .prediction import NothingRead, Prediction, StreamUse, describe
@@ -67,6 +66,8 @@ class Predictor(Encoding):
     @classmethod
     def from_pretrained(cls, name: str | Path, device: str | None = None) -> Predictor:
         """That of a folder that `export` wrote, or of the hub; see `exported.open_exported`."""
+        from .exported import open_exported  # here: the library transformers takes seconds to import
+
         runs, encoders, params, weights = open_exported(name)
         return cls(runs, encoders, params, pick_devices(device or params.run.device)[0], looks=Looks(), weights=weights)
 

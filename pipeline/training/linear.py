@@ -105,6 +105,8 @@ def _fit_classes(model: LinearModel, vectors: np.ndarray, truth: np.ndarray, pen
     every, lowest = np.zeros((count, vectors.shape[1])), np.full(count, bias.min() - 30)
     every[seen], lowest[seen] = weight, bias
     _put(model, "emotion", every, lowest)
+    from scipy.special import softmax  # here, for networks do without scipy
+
     chance = softmax(vectors[known] @ weight.T + bias, axis=1)
     return float(-np.log(np.clip(chance[np.arange(len(places)), places], 1e-12, None)).mean())
 

@@ -117,19 +117,31 @@ class WhisperEncoder(Layered):
 
 def load(stream: Stream, prepare: Prepare, device: str = "cpu", layers: tuple[Layer, ...] | None = None) -> WhisperEncoder:
     """The network on `device`; see `Extractor.load`."""
+    network = load_network(stream).to(device)
+    return WhisperEncoder(network, prepare.front.frames, layers or (stream.layer,), device)
+
+
+def load_network(stream: Stream) -> Any:
+    """The network with its weights; of a stand-in, and of a checkpoint that is not as the published ones are, the library's.
+
+    Raises:
+        WeightsError: see `pretrained.load`.
+    """
+    from . import whisper_network
+
+    source = weights.parse(stream.weights)
+    if not source.random:
+        folder = weights.locate(source)
+        config = weights.config(folder)
+        if whisper_network.is_known(config) and folder.is_dir():
+            return whisper_network.load(folder, config, source, stream.dtype)
     from transformers import WhisperConfig
     from transformers.models.whisper import modeling_whisper
 
     from pipeline.weights import pretrained
 
-    network = pretrained.load(
-        modeling_whisper.WhisperEncoder,
-        stream.weights,
-        architecture=stream.architecture,
-        config_class=WhisperConfig,
-        dtype=stream.dtype,
-    )
-    return WhisperEncoder(network.to(device), prepare.front.frames, layers or (stream.layer,), device)
+    kind = modeling_whisper.WhisperEncoder
+    return pretrained.load(kind, source, architecture=stream.architecture, config_class=WhisperConfig, dtype=stream.dtype)
 
 
 class Whisper(Family):

@@ -19,7 +19,7 @@ from pipeline.params import Stream
 from pipeline.params.base import Group
 from pipeline.storage import memo
 
-from . import framewise, images
+from . import framewise, images, lean
 
 if TYPE_CHECKING:
     import torch
@@ -76,8 +76,7 @@ def expect_known(name: object) -> str:
     """
 
     def ask() -> str:
-        import timm
-
+        timm = lean.import_timm()
         if not isinstance(name, str) or not timm.is_model(name.partition(".")[0]):
             raise one_of("timm model", str(name), timm.list_models())
         return name
@@ -89,9 +88,7 @@ def read_entry(name: str) -> dict[str, Any]:
     """timm's own entry for a model or tag: where its weights are and how images are prepared; {} when it has none."""
 
     def ask() -> dict[str, Any]:
-        import timm
-
-        found = timm.get_pretrained_cfg(name)
+        found = lean.import_timm().get_pretrained_cfg(name)
         return {key: getattr(found, key) for key in ENTRY} if found is not None else {}
 
     return memo.ask_library("timm entry", ask, libraries=("timm",), about=name)
@@ -111,8 +108,7 @@ def create_model(name: str, keywords: dict[str, Any]) -> Any:
     Raises:
         ParamsError: the keywords do not fit the model.
     """
-    import timm
-
+    timm = lean.import_timm()
     try:
         # Without the tag: it would only choose weights, and none are fetched here.
         return timm.create_model(name.partition(".")[0], pretrained=False, **keywords)

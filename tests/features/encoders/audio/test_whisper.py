@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ import transformers
 
 from pipeline.errors import ParamsError, WeightsError
 from pipeline.features.encoders import registry
-from pipeline.features.encoders.audio import mel
+from pipeline.features.encoders.audio import mel, whisper, whisper_network
 from pipeline.features.encoders.extractor import Clip, Missing
 from pipeline.features.engine.forward import Forward
 from pipeline.params import Stream
+from pipeline.weights import pretrained
 
 #: Pieces of 2 s instead of 30 s keep the tests quick; nothing else depends on it.
 SMALL = dict(
@@ -214,3 +216,29 @@ def test_a_classifier_gives_the_features_below_its_head(saved, tmp_path):
         features = saved[2](one.waveform, sampling_rate=16000, return_tensors="pt").input_features
         wanted = model.encoder(features).last_hidden_state[0, : len(values)]
     np.testing.assert_allclose(values, wanted.numpy(), atol=2e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("lengths", [(60,), (60, 100, 14)])
+def test_the_network_is_the_librarys_to_the_bit(saved, dtype, lengths):
+    """Of one clip, and of several with a mask."""
+    folder, model, _ = saved
+    mine = whisper.load_network(stream(f"local:{folder}", dtype=dtype))
+    assert isinstance(mine, whisper_network.Network) and mine.dtype == getattr(torch, dtype)
+    theirs = pretrained.load(type(model), f"local:{folder}", dtype=dtype)
+    assert mine.state_dict().keys() == theirs.state_dict().keys()
+    torch.manual_seed(0)
+    pieces = [torch.randn(20, length) for length in lengths]
+    rows = [whisper.WhisperEncoder(network, 200, ("all",), "cpu")._encode_pieces(pieces) for network in (mine, theirs)]
+    with torch.inference_mode():
+        assert all(torch.equal(a, b) for a, b in zip(rows[0][0], rows[1][0], strict=True))
+    assert [part.shape for part in rows[0][0]] == [(length // 2, 4, 32) for length in lengths]
+
+
+def test_heads_that_do_not_divide_the_width_are_told(saved, tmp_path):
+    folder = tmp_path / "odd"
+    shutil.copytree(saved[0], folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"encoder_attention_heads": 5}))
+    with pytest.raises(WeightsError, match="no Whisper encoder"):
+        whisper.load_network(stream(f"local:{folder}"))
