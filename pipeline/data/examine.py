@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from importlib.metadata import version
 
 from pipeline.code import code_digest
 from pipeline.params import Params
@@ -65,11 +67,17 @@ def _is_readable(path: str, key: str) -> bool:
 
 
 def _examined(paths: Sequence[str], params: Params) -> Iterator[tuple[str, Fact]]:
-    """(path, fact) as they come; each file is the business of a worker process."""
-    from pipeline.workers.pool import Pool
+    """(path, fact) as they come; each file is the business of a worker process, here or on a cluster."""
+    from .outcomes import work
 
-    pool = Pool(examine_file, workers=max(1, params.run.workers), timeout=params.run.timeout)
-    with pool, track(len(paths), "files examined") as advance:
-        for outcome in pool.imap_unordered((path, path) for path in paths):
+    options = params.run.model_copy(update={"workers": max(1, params.run.workers)})
+    outcomes = closing(work(((path, path) for path in paths), examine_file, options, identify_facts))
+    with outcomes as found, track(len(paths), "files examined") as advance:
+        for outcome in found:
             advance(1)
             yield outcome.key, (outcome.value if outcome.ok else Fact(reason=outcome.reason, detail=outcome.detail))
+
+
+def identify_facts() -> dict[str, object]:
+    """What decides the facts of a file beside its bytes: code, and the libraries that decode."""
+    return {"facts": facts_version(), "versions": {name: version(name) for name in ("av", "numpy")}}

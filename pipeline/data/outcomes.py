@@ -15,12 +15,12 @@ from pipeline import ray_cluster
 from pipeline.errors import DeviceError
 from pipeline.params import Run
 from pipeline.storage.clip_cache import digest
-from pipeline.storage.feature_store import Entry
 from pipeline.workers.outcome import Failed, Outcome
 from pipeline.workers.pool import Pool
 from pipeline.workers.ray_actors import ActorPool
 
 P = TypeVar("P")
+V = TypeVar("V")
 
 #: Most clips that travel together: their entries are in memory at once.
 CHUNK = 16
@@ -30,20 +30,20 @@ DEPTH = 2
 
 def work(
     tasks: Iterable[tuple[str, P]],
-    function: Callable[[P], Entry],
+    function: Callable[[P], V],
     options: Run,
     identify: Callable[[], dict[str, object]],
     preload: Sequence[str] = (),
-) -> Generator[Outcome[str, Entry], None, None]:
+) -> Generator[Outcome[str, V], None, None]:
     """Outcomes of `(content, payload)` tasks as they come; closing it ends the workers.
 
     Args:
         function: importable by name, on every node as well.
-        identify: what decides the entries; a node that says otherwise is refused.
+        identify: what decides the values; a node that says otherwise is refused.
         preload: modules that the workers need.
 
     Raises:
-        ParamsError, DeviceError: no Ray, no cluster, or a node that does not see the project or would give other entries.
+        ParamsError, DeviceError: no Ray, no cluster, or a node that does not see the project or would give other values.
     """
     if options.engine == "ray":
         yield from _work_there(list(tasks), function, options, identify, tuple(preload))
@@ -52,7 +52,7 @@ def work(
         yield from pool.imap_unordered(tasks)
 
 
-class Actor(Generic[P]):
+class Actor(Generic[P, V]):
     """A worker process on a node, and the guard that ends it when a clip takes too long or too much.
 
     Args:
@@ -62,7 +62,7 @@ class Actor(Generic[P]):
 
     def __init__(
         self,
-        function: Callable[[P], Entry],
+        function: Callable[[P], V],
         options: Run,
         folder: str,
         identify: Callable[[], dict[str, object]],
@@ -80,7 +80,7 @@ class Actor(Generic[P]):
         """Enter the project.
 
         Raises:
-            DeviceError: it is not there, or entries would be others here.
+            DeviceError: it is not there, or values would be others here.
         """
         ray_cluster.enter(self._folder)
         if digest(self._identify()) != self._identity:
@@ -89,18 +89,18 @@ class Actor(Generic[P]):
                 "install the same requirements on every node."
             )
 
-    def work(self, tasks: list[tuple[str, P]]) -> list[Outcome[str, Entry]]:
+    def work(self, tasks: list[tuple[str, P]]) -> list[Outcome[str, V]]:
         """What became of each."""
         return list(self._pool.imap(tasks, window=len(tasks)))
 
 
 def _work_there(
     tasks: list[tuple[str, P]],
-    function: Callable[[P], Entry],
+    function: Callable[[P], V],
     options: Run,
     identify: Callable[[], dict[str, object]],
     preload: tuple[str, ...],
-) -> Generator[Outcome[str, Entry], None, None]:
+) -> Generator[Outcome[str, V], None, None]:
     if not tasks:
         return
     ray = ray_cluster.load(options.ray_address)
@@ -116,7 +116,7 @@ def _work_there(
         def make() -> object:
             return ray.remote(Actor).options(scheduling_strategy=next(turns), **fixed).remote(*arguments)
 
-        pool: ActorPool[tuple[str, P], list[Outcome[str, Entry]]] = ActorPool(ray, make, len(places))
+        pool: ActorPool[tuple[str, P], list[Outcome[str, V]]] = ActorPool(ray, make, len(places))
         size = max(1, min(CHUNK, -(-len(tasks) // (len(places) * DEPTH))))
         lost: list[tuple[str, P]] = []
         charged: list[tuple[str, P]] = []

@@ -8,7 +8,7 @@ never replaced, and a clip in which nothing was recognised stays without text.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import polars as pl
 
 from pipeline.code import code_digest
 from pipeline.errors import ParamsError, WeightsError, one_of
-from pipeline.params import Params
+from pipeline.params import Params, Run
 from pipeline.progress import track
 from pipeline.storage import tables
 from pipeline.storage.clip_cache import ClipCache
@@ -35,6 +35,8 @@ TABLE = "data/transcripts.parquet"
 TRANSCRIPTS: dict[str, pl.DataType] = {"id": pl.String(), "text": pl.String(), "weights": pl.String()}
 #: Pieces of sound heard at a time.
 BATCH = 8
+#: (content, clip) of each clip that is heard together.
+Batch = list[tuple[str, str]]
 #: Rows without text, or with a blank one.
 LACKS_TEXT = pl.col("text").str.strip_chars().fill_null("") == ""
 
@@ -190,15 +192,25 @@ def _compute(recogniser: Recogniser, media: Media, wanted: list[dict[str, str]],
     todo = list({row["content"]: row["id"] for row in wanted if row["content"] in missing}.items())
     if not todo:
         return
+    batches = [todo[low : low + BATCH] for low in range(0, len(todo), BATCH)]
+    with track(len(todo), "transcribe") as advance:
+        for texts in _recognise(recogniser, media, batches, params.run):
+            cache.put({content: _entry(text) for content, text in texts.items()})
+            advance(len(texts))
+
+
+def _recognise(recogniser: Recogniser, media: Media, batches: list[Batch], options: Run) -> Iterator[dict[str, str]]:
+    """Content → text, batch by batch; here, or on a cluster."""
+    if options.engine == "ray":
+        from .heard_there import recognise_there
+
+        yield from recognise_there(recogniser, str(media.path), batches, options)
+        return
     from pipeline.devices import pick_devices
 
-    recognise = recogniser.load(pick_devices(params.run.device)[0])
-    with track(len(todo), "transcribe") as advance:
-        for low in range(0, len(todo), BATCH):
-            some = todo[low : low + BATCH]
-            texts = recognise([media.waveform(clip) for _, clip in some])
-            cache.put({content: _entry(text) for (content, _), text in zip(some, texts, strict=True)})
-            advance(len(some))
+    recognise = recogniser.load(pick_devices(options.device)[0])
+    for batch in batches:
+        yield dict(zip(dict(batch), recognise([media.waveform(clip) for _, clip in batch]), strict=True))
 
 
 def _entry(text: str) -> Entry:

@@ -18,16 +18,16 @@ import soundfile
 
 from pipeline import params as parameters
 from pipeline import ray_cluster
-from pipeline.data import media, outcomes
+from pipeline.data import examine, media, outcomes
 from pipeline.data.faces import stage as faces
 from pipeline.errors import DeviceError
-from pipeline.features import extract
+from pipeline.features import extract, transcribe
 from pipeline.features.encoders import registry
 from pipeline.features.engine import ray_engine
 from pipeline.features.engine.devices import compute
 from pipeline.features.engine.reader import Reader, list_jobs
 from pipeline.features.engine.task import Task
-from pipeline.storage import tables
+from pipeline.storage import media_store, tables
 from pipeline.storage.clip_cache import ClipCache, digest
 from pipeline.training import stage
 from pipeline.workers import ray_actors
@@ -239,6 +239,43 @@ def test_decoding_on_the_cluster_gives_the_files_of_this_machine(cluster, films,
     committed.clear()
     assert decode_at("there", engine="ray", ray_address=cluster) == here
     assert sorted(committed) == sorted([str(i) for i in range(5)] * 3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_files_examined_on_the_cluster_are_as_this_machine_finds_them(cluster, films, monkeypatch, tmp_path):
+    monkeypatch.chdir(films)
+    paths = sorted(str(path) for path in films.iterdir() if path.suffix in (".mp4", ".wav"))
+    here = examine.examine_media(paths, settings(workers=0))
+    assert [here[path].reason for path in paths].count("") == 10 and here[str(films / "5.mp4")].reason == "unreadable"
+    monkeypatch.setenv("AFFECTORY_CACHE", str(tmp_path / "other"))
+    assert examine.examine_media(paths, settings(engine="ray", ray_address=cluster)) == here
+    # What was found there is remembered here, and no cluster is asked.
+    assert examine.examine_media(paths, settings(engine="ray", ray_address="nowhere:1")) == here
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_speech_recognised_on_the_cluster_gives_the_table_of_this_machine(cluster, here, real, monkeypatch, committed):
+    rows = [{"id": f"r/{i}", "content": f"c{i}", "text": None, "audio": "x"} for i in (0, 1)]
+    tables.write(tables.frame(rows), "data/manifest.parquet")
+    said = [(real / f"ravdess/audio/Actor_03/03-01-05-01-0{i}-01-03.flac") for i in (1, 2)]
+    sounds = {f"c{i}": media_store.join_files([path.read_bytes()], np.array([[0, 4]], np.float32)) for i, path in enumerate(said)}
+    with ClipCache("audio", {"rate": 16000}) as cache:
+        cache.put(sounds)
+        media_store.pack(Path("data/audio.h5"), rows, "audio", cache, {"rate": 16000}, {})
+    monkeypatch.setattr(transcribe, "BATCH", 1)  # a batch for each node
+
+    def hear_at(name: str, **run) -> bytes:
+        params = settings(**run).model_dump() | {"asr": {"weights": f"local:{real / 'weights/whisper-tiny.en'}"}}
+        return transcribe.transcribe(parameters.parse(params), out=f"{name}.parquet").read_bytes()
+
+    local = hear_at("local", workers=0)
+    assert ["kids" in text.lower() for text in pl.read_parquet("local.parquet")["text"]] == [True, False]
+    monkeypatch.setenv("AFFECTORY_CACHE", str(here / "other"))
+    committed.clear()
+    assert hear_at("ray", engine="ray", ray_address=cluster) == local
+    assert sorted(committed) == ["c0", "c1"]
 
 
 @pytest.mark.slow
