@@ -9,11 +9,17 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import importlib.util
 import io
+import json
+import os
 import sys
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar, cast
+
+Fact = TypeVar("Fact")
 
 PACKAGE = __package__
 FOLDER = Path(__file__).resolve().parent
@@ -73,6 +79,7 @@ def closure(*modules: str) -> dict[str, Path]:
         found[name] = path
         waiting += [name.rsplit(".", 1)[0]] if "." in name else []
         waiting += _file_imports(path, path.stat().st_mtime_ns, name)
+    _keep()
     return dict(sorted(found.items()))
 
 
@@ -85,6 +92,7 @@ def code_digest(*modules: str) -> str:
     total = hashlib.sha256()
     for name, path in closure(*modules).items():
         total.update(f"{name}\0{_file_digest(path, path.stat().st_mtime_ns)}\n".encode())
+    _keep()
     return total.hexdigest()
 
 
@@ -162,10 +170,61 @@ def _exempt(name: str) -> bool:
 @functools.cache
 def _file_digest(path: Path, modified: int) -> str:
     del modified  # a part of the key alone
-    return hashlib.sha256(significant(path.read_text(encoding="utf-8")).encode()).hexdigest()
+    content = path.read_bytes()
+    return _ask(f"digest {_sum(content)}", lambda: _sum(significant(_decode(content)).encode()))
 
 
 @functools.cache
-def _file_imports(path: Path, modified: int, module: str) -> tuple[str, ...]:
+def _file_imports(path: Path, modified: int, module: str) -> list[str]:
     del modified  # a part of the key alone
-    return tuple(imported(path.read_text(encoding="utf-8"), module, package=path.name == "__init__.py"))
+    content, package = path.read_bytes(), path.name == "__init__.py"
+    return _ask(f"imports {module} {package} {_sum(content)}", lambda: imported(_decode(content), module, package=package))
+
+
+def _sum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _decode(content: bytes) -> str:
+    return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8").read()  # every end of line as one
+
+
+def _ask(key: str, find: Callable[[], Fact]) -> Fact:
+    known = _known()
+    if key not in known:
+        known[key] = find()
+        _changed.append(key)
+    return cast("Fact", known[key])
+
+
+#: Keys of what was found out in this process and is not kept yet.
+_changed: list[str] = []
+
+
+@functools.cache
+def _place() -> Path:
+    """Beside Python's own compiled modules; another file for another version of Python, or of this one."""
+    own = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+    return Path(importlib.util.cache_from_source(__file__)).with_suffix(f".{own}.json")
+
+
+@functools.cache
+def _known() -> dict[str, object]:
+    """What the bytes of sources say: parsing a hundred files takes a second, and they seldom change."""
+    try:
+        return dict(json.loads(_place().read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _keep() -> None:
+    if not _changed or sys.dont_write_bytecode:
+        return
+    _changed.clear()
+    partial = _place().with_suffix(f".{os.getpid()}")
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(_known()), encoding="utf-8")
+        os.replace(partial, _place())
+    except OSError:
+        pass  # costs time, nothing else

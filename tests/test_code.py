@@ -1,10 +1,16 @@
 """The digest of code: every file that is imported counts, comments do not."""
 
+import os
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from pipeline import code
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -79,3 +85,38 @@ def test_what_training_imports_is_what_python_says():
         check=True,
     ).stdout.split()
     assert {m for m in said if not code._exempt(m)} <= set(code.closure(name))
+
+
+ASK = """
+import ast, sys
+from pipeline import code
+parsed, parse = [], ast.parse
+ast.parse = lambda *given, **more: parsed.append(1) or parse(*given, **more)
+print(code.code_digest("pipeline.metrics"), len(parsed))
+"""
+
+
+def test_what_sources_say_is_kept_beside_compiled_modules_by_their_bytes(tmp_path):
+    for name in ("__init__.py", "code.py", "metrics.py"):
+        (tmp_path / "pipeline").mkdir(exist_ok=True)
+        shutil.copy(ROOT / "pipeline" / name, tmp_path / "pipeline")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+    def ask() -> tuple[str, int]:
+        words = [sys.executable, "-c", ASK]
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        digest, parsed = done.stdout.split()
+        return digest, int(parsed)
+
+    first, parsed = ask()
+    assert parsed > 0 and ask() == (first, 0)
+    (kept,) = (tmp_path / "pipeline/__pycache__").glob("code.*.json")
+    kept.write_text("[half")
+    assert ask() == (first, parsed)
+    metrics = tmp_path / "pipeline/metrics.py"
+    before = metrics.read_text()
+    metrics.write_text(before + "\nMORE = 1\n")
+    edited, again = ask()
+    assert edited != first and again > 0
+    metrics.write_text(before)
+    assert ask() == (first, 0)
