@@ -92,7 +92,7 @@ LIGHT = (
     *(
         item.name
         for item in pkgutil.walk_packages(encoders.__path__, "pipeline.features.encoders.")
-        if not item.name.endswith((".unpadded", ".emotion2vec_network"))
+        if not item.name.endswith((".unpadded", ".emotion2vec_network", ".whisper_network"))
     ),
 )  # layers of a network, for `load` alone
 
