@@ -37,6 +37,10 @@ class Status(IntEnum):
     FAILED = 2  # the modality is there but could not be decoded or encoded
 
 
+#: By number; quicker than asking the class.
+STATUSES = tuple(Status)
+
+
 @dataclass(frozen=True)
 class Entry:
     """One clip's result in one stream.
@@ -238,4 +242,4 @@ class Store(Rows):
             i = self.position[clip]
         except KeyError:
             raise StoreError(f"{self.path} has no clip {clip!r}.") from None
-        return Entry(*self.read(i), Status(int(self.status[i])))
+        return Entry(*self.read(i), STATUSES[self.status[i]])
