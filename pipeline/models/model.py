@@ -51,8 +51,9 @@ class Model(nn.Module):
 
         Buffers of normalisation layers belong to it.
         """
-        frozen = {name.rpartition(".")[0] for name, _ in self.named_parameters() if name not in self.learned}
-        kept = self.learned | {
+        learned = self.learned
+        frozen = {name.rpartition(".")[0] for name, _ in self.named_parameters() if name not in learned}
+        kept = learned | {
             f"{owner}.{leaf}".lstrip(".")
             for owner, module in self.named_modules()
             if owner not in frozen
